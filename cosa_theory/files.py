@@ -55,7 +55,13 @@ def atomic_folder(target: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         yield temporary
         temporary.chmod(0o755)  # mkdtemp makes it private; the result is an ordinary folder
-        shutil.rmtree(target, ignore_errors=True)
-        os.replace(temporary, target)
+        if target.exists():
+            # Renamed aside, not deleted first: an interruption leaves the old or the new one.
+            retired = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
+            os.replace(target, retired)
+            os.replace(temporary, target)
+            shutil.rmtree(retired)
+        else:
+            os.replace(temporary, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

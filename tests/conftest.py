@@ -8,8 +8,8 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("MPLBACKEND", "Agg")
 
-import pytest
-from hypothesis import settings
+import pytest  # noqa: E402
+from hypothesis import settings  # noqa: E402
 
 settings.register_profile("cosa", deadline=None, derandomize=True)
 settings.load_profile("cosa")
@@ -29,4 +29,6 @@ def pytest_runtest_makereport(item, call):
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
         if not any(allowed in reason for allowed in ALLOWED_SKIPS.values()):
             report.outcome = "failed"
-            report.longrepr = f"{item.nodeid} was skipped ({reason}), and is not on the list of allowed skips"
+            report.longrepr = (
+                f"{item.nodeid} was skipped ({reason}), and is not on the list of allowed skips"
+            )
