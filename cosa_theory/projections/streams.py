@@ -1,0 +1,230 @@
+"""Keyed random streams, the raw bits every exact ensemble is built from, and fingerprints."""
+
+import hashlib
+import operator
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["fingerprint", "stream"]
+
+# Named in every hash: a change of the encoding or of an ensemble must change this text, so that
+# an old seed never silently means new numbers.
+_STREAM_VERSION = b"cosa_theory stream 1"
+_FINGERPRINT_VERSION = b"cosa_theory fingerprint 1"
+
+CHUNK = 1 << 16  # values per step: temporaries stay in cache, whatever the size of the output
+
+
+def _encode(part: Any) -> bytes:
+    """Encode a key part so that no two different keys share an encoding.
+
+    A type tag, the length in eight bytes, then the content: text as UTF-8, integers in
+    hexadecimal (any size), tuples as their encoded members.
+    """
+    if isinstance(part, str):
+        tag, body = b"s", part.encode("utf-8", "surrogatepass")
+    elif isinstance(part, tuple):
+        tag, body = b"t", b"".join(_encode(member) for member in part)
+    else:
+        if isinstance(part, bool) or not hasattr(part, "__index__"):
+            raise ValueError(
+                f"key holds {part!r} of type {type(part).__name__}; a key is made of str, int "
+                "and tuples of them"
+            )
+        tag, body = b"i", format(operator.index(part), "x").encode("ascii")
+    return tag + len(body).to_bytes(8, "little") + body
+
+
+def stream(seed: int, *key: Any) -> np.random.Generator:
+    """Return the random stream that belongs to a seed and a key.
+
+    The generator is a Philox counter whose 128-bit key is the head of the SHA-256 hash of
+    ``(seed, *key)`` [1]_: the same values in any process, in any order of the draws and on any
+    machine, with streams of different keys independent for every practical purpose. No global
+    generator is read or written.
+
+    Parameters
+    ----------
+    seed : int
+        Non-negative, of any size.
+    *key : str, int or tuple of them
+        What the stream is for, such as a layer's name and a role. ``"1"`` and ``1`` differ, as do
+        ``("a", "b")`` and ``"a", "b"``.
+
+    Returns
+    -------
+    numpy.random.Generator
+        At the start of its stream; each call returns a new one.
+
+    Raises
+    ------
+    ValueError
+        If the seed is negative or not an integer, or a part of the key is of another type.
+
+    References
+    ----------
+    .. [1] J. K. Salmon, M. A. Moraes, R. O. Dror, D. E. Shaw, "Parallel random numbers: as easy
+       as 1, 2, 3", SC 2011.
+    """
+    if isinstance(seed, bool) or not hasattr(seed, "__index__") or operator.index(seed) < 0:
+        raise ValueError(f"seed is {seed!r}; it must be a non-negative integer")
+    digest = hashlib.sha256(_STREAM_VERSION + _encode((seed, *key))).digest()
+    return np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "little")))
+
+
+def raw_words(generator: np.random.Generator, count: int) -> NDArray[np.uint64]:
+    """Return the next `count` 64-bit words of the stream, uniform on 0 … 2⁶⁴ − 1, shape (count,).
+
+    Philox defines them bit by bit, so what is built from them with integer arithmetic is exact by
+    specification, on any machine and for any version of numpy.
+    """
+    words: NDArray[np.uint64] = generator.bit_generator.random_raw(count)
+    return words
+
+
+def fill_signs(
+    out: NDArray[np.floating[Any]], generator: np.random.Generator, magnitude: float
+) -> None:
+    """Fill a vector with independent ±`magnitude`, one bit of the stream for each entry.
+
+    Parameters
+    ----------
+    out : ndarray of float, shape (count,)
+        Overwritten. Entry i is +magnitude where bit i mod 64 (lowest first) of word i // 64 is 0,
+        −magnitude where it is 1, with `magnitude` rounded to the dtype of `out`.
+    generator : numpy.random.Generator
+        A stream; ⌈count/64⌉ of its words are used.
+    magnitude : float
+        Absolute value of the entries.
+    """
+    value = out.dtype.type(magnitude)
+    for start in range(0, out.size, CHUNK):  # CHUNK is a multiple of 64
+        part = out[start : start + CHUNK]
+        words = raw_words(generator, -(-part.size // 64)).astype("<u8", copy=False)
+        bits = np.unpackbits(words.view(np.uint8), count=part.size, bitorder="little")
+        np.multiply(bits, -2 * value, out=part)
+        part += value
+
+
+def uniform_below(generator: np.random.Generator, bound: int, count: int) -> NDArray[np.uint64]:
+    """Return `count` uniform integers in 0 … bound − 1, shape (count,).
+
+    One word u each: ⌊u·bound/2⁶⁴⌋, so that every value has probability 1/bound to within 2⁻⁶⁴,
+    without the data-dependent number of words that a rejection would need.
+
+    Parameters
+    ----------
+    generator : numpy.random.Generator
+        A stream; `count` of its words are used.
+    bound : int
+        Between 1 and 2³².
+    count : int
+        How many.
+    """
+    words = raw_words(generator, count)
+    size, half = np.uint64(bound), np.uint64(32)
+    # The product has 96 bits: carry the low half's overflow into the high half's product.
+    carry = (words & np.uint64(0xFFFFFFFF)) * size >> half
+    words >>= half
+    words *= size
+    words += carry
+    words >>= half
+    return words
+
+
+def _little_endian(array: NDArray[Any]) -> Iterator[bytes]:
+    """Yield the bytes of an array in row-major, little-endian order, without copying it whole."""
+    flat = array.reshape(1, -1) if array.ndim < 2 else array
+    step = max(1, (1 << 20) // max(1, flat[0].size)) if len(flat) else 1
+    for start in range(0, len(flat), step):
+        rows = flat[start : start + step]
+        yield np.ascontiguousarray(rows, dtype=rows.dtype.newbyteorder("<")).tobytes()
+
+
+def content_hash(kind: str, shape: tuple[int, ...], arrays: dict[str, NDArray[Any]]) -> str:
+    """Hash named arrays with the kind of container and the shape they describe.
+
+    Parameters
+    ----------
+    kind : str
+        The kind of container, which tells equal contents of different containers apart.
+    shape : tuple of int
+        The shape of what they describe.
+    arrays : dict of str to ndarray
+        The content, in a fixed order. Byte order and memory layout do not matter.
+
+    Returns
+    -------
+    str
+        The first 32 hexadecimal characters of a SHA-256 hash.
+    """
+    digest = hashlib.sha256(_FINGERPRINT_VERSION + _encode((kind, tuple(map(int, shape)))))
+    for name, array in arrays.items():
+        digest.update(_encode((name, array.dtype.name, tuple(array.shape))))
+        for block in _little_endian(array):
+            digest.update(block)
+    return digest.hexdigest()[:32]
+
+
+def _sparse_arrays(matrix: Any) -> dict[str, NDArray[Any]]:
+    """Return the canonical arrays of a csr or csc matrix: sorted, summed, 64-bit indices."""
+    if not matrix.has_canonical_format:
+        matrix = matrix.copy()
+        matrix.sum_duplicates()
+    return {
+        "data": matrix.data,
+        "indices": matrix.indices.astype(np.int64, copy=False),
+        "indptr": matrix.indptr.astype(np.int64, copy=False),
+    }
+
+
+def _tensor_array(tensor: Any) -> tuple[NDArray[Any], str]:
+    """Return a torch tensor's values as an array, with the name of its dtype."""
+    import torch
+
+    name = str(tensor.dtype).removeprefix("torch.")
+    tensor = tensor.detach().cpu().contiguous()
+    if tensor.dtype == torch.bfloat16:  # numpy has no such type: hash the bits
+        tensor = tensor.view(torch.uint16)
+    return tensor.numpy(), name
+
+
+def fingerprint(A: Any) -> str:
+    """Return a hash of the content of a projection.
+
+    Equal for equal values, whatever the byte order, the memory layout or the integer type of
+    sparse indices; different for another value, dtype, shape or kind of container. An array and a
+    torch tensor of equal values have the same fingerprint.
+
+    Parameters
+    ----------
+    A : ndarray, csr or csc array, SRHT or its transpose, torch.Tensor
+        Shape k × d, or any shape for a dense array.
+
+    Returns
+    -------
+    str
+        32 hexadecimal characters, the first 128 bits of a SHA-256 hash.
+
+    Raises
+    ------
+    ValueError
+        If `A` is of another type.
+    """
+    if hasattr(A, "fingerprint_arrays"):  # a structured operator lists what defines it
+        kind, arrays = A.fingerprint_arrays()
+        return content_hash(kind, A.shape, arrays)
+    if getattr(A, "format", None) in ("csr", "csc"):
+        return content_hash(A.format, A.shape, _sparse_arrays(A))
+    name = None
+    if type(A).__module__.partition(".")[0] == "torch" and hasattr(A, "detach"):
+        A, name = _tensor_array(A)
+    if not isinstance(A, np.ndarray):
+        raise ValueError(
+            f"A is of type {type(A).__name__}; fingerprint takes a numpy array, a torch tensor, "
+            "a csr or csc array or an SRHT"
+        )
+    return content_hash(f"dense {name or A.dtype.name}", A.shape, {"values": A})
