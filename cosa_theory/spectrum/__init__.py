@@ -1,0 +1,16 @@
+"""Spectra of weights and updates, and what an update of a given size can express of them."""
+
+from cosa_theory.spectrum.measures import SpectrumSummary, summarize
+from cosa_theory.spectrum.singular_values import (
+    resolution,
+    singular_values,
+    singular_values_of_product,
+)
+
+__all__ = [
+    "SpectrumSummary",
+    "resolution",
+    "singular_values",
+    "singular_values_of_product",
+    "summarize",
+]

@@ -1,0 +1,108 @@
+"""The noise floor of a spectrum: a Marchenko-Pastur law fitted to its median."""
+
+import math
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import brentq
+
+__all__ = ["marchenko_pastur_cdf", "marchenko_pastur_median", "noise_misfit", "noise_sd"]
+
+
+def noise_sd(sigma: NDArray[np.float64], shape: tuple[int, int]) -> float:
+    """Return the noise level that explains the median singular value.
+
+    median(σ) / √(max(m, n) · μ_β), with μ_β the median of the Marchenko-Pastur law of ratio
+    β = min(m, n) / max(m, n). A few large values leave it almost unmoved.
+
+    Parameters
+    ----------
+    sigma : array of shape (min(m, n),)
+        The whole spectrum.
+    shape : (int, int)
+        (m, n).
+
+    Returns
+    -------
+    float
+        Standard deviation per entry, in the units of the entries.
+
+    References
+    ----------
+    M. Gavish, D. L. Donoho, IEEE Trans. Information Theory 60 (2014), section III.E.
+    """
+    ratio = min(shape) / max(shape)
+    return float(np.median(sigma) / math.sqrt(max(shape) * marchenko_pastur_median(ratio)))
+
+
+def noise_misfit(sigma: NDArray[np.float64], shape: tuple[int, int], noise: float) -> float:
+    """Return how far the bulk of a spectrum is from that of independent noise.
+
+    The Kolmogorov-Smirnov distance between the values up to noise · (√m + √n) and the
+    Marchenko-Pastur law of the same shape and noise level.
+
+    Parameters
+    ----------
+    sigma : array of shape (min(m, n),)
+        The whole spectrum.
+    shape : (int, int)
+        (m, n).
+    noise : float
+        Standard deviation per entry, as from `noise_sd`; positive.
+
+    Returns
+    -------
+    float
+        From 0 (the law itself) to 1 (also where no value lies below the edge).
+    """
+    edge = noise * (math.sqrt(shape[0]) + math.sqrt(shape[1]))
+    bulk = np.sort(sigma[sigma <= edge])
+    if bulk.size == 0:
+        return 1.0
+    law = marchenko_pastur_cdf((bulk / noise) ** 2 / max(shape), min(shape) / max(shape))
+    steps = np.arange(bulk.size + 1) / bulk.size
+    return float(max(np.max(steps[1:] - law), np.max(law - steps[:-1])))
+
+
+def _angle_cdf(angle: NDArray[np.float64], ratio: float) -> NDArray[np.float64]:
+    """Marchenko-Pastur distribution function at x = 1 + β − 2√β cos(angle).
+
+    The substitution turns the density into (2/π) sin²θ / (1 + β − 2√β cos θ), whose Fourier series
+    sums in closed form.
+    """
+    root = math.sqrt(ratio)
+    tail = np.arctan2(root * np.sin(angle), 1.0 - root * np.cos(angle)) - root * np.sin(angle)
+    return (angle + root * np.sin(angle) - (1.0 - ratio) / ratio * tail) / math.pi
+
+
+def marchenko_pastur_cdf(x: ArrayLike, ratio: float) -> NDArray[np.float64]:
+    """Return the Marchenko-Pastur distribution function, in closed form.
+
+    Parameters
+    ----------
+    x : array
+        Eigenvalues of Z Zᵀ / max(m, n), Z of independent entries of variance one, min(m, n) × max.
+    ratio : float
+        β = min(m, n) / max(m, n), in (0, 1].
+
+    Returns
+    -------
+    array
+        P(eigenvalue ≤ x): 0 below (1 − √β)², 1 above (1 + √β)².
+
+    References
+    ----------
+    V. A. Marchenko, L. A. Pastur, Math. USSR-Sbornik 1 (1967).
+    """
+    if not 0.0 < ratio <= 1.0:
+        raise ValueError(f"ratio must be in (0, 1], not {ratio}")
+    cosine = (1.0 + ratio - np.asarray(x, dtype=np.float64)) / (2.0 * math.sqrt(ratio))
+    return np.clip(_angle_cdf(np.arccos(np.clip(cosine, -1.0, 1.0)), ratio), 0.0, 1.0)
+
+
+def marchenko_pastur_median(ratio: float) -> float:
+    """Return the median μ_β of the Marchenko-Pastur law of ratio β in (0, 1]."""
+    if not 0.0 < ratio <= 1.0:
+        raise ValueError(f"ratio must be in (0, 1], not {ratio}")
+    angle = brentq(lambda t: float(_angle_cdf(np.asarray(t), ratio)) - 0.5, 0.0, math.pi)
+    return 1.0 + ratio - 2.0 * math.sqrt(ratio) * math.cos(angle)
