@@ -51,13 +51,15 @@ def _size(name: str, value: Any) -> int:
 
 
 def _dtype(value: Any) -> np.dtype[Any]:
+    allowed = {"float32": np.dtype(np.float32), "float64": np.dtype(np.float64)}
     try:
-        dtype = np.dtype(value)
-    except TypeError:
-        dtype = None
-    if value is None or dtype not in (np.dtype(np.float32), np.dtype(np.float64)):
+        # None means float64 to numpy, and a dtype equals whatever numpy can read as that dtype.
+        name = "" if value is None else np.dtype(value).name
+    except (TypeError, ValueError):
+        name = ""
+    if name not in allowed:
         raise ValueError(f"dtype is {value!r}; it must be float32 or float64")
-    return dtype
+    return allowed[name]
 
 
 def _checked(

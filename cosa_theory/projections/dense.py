@@ -109,9 +109,29 @@ def haar(
     """
     if k > d:
         raise ValueError(f"k is {k} with d = {d}; haar has orthonormal rows and needs k at most d")
-    # The transpose of a row-major draw is what LAPACK wants: factorised in place, no copy.
-    Q, R = scipy.linalg.qr(
-        haar_draw(draw, k, d).T, mode="economic", overwrite_a=True, check_finite=False
-    )
-    Q *= np.where(np.diagonal(R) < 0, -1.0, 1.0) * math.sqrt(d * variance)
+    Q = _orthonormal(haar_draw(draw, k, d).T)
+    Q *= math.sqrt(d * variance)
     return np.ascontiguousarray(Q.T, dtype=dtype)
+
+
+def _orthonormal(G: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
+    """Return Q of G = Q R with the diagonal of R positive, in place of the normal draw G (d × k).
+
+    For a tall G the Gram matrix's Cholesky factor is R, in less than half of the time of
+    Householder reflections. With d ≥ 1024 and k ≤ d/4 the singular values of G lie between √d/4
+    and 7√d/4 but for a probability below 2e⁻³² [1]_: squaring a condition number of at most 7
+    costs less than two digits of the sixteen.
+
+    References
+    ----------
+    .. [1] K. R. Davidson, S. J. Szarek, "Local operator theory, random matrices and Banach
+       spaces", Handbook of the Geometry of Banach Spaces 1 (2001), theorem II.13 with t = √d/4.
+    """
+    d, k = G.shape
+    # G is the transpose of a row-major array: LAPACK and BLAS work on it without a copy.
+    if d >= 1024 and 4 * k <= d:
+        R = np.linalg.cholesky(G.T @ G).T
+        return scipy.linalg.blas.dtrsm(1.0, R, G, side=1, overwrite_b=1)
+    Q, R = scipy.linalg.qr(G, mode="economic", overwrite_a=True, check_finite=False)
+    Q *= np.where(np.diagonal(R) < 0, -1.0, 1.0)
+    return Q

@@ -15,6 +15,7 @@ from cosa_theory.projections.streams import CHUNK, fill_signs, raw_words, unifor
 __all__ = ["achlioptas", "sjlt", "very_sparse"]
 
 _TABLE = 4096  # longest gap found by one draw; a longer one takes several, and costs no accuracy
+_MOST_TRIALS = 1 << 62  # so that a position just past the end still is a 64-bit integer
 
 
 @lru_cache(maxsize=32)
@@ -62,8 +63,8 @@ def _bernoulli_signs(
     draw: Draw, k: int, d: int, variance: Fraction, dtype: np.dtype[Any], density: Fraction
 ) -> csr_array:
     """Independent entries: ±√(variance/density) with probability density/2 each, else 0."""
-    if k * d > np.iinfo(np.int64).max - _TABLE:
-        raise ValueError(f"k·d is {k} × {d}; sparse ensembles need it below 2⁶³")
+    if k * d > _MOST_TRIALS:
+        raise ValueError(f"k·d is {k} × {d}; sparse ensembles need it at most 2⁶²")
     positions = _bernoulli_positions(draw("positions"), density, k * d)
     starts = np.arange(k + 1, dtype=np.int64) * d
     indptr = np.searchsorted(positions, starts)

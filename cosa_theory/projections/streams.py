@@ -1,6 +1,7 @@
 """Keyed random streams, the raw bits every exact ensemble is built from, and fingerprints."""
 
 import hashlib
+import math
 import operator
 from collections.abc import Iterator
 from typing import Any
@@ -135,13 +136,13 @@ def uniform_below(generator: np.random.Generator, bound: int, count: int) -> NDA
     return words
 
 
-def _little_endian(array: NDArray[Any]) -> Iterator[bytes]:
-    """Yield the bytes of an array in row-major, little-endian order, without copying it whole."""
-    flat = array.reshape(1, -1) if array.ndim < 2 else array
-    step = max(1, (1 << 20) // max(1, flat[0].size)) if len(flat) else 1
-    for start in range(0, len(flat), step):
-        rows = flat[start : start + step]
-        yield np.ascontiguousarray(rows, dtype=rows.dtype.newbyteorder("<")).tobytes()
+def _blocks(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    """Yield the values in row-major order as contiguous little-endian blocks of bounded size."""
+    rows = array.reshape(-1, 1) if array.ndim < 2 else array
+    step = max(1, CHUNK // max(1, math.prod(rows.shape[1:])))
+    little_endian = array.dtype.newbyteorder("<")
+    for start in range(0, len(rows), step):
+        yield np.ascontiguousarray(rows[start : start + step], dtype=little_endian)
 
 
 def content_hash(kind: str, shape: tuple[int, ...], arrays: dict[str, NDArray[Any]]) -> str:
@@ -164,8 +165,8 @@ def content_hash(kind: str, shape: tuple[int, ...], arrays: dict[str, NDArray[An
     digest = hashlib.sha256(_FINGERPRINT_VERSION + _encode((kind, tuple(map(int, shape)))))
     for name, array in arrays.items():
         digest.update(_encode((name, array.dtype.name, tuple(array.shape))))
-        for block in _little_endian(array):
-            digest.update(block)
+        for block in _blocks(array):
+            digest.update(block.data)
     return digest.hexdigest()[:32]
 
 
