@@ -1,0 +1,135 @@
+"""Layer × module heat maps: one cell per matrix."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LogNorm, Normalize
+
+__all__ = ["plot_crossover_map", "plot_flatness_map"]
+
+OUTSIDE = "–"  # the column of matrices that belong to no numbered block
+
+
+def _grid(table: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Arrange one value per (module, block); matrices outside the blocks share a column."""
+    rows = table.assign(
+        block=table["block"].astype("Int64").astype("string").fillna(OUTSIDE),
+        value=table[column].astype(float),
+    )
+    grid = rows.pivot_table(
+        index="module", columns="block", values="value", aggfunc="median", sort=False, dropna=False
+    )
+    numbered = sorted((name for name in grid.columns if name != OUTSIDE), key=int)
+    order = numbered + [name for name in grid.columns if name == OUTSIDE]
+    # Modules inside the blocks first, so that the column outside them stays a tidy corner.
+    inside = grid[numbered].notna().any(axis=1) if numbered else pd.Series(False, grid.index)
+    return grid.loc[[*grid.index[inside], *grid.index[~inside]], order]
+
+
+def _shorten(name: str, length: int = 30) -> str:
+    return name if len(name) <= length else f"{name[: length // 2 - 1]}…{name[-length // 2 :]}"
+
+
+def _number(value: float) -> str:
+    if value >= 99.5:
+        return f"{value:.0f}"
+    if value >= 9.95:
+        return f"{value:.0f}"
+    return f"{value:.2g}" if value < 0.0995 else f"{value:.1f}" if value >= 1 else f"{value:.2f}"
+
+
+def _draw(ax: Axes, grid: pd.DataFrame, norm: Normalize, colours: str, label: str) -> Any:
+    values = grid.to_numpy(dtype=float)
+    ax.set_facecolor("#EFEFEF")
+    # Vector cells, not an image: crisp at any size, and gaps show the grey ground.
+    mesh = ax.pcolormesh(
+        np.ma.masked_invalid(values), norm=norm, cmap=colours, edgecolors="white", linewidth=0.6
+    )
+    ax.set_yticks(np.arange(len(grid)) + 0.5, [_shorten(name) for name in grid.index])
+    ax.set_xticks(np.arange(grid.shape[1]) + 0.5, list(grid.columns))
+    if grid.shape[1] > 24:  # every number would collide with its neighbour
+        every = -(-grid.shape[1] // 24)
+        ax.set_xticks(np.arange(0, grid.shape[1], every) + 0.5, list(grid.columns)[::every])
+    ax.invert_yaxis()
+    ax.tick_params(length=0)
+    ax.grid(visible=False)
+    for spine in ax.spines.values():
+        spine.set_visible(False)
+    ax.set_xlabel(f"block ({OUTSIDE}: outside the blocks)" if OUTSIDE in grid else "block")
+    figure = ax.figure
+    bar = figure.colorbar(mesh, ax=ax, pad=0.015, aspect=12, label=label)
+    bar.outline.set_visible(False)
+    if grid.shape[1] <= 16:
+        _write_values(ax, values, mesh)
+    return bar
+
+
+def _write_values(ax: Axes, values: np.ndarray, mesh: ScalarMappable) -> None:
+    for (row, column), value in np.ndenumerate(values):
+        if np.isfinite(value):
+            red, green, blue, _ = mesh.to_rgba(value)
+            dark = 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.5
+            ax.text(
+                column + 0.5,
+                row + 0.5,
+                _number(value),
+                ha="center",
+                va="center",
+                fontsize=7,
+                color="white" if dark else "black",
+            )
+
+
+def plot_flatness_map(ax: Axes, layers: pd.DataFrame) -> Axes:
+    """Draw the flatness of each layer's ΔW: geometric over arithmetic mean of σ², from 0 to 1.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+        Where to draw; a colour bar is added beside it.
+    layers : pandas.DataFrame
+        Columns module, block (null outside the blocks), flatness (null for a zero update).
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        The same axes. Cells without a value stay grey.
+    """
+    grid = _grid(layers, "flatness")
+    _draw(ax, grid, Normalize(0.0, 1.0), "cividis", "1: flat")
+    return ax
+
+
+def plot_crossover_map(ax: Axes, crossover: pd.DataFrame) -> Axes:
+    """Draw the crossover ratio of each layer on a logarithmic scale that diverges around 1.
+
+    The ratio is the share of ‖ΔW‖² in the top r singular values over the law ab/(mn) of a CoSA
+    core with as many parameters: above 1 low rank wins, below 1 CoSA does.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+        Where to draw; a colour bar is added beside it.
+    crossover : pandas.DataFrame
+        Columns module, block, crossover_ratio (null for a zero update); the rows of one budget.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        The same axes. Cells without a value stay grey.
+    """
+    grid = _grid(crossover, "crossover_ratio")
+    ratios = crossover["crossover_ratio"].astype(float)
+    ratios = ratios[np.isfinite(ratios) & (ratios > 0)]
+    # The same distance on both sides of 1, so that the neutral colour means a tie.
+    reach = max(2.0, float(np.exp(np.abs(np.log(ratios)).max()))) if len(ratios) else 2.0
+    bar = _draw(ax, grid, LogNorm(1 / reach, reach), "PuOr_r", "")
+    bar.set_label("top-r share / law ab/(mn)\n(above 1: low rank wins)")
+    ticks = [tick for tick in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)]
+    inside = [tick for tick in ticks if 1 / reach <= tick <= reach]
+    bar.set_ticks(inside, labels=[f"{tick:g}" for tick in inside])
+    bar.minorticks_off()
+    return ax

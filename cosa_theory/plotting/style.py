@@ -1,0 +1,150 @@
+"""House style of every figure: sizes, colours that colour-blind readers tell apart, fonts, saving."""
+
+import base64
+import io
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from cosa_theory.files import atomic_path
+
+__all__ = [
+    "COLUMN_WIDTH",
+    "FAMILY_STYLES",
+    "MATRIX_STYLES",
+    "PAGE_WIDTH",
+    "Style",
+    "as_data_uri",
+    "family_style",
+    "house_style",
+    "save_figure",
+]
+
+COLUMN_WIDTH = 3.4  # inches: one column of a two-column paper
+PAGE_WIDTH = 7.0  # inches: both columns
+
+# Okabe & Ito (2008), "Color universal design": distinct for every common colour deficiency.
+BLACK, GREY = "#000000", "#767676"
+ORANGE, SKY, GREEN, YELLOW = "#E69F00", "#56B4E9", "#009E73", "#F0E442"
+BLUE, VERMILION, PURPLE = "#0072B2", "#D55E00", "#CC79A7"
+
+_RC = {
+    "font.family": "STIXGeneral",  # ships with matplotlib: the same glyphs on every machine
+    "mathtext.fontset": "stix",
+    "font.size": 9.0,
+    "axes.titlesize": 9.0,
+    "axes.labelsize": 9.0,
+    "xtick.labelsize": 8.0,
+    "ytick.labelsize": 8.0,
+    "legend.fontsize": 8.0,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "axes.titlelocation": "left",
+    "axes.titlepad": 4.0,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#E3E3E3",
+    "grid.linewidth": 0.5,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.minor.width": 0.4,
+    "ytick.minor.width": 0.4,
+    "lines.linewidth": 1.3,
+    "lines.markersize": 4.0,
+    "legend.frameon": False,
+    "legend.handlelength": 2.4,
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+    "pdf.fonttype": 42,  # outlines as TrueType: text stays text, which publishers ask for
+    "svg.hashsalt": "cosa_theory",  # the same figure gives the same bytes
+    "svg.fonttype": "path",
+}
+
+
+@dataclass(frozen=True)
+class Style:
+    """How one curve is drawn: colour, line and marker together, never colour alone.
+
+    Parameters
+    ----------
+    label : str
+        The name in legends and tables.
+    colour, line, marker : str
+        In matplotlib's notation.
+    """
+
+    label: str
+    colour: str
+    line: str
+    marker: str
+
+
+FAMILY_STYLES: dict[str, Style] = {
+    "truncated_svd": Style("truncated SVD (best low rank)", VERMILION, "-", "o"),
+    "lora_xs": Style("LoRA-XS (singular basis of W)", ORANGE, "--", "s"),
+    "cosa_gaussian": Style("CoSA, Gaussian", BLUE, "-", "^"),
+    "cosa_rademacher": Style("CoSA, Rademacher", SKY, "--", "v"),
+    "cosa_achlioptas": Style("CoSA, Achlioptas", GREEN, "-.", "D"),
+    "cosa_very_sparse": Style("CoSA, very sparse", PURPLE, ":", "P"),
+    "cosa_sjlt": Style("CoSA, sparse JL", YELLOW, "-", "X"),
+    "cosa_haar": Style("CoSA, Haar", BLACK, "-.", "<"),
+    "cosa_srht": Style("CoSA, SRHT", GREY, "--", ">"),
+}
+
+MATRIX_STYLES: dict[str, Style] = {
+    "base": Style("base W", SKY, "-", ""),
+    "tuned": Style("tuned W + ΔW", BLACK, ":", ""),
+    "delta": Style("update ΔW", VERMILION, "-", ""),
+}
+
+
+def family_style(family: str) -> Style:
+    """Return the style of an update family; one the house does not know is drawn in grey."""
+    return FAMILY_STYLES.get(family, Style(family.replace("_", " "), GREY, "-", "."))
+
+
+@contextmanager
+def house_style() -> Iterator[None]:
+    """Apply the house style inside the block, and leave matplotlib as it was."""
+    with matplotlib.rc_context(_RC):
+        yield
+
+
+def save_figure(figure: Figure, folder: str | os.PathLike[str], name: str) -> list[Path]:
+    """Write a figure as `name`.pdf and `name`.png (300 dots per inch).
+
+    Parameters
+    ----------
+    figure : matplotlib.figure.Figure
+        The figure.
+    folder : path
+        Created if it is not there.
+    name : str
+        File name without its ending.
+
+    Returns
+    -------
+    list of pathlib.Path
+        The PDF and the PNG. Equal figures give equal bytes: no date is stored.
+    """
+    written = []
+    with house_style():
+        for ending, metadata in (("pdf", {"CreationDate": None}), ("png", {"Software": None})):
+            with atomic_path(Path(folder) / f"{name}.{ending}") as path:
+                figure.savefig(path, dpi=300, metadata=metadata)
+            written.append(Path(folder) / f"{name}.{ending}")
+    return written
+
+
+def as_data_uri(figure: Figure) -> str:
+    """Return the figure as an SVG data URI, for a page that needs no other file."""
+    buffer = io.BytesIO()
+    with house_style():
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
