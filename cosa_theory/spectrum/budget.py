@@ -1,0 +1,234 @@
+"""Equal trainable parameters: the size each update family gets for one budget.
+
+A budget is counted in ranks of LoRA: rank r trains P = r(m + n) numbers on an m × n layer, and
+every other family gets the largest size that trains at most P.
+"""
+
+import math
+import operator
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from cosa_theory.errors import InputError
+
+__all__ = [
+    "CosaShape",
+    "check_ranks",
+    "cosa_shape",
+    "default_ranks",
+    "lora_parameters",
+    "lora_xs_rank",
+]
+
+# a·m + b·n may exceed its least value by this share, in exchange for a product a·b nearer to P.
+_MEMORY_SLACK = 0.01
+# Products that agree to this share count as equal; the shape nearest to the optimum then wins.
+_TIE = 0.001
+# A whole side is exact and needs no draw: it is given up only for a product larger by this share.
+_SHORTFALL = 0.01
+
+
+@dataclass(frozen=True)
+class CosaShape:
+    """The shape of a CoSA core.
+
+    Parameters
+    ----------
+    a, b : int
+        Rows and columns of the core Y; L is m × a and R is b × n.
+    """
+
+    a: int
+    b: int
+
+    @property
+    def parameters(self) -> int:
+        """Trainable parameters, a·b."""
+        return self.a * self.b
+
+
+def _check_sizes(m: int, n: int, parameters: int | None = None) -> None:
+    named = {"m": m, "n": n} | ({} if parameters is None else {"parameters": parameters})
+    for name, value in named.items():
+        if isinstance(value, bool) or operator.index(value) < 1:
+            raise ValueError(f"{name} is {value}; it must be a positive integer")
+
+
+def lora_parameters(m: int, n: int, rank: int) -> int:
+    """Count the trainable parameters of LoRA, r(m + n), which define the budget of rank r.
+
+    Parameters
+    ----------
+    m, n : int
+        Shape of the layer.
+    rank : int
+        LoRA's rank r.
+
+    Returns
+    -------
+    int
+    """
+    _check_sizes(m, n, rank)
+    return rank * (m + n)
+
+
+def cosa_shape(m: int, n: int, parameters: int, rule: str = "memory") -> CosaShape:
+    """Choose the shape (a, b) of a CoSA core with at most `parameters` entries.
+
+    What a core captures depends on the product ab alone, so ab should come as near to the budget
+    as integers allow, and the shape is free to serve something else.
+
+    Parameters
+    ----------
+    m, n : int
+        Shape of the layer.
+    parameters : int
+        The budget P. At or above mn the core is the whole layer, (m, n).
+    rule : {"memory", "square"}
+        "memory" keeps the projections small: among the shapes with a·m + b·n within 1 % of the
+        least possible (reached at a·m = b·n), and the integers next to that optimum, the one with
+        the largest product (to 0.1 %; then the nearest to the optimum). "square" keeps the rank
+        wall min(a, b) high: a = b = ⌊√P⌋. Under both, a side that would exceed the layer (a > m
+        or b > n) is the whole side, or a little less if that brings ab more than 1 % nearer to P,
+        and the other grows into what it frees.
+
+    Returns
+    -------
+    CosaShape
+        With 1 ≤ a ≤ m, 1 ≤ b ≤ n and ab ≤ P.
+
+    Raises
+    ------
+    ValueError
+        If a size or the budget is not a positive integer, or the rule is unknown.
+
+    Notes
+    -----
+    A side of full size needs no random projection: a square Gaussian factor spans everything but
+    is badly conditioned, an orthonormal one does the same exactly.
+    """
+    _check_sizes(m, n, parameters)
+    if rule not in ("memory", "square"):
+        raise ValueError(f'rule is {rule!r}; it must be "memory" or "square"')
+    if parameters >= m * n:
+        return CosaShape(m, n)
+    # Real-valued optimum (a, b), then the whole side wherever it leaves the layer.
+    a = math.sqrt(parameters) if rule == "square" else math.sqrt(parameters * n / m)
+    b = parameters / a
+    if a >= m or b < 1:
+        return CosaShape(*_whole_side(m, parameters))
+    if b >= n or a < 1:
+        return CosaShape(*_whole_side(n, parameters)[::-1])
+    if rule == "square":
+        return CosaShape(math.isqrt(parameters), math.isqrt(parameters))
+    return _largest_near(m, n, parameters, a)
+
+
+def _whole_side(side: int, parameters: int) -> tuple[int, int]:
+    """Return (this side, the other) with this side whole, or just short of it (see cosa_shape)."""
+    kept = min(side, parameters)
+    freed = parameters // kept
+    short = parameters // (freed + 1)
+    if short * (freed + 1) > (1 + _SHORTFALL) * kept * freed:
+        return short, freed + 1
+    return kept, freed
+
+
+def _largest_near(m: int, n: int, parameters: int, ideal: float) -> CosaShape:
+    """Return the largest product within the memory slack around the real-valued optimum."""
+    # With ab fixed, a = t·ideal costs (t + 1/t)/2 times the least memory: solve for 1 + slack.
+    # Where integers are coarse, the neighbours of the optimum count as near whatever they cost.
+    t = 1 + _MEMORY_SLACK + math.sqrt((1 + _MEMORY_SLACK) ** 2 - 1)
+    ideal_b = parameters / ideal
+    low = min(math.ceil(ideal / t), math.floor(ideal), parameters // math.ceil(ideal_b))
+    high = max(math.floor(ideal * t), math.ceil(ideal), parameters // math.floor(ideal_b))
+    a = np.arange(max(1, low), min(m, high, parameters) + 1, dtype=np.int64)
+    b = np.minimum(n, parameters // a)
+    best = np.flatnonzero(a * b >= (1 - _TIE) * (a * b).max())
+    index = best[np.argmin(np.abs(np.log(a[best] / ideal)))]
+    return CosaShape(int(a[index]), int(b[index]))
+
+
+def lora_xs_rank(m: int, n: int, parameters: int) -> int:
+    """Return the rank of LoRA-XS, whose r × r core trains r² numbers: ⌊√P⌋, at most min(m, n).
+
+    Parameters
+    ----------
+    m, n : int
+        Shape of the layer.
+    parameters : int
+        The budget P.
+
+    Returns
+    -------
+    int
+
+    References
+    ----------
+    Bałazy, Banaei, Aberer, Tabor, "LoRA-XS: Low-Rank Adaptation with Extremely Small Number of
+    Parameters", 2024, arXiv 2405.17604.
+    """
+    _check_sizes(m, n, parameters)
+    return min(m, n, math.isqrt(parameters))
+
+
+def default_ranks(m: int, n: int) -> tuple[int, ...]:
+    """Choose the budgets at which a layer is compared when none are given.
+
+    Parameters
+    ----------
+    m, n : int
+        Shape of the layer.
+
+    Returns
+    -------
+    tuple of int
+        LoRA ranks 4, 8 and 16 where the largest trains at most half of the layer's mn entries
+        (from 64 × 64 on, for square layers). A smaller layer gets the largest rank within that
+        half, its half and its quarter, or 1, 2 and 3 where those are not three different ranks.
+        Fewer than three come back only if the layer has fewer than three ranks that train less
+        than the layer itself, r(m + n) < mn (only layers with a side of at most 6); a layer with
+        no such rank at all, a single row for example, gets rank 1, where every family is the full
+        update.
+
+    Raises
+    ------
+    ValueError
+        If a size is not a positive integer.
+    """
+    _check_sizes(m, n)
+    half = m * n // (2 * (m + n))
+    if half >= 16:
+        return (4, 8, 16)
+    if half >= 4:
+        return (half // 4, half // 2, half)
+    below_full = (m * n - 1) // (m + n)
+    return tuple(range(1, min(3, below_full) + 1)) or (1,)
+
+
+def check_ranks(ranks: Iterable[int]) -> tuple[int, ...]:
+    """Return the ranks in increasing order, each once.
+
+    Parameters
+    ----------
+    ranks : iterable of int
+        LoRA ranks, as a user gave them.
+
+    Returns
+    -------
+    tuple of int
+
+    Raises
+    ------
+    InputError
+        If there is none, or one is not a positive integer.
+    """
+    given = list(ranks)
+    wrong = [r for r in given if isinstance(r, bool) or not hasattr(r, "__index__") or int(r) < 1]
+    if wrong:
+        raise InputError(f"rank {wrong[0]!r} is not a budget: give positive integers, as in 4,8,16")
+    if not given:
+        raise InputError("no rank was given: give positive integers, as in 4,8,16")
+    return tuple(sorted({int(r) for r in given}))

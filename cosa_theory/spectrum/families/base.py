@@ -1,0 +1,259 @@
+"""What every update family shares: the update it is measured on, its size, and its result."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import stdtrit
+
+__all__ = ["Captured", "Draws", "Family", "Size", "Update", "plan_draws", "t_interval"]
+
+# Aim of the Monte Carlo: half the width of the interval, as a share of the expected value.
+_RELATIVE_HALF_WIDTH = 0.01
+_FEWEST_DRAWS = 4
+
+
+@dataclass(frozen=True)
+class Update:
+    """One weight update, with what several families need of it.
+
+    Parameters
+    ----------
+    delta : ndarray of shape (m, n)
+        The update ΔW, float32 or float64.
+    base : ndarray of shape (m, n) or None
+        The weight W it is added to.
+    sigma : ndarray of shape (min(m, n),)
+        Singular values of ΔW, descending, float64.
+    """
+
+    delta: NDArray
+    base: NDArray | None
+    sigma: NDArray[np.float64]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Shape (m, n) of the update."""
+        rows, columns = self.delta.shape
+        return rows, columns
+
+    @property
+    def is_zero(self) -> bool:
+        """Whether the update is exactly zero; every share of its energy is then undefined."""
+        return not bool(self.sigma[0] > 0)
+
+    @cached_property
+    def energy_shares(self) -> NDArray[np.float64]:
+        """Cumulative share of ‖ΔW‖² in the leading 1, 2, … singular values."""
+        cumulative = np.cumsum((self.sigma / self.sigma[0]) ** 2)
+        return cumulative / cumulative[-1]
+
+    @cached_property
+    def participation_ratio(self) -> float:
+        """(Σσ²)² / Σσ⁴ of the update, from 1 (rank one) to min(m, n) (flat)."""
+        energy = (self.sigma / self.sigma[0]) ** 2
+        return float(energy.sum() ** 2 / (energy**2).sum())
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large one family is on one layer.
+
+    Parameters
+    ----------
+    parameters : int
+        Trainable parameters, at most the budget.
+    text : str
+        The size in words, such as "r=8" or "a=110, b=110".
+    a, b : int or None
+        Rows and columns of the trained core; None for families without one.
+    rank : int
+        Rank wall: no update of this size has a higher rank.
+    """
+
+    parameters: int
+    text: str
+    a: int | None
+    b: int | None
+    rank: int
+
+
+@dataclass(frozen=True)
+class Captured:
+    """Share of ‖ΔW‖² that a family's best update captures.
+
+    Parameters
+    ----------
+    mean, low, high : float
+        The share, in [0, 1], and its confidence interval; the interval of an exact value is the
+        value. NaN for a zero update.
+    sd : float
+        Standard deviation over draws (of one draw, not of the mean).
+    draws : int
+        Number of random draws; 0 for an exact value.
+    law : float or None
+        The expected share ab/(mn) of an oblivious family; None where it depends on the data.
+    """
+
+    mean: float
+    low: float
+    high: float
+    sd: float
+    draws: int
+    law: float | None = None
+
+    @classmethod
+    def exact(cls, share: float, law: float | None = None) -> "Captured":
+        """Return a value known without drawing."""
+        return cls(mean=share, low=share, high=share, sd=0.0, draws=0, law=law)
+
+
+@dataclass(frozen=True)
+class Draws:
+    """How random families are drawn.
+
+    Parameters
+    ----------
+    most : int
+        The largest number of draws for one layer and budget, at least 2.
+    seed : int
+        Seed of the projections.
+    key : tuple of str or int
+        Name of the layer, part of every projection's key.
+    confidence : float
+        Coverage of the intervals, in (0, 1).
+    """
+
+    most: int = 20
+    seed: int = 0
+    key: tuple[str | int, ...] = ()
+    confidence: float = 0.95
+
+    def __post_init__(self) -> None:
+        if self.most < 2:
+            raise ValueError(f"draws is {self.most}; an interval needs at least 2")
+        if not 0 < self.confidence < 1:
+            raise ValueError(f"confidence is {self.confidence}; it must lie between 0 and 1")
+
+
+class Family(Protocol):
+    """A set of updates that an adapter of a given size can express.
+
+    A family whose span depends on neither W nor ΔW is oblivious: it captures the share
+    (dimension of its span)/(mn) on average over rotations of the update.
+    """
+
+    @property
+    def name(self) -> str:
+        """Lower-case key of `FAMILIES`."""
+        ...
+
+    @property
+    def label(self) -> str:
+        """Name in figures and tables."""
+        ...
+
+    @property
+    def data_dependent(self) -> bool:
+        """Whether the span depends on W or ΔW."""
+        ...
+
+    def size(self, m: int, n: int, parameters: int) -> Size:
+        """Return the largest size with at most `parameters` trainable parameters.
+
+        Parameters
+        ----------
+        m, n : int
+            Shape of the layer.
+        parameters : int
+            The budget.
+
+        Returns
+        -------
+        Size
+        """
+        ...
+
+    def capture(self, update: Update, sizes: Sequence[Size], draws: Draws) -> list[Captured]:
+        """Measure the share of a non-zero update's energy that each size captures.
+
+        Parameters
+        ----------
+        update : Update
+            The update, not zero.
+        sizes : sequence of Size
+            Sizes from `size` for the update's shape.
+        draws : Draws
+            How random families are drawn; exact families ignore it.
+
+        Returns
+        -------
+        list of Captured
+            One for each size.
+        """
+        ...
+
+
+def _t_quantile(draws: int, confidence: float) -> float:
+    return float(stdtrit(draws - 1, 0.5 + confidence / 2))
+
+
+def plan_draws(law: float, variance: float, draws: Draws) -> int:
+    """Choose the number of draws before drawing, from the variance law.
+
+    Choosing it beforehand keeps the interval honest: a rule that looked at the draws and stopped
+    when they agree would stop too early too often.
+
+    Parameters
+    ----------
+    law : float
+        Expected share.
+    variance : float
+        Variance of one draw's share.
+    draws : Draws
+        Its `most` and `confidence` are used.
+
+    Returns
+    -------
+    int
+        The least number, from 4 to `draws.most`, at which half the width of the t interval is at
+        most 1 % of the law; `draws.most` if none reaches that.
+    """
+    deviation = max(variance, 0.0) ** 0.5
+    for count in range(min(_FEWEST_DRAWS, draws.most), draws.most):
+        half_width = _t_quantile(count, draws.confidence) * deviation / count**0.5
+        if half_width <= _RELATIVE_HALF_WIDTH * law:
+            return count
+    return draws.most
+
+
+def t_interval(shares: NDArray[np.float64], confidence: float, law: float | None) -> Captured:
+    """Summarise independent draws by their mean and its Student t interval, kept within [0, 1].
+
+    Parameters
+    ----------
+    shares : ndarray of shape (draws,)
+        Captured share of each draw, at least two.
+    confidence : float
+        Coverage of the interval.
+    law : float or None
+        Expected share, passed on.
+
+    Returns
+    -------
+    Captured
+    """
+    count = len(shares)
+    mean, deviation = float(shares.mean()), float(shares.std(ddof=1))
+    half_width = _t_quantile(count, confidence) * deviation / count**0.5
+    return Captured(
+        mean=mean,
+        low=max(0.0, mean - half_width),
+        high=min(1.0, mean + half_width),
+        sd=deviation,
+        draws=count,
+        law=law,
+    )

@@ -1,0 +1,317 @@
+"""The table of families, and their comparison on one update."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from pandas.api.types import pandas_dtype
+
+from cosa_theory import laws
+from cosa_theory.errors import InputError
+from cosa_theory.spectrum.budget import (
+    check_ranks,
+    cosa_shape,
+    default_ranks,
+    lora_parameters,
+)
+from cosa_theory.spectrum.families.base import Captured, Draws, Family, Update
+from cosa_theory.spectrum.families.cosa import Cosa
+from cosa_theory.spectrum.families.low_rank import TruncatedSVD
+from cosa_theory.spectrum.families.singular_basis import SingularBasis
+from cosa_theory.spectrum.singular_values import singular_values
+
+__all__ = [
+    "CROSSOVER_COLUMNS",
+    "FAMILIES",
+    "FAMILY_COLUMNS",
+    "compare_families",
+    "crossover",
+    "select_families",
+]
+
+FAMILIES: dict[str, Family] = {
+    family.name: family
+    for family in (
+        TruncatedSVD(),
+        SingularBasis(),
+        Cosa("gaussian", "CoSA, Gaussian"),
+        Cosa("rademacher", "CoSA, Rademacher"),
+        Cosa("achlioptas", "CoSA, Achlioptas"),
+        Cosa("very_sparse", "CoSA, very sparse"),
+        Cosa("sjlt", "CoSA, sparse JL"),
+        Cosa("haar", "CoSA, orthonormal"),
+        Cosa("srht", "CoSA, Hadamard"),
+    )
+}
+"""Every update family by its name."""
+
+# Column types of the two tables, which stay the same for an empty table or an all-null column.
+FAMILY_COLUMNS = {
+    "family": "object",
+    "rank_budget": "int64",
+    "budget": "int64",
+    "parameters": "int64",
+    "size": "object",
+    "a": "Int64",
+    "b": "Int64",
+    "captured": "float64",
+    "ci_low": "float64",
+    "ci_high": "float64",
+    "sd": "float64",
+    "draws": "int64",
+    "law": "float64",
+}
+CROSSOVER_COLUMNS = {
+    "rank_budget": "int64",
+    "parameters": "int64",
+    "top_share": "float64",
+    "law": "float64",
+    "crossover_ratio": "float64",
+    "advantage_bound": "float64",
+    "winner": "object",
+}
+# Two shares that differ by less than rounding are a tie, as when both families are everything.
+_TIE = 1e-12
+# Outside this range of entries, squares of float32 numbers under- or overflow.
+_SAFE_ENTRIES = (1e-15, 1e15)
+
+
+def select_families(families: Iterable[str] | None, *, with_base: bool = True) -> list[Family]:
+    """Look families up by name.
+
+    Parameters
+    ----------
+    families : iterable of str or None
+        Names; None for all.
+    with_base : bool
+        Whether the base weight is at hand. Without it, lora_xs is left out.
+
+    Returns
+    -------
+    list of Family
+        In the order given, each once.
+
+    Raises
+    ------
+    InputError
+        If a name is unknown: the allowed ones are listed.
+    """
+    names = list(dict.fromkeys(FAMILIES if families is None else families))
+    unknown = [name for name in names if name not in FAMILIES]
+    if unknown:
+        known = ", ".join(FAMILIES)
+        raise InputError(f"{unknown[0]!r} is not an update family: choose from {known}")
+    return [FAMILIES[name] for name in names if with_base or name != "lora_xs"]
+
+
+def compare_families(
+    delta: ArrayLike,
+    base: ArrayLike | None = None,
+    *,
+    ranks: Iterable[int] | None = None,
+    families: Iterable[str] | None = None,
+    draws: int = 20,
+    seed: int = 0,
+    key: str | tuple[str | int, ...] = "",
+    sigma: ArrayLike | None = None,
+    confidence: float = 0.95,
+) -> pd.DataFrame:
+    """Measure the share of an update's energy that each family captures at equal parameters.
+
+    Parameters
+    ----------
+    delta : array of shape (m, n)
+        The update ΔW. Float32 input is computed with in float32; other types in float64.
+    base : array of shape (m, n), optional
+        The weight W, which LoRA-XS needs; without it that family is left out.
+    ranks : iterable of int, optional
+        Budgets, as ranks r of LoRA: every family trains at most r(m + n) numbers. By default
+        `cosa_theory.spectrum.budget.default_ranks`, three budgets for all but tiny layers.
+    families : iterable of str, optional
+        Names from `FAMILIES`; all by default.
+    draws : int
+        The most draws of a random family for one budget; fewer where the variance law says that
+        the interval comes within 1 % of the law without them, but at least 4.
+    seed : int
+        Seed of the projections.
+    key : str or tuple
+        Name of the layer, part of the key of every draw.
+    sigma : array of shape (min(m, n),), optional
+        Singular values of ΔW, descending, if they are known already.
+    confidence : float
+        Coverage of the intervals.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row for each family and budget: `family`; `rank_budget` (r); `budget` (r(m + n));
+        `parameters` (trained, at most the budget); `size` in words; `a` and `b` (the core's shape;
+        null without one); `captured` (share of ‖ΔW‖² in [0, 1]; the mean over draws; null for a
+        zero update); `ci_low` and `ci_high` (t interval of the mean; equal to the share where it
+        is exact); `sd` (of one draw); `draws` (0 where exact); `law` (ab/(mn); null for families
+        that depend on W or ΔW).
+
+    Raises
+    ------
+    ValueError
+        If delta is not a matrix of finite numbers, or the shapes of base or sigma do not fit.
+    InputError
+        If a rank is not a positive integer, or a family is unknown.
+    """
+    update = _check_update(delta, base, sigma)
+    m, n = update.shape
+    budgets = default_ranks(m, n) if ranks is None else check_ranks(ranks)
+    settings = Draws(draws, seed, (key,) if isinstance(key, str) else tuple(key), confidence)
+    records = []
+    for family in select_families(families, with_base=base is not None):
+        sizes = [family.size(m, n, lora_parameters(m, n, rank)) for rank in budgets]
+        if update.is_zero:
+            nothing = Captured.exact(float("nan"))
+            results = [nothing] * len(sizes)
+        else:
+            results = family.capture(update, sizes, settings)
+        for rank, size, result in zip(budgets, sizes, results, strict=True):
+            law = None if size.a is None or family.data_dependent else size.parameters / (m * n)
+            records.append(
+                {
+                    "family": family.name,
+                    "rank_budget": rank,
+                    "budget": lora_parameters(m, n, rank),
+                    "parameters": size.parameters,
+                    "size": size.text,
+                    "a": size.a,
+                    "b": size.b,
+                    "captured": result.mean,
+                    "ci_low": result.low,
+                    "ci_high": result.high,
+                    "sd": result.sd,
+                    "draws": result.draws,
+                    "law": law,
+                }
+            )
+    return typed_frame(records, FAMILY_COLUMNS)
+
+
+def crossover(sigma: ArrayLike, m: int, n: int, ranks: Iterable[int] | None = None) -> pd.DataFrame:
+    """Say which of low rank and CoSA wins on one spectrum at equal trainable parameters.
+
+    At rank r the truncated SVD holds the share of energy in the top r singular values, whatever
+    an adapter with a random span of dimension ab holds ab/(mn) in expectation: CoSA wins exactly
+    where the spectrum is so flat that the top-r share is below the law. Since that share is at
+    least r/min(m, n), its advantage is at most (m + n)/max(m, n) ≤ 2.
+
+    Parameters
+    ----------
+    sigma : array of shape (min(m, n),)
+        Singular values of ΔW, descending.
+    m, n : int
+        Shape of the layer.
+    ranks : iterable of int, optional
+        Budgets, as in `compare_families`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row for each budget: `rank_budget` (r); `parameters` (r(m + n), spent by low rank and
+        not exceeded by CoSA); `top_share`; `law` (ab/(mn), with the integer shape that CoSA can
+        afford); `crossover_ratio` (top_share/law: above 1 low rank wins); `advantage_bound` (no
+        spectrum makes 1/crossover_ratio larger); `winner` ("low rank", "cosa", or "tie" where
+        the shares agree, as when both span everything). Null for a zero update.
+
+    Raises
+    ------
+    ValueError
+        If sigma does not have min(m, n) finite, non-negative, descending entries.
+    InputError
+        If a rank is not a positive integer.
+    """
+    values = _check_sigma(sigma, m, n)
+    budgets = default_ranks(m, n) if ranks is None else check_ranks(ranks)
+    energy = np.cumsum((values / values[0]) ** 2) if values[0] > 0 else None
+    bound = float(laws.advantage_bound(m, n))
+    records = []
+    for rank in budgets:
+        budget = lora_parameters(m, n, rank)
+        law = cosa_shape(m, n, budget).parameters / (m * n)
+        top = None if energy is None else float(energy[min(rank, m, n) - 1] / energy[-1])
+        records.append(
+            {
+                "rank_budget": rank,
+                "parameters": budget,
+                "top_share": top,
+                "law": law,
+                "crossover_ratio": None if top is None else top / law,
+                "advantage_bound": bound,
+                "winner": _winner(top, law),
+            }
+        )
+    return typed_frame(records, CROSSOVER_COLUMNS)
+
+
+def _winner(top_share: float | None, law: float) -> str | None:
+    if top_share is None:
+        return None
+    if abs(top_share - law) <= _TIE * law:
+        return "tie"
+    return "low rank" if top_share > law else "cosa"
+
+
+def typed_frame(records: list[dict[str, Any]], columns: dict[str, str]) -> pd.DataFrame:
+    """Build a table whose columns and types do not depend on what is in it.
+
+    Parameters
+    ----------
+    records : list of dict
+        One per row.
+    columns : dict
+        Column to pandas type, in order.
+
+    Returns
+    -------
+    pandas.DataFrame
+    """
+    return pd.DataFrame(
+        {
+            name: pd.Series([record[name] for record in records], dtype=pandas_dtype(kind))
+            for name, kind in columns.items()
+        }
+    )
+
+
+def _check_update(delta: ArrayLike, base: ArrayLike | None, sigma: ArrayLike | None) -> Update:
+    matrix = _check_matrix("delta", delta)
+    weight = None if base is None else _check_matrix("base", base)
+    if weight is not None and weight.shape != matrix.shape:
+        raise ValueError(f"base has shape {weight.shape}, delta {matrix.shape}: they must agree")
+    largest = max(float(matrix.max()), -float(matrix.min()))
+    if largest > 0 and not _SAFE_ENTRIES[0] < largest < _SAFE_ENTRIES[1]:
+        matrix = matrix / matrix.dtype.type(largest)  # shares of energy do not depend on scale
+        sigma = None
+    if sigma is None:
+        sigma = singular_values(matrix)
+    return Update(matrix, weight, _check_sigma(sigma, *matrix.shape))
+
+
+def _check_matrix(name: str, values: ArrayLike) -> NDArray:
+    matrix = np.asarray(values)
+    if matrix.ndim != 2 or 0 in matrix.shape:
+        raise ValueError(f"{name} has shape {matrix.shape}; it must be a matrix with entries")
+    if matrix.dtype not in (np.float32, np.float64):
+        matrix = matrix.astype(np.float64)
+    # Extremes propagate NaN and reveal Inf, without a temporary of the size of the matrix.
+    if not (np.isfinite(matrix.max()) and np.isfinite(matrix.min())):
+        raise ValueError(f"{name} has NaN or infinite entries; mend or skip that tensor")
+    return matrix
+
+
+def _check_sigma(sigma: ArrayLike, m: int, n: int) -> NDArray[np.float64]:
+    values = np.asarray(sigma, dtype=np.float64)
+    if values.shape != (min(m, n),):
+        raise ValueError(
+            f"sigma has shape {values.shape}; a {m} × {n} matrix has {min(m, n)} singular values"
+        )
+    if not (np.isfinite(values).all() and values[-1] >= 0 and (np.diff(values) <= 0).all()):
+        raise ValueError("sigma must be finite, non-negative and in descending order")
+    return values

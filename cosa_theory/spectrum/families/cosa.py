@@ -1,0 +1,125 @@
+"""CoSA updates ΔW ≈ L Y R: the best core under fixed random projections."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.sparse import eye_array
+
+from cosa_theory import laws
+from cosa_theory.basis import CosaBasis
+from cosa_theory.projections import make_projection
+from cosa_theory.spectrum.budget import cosa_shape
+from cosa_theory.spectrum.families.base import (
+    Captured,
+    Draws,
+    Size,
+    Update,
+    plan_draws,
+    t_interval,
+)
+
+__all__ = ["Cosa"]
+
+
+@dataclass(frozen=True)
+class Cosa:
+    """All updates L Y R with the projections L (m × a) and R (b × n) drawn from one ensemble.
+
+    The best core captures ‖P_L ΔW P_R‖² of ‖ΔW‖², with P_L and P_R the orthogonal projections on
+    the ranges; on average over draws that is ab/(mn) for every ΔW, if the ranges are rotation
+    invariant (Gaussian, Haar), or the entries independent and symmetric and the factors of full
+    rank. A factor of a sparse ensemble that comes out rank deficient is measured as it is, and
+    captures less.
+
+    A side of full size (a = m or b = n) spans everything, so it is taken as the identity: nothing
+    is drawn for it, and its share is exact.
+
+    Parameters
+    ----------
+    kind : str
+        Ensemble of `cosa_theory.projections.KINDS`.
+    label : str
+        Name in figures and tables.
+    data_dependent : bool
+        False: L and R know nothing of the update.
+    """
+
+    kind: str
+    label: str
+    data_dependent: bool = False
+
+    @property
+    def name(self) -> str:
+        """Key of `FAMILIES`."""
+        return f"cosa_{self.kind}"
+
+    def size(self, m: int, n: int, parameters: int) -> Size:
+        """Return the shape of the core with the largest product ab ≤ P (see `Family.size`)."""
+        shape = cosa_shape(m, n, parameters)
+        return Size(
+            parameters=shape.parameters,
+            text=f"a={shape.a}, b={shape.b}",
+            a=shape.a,
+            b=shape.b,
+            rank=min(shape.a, shape.b),
+        )
+
+    def capture(self, update: Update, sizes: Sequence[Size], draws: Draws) -> list[Captured]:
+        """Measure each size over its own number of draws (see `Family.capture`).
+
+        The number is planned from the variance law of Gaussian projections, so that it depends on
+        nothing drawn; draw i of every size and ensemble has the key (layer, "draw", i).
+        """
+        return [self._capture(update, size, draws) for size in sizes]
+
+    def _capture(self, update: Update, size: Size, draws: Draws) -> Captured:
+        m, n = update.shape
+        a, b = size.a, size.b
+        assert a is not None
+        assert b is not None
+        if (a, b) == (m, n):
+            return Captured.exact(1.0, law=1.0)
+        law = float(laws.energy_law(m, n, a, b))
+        variance = float(laws.energy_variance(m, n, a, b, update.participation_ratio))
+        count = plan_draws(law, variance, draws)
+        shares = np.empty(count)
+        for index in range(count):
+            basis = self.draw(m, n, a, b, update.delta.dtype.name, draws, index)
+            shares[index] = basis.captured_energy(update.delta)
+        return t_interval(shares, draws.confidence, law)
+
+    def draw(
+        self, m: int, n: int, a: int, b: int, dtype: str, draws: Draws, index: int
+    ) -> CosaBasis:
+        """Draw one basis.
+
+        Parameters
+        ----------
+        m, n, a, b : int
+            Shape of the layer and of the core.
+        dtype : str
+            Type of the projections: that of the update.
+        draws : Draws
+            Seed and key.
+        index : int
+            Number of the draw.
+
+        Returns
+        -------
+        CosaBasis
+            The same factors as ``CosaBasis.sample(m, n, a, b, kind=kind, seed=seed,
+            key=(*key, "draw", index), dtype=dtype)``, except that a side of full size is the
+            identity.
+        """
+        key = (*draws.key, "draw", index)
+
+        def factor(k: int, d: int, side: str) -> Any:
+            if k == d:
+                return eye_array(d, dtype=dtype, format="csr")
+            return make_projection(
+                self.kind, k, d, seed=draws.seed, scale="synthesis", key=(*key, side), dtype=dtype
+            )
+
+        return CosaBasis(factor(a, m, "L").T, factor(b, n, "R"))

@@ -1,0 +1,37 @@
+"""Low-rank updates ΔW ≈ B A: the best case of LoRA and of PiSSA."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cosa_theory.spectrum.budget import lora_parameters
+from cosa_theory.spectrum.families.base import Captured, Draws, Size, Update
+
+__all__ = ["TruncatedSVD"]
+
+
+@dataclass(frozen=True)
+class TruncatedSVD:
+    """All matrices of rank at most r, of which the truncated SVD is the best approximation.
+
+    The share of ‖ΔW‖² it captures is Σ_{i ≤ r} σᵢ² / Σ σᵢ², with r(m + n) trainable parameters.
+    It is what LoRA and PiSSA could reach on this update, not what training them reaches.
+
+    References
+    ----------
+    Eckart and Young, "The approximation of one matrix by another of lower rank", 1936.
+    """
+
+    name: str = "truncated_svd"
+    label: str = "low rank (truncated SVD)"
+    data_dependent: bool = True
+
+    def size(self, m: int, n: int, parameters: int) -> Size:
+        """Return the largest rank r with r(m + n) ≤ P, at most min(m, n) (see `Family.size`)."""
+        rank = min(m, n, parameters // (m + n))
+        spent = lora_parameters(m, n, rank) if rank else 0
+        return Size(parameters=spent, text=f"r={rank}", a=None, b=None, rank=rank)
+
+    def capture(self, update: Update, sizes: Sequence[Size], draws: Draws) -> list[Captured]:
+        """Return the exact shares from the singular values of ΔW (see `Family.capture`)."""
+        shares = update.energy_shares
+        return [Captured.exact(float(shares[s.rank - 1]) if s.rank else 0.0) for s in sizes]

@@ -1,0 +1,163 @@
+"""The survey of one matrix, as plain JSON values, and its cell: the small file that holds it."""
+
+import dataclasses
+import hashlib
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cosa_theory import __version__
+from cosa_theory.deltas import LayerDelta
+from cosa_theory.files import atomic_path
+from cosa_theory.spectrum import (
+    resolution,
+    singular_values,
+    singular_values_of_product,
+    summarize,
+)
+from cosa_theory.spectrum.families.compare import compare_families, crossover
+
+__all__ = ["Settings", "stored_result"]
+
+# Raised when the content of a stored cell changes meaning, so that older ones are computed anew.
+_CELL_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the result for one layer depends on, besides the layer.
+
+    Parameters
+    ----------
+    ranks : tuple of int or None
+        Budgets; None for those of the layer's shape.
+    families : tuple of str
+        Names from `FAMILIES`.
+    draws, seed : int
+        Of the random families.
+    matrices : tuple of str
+        The matrices whose singular values are listed.
+    """
+
+    ranks: tuple[int, ...] | None
+    families: tuple[str, ...]
+    draws: int
+    seed: int
+    matrices: tuple[str, ...]
+
+
+def stored_result(layer: LayerDelta, settings: Settings, folder: Path | None) -> dict[str, Any]:
+    """Return one layer's result from its cell, or compute it and store it there.
+
+    Parameters
+    ----------
+    layer : LayerDelta
+        The layer.
+    settings : Settings
+        What to compute.
+    folder : Path or None
+        Where cells are; None to store nothing.
+
+    Returns
+    -------
+    dict
+        `layer` (one row of the table of layers), `spectra` (matrix to its singular values and how
+        many are resolved), `families` and `crossover` (rows), all plain JSON values.
+    """
+    if folder is None:
+        return _survey_layer(layer, settings)
+    path = folder / f"{_cell_hash(layer, settings)}.json"
+    if path.exists():
+        cell: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return cell
+    cell = _survey_layer(layer, settings)
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(cell, allow_nan=False), encoding="utf-8")
+    return cell
+
+
+def _cell_hash(layer: LayerDelta, settings: Settings) -> str:
+    """Hash everything the result for one layer depends on."""
+    described = {
+        "format": _CELL_FORMAT,
+        "version": __version__,
+        "settings": dataclasses.asdict(settings),
+        "name": layer.name,
+        "types": [layer.base_dtype, layer.tuned_dtype],
+        "rounding_rms": layer.rounding_rms,
+        "arrays": [[a.dtype.str, a.shape] for a in _arrays(layer)],
+    }
+    digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
+    for array in _arrays(layer):
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()[:32]
+
+
+def _arrays(layer: LayerDelta) -> list[NDArray]:
+    return [layer.delta, layer.base, *(layer.factors or ())]
+
+
+def _survey_layer(layer: LayerDelta, settings: Settings) -> dict[str, Any]:
+    """Compute everything about one layer, as plain JSON values."""
+    m, n = layer.shape
+    sigma, method = _delta_spectrum(layer)
+    summary = summarize(sigma, shape=(m, n), method=method)
+    spectra = {"delta": _listed(sigma, method, (m, n))}
+    for name in ("base", "tuned"):
+        if name in settings.matrices:
+            spectra[name] = _listed(singular_values(getattr(layer, name)), "gram", (m, n))
+    norm = float(np.linalg.norm(layer.base.astype(np.float64, copy=False)))
+    families = compare_families(
+        layer.delta,
+        layer.base,
+        ranks=settings.ranks,
+        families=settings.families,
+        draws=settings.draws,
+        seed=settings.seed,
+        key=layer.name,
+        sigma=sigma,
+    )
+    return {
+        "layer": {
+            "layer": layer.name,
+            "m": m,
+            "n": n,
+            "base_dtype": layer.base_dtype,
+            "tuned_dtype": layer.tuned_dtype,
+            "delta_norm": summary.frobenius,
+            "relative_norm": summary.frobenius / norm if norm > 0 else None,
+            **summary.as_dict(),
+            "rounding_rms": layer.rounding_rms,
+            "rounding_edge": layer.rounding_rms * (math.sqrt(m) + math.sqrt(n)),
+        },
+        "spectra": {name: spectra[name] for name in settings.matrices},
+        "families": _plain_records(families),
+        "crossover": _plain_records(crossover(sigma, m, n, settings.ranks)),
+    }
+
+
+def _delta_spectrum(layer: LayerDelta) -> tuple[NDArray[np.float64], str]:
+    """Return all min(m, n) singular values of ΔW, and how they were obtained."""
+    if layer.factors is None:
+        return singular_values(layer.delta), "gram"
+    sigma = np.zeros(min(layer.shape))
+    thin = singular_values_of_product(*layer.factors)
+    sigma[: len(thin)] = thin
+    return sigma, "product"
+
+
+def _listed(sigma: NDArray[np.float64], method: str, shape: tuple[int, int]) -> dict[str, Any]:
+    level = resolution(sigma, method, shape)
+    return {"sigma": sigma.tolist(), "resolved": int(np.count_nonzero(sigma > level))}
+
+
+def _plain_records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the rows of a table as JSON values: Python numbers, and None for a null."""
+    plain = frame.astype(object).where(frame.notna(), None)
+    return plain.to_dict("records")  # type: ignore[return-value]

@@ -1,0 +1,114 @@
+"""The verdict of a survey in one plain sentence, computed from its tables."""
+
+import numpy as np
+import pandas as pd
+
+__all__ = ["verdict"]
+
+
+def verdict(crossover: pd.DataFrame, families: pd.DataFrame) -> str:
+    """Say in one sentence which of low rank and CoSA wins at equal trainable parameters.
+
+    The winner of each matrix is the one named in `crossover`, low rank by its exact share and CoSA
+    by its expected one. The sentence is about one budget: the middle one of those that most
+    matrices share, and for a matrix without it the nearest it has. It says so if other budgets
+    give another count.
+
+    Parameters
+    ----------
+    crossover, families : pandas.DataFrame
+        The tables of a `cosa_theory.survey.Survey`.
+
+    Returns
+    -------
+    str
+    """
+    total = crossover["layer"].nunique()
+    if not total:
+        return "No matrix was compared."
+    live = crossover[crossover["top_share"].notna()]
+    zero = total - live["layer"].nunique()
+    if live.empty:
+        return f"Nothing to compare: {_all(total, 'update')} zero."
+    common = _common_ranks(live)
+    rank = common[len(common) // 2]
+    chosen = _at_rank(live, rank)
+    counts = _counts(chosen)
+    sentence = f"{_who_wins(counts)} at equal trainable parameters ({_budget(chosen, rank)})"
+    sentence += f": {_shares(chosen, families)}"
+    others = [other for other in common if _counts(_at_rank(live, other)) != counts]
+    if others:
+        wins = [f"{_counts(_at_rank(live, other))['low rank']} at rank {other}" for other in others]
+        sentence += f"; low rank wins in {' and in '.join(wins)}"
+    if zero:
+        sentence += f"; {zero} zero update{'s are' if zero > 1 else ' is'} left out"
+    return sentence + "."
+
+
+def _all(count: int, noun: str) -> str:
+    return f"the only {noun} is" if count == 1 else f"all {count} {noun}s are"
+
+
+def _common_ranks(live: pd.DataFrame) -> list[int]:
+    """Return the budgets that the most matrices share, in increasing order."""
+    shared = live.groupby("rank_budget")["layer"].nunique()
+    return sorted(int(rank) for rank in shared[shared == shared.max()].index)
+
+
+def _at_rank(live: pd.DataFrame, rank: int) -> pd.DataFrame:
+    """Return one row per matrix, at its budget nearest to `rank` (the smaller of two)."""
+    distance = (live["rank_budget"] - rank).abs()
+    ordered = live.assign(distance=distance).sort_values(["distance", "rank_budget"], kind="stable")
+    return ordered.drop_duplicates("layer").drop(columns="distance")
+
+
+def _counts(chosen: pd.DataFrame) -> dict[str, int]:
+    found = chosen["winner"].value_counts()
+    return {winner: int(found.get(winner, 0)) for winner in ("low rank", "cosa", "tie")}
+
+
+def _who_wins(counts: dict[str, int]) -> str:
+    total = sum(counts.values())
+    of = f"of {total} matri{'x' if total == 1 else 'ces'}"
+    low, cosa, tie = counts["low rank"], counts["cosa"], counts["tie"]
+    ties = f", and {tie} tie{'s' if tie == 1 else ''}" if tie else ""
+    if low and cosa:
+        return f"Low rank wins in {low} {of} and CoSA in {cosa}{ties}"
+    if low or cosa:
+        return f"{'Low rank' if low else 'CoSA'} wins in {low or cosa} {of}{ties}"
+    return f"Low rank and CoSA tie in {tie} {of}"
+
+
+def _budget(chosen: pd.DataFrame, rank: int) -> str:
+    others = (chosen["rank_budget"] != rank).sum()
+    return f"rank {rank}" + (", or the nearest that a small matrix has" if others else "")
+
+
+def _shares(chosen: pd.DataFrame, families: pd.DataFrame) -> str:
+    """Compare the medians."""
+    measured = families[families["family"] == "cosa_gaussian"]
+    joined = chosen.merge(
+        measured[["layer", "rank_budget", "captured"]], on=["layer", "rank_budget"], how="left"
+    )
+    low = f"the truncated SVD holds {_median_and_range(joined['top_share'])}"
+    if joined["captured"].notna().all():
+        core = f"a Gaussian CoSA core of the same size {_median_and_range(joined['captured'])}"
+    else:
+        core = f"a CoSA core of the same size {_median_and_range(joined['law'])} in expectation"
+    factor = float(np.median(joined["crossover_ratio"]))
+    text = f"{low} of the update's energy, {core}"
+    if factor < 1:
+        return f"{text}, a median factor of {_number(1 / factor)} for CoSA"
+    return f"{text}, a median factor of {_number(factor)} for low rank"
+
+
+def _median_and_range(shares: pd.Series) -> str:
+    values = 100 * shares.to_numpy(dtype=float)
+    median = f"{_number(float(np.median(values)))} %"
+    low, high = _number(float(values.min())), _number(float(values.max()))
+    return median if low == high else f"{median} (median; range {low}–{high} %)"
+
+
+def _number(value: float) -> str:
+    """Write a positive number with two digits, and whole above ten."""
+    return f"{value:.0f}" if value >= 10 else f"{value:.2g}" if value >= 1e-3 else f"{value:.0e}"
