@@ -1,5 +1,6 @@
 """Spectra of weights and updates, and what an update of a given size can express of them."""
 
+from cosa_theory.spectrum.families import FAMILIES, compare_families, crossover
 from cosa_theory.spectrum.measures import SpectrumSummary, summarize
 from cosa_theory.spectrum.singular_values import (
     resolution,
@@ -8,7 +9,10 @@ from cosa_theory.spectrum.singular_values import (
 )
 
 __all__ = [
+    "FAMILIES",
     "SpectrumSummary",
+    "compare_families",
+    "crossover",
     "resolution",
     "singular_values",
     "singular_values_of_product",
