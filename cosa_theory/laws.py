@@ -1,0 +1,467 @@
+"""Closed forms: what a CoSA layer of given sizes can express, keep and cost.
+
+Sizes are those of the layer: ΔW is m × n, L is m × a, R is b × n and the core Y is a × b. Every
+function takes whole numbers or arrays of them, which broadcast, and returns numbers of that shape.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+__all__ = [
+    "advantage_bound",
+    "bai_yin_edges",
+    "best_core_noise",
+    "energy_law",
+    "energy_variance",
+    "equal_budget_rank",
+    "gradient_step_squared_cosine",
+    "isotropic_core_norm",
+    "marchenko_pastur_edges",
+    "product_flops",
+    "rank_one_energy_moment",
+    "rank_wall",
+    "scale_gain",
+    "update_noise",
+]
+
+Numbers: TypeAlias = Any  # a number, or an array of them
+
+PRODUCT_ORDERS = ("three", "left", "right")
+
+
+def _positive(**sizes: Numbers) -> list[Any]:
+    """Return the sizes as float arrays, after checking that all are positive whole numbers."""
+    arrays = []
+    for name, size in sizes.items():
+        array = np.asarray(size, dtype=np.float64)
+        wrong = ~((array >= 1) & (array == np.floor(array)) & np.isfinite(array))
+        if np.any(wrong):
+            value = f"{array[wrong].flat[0]:g}"
+            raise ValueError(f"{name} must be a positive whole number, got {value}")
+        arrays.append(array)
+    return arrays
+
+
+def _layer(m: Numbers, n: Numbers, a: Numbers, b: Numbers) -> list[Any]:
+    """Return the sizes of a layer as float arrays, after checking a ≤ m and b ≤ n."""
+    arrays = list(np.broadcast_arrays(*_positive(m=m, n=n, a=a, b=b)))
+    for core, side, core_name, side_name in (
+        (arrays[2], arrays[0], "a", "m"),
+        (arrays[3], arrays[1], "b", "n"),
+    ):
+        wrong = core > side
+        if np.any(wrong):
+            raise ValueError(
+                f"{core_name} = {core[wrong][0]:g} is larger than {side_name} = "
+                f"{side[wrong][0]:g}, so part of the core is redundant: "
+                f"use min({core_name}, {side_name})"
+            )
+    return arrays
+
+
+def _non_negative(name: str, value: Numbers) -> Any:
+    array = np.asarray(value, dtype=np.float64)
+    if not np.all(array >= 0):
+        raise ValueError(f"{name} must be zero or positive, got {value}")
+    return array
+
+
+def energy_law(m: Numbers, n: Numbers, a: Numbers, b: Numbers) -> Any:
+    """Return ab/(mn), the mean share of ‖ΔW‖² that the best core captures.
+
+    Exact for every fixed ΔW when the ranges of L and R are independent and rotation invariant
+    (Gaussian, Haar): E[P_L] = (a/m) I, and likewise for R. Independent symmetric entries
+    (Rademacher, sparse) have the same mean when the factors have full rank. More generally it is
+    the mean share of any linear parametrisation whose span has ab dimensions and is turned by
+    independent Haar rotations on both sides, and the mean share of a gradient's energy in the
+    span of the adapter.
+
+    Parameters
+    ----------
+    m, n, a, b : int or array of int
+        Sizes of the layer and of the core, a ≤ m and b ≤ n.
+
+    Returns
+    -------
+    float or array
+        A share in (0, 1].
+
+    Raises
+    ------
+    ValueError
+        If a size is not a positive whole number, a > m or b > n.
+
+    References
+    ----------
+    B. Collins and P. Śniady, "Integration with respect to the Haar measure on unitary, orthogonal
+    and symplectic group", Communications in Mathematical Physics 264 (2006), first moments.
+    """
+    m, n, a, b = _layer(m, n, a, b)
+    return (a * b) / (m * n)
+
+
+def _projector_covariance(d: Any, k: Any) -> Any:
+    """Return B with Cov(P_ij, P_kl) ∝ B for a random projector of rank k in dimension d.
+
+    E[P_ij P_kl] = A δ_ij δ_kl + B (δ_ik δ_jl + δ_il δ_jk), with B = k(d−k)/(d(d−1)(d+2)) and
+    A = k²/d² − 2B/d, because tr P = tr P² = k.
+    """
+    return k * (d - k) / (d * np.maximum(d - 1, 1) * (d + 2))  # 0 at d = 1, where k = d
+
+
+def energy_variance(
+    m: Numbers, n: Numbers, a: Numbers, b: Numbers, participation_ratio: Numbers
+) -> Any:
+    """Return the variance of the captured share ‖P_L ΔW P_R‖²/‖ΔW‖² (Gaussian or Haar factors).
+
+    With τ = 1/PR(ΔW), B_m = a(m−a)/(m(m−1)(m+2)), A_m = a²/m² − 2B_m/m, and B_n, A_n from b and n,
+
+        Var = A_m A_n + 2 B_m B_n + 2τ(A_m B_n + A_n B_m + B_m B_n) − (ab/mn)².
+
+    It is evaluated with the squared mean cancelled by hand, so small variances keep their digits.
+
+    Parameters
+    ----------
+    m, n, a, b : int or array of int
+        Sizes of the layer and of the core, a ≤ m and b ≤ n.
+    participation_ratio : float or array
+        PR(ΔW) = (Σσ²)²/Σσ⁴ of its singular values, between 1 (rank one) and min(m, n) (flat).
+
+    Returns
+    -------
+    float or array
+        The variance over draws of L and R.
+
+    Raises
+    ------
+    ValueError
+        If the sizes are not admissible, or the participation ratio is outside [1, min(m, n)].
+
+    References
+    ----------
+    Follows from the second moments of a random projector: B. Collins and P. Śniady,
+    Communications in Mathematical Physics 264 (2006).
+    """
+    m, n, a, b = _layer(m, n, a, b)
+    ratio = np.asarray(participation_ratio, dtype=np.float64)
+    largest = np.minimum(m, n)
+    rounding = 1e-9  # a ratio computed from singular values may leave its range by rounding
+    if not np.all((ratio >= 1 - rounding) & (ratio <= largest * (1 + rounding))):
+        raise ValueError(
+            f"participation_ratio must lie between 1 and min(m, n), got {participation_ratio}"
+        )
+    tau = 1 / np.clip(ratio, 1, largest)
+    B_m, B_n = _projector_covariance(m, a), _projector_covariance(n, b)
+    both = 2 + 4 / (m * n) + tau * (2 - 4 / m - 4 / n)
+    left = 2 * B_m * (b / n) ** 2 * (tau - 1 / m)
+    right = 2 * B_n * (a / m) ** 2 * (tau - 1 / n)
+    return np.maximum(left + right + B_m * B_n * both, 0.0)
+
+
+def rank_one_energy_moment(m: Numbers, n: Numbers, a: Numbers, b: Numbers, order: int = 1) -> Any:
+    """Return the moment E[share^order] of the captured share of a rank-one ΔW.
+
+    The share of u vᵀ is ‖P_L u‖² ‖P_R v‖² for unit u and v: a product of two independent
+    Beta(a/2, (m−a)/2) and Beta(b/2, (n−b)/2) variables (Gaussian or Haar factors), whose moments
+    are Π_{i < order} (a + 2i)(b + 2i)/((m + 2i)(n + 2i)).
+
+    Parameters
+    ----------
+    m, n, a, b : int or array of int
+        Sizes of the layer and of the core, a ≤ m and b ≤ n.
+    order : int
+        Which moment, 1 or more; the first is `energy_law`.
+
+    Returns
+    -------
+    float or array
+        The moment about zero.
+
+    Raises
+    ------
+    ValueError
+        If the sizes are not admissible or `order` is not a positive whole number.
+
+    References
+    ----------
+    N. L. Johnson, S. Kotz and N. Balakrishnan, Continuous Univariate Distributions, volume 2
+    (1995), chapter 25: ‖P u‖² for a random projector is a beta variable.
+    """
+    m, n, a, b = _layer(m, n, a, b)
+    (checked,) = _positive(order=order)
+    shift = 2 * np.arange(int(checked))
+    return np.prod(
+        [(a + s) * (b + s) / ((m + s) * (n + s)) for s in shift],
+        axis=0,
+    )
+
+
+def rank_wall(a: Numbers, b: Numbers) -> Any:
+    """Return min(a, b), the largest rank that an update L Y R can have.
+
+    Raises
+    ------
+    ValueError
+        If a size is not a positive whole number.
+    """
+    _positive(a=a, b=b)
+    return np.minimum(a, b)
+
+
+def equal_budget_rank(m: Numbers, n: Numbers, a: Numbers, b: Numbers) -> Any:
+    """Return ab/(m+n), the rank of a low-rank update with as many trainable parameters.
+
+    A rank-r update B A trains r(m+n) numbers (Hu et al. 2022, LoRA), a core ab. The result need
+    not be whole. At equal parameters the core expresses more of ΔW, on average, exactly when the
+    share of energy in the top r singular values is below `energy_law`.
+
+    Raises
+    ------
+    ValueError
+        If a size is not a positive whole number. Cores with a > m or b > n are allowed here.
+    """
+    m, n, a, b = _positive(m=m, n=n, a=a, b=b)
+    return a * b / (m + n)
+
+
+def advantage_bound(m: Numbers, n: Numbers) -> Any:
+    """Return (m+n)/max(m,n) ≤ 2, the most by which a core can beat low rank at equal parameters.
+
+    The top r singular values hold at least r/min(m, n) of the energy, and a core of r(m+n)
+    parameters holds r(m+n)/(mn) on average; the bound is their quotient, reached only when all
+    singular values are equal.
+
+    Raises
+    ------
+    ValueError
+        If a size is not a positive whole number.
+    """
+    m, n = _positive(m=m, n=n)
+    return (m + n) / np.maximum(m, n)
+
+
+def _inverse_wishart_trace(d: Any, k: Any, names: str) -> Any:
+    """Return E tr (GᵀG)⁻¹ for a Gaussian d × k matrix with entries of variance 1/d."""
+    if not np.all(d - k - 1 > 0):
+        raise ValueError(f"the expectation is infinite unless {names}")
+    return d * k / (d - k - 1)
+
+
+def best_core_noise(m: Numbers, n: Numbers, a: Numbers, b: Numbers, variance: Numbers) -> Any:
+    """Return E‖Ŷ − Y‖², the error of the best core of a noisy ΔW.
+
+    With Gaussian factors at synthesis scale (entries of variance 1/m and 1/n) and independent
+    noise of variance v in every entry of ΔW, E‖Ŷ − Y‖² = v·ab·mn/((m−a−1)(n−b−1)).
+
+    Parameters
+    ----------
+    m, n, a, b : int or array of int
+        Sizes of the layer and of the core, a < m − 1 and b < n − 1.
+    variance : float or array
+        v, the noise variance per entry of ΔW.
+
+    Returns
+    -------
+    float or array
+        The expected squared Frobenius error of the core. The error in ΔW is `update_noise`.
+
+    Raises
+    ------
+    ValueError
+        If the sizes are not admissible, the expectation is infinite or the variance is negative.
+
+    References
+    ----------
+    R. J. Muirhead, Aspects of Multivariate Statistical Theory (1982), section 3.2: the mean of an
+    inverse Wishart matrix.
+    """
+    m, n, a, b = _layer(m, n, a, b)
+    left = _inverse_wishart_trace(m, a, "a < m - 1")
+    right = _inverse_wishart_trace(n, b, "b < n - 1")
+    return _non_negative("variance", variance) * left * right
+
+
+def update_noise(a: Numbers, b: Numbers, variance: Numbers) -> Any:
+    """Return v·ab, the expected squared error of L Ŷ R when every entry of ΔW has noise v.
+
+    The noise is projected on the ab dimensions of the span, whatever the factors are, as long as
+    they have full rank.
+
+    Raises
+    ------
+    ValueError
+        If a size is not a positive whole number or the variance is negative.
+    """
+    a, b = _positive(a=a, b=b)
+    return _non_negative("variance", variance) * a * b
+
+
+def isotropic_core_norm(m: Numbers, n: Numbers, a: Numbers, b: Numbers) -> Any:
+    """Return E‖Y*‖²/‖ΔW‖² = ab/((m−a−1)(n−b−1)) for the best core of an isotropic ΔW.
+
+    Gaussian factors at synthesis scale; ΔW has independent entries of one variance. Sizes,
+    errors and reference are those of `best_core_noise`, of which this is the value at v = 1/(mn).
+    """
+    m, n, a, b = _layer(m, n, a, b)
+    return best_core_noise(m, n, a, b, 1 / (m * n))
+
+
+def scale_gain(m: Numbers, n: Numbers, a: Numbers, b: Numbers) -> Any:
+    """Return mn/(ab) = E‖L Y R‖²/‖Y‖² for factors at analysis scale; at synthesis scale it is 1.
+
+    The analysis scale has entries of variance 1/a and 1/b, the synthesis scale 1/m and 1/n.
+    Multiply a layer's alpha by the square root of this to carry a setting from the analysis to
+    the synthesis scale.
+
+    Raises
+    ------
+    ValueError
+        If a size is not a positive whole number. Cores with a > m or b > n are allowed here.
+    """
+    m, n, a, b = _positive(m=m, n=n, a=a, b=b)
+    return m * n / (a * b)
+
+
+def product_flops(
+    m: Numbers,
+    n: Numbers,
+    a: Numbers,
+    b: Numbers,
+    tokens: Numbers,
+    order: Literal["three", "left", "right"] = "three",
+    backward: bool = False,
+) -> Any:
+    """Return the floating point operations of one step of a CoSA layer on `tokens` inputs.
+
+    A multiply-add counts as two operations. Per step, forward:
+
+    - ``"three"``: x ↦ L(Y(R x)), 2(bn + ab + am) per token;
+    - ``"left"``: B = L Y once (2abm), then x ↦ B(R x), 2b(m + n) per token;
+    - ``"right"``: C = Y R once (2abn), then x ↦ L(C x), 2a(m + n) per token.
+
+    Backward adds the gradient with respect to the input, as dear as the forward products per
+    token, and that of the core: 2ab per token for ``"three"``; for ``"left"`` 2bm per token and
+    2abm per step, for ``"right"`` 2an per token and 2abn per step.
+
+    Parameters
+    ----------
+    m, n, a, b : int or array of int
+        Sizes of the layer and of the core (any positive sizes).
+    tokens : int or array of int
+        Inputs per step. The cheaper order depends on it.
+    order : {"three", "left", "right"}
+        Which products are formed.
+    backward : bool
+        Whether to count the backward pass as well.
+
+    Returns
+    -------
+    float or array
+        Operations per step; divide by `tokens` for the cost of one.
+
+    Raises
+    ------
+    ValueError
+        If a size is not a positive whole number or the order is unknown.
+    """
+    m, n, a, b, tokens = _positive(m=m, n=n, a=a, b=b, tokens=tokens)
+    if order == "three":
+        per_token, per_step, core = b * n + a * b + a * m, 0.0 * tokens, a * b
+    elif order == "left":
+        per_token, per_step, core = b * (m + n), a * b * m, b * m
+    elif order == "right":
+        per_token, per_step, core = a * (m + n), a * b * n, a * n
+    else:
+        raise ValueError(f"order must be one of {', '.join(PRODUCT_ORDERS)}, got {order!r}")
+    if backward:
+        per_token, per_step = 2 * per_token + core, 2 * per_step
+    return 2 * (per_token * tokens + per_step)
+
+
+def gradient_step_squared_cosine(
+    m: Numbers,
+    n: Numbers,
+    a: Numbers,
+    b: Numbers,
+    kind: Literal["gaussian", "haar"] = "gaussian",
+) -> Any:
+    """Return the squared cosine between a gradient G and the first step of descent on the core.
+
+    The step on a core at zero moves W along L Lᵀ G Rᵀ R, not along the projection of G. Its
+    squared cosine with G is about ab/((m+a+1)(n+b+1)) for Gaussian factors (the quotient of
+    E⟨step, G⟩² and E‖step‖², which concentrates) and ab/(mn) in the mean for Haar factors, for
+    which the step is a multiple of the projection.
+
+    Parameters
+    ----------
+    m, n, a, b : int or array of int
+        Sizes of the layer and of the core, a ≤ m and b ≤ n.
+    kind : {"gaussian", "haar"}
+        Ensemble of both factors.
+
+    Returns
+    -------
+    float or array
+        A squared cosine in (0, 1].
+
+    Raises
+    ------
+    ValueError
+        If the sizes are not admissible or there is no closed form for the kind.
+
+    References
+    ----------
+    The mean and second moment of a Wishart matrix: R. J. Muirhead, Aspects of Multivariate
+    Statistical Theory (1982), section 3.2.
+    """
+    m, n, a, b = _layer(m, n, a, b)
+    if kind == "gaussian":
+        return a * b / ((m + a + 1) * (n + b + 1))
+    if kind == "haar":
+        return a * b / (m * n)
+    raise ValueError(f"kind must be one of gaussian, haar, got {kind!r}")
+
+
+def marchenko_pastur_edges(m: Numbers, n: Numbers, variance: Numbers) -> tuple[Any, Any]:
+    """Return √v|√m − √n| and √v(√m + √n), the singular values that i.i.d. noise lies between.
+
+    Asymptotic in the sizes, for an m × n matrix of independent entries of mean zero and variance
+    v; the largest singular value leaves the interval by a relative order of (m+n)^(−2/3).
+
+    Raises
+    ------
+    ValueError
+        If a size is not a positive whole number or the variance is negative.
+
+    References
+    ----------
+    V. A. Marchenko and L. A. Pastur, "Distribution of eigenvalues for some sets of random
+    matrices", Mathematics of the USSR-Sbornik 1 (1967).
+    """
+    m, n = _positive(m=m, n=n)
+    scale = np.sqrt(_non_negative("variance", variance))
+    return scale * np.abs(np.sqrt(m) - np.sqrt(n)), scale * (np.sqrt(m) + np.sqrt(n))
+
+
+def bai_yin_edges(m: Numbers, a: Numbers) -> tuple[Any, Any]:
+    """Return 1 − √(a/m) and 1 + √(a/m), the range of singular values of L at synthesis scale.
+
+    Asymptotic in the sizes at a fixed ratio, for m × a factors with independent entries of mean
+    zero and variance 1/m. The dictionary's range is the product of those of its two factors.
+
+    Raises
+    ------
+    ValueError
+        If a size is not a positive whole number or a > m.
+
+    References
+    ----------
+    Z. D. Bai and Y. Q. Yin, "Limit of the smallest eigenvalue of a large dimensional sample
+    covariance matrix", Annals of Probability 21 (1993), 1275-1294.
+    """
+    m, _, a, _ = _layer(m, 1, a, 1)
+    root = np.sqrt(a / m)
+    return 1 - root, 1 + root
