@@ -7,6 +7,7 @@ from cosa_theory.spectrum.singular_values import (
     singular_values,
     singular_values_of_product,
 )
+from cosa_theory.spectrum.sparsity import sparsity_profile
 
 __all__ = [
     "FAMILIES",
@@ -16,5 +17,6 @@ __all__ = [
     "resolution",
     "singular_values",
     "singular_values_of_product",
+    "sparsity_profile",
     "summarize",
 ]

@@ -1,13 +1,13 @@
 """What a spectrum says in a few numbers: ranks, flatness, noise floor, spikes above it."""
 
 import dataclasses
-import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cosa_theory.laws import marchenko_pastur_edges
 from cosa_theory.spectrum.noise import noise_misfit, noise_sd
 from cosa_theory.spectrum.singular_values import METHODS, resolution, singular_values
 
@@ -127,7 +127,7 @@ def summarize(
     level = resolution(sigma, method, shape)
     rank = int(np.count_nonzero(sigma > level))
     noise = noise_sd(sigma, shape) if 2 * rank > sigma.size else None
-    edge = None if noise is None else noise * (math.sqrt(shape[0]) + math.sqrt(shape[1]))
+    edge = None if noise is None else float(marchenko_pastur_edges(*shape, noise**2)[1])
     zero = not sigma[0] > 0.0
     return SpectrumSummary(
         rank=rank,

@@ -6,6 +6,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq
 
+from cosa_theory.laws import marchenko_pastur_edges
+
 __all__ = ["marchenko_pastur_cdf", "marchenko_pastur_median", "noise_misfit", "noise_sd"]
 
 
@@ -55,7 +57,7 @@ def noise_misfit(sigma: NDArray[np.float64], shape: tuple[int, int], noise: floa
     float
         From 0 (the law itself) to 1 (also where no value lies below the edge).
     """
-    edge = noise * (math.sqrt(shape[0]) + math.sqrt(shape[1]))
+    edge = marchenko_pastur_edges(*shape, noise**2)[1]
     bulk = np.sort(sigma[sigma <= edge])
     if bulk.size == 0:
         return 1.0

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from array_api_compat import array_namespace, is_numpy_array, is_torch_array
 from numpy.typing import ArrayLike, NDArray
+from scipy.linalg import eigvalsh
 from scipy.linalg.blas import dsyrk
 
 from cosa_theory.projections.streams import stream
@@ -241,7 +242,8 @@ def _gram(X: Any) -> Any:
         scale = _safe_scale(_check_finite(X))
         gram = _short_gram(X, scale)
     if is_numpy_array(gram):
-        values = np.sqrt(np.maximum(np.linalg.eigvalsh(gram), 0.0))[::-1]
+        squares = eigvalsh(gram, driver="evd", overwrite_a=True, check_finite=False)
+        values = np.sqrt(np.maximum(squares, 0.0))[::-1]
         return _like(values / scale, X)
     xp = array_namespace(gram)
     values = xp.sqrt(xp.clip(xp.linalg.eigvalsh(gram), 0.0, None))

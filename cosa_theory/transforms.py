@@ -1,0 +1,199 @@
+"""Orthonormal transforms of matrices: changes of basis in which an update may be sparse.
+
+Each transform maps m × n matrices to m × n coefficients, keeps the Frobenius inner product
+(⟨forward(X), forward(Y)⟩ = ⟨X, Y⟩), and is undone by `inverse`. Arrays are numpy arrays; float32
+stays float32, integers become float64.
+"""
+
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import fft
+from scipy.linalg import get_lapack_funcs, qr, svd
+
+__all__ = ["DCT", "Coordinate", "SingularBasis", "Transform"]
+
+
+class Transform(Protocol):
+    """An orthonormal change of basis of m × n matrices."""
+
+    name: str
+
+    def forward(self, X: ArrayLike) -> NDArray[Any]:
+        """Return the m × n coefficients of X."""
+        ...
+
+    def inverse(self, C: ArrayLike) -> NDArray[Any]:
+        """Return the m × n matrix with coefficients C."""
+        ...
+
+
+def _as_real(X: ArrayLike, shape: tuple[int, int] | None = None) -> NDArray[Any]:
+    """Return a float32 or float64 matrix, checked against the shape the transform is for."""
+    array = np.asarray(X)
+    if array.ndim != 2 or 0 in array.shape:
+        raise ValueError(f"a transform needs a non-empty matrix, not an array of {array.shape}")
+    if shape is not None and array.shape != shape:
+        raise ValueError(f"this transform is for matrices of shape {shape}, not {array.shape}")
+    if array.dtype.kind not in "fiub":
+        raise ValueError(f"a transform needs a real matrix, not {array.dtype}")
+    return array if array.dtype in (np.float32, np.float64) else array.astype(np.float64)
+
+
+class Coordinate:
+    """The coordinate basis: the coefficients of a matrix are its entries."""
+
+    name = "coordinate"
+
+    def forward(self, X: ArrayLike) -> NDArray[Any]:
+        """Return X itself.
+
+        Parameters
+        ----------
+        X : array of shape (m, n)
+
+        Returns
+        -------
+        array of shape (m, n)
+            A view where X is a float array already.
+        """
+        return _as_real(X)
+
+    inverse = forward
+
+
+class DCT:
+    """The two-dimensional discrete cosine transform, type II, orthonormal.
+
+    C_jk = c_j c_k Σ_{p,q} X_pq cos(π(2p+1)j / 2m) cos(π(2q+1)k / 2n), with c_0 = √(1/m) or √(1/n)
+    and √(2/m) or √(2/n) otherwise.
+
+    References
+    ----------
+    N. Ahmed, T. Natarajan, K. R. Rao, "Discrete cosine transform", IEEE Trans. Computers (1974).
+    """
+
+    name = "dct"
+
+    def forward(self, X: ArrayLike) -> NDArray[Any]:
+        """Return the cosine coefficients.
+
+        Parameters
+        ----------
+        X : array of shape (m, n)
+
+        Returns
+        -------
+        array of shape (m, n)
+            Index (0, 0) is the mean times √(mn); frequencies grow with the index.
+        """
+        return fft.dctn(_as_real(X), norm="ortho")
+
+    def inverse(self, C: ArrayLike) -> NDArray[Any]:
+        """Return the matrix with cosine coefficients C.
+
+        Parameters
+        ----------
+        C : array of shape (m, n)
+
+        Returns
+        -------
+        array of shape (m, n)
+        """
+        return fft.idctn(_as_real(C), norm="ortho")
+
+
+class SingularBasis:
+    """The basis of singular vectors of a weight: X ↦ Uᵀ X V with W = U Σ Vᵀ.
+
+    U and V are complete: the left and right null spaces of W, where it has any, get an arbitrary
+    but fixed orthonormal basis, so that the map is an isometry for every shape and rank. The long
+    side's factor is kept as Householder reflections, never as a square matrix: memory is of the
+    size of W, and building costs one QR and one SVD of the short side.
+
+    Parameters
+    ----------
+    W : array of shape (m, n)
+        The weight, finite. Its type, float32 or float64, is the precision of the vectors.
+
+    Attributes
+    ----------
+    shape : (int, int)
+        (m, n), the only shape that can be transformed.
+    singular_values : array of shape (min(m, n),)
+        Those of W, largest first; index i belongs to row i and column i of the coefficients.
+
+    Raises
+    ------
+    ValueError
+        If W is not a non-empty finite real matrix.
+    """
+
+    name = "singular"
+
+    def __init__(self, W: ArrayLike) -> None:
+        weight = _as_real(W)
+        if not np.isfinite(weight).all():
+            raise ValueError("the singular basis needs finite weights: W holds NaN or infinities")
+        self.shape = weight.shape
+        self._wide = weight.shape[0] < weight.shape[1]
+        tall = weight.T if self._wide else weight
+        # Q stays as the reflections below the diagonal; the triangle above is the small factor.
+        (self._reflections, self._tau), triangle = qr(tall, mode="raw", check_finite=False)
+        self._ormqr = get_lapack_funcs("ormqr", (tall,))
+        self._left, self.singular_values, right = svd(triangle, check_finite=False)
+        self._right = right.T
+
+    def _rotate_long(self, X: NDArray[Any], transpose: bool) -> NDArray[Any]:
+        """Multiply by the complete Q of the QR factorisation, or by its transpose."""
+        direction = "T" if transpose else "N"
+        work = 64 * X.shape[1] + 64 * 65  # room for LAPACK's largest block of reflections
+        return self._ormqr("L", direction, self._reflections, self._tau, X, work)[0]
+
+    def forward(self, X: ArrayLike) -> NDArray[Any]:
+        """Return Uᵀ X V.
+
+        Parameters
+        ----------
+        X : array of shape (m, n)
+
+        Returns
+        -------
+        array of shape (m, n)
+            W itself gives its singular values on the diagonal and zeros elsewhere.
+
+        Raises
+        ------
+        ValueError
+            If the shape is not that of W.
+        """
+        matrix = _as_real(X, self.shape)
+        tall = (matrix.T if self._wide else matrix) @ self._right
+        tall = self._rotate_long(tall, transpose=True)
+        side = tall.shape[1]
+        tall[:side] = self._left.T @ tall[:side]
+        return tall.T if self._wide else tall
+
+    def inverse(self, C: ArrayLike) -> NDArray[Any]:
+        """Return U C Vᵀ.
+
+        Parameters
+        ----------
+        C : array of shape (m, n)
+
+        Returns
+        -------
+        array of shape (m, n)
+
+        Raises
+        ------
+        ValueError
+            If the shape is not that of W.
+        """
+        matrix = _as_real(C, self.shape)
+        tall = np.array(matrix.T if self._wide else matrix)
+        side = tall.shape[1]
+        tall[:side] = self._left @ tall[:side]
+        tall = self._rotate_long(tall, transpose=False) @ self._right.T
+        return tall.T if self._wide else tall
