@@ -1,5 +1,6 @@
 """House style and every drawing: functions that take an Axes and a table, and return the Axes."""
 
+from cosa_theory.plotting.budgets import at_budget, common_budgets, middle_budget
 from cosa_theory.plotting.families import plot_captured_energy, plot_law_ratio, pool_families
 from cosa_theory.plotting.figures import (
     FIGURES,
@@ -10,7 +11,6 @@ from cosa_theory.plotting.figures import (
     draw_figures,
     heatmap_figure,
     layer_figure,
-    middle_budget,
     module_types,
     spectra_figure,
 )
@@ -32,7 +32,9 @@ __all__ = [
     "FigureSpec",
     "SurveyTables",
     "as_data_uri",
+    "at_budget",
     "captured_figure",
+    "common_budgets",
     "cumulative_figure",
     "draw_figures",
     "family_style",

@@ -1,16 +1,21 @@
 """Captured energy against trainable parameters, one curve per update family."""
 
+from collections.abc import Iterable
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
+from cosa_theory.plotting.budgets import at_budget
 from cosa_theory.plotting.style import BLACK, family_style
 
 __all__ = ["plot_captured_energy", "plot_law_ratio", "pool_families"]
 
 
-def pool_families(families: pd.DataFrame, layers: pd.DataFrame) -> pd.DataFrame:
+def pool_families(
+    families: pd.DataFrame, layers: pd.DataFrame, budgets: Iterable[int]
+) -> pd.DataFrame:
     """Pool the shares of all layers into shares of the whole update's energy.
 
     captured = Σ_ℓ captured_ℓ ‖ΔW_ℓ‖² / Σ_ℓ ‖ΔW_ℓ‖², over the layers ℓ with a non-zero update.
@@ -23,13 +28,15 @@ def pool_families(families: pd.DataFrame, layers: pd.DataFrame) -> pd.DataFrame:
         Columns layer, family, rank_budget, parameters, captured, ci_low, ci_high, law.
     layers : pandas.DataFrame
         Columns layer, delta_norm.
+    budgets : iterable of int
+        Rank budgets; a layer without one enters with its nearest (see `at_budget`).
 
     Returns
     -------
     pandas.DataFrame
-        Columns family, rank_budget, parameters (sum over layers), captured, ci_low, ci_high, law
-        (NaN where a family has none), in the order the families first appear. A family that is
-        missing in one of the layers is left out at that budget: its share would not compare.
+        Columns family, rank_budget, parameters (sum over layers), captured, law (NaN where a
+        family has none), ci_low, ci_high. A family that is missing in one of the layers is left
+        out: its share would not compare.
     """
     weights = layers.set_index("layer")["delta_norm"].astype(float) ** 2
     weights = weights[weights > 0]
@@ -38,19 +45,19 @@ def pool_families(families: pd.DataFrame, layers: pd.DataFrame) -> pd.DataFrame:
     rows[numbers] = rows[numbers].astype(float)
     rows["weight"] = rows["layer"].map(weights) / weights.sum()
     pooled = []
-    for (family, rank), group in rows.groupby(["family", "rank_budget"], sort=False):
-        if group["layer"].nunique() < len(weights) or group["captured"].isna().any():
-            continue
-        weight = group["weight"]
-        captured = float((weight * group["captured"]).sum())
-        half = float(np.sqrt(((weight * (group["ci_high"] - group["ci_low"]) / 2) ** 2).sum()))
-        law = float((weight * group["law"]).sum()) if group["law"].notna().all() else np.nan
-        pooled.append((family, rank, group["parameters"].sum(), captured, half, law))
-    columns = ["family", "rank_budget", "parameters", "captured", "half", "law"]
-    table = pd.DataFrame(pooled, columns=columns)
-    table["ci_low"] = table["captured"] - table["half"]
-    table["ci_high"] = table["captured"] + table["half"]
-    return table.drop(columns="half")
+    for rank in budgets:
+        for family, group in at_budget(rows, rank).groupby("family", sort=False):
+            if group["layer"].nunique() < len(weights):
+                continue
+            weight = group["weight"]
+            captured = float((weight * group["captured"]).sum())
+            widths = weight * (group["ci_high"] - group["ci_low"])
+            half = float(np.sqrt((widths**2).sum())) / 2
+            law = float((weight * group["law"]).sum(skipna=False))
+            count = int(group["parameters"].sum())
+            pooled.append((family, rank, count, captured, law, captured - half, captured + half))
+    columns = ["family", "rank_budget", "parameters", "captured", "law", "ci_low", "ci_high"]
+    return pd.DataFrame(pooled, columns=columns)
 
 
 def _readable_count(value: float, _position: int) -> str:

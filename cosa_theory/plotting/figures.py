@@ -13,7 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+from cosa_theory.plotting.budgets import at_budget, common_budgets, middle_budget
 from cosa_theory.plotting.families import plot_captured_energy, plot_law_ratio, pool_families
 from cosa_theory.plotting.heatmap import plot_crossover_map, plot_flatness_map
 from cosa_theory.plotting.spectra import plot_cumulative_energy, plot_spectrum
@@ -22,13 +24,13 @@ from cosa_theory.plotting.style import COLUMN_WIDTH, PAGE_WIDTH, house_style
 __all__ = [
     "FIGURES",
     "FigureSpec",
+    "ModuleType",
     "SurveyTables",
     "captured_figure",
     "cumulative_figure",
     "draw_figures",
     "heatmap_figure",
     "layer_figure",
-    "middle_budget",
     "module_types",
     "spectra_figure",
 ]
@@ -56,45 +58,66 @@ class SurveyTables(Protocol):
     def crossover(self) -> pd.DataFrame: ...  # noqa: D102
 
 
-def module_types(layers: pd.DataFrame) -> pd.DataFrame:
-    """Return the distinct (module, m, n) with their number of layers and a panel title.
+@dataclass(frozen=True)
+class ModuleType:
+    """Matrices of one kind and shape: their spectra have the same length.
+
+    Parameters
+    ----------
+    module : str
+        The kind, as in "attention.self.query".
+    m, n : int
+        The shape.
+    layers : tuple of str
+        The layers of this kind and shape.
+    """
+
+    module: str
+    m: int
+    n: int
+    layers: tuple[str, ...]
+
+    @property
+    def title(self) -> str:
+        """Two lines for a panel."""
+        count = f", {len(self.layers)} layers" if len(self.layers) > 1 else ""
+        return f"{_shorten(self.module)}\n{self.m} × {self.n}{count}"
+
+    def rows(self, table: pd.DataFrame) -> pd.DataFrame:
+        """Return the rows of a table that belong to these layers."""
+        return table[table["layer"].isin(self.layers)]
+
+
+def module_types(layers: pd.DataFrame) -> list[ModuleType]:
+    """Return the distinct module types of a survey, in the order of the model.
 
     Parameters
     ----------
     layers : pandas.DataFrame
-        Columns module, m, n.
+        Columns layer, module, m, n.
 
     Returns
     -------
-    pandas.DataFrame
-        Columns module, m, n, count, title, in the order of the model. Matrices of one module type
-        that differ in shape are different entries: their spectra have different lengths.
+    list of ModuleType
+        Matrices of one module that differ in shape are different entries.
     """
-    types = layers.groupby(["module", "m", "n"], sort=False).size().rename("count").reset_index()
-    types["title"] = [
-        f"{_shorten(row.module)}\n{row.m} × {row.n}" + (f", {row.count} layers" * (row.count > 1))
-        for row in types.itertuples(index=False)
-    ]
-    return types
+    found: dict[tuple[str, int, int], list[str]] = {}
+    for row in layers[["layer", "module", "m", "n"]].to_dict("records"):
+        found.setdefault((row["module"], row["m"], row["n"]), []).append(row["layer"])
+    return [ModuleType(*key, tuple(names)) for key, names in found.items()]
 
 
 def _shorten(name: str, length: int = 32) -> str:
     return name if len(name) <= length else "…" + name[1 - length :]
 
 
-def middle_budget(crossover: pd.DataFrame) -> int | None:
-    """Return the median rank budget, the one that single-budget views show; None without rows."""
-    budgets = sorted(crossover["rank_budget"].unique()) if len(crossover) else []
-    return int(budgets[(len(budgets) - 1) // 2]) if budgets else None
-
-
-def _panels(types: pd.DataFrame, height: float) -> tuple[Figure, list[Axes]]:
+def _panels(types: list[ModuleType], height: float) -> tuple[Figure, list[Axes]]:
     """Return a page-wide figure with one panel per type and room for a legend above them."""
     rows = math.ceil(len(types) / COLUMNS)
     columns = min(COLUMNS, len(types))
     width = PAGE_WIDTH if columns > 1 else COLUMN_WIDTH
-    figure = Figure(figsize=(width, 0.55 + height * rows), layout="constrained")
-    figure.get_layout_engine().set(h_pad=0.04, w_pad=0.04)
+    layout = ConstrainedLayoutEngine(h_pad=0.04, w_pad=0.04)
+    figure = Figure(figsize=(width, 0.55 + height * rows), layout=layout)
     axes = list(figure.subplots(rows, columns, squeeze=False, sharey=True).flat)
     for spare in axes[len(types) :]:
         spare.set_axis_off()
@@ -121,11 +144,6 @@ def _shared_legend(figure: Figure, axes: list[Axes], columns: int) -> None:
     )
 
 
-def _of_type(table: pd.DataFrame, layers: pd.DataFrame, row: object) -> pd.DataFrame:
-    same = (layers["module"] == row.module) & (layers["m"] == row.m) & (layers["n"] == row.n)
-    return table[table["layer"].isin(layers.loc[same, "layer"])]
-
-
 def spectra_figure(tables: SurveyTables) -> Figure:
     """Draw σ against index for every module type: base, tuned and ΔW, median and range.
 
@@ -139,16 +157,12 @@ def spectra_figure(tables: SurveyTables) -> Figure:
     matplotlib.figure.Figure
         One panel per module type and shape, at most 24 of them, page wide.
     """
-    types = module_types(tables.layers).head(PANELS)
+    types = module_types(tables.layers)[:PANELS]
     with house_style():
         figure, axes = _panels(types, 1.75)
-        for ax, row in zip(axes, types.itertuples(index=False), strict=True):
-            plot_spectrum(
-                ax,
-                _of_type(tables.spectra, tables.layers, row),
-                _of_type(tables.layers, tables.layers, row),
-            )
-            ax.set_title(row.title, linespacing=1.05)
+        for ax, kind in zip(axes, types, strict=True):
+            plot_spectrum(ax, kind.rows(tables.spectra), kind.rows(tables.layers))
+            ax.set_title(kind.title, linespacing=1.05)
         _keep_outer_labels(axes)
         _shared_legend(figure, axes, min(3, len(axes)))
     return figure
@@ -195,16 +209,15 @@ def cumulative_figure(tables: SurveyTables) -> Figure:
     matplotlib.figure.Figure
         At most 24 panels, page wide; a colour bar maps colour to the depth of the block.
     """
-    types = module_types(tables.layers).head(PANELS)
+    types = module_types(tables.layers)[:PANELS]
     # Without the light end of the map, which fades on white paper.
     colours = ListedColormap(matplotlib.colormaps["viridis"](np.linspace(0, 0.88, 256)))
     blocks = tables.layers["block"].dropna()
     with house_style():
         figure, axes = _panels(types, 1.75)
-        for ax, row in zip(axes, types.itertuples(index=False), strict=True):
-            rows = _of_type(tables.spectra, tables.layers, row)
-            plot_cumulative_energy(ax, rows, row.m, row.n, colours)
-            ax.set_title(row.title, linespacing=1.05)
+        for ax, kind in zip(axes, types, strict=True):
+            plot_cumulative_energy(ax, kind.rows(tables.spectra), kind.m, kind.n, colours)
+            ax.set_title(kind.title, linespacing=1.05)
         _keep_outer_labels(axes)
         _shared_legend(figure, axes, 2)
         if blocks.nunique() > 1:
@@ -221,7 +234,7 @@ def captured_figure(tables: SurveyTables) -> Figure:
     Parameters
     ----------
     tables : SurveyTables
-        `layers` and `families` are read.
+        `layers`, `families` and the budgets of `crossover` are read.
 
     Returns
     -------
@@ -229,7 +242,8 @@ def captured_figure(tables: SurveyTables) -> Figure:
         Left: the share of the whole update's energy, one curve per family. Right: measured share
         over the law ab/(mn) for the families that have one.
     """
-    shares = pool_families(tables.families, tables.layers)
+    budgets = common_budgets(tables.crossover)
+    shares = pool_families(tables.families, tables.layers, budgets)
     with house_style():
         figure = Figure(figsize=(PAGE_WIDTH, 3.5), layout="constrained")
         left, right = figure.subplots(1, 2, width_ratios=(1.25, 1.0))
@@ -247,7 +261,7 @@ def heatmap_figure(tables: SurveyTables) -> Figure:
     Parameters
     ----------
     tables : SurveyTables
-        `layers` and `crossover` are read; the ratio is that of the median budget.
+        `layers` and `crossover` are read; the ratio is that of the verdict's budget.
 
     Returns
     -------
@@ -264,8 +278,7 @@ def heatmap_figure(tables: SurveyTables) -> Figure:
         plot_flatness_map(axes[0], tables.layers)
         axes[0].set_title("flatness of ΔW: geometric over arithmetic mean of σ²")
         if budget is not None:
-            rows = tables.crossover[tables.crossover["rank_budget"] == budget]
-            plot_crossover_map(axes[1], rows)
+            plot_crossover_map(axes[1], at_budget(tables.crossover, budget))
             axes[1].set_title(f"crossover ratio at the budget of rank {budget}")
     return figure
 

@@ -128,8 +128,10 @@ def plot_crossover_map(ax: Axes, crossover: pd.DataFrame) -> Axes:
     reach = max(2.0, float(np.exp(np.abs(np.log(ratios)).max()))) if len(ratios) else 2.0
     bar = _draw(ax, grid, LogNorm(1 / reach, reach), "PuOr_r", "")
     bar.set_label("top-r share / law ab/(mn)\n(above 1: low rank wins)")
-    ticks = [tick for tick in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)]
-    inside = [tick for tick in ticks if 1 / reach <= tick <= reach]
+    ticks = np.outer(10.0 ** np.arange(-6, 7), (1, 2, 5)).ravel()
+    if reach > 30:
+        ticks = ticks[::3]
+    inside = [float(tick) for tick in ticks if 1 / reach <= tick <= reach]
     bar.set_ticks(inside, labels=[f"{tick:g}" for tick in inside])
     bar.minorticks_off()
     return ax

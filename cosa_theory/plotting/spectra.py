@@ -134,7 +134,7 @@ def plot_cumulative_energy(
         if not energy.sum() > 0:
             continue
         block = ordered["block"].iloc[0]
-        colour = BLACK
+        colour: str | tuple[float, ...] = BLACK
         if colours is not None and pd.notna(block):
             colour = colours((int(block) - first) / max(last - first, 1))
         share = np.cumsum(energy) / energy.sum()

@@ -1,4 +1,4 @@
-"""House style of every figure: sizes, colours that colour-blind readers tell apart, fonts, saving."""
+"""House style of every figure: sizes, fonts, colours for colour-blind readers, saving."""
 
 import base64
 import io
@@ -7,15 +7,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
 
 from cosa_theory.files import atomic_path
+from cosa_theory.spectrum import FAMILIES
 
 __all__ = [
     "COLUMN_WIDTH",
-    "FAMILY_STYLES",
     "MATRIX_STYLES",
     "PAGE_WIDTH",
     "Style",
@@ -33,7 +34,7 @@ BLACK, GREY = "#000000", "#767676"
 ORANGE, SKY, GREEN, YELLOW = "#E69F00", "#56B4E9", "#009E73", "#F0E442"
 BLUE, VERMILION, PURPLE = "#0072B2", "#D55E00", "#CC79A7"
 
-_RC = {
+_RC: dict[Any, Any] = {
     "font.family": "STIXGeneral",  # ships with matplotlib: the same glyphs on every machine
     "mathtext.fontset": "stix",
     "font.size": 9.0,
@@ -85,16 +86,17 @@ class Style:
     marker: str
 
 
-FAMILY_STYLES: dict[str, Style] = {
-    "truncated_svd": Style("truncated SVD (best low rank)", VERMILION, "-", "o"),
-    "lora_xs": Style("LoRA-XS (singular basis of W)", ORANGE, "--", "s"),
-    "cosa_gaussian": Style("CoSA, Gaussian", BLUE, "-", "^"),
-    "cosa_rademacher": Style("CoSA, Rademacher", SKY, "--", "v"),
-    "cosa_achlioptas": Style("CoSA, Achlioptas", GREEN, "-.", "D"),
-    "cosa_very_sparse": Style("CoSA, very sparse", PURPLE, ":", "P"),
-    "cosa_sjlt": Style("CoSA, sparse JL", YELLOW, "-", "X"),
-    "cosa_haar": Style("CoSA, Haar", BLACK, "-.", "<"),
-    "cosa_srht": Style("CoSA, SRHT", GREY, "--", ">"),
+# Data-dependent families in warm colours, CoSA ensembles in the others.
+_FAMILIES = {
+    "truncated_svd": (VERMILION, "-", "o"),
+    "lora_xs": (ORANGE, "--", "s"),
+    "cosa_gaussian": (BLUE, "-", "^"),
+    "cosa_rademacher": (SKY, "--", "v"),
+    "cosa_achlioptas": (GREEN, "-.", "D"),
+    "cosa_very_sparse": (PURPLE, ":", "P"),
+    "cosa_sjlt": (YELLOW, "-", "X"),
+    "cosa_haar": (BLACK, "-.", "<"),
+    "cosa_srht": (GREY, "--", ">"),
 }
 
 MATRIX_STYLES: dict[str, Style] = {
@@ -105,8 +107,20 @@ MATRIX_STYLES: dict[str, Style] = {
 
 
 def family_style(family: str) -> Style:
-    """Return the style of an update family; one the house does not know is drawn in grey."""
-    return FAMILY_STYLES.get(family, Style(family.replace("_", " "), GREY, "-", "."))
+    """Return the style of an update family.
+
+    Parameters
+    ----------
+    family : str
+        A name from `cosa_theory.spectrum.FAMILIES`, whose label is used. One that is not there,
+        as in results of another version, is drawn in grey under its own name.
+
+    Returns
+    -------
+    Style
+    """
+    label = FAMILIES[family].label if family in FAMILIES else family.replace("_", " ")
+    return Style(label, *_FAMILIES.get(family, (GREY, "-", ".")))
 
 
 @contextmanager

@@ -1,0 +1,63 @@
+"""Which budget a view shows: layers of different sizes do not share all of them."""
+
+import pandas as pd
+
+__all__ = ["at_budget", "common_budgets", "middle_budget"]
+
+
+def common_budgets(crossover: pd.DataFrame) -> list[int]:
+    """Return the rank budgets that the most layers share, in increasing order.
+
+    Parameters
+    ----------
+    crossover : pandas.DataFrame
+        Columns layer, rank_budget, top_share. Zero updates count only if all are zero.
+
+    Returns
+    -------
+    list of int
+        Empty for an empty table.
+    """
+    live = crossover[crossover["top_share"].notna()]
+    shared = (live if len(live) else crossover).groupby("rank_budget")["layer"].nunique()
+    return sorted(int(rank) for rank in shared[shared == shared.max()].index)
+
+
+def middle_budget(crossover: pd.DataFrame) -> int | None:
+    """Return the middle one of the common budgets, the one that single-budget views show.
+
+    It is the budget of the survey's verdict.
+
+    Parameters
+    ----------
+    crossover : pandas.DataFrame
+        As for `common_budgets`.
+
+    Returns
+    -------
+    int or None
+        None for an empty table.
+    """
+    budgets = common_budgets(crossover)
+    return budgets[len(budgets) // 2] if budgets else None
+
+
+def at_budget(table: pd.DataFrame, rank: int) -> pd.DataFrame:
+    """Return the rows of each layer at its budget nearest to `rank`, the smaller of two.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Columns layer, rank_budget, and any others.
+    rank : int
+        The budget.
+
+    Returns
+    -------
+    pandas.DataFrame
+        As many rows per layer as it has at that budget; small layers may only have a nearby one.
+    """
+    # Twice the distance, and one more for a larger budget, so that ties go to the smaller one.
+    distance = 2 * (table["rank_budget"] - rank).abs() + (table["rank_budget"] > rank)
+    nearest = distance.groupby(table["layer"]).transform("min")
+    return table[distance == nearest]

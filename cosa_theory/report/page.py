@@ -1,0 +1,307 @@
+"""One self-contained HTML page: no script, no network, figures inside."""
+
+import os
+from collections.abc import Iterable, Mapping
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from cosa_theory.files import atomic_path
+from cosa_theory.plotting import (
+    FIGURES,
+    as_data_uri,
+    at_budget,
+    draw_figures,
+    family_style,
+    middle_budget,
+    pool_families,
+    save_figure,
+)
+from cosa_theory.report.results import FIGURES as FIGURE_FOLDER
+from cosa_theory.report.results import PAGE, Results
+from cosa_theory.report.summary import (
+    View,
+    family_view,
+    layer_view,
+    measured_family,
+    module_view,
+    number,
+    percent,
+)
+
+__all__ = ["render_page", "write_page"]
+
+TERMS = (
+    (
+        "Equal trainable parameters",
+        "A budget is that of a LoRA of rank r, P = r(m + n) for an m × n matrix. The CoSA core "
+        "gets the largest a × b with ab ≤ P near am = bn, which keeps its frozen projections "
+        "small; LoRA-XS gets an r × r core with r² ≤ P. No family ever has more than P.",
+    ),
+    (
+        "Captured share",
+        "The largest part of ‖ΔW‖² (squared Frobenius norm) that a family of this size can "
+        "express: the r largest squared singular values for low rank; ‖P_L ΔW P_R‖² for CoSA, "
+        "where P_L and P_R project onto the ranges of the random L and R; ‖UᵣᵀΔW Vᵣ‖² for "
+        "LoRA-XS, with the top singular vectors of W. It says what could be represented, not "
+        "what training would find.",
+    ),
+    (
+        "The law ab/(mn)",
+        "For Gaussian or orthonormal random factors drawn without looking at ΔW, the captured "
+        "share is ab/(mn) on average, whatever ΔW is. The measured shares are means over "
+        "independent draws, with confidence intervals.",
+    ),
+    (
+        "Crossover ratio and the factor of two",
+        "The share of ‖ΔW‖² in the top r singular values over ab/(mn). Since that share is at "
+        "least r/min(m, n), the ratio is never below max(m, n)/(m + n): at equal size a CoSA core "
+        "can be at most (m + n)/max(m, n) ≤ 2 times better, and only for a flat spectrum.",
+    ),
+    (
+        "Stable rank, participation ratio, flatness",
+        "‖ΔW‖²/σ₁²; (Σσ²)²/Σσ⁴; and the geometric over the arithmetic mean of σ². All grow with "
+        "the evenness of the spectrum: from 1 to min(m, n) for the first two, from 0 to 1 for "
+        "the last.",
+    ),
+    (
+        "Noise edge and spikes",
+        "The Marchenko-Pastur edge of independent noise whose level is fitted to the middle of "
+        "the spectrum, and the number of singular values above it. The rounding edge is that of "
+        "the rounding error of the stored number type alone.",
+    ),
+    (
+        "Resolution",
+        "Singular values come from the float64 Gram matrix on the short side. Below 1e-7 σ₁ they "
+        "are not resolved, and are marked so.",
+    ),
+)
+
+
+def _table(view: View) -> str:
+    """Return a view as an HTML table with the meaning of its columns below it."""
+    heads = "".join(
+        f'<th scope="col"{_class(column.text)}>{escape(column.header)}</th>'
+        for column in view.columns
+    )
+    rows = "\n".join(
+        "<tr>"
+        + "".join(
+            f"<td{_class(column.text)}>{escape(cell)}</td>"
+            for cell, column in zip(row, view.columns, strict=True)
+        )
+        + "</tr>"
+        for row in view.rows
+    )
+    legend = ". ".join(
+        f"<b>{escape(column.header)}</b>: {escape(column.explanation)}"
+        for column in view.columns
+        if column.explanation
+    )
+    note = f'<p class="legend">{legend}.</p>' if legend else ""
+    # A region that scrolls must be reachable with the keyboard.
+    return (
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(view.title)}">'
+        f"<table><caption>{escape(view.title)}</caption>\n<thead><tr>{heads}</tr></thead>\n"
+        f"<tbody>\n{rows}\n</tbody></table></div>\n{note}"
+    )
+
+
+def _class(text: bool) -> str:
+    return ' class="text"' if text else ""
+
+
+def _bars(results: Results) -> str:
+    """Return the pooled shares of low rank, LoRA-XS and one CoSA ensemble as bars."""
+    rank = middle_budget(results.crossover)
+    if rank is None:
+        return ""
+    pooled = pool_families(results.families, results.layers, [rank])
+    colours = {"truncated_svd": "--low-rank", "lora_xs": "--basis"}
+    wanted = ("truncated_svd", "lora_xs", measured_family(results.families))
+    lines = []
+    for family in wanted:
+        row = pooled[pooled["family"] == family]
+        if len(row):
+            share = float(row["captured"].iloc[0])
+            label = escape(family_style(str(family)).label)
+            colour = colours.get(str(family), "--cosa")
+            bar = f'<i style="width:{80 * share:.2f}%;background:var({colour})"></i>'
+            lines.append(
+                f'<span>{label}</span><span class="bar">{bar}<b>{percent(share)}</b></span>'
+            )
+    if not lines:
+        return ""
+    return (
+        f'<div class="bars">{"".join(lines)}</div>\n'
+        "<p>Share of the energy ‖ΔW‖² of the whole update, all compared matrices together, that "
+        f"each can express with the trainable parameters of rank {rank}.</p>"
+    )
+
+
+def _facts(results: Results) -> str:
+    """Return the handful of numbers that say what was compared."""
+    layers = results.layers
+    rank = middle_budget(results.crossover)
+    facts = [
+        (f"{len(layers):,}", "matrices compared"),
+        (f"{int((layers['m'] * layers['n']).sum()):,}", "entries in them"),
+        (number(layers["relative_norm"].astype(float).median()), "‖ΔW‖/‖W‖, median"),
+        (number(layers["stable_rank"].astype(float).median()), "stable rank of ΔW, median"),
+        (number(layers["flatness"].astype(float).median()), "flatness of ΔW, median"),
+    ]
+    if rank is not None:
+        ratios = at_budget(results.crossover, rank)["crossover_ratio"].astype(float)
+        ratio = number(ratios.median())
+        facts.append((ratio, f"crossover ratio at rank {rank}, median"))
+    items = "".join(f"<div><dt>{label}</dt><dd>{value}</dd></div>" for value, label in facts)
+    return f'<dl class="facts">{items}</dl>'
+
+
+def _figures(figures: Mapping[str, Figure]) -> str:
+    parts = []
+    for name, figure in figures.items():
+        spec = FIGURES[name]
+        parts.append(
+            f'<figure id="{name}"><img src="{as_data_uri(figure)}" alt="{escape(spec.title)}">'
+            f"<figcaption><b>{escape(spec.title)}.</b> {escape(spec.caption)}</figcaption></figure>"
+        )
+    return "\n".join(parts)
+
+
+def _notices(notices: Iterable[str]) -> str:
+    items = "\n".join(f"<li>{escape(notice)}</li>" for notice in notices)
+    return f"<h2>About the input</h2>\n<ul>\n{items}\n</ul>" if items else ""
+
+
+def _checks(checks: pd.DataFrame | None) -> str:
+    """Return the verdicts of the paper checks as a table of sentences."""
+    if checks is None or checks.empty:
+        return ""
+    shown = [name for name in CHECK_COLUMNS if name in checks.columns]
+    heads = "".join(f'<th scope="col">{CHECK_COLUMNS[name]}</th>' for name in shown)
+    rows = []
+    for record in checks[shown].to_dict(orient="records"):
+        cells = []
+        for name, value in record.items():
+            text = "–" if value is None or pd.isna(value) else str(value)
+            kind = text.split()[0] if name == "verdict" else "wide" if len(text) > 60 else "short"
+            cells.append(f'<td class="{escape(kind)}">{escape(text)}</td>')
+        rows.append(f"<tr>{''.join(cells)}</tr>")
+    body = "\n".join(rows)
+    return (
+        "<h2>The paper's claims, checked</h2>\n"
+        "<p>Every criterion was stated before measuring, and every verdict is computed from the "
+        "numbers. An interval that straddles its threshold is undecided.</p>\n"
+        '<div class="scroll" tabindex="0" role="region" aria-label="Paper checks">'
+        f'<table class="prose"><thead><tr>{heads}</tr></thead>\n<tbody>\n{body}\n</tbody></table>'
+        "</div>"
+    )
+
+
+CHECK_COLUMNS = {
+    "id": "Claim",
+    "claim": "In our words",
+    "quantity": "Measured",
+    "criterion": "Criterion",
+    "verdict": "Verdict",
+    "summary": "Why",
+}
+
+
+def _record(values: Mapping[str, Any]) -> str:
+    """Return provenance as a definition list, nested mappings on one line each."""
+    items = []
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            value = ", ".join(f"{name} {item}" for name, item in value.items() if item is not None)
+        elif isinstance(value, (list, tuple)):
+            value = ", ".join(map(str, value))
+        text = "–" if value is None or value == "" else str(value)
+        items.append(f"<dt>{escape(str(key))}</dt><dd>{escape(text)}</dd>")
+    return f'<dl class="record">{"".join(items)}</dl>'
+
+
+def render_page(results: Results) -> str:
+    """Return the page as HTML.
+
+    Parameters
+    ----------
+    results : Results
+        The stored tables; nothing is computed but medians and pooled shares.
+
+    Returns
+    -------
+    str
+        One document that needs no other file: the verdict first, then the comparison, the tables,
+        the figures, notes on the input and on the method, paper checks and provenance.
+    """
+    return _render(results, draw_figures(results))
+
+
+def _render(results: Results, figures: Mapping[str, Figure]) -> str:
+    arguments = results.provenance.get("arguments", {})
+    base, tuned = (escape(str(arguments.get(name, "–"))) for name in ("base", "tuned"))
+    views = [module_view(results), family_view(results)]
+    tables = "\n".join(_table(view) for view in views if view is not None)
+    terms = "".join(f"<dt>{escape(term)}</dt><dd>{escape(text)}</dd>" for term, text in TERMS)
+    css = files("cosa_theory.report").joinpath("page.css").read_text(encoding="utf-8")
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>CoSA against low rank: {base} to {tuned}</title>
+<style>
+{css}</style>
+</head>
+<body>
+<main>
+<h1>{escape(results.verdict)}</h1>
+<p class="inputs">Update ΔW from <b>{base}</b> to <b>{tuned}</b></p>
+{_bars(results)}
+{_facts(results)}
+<h2>At equal trainable parameters</h2>
+{tables}
+<h2>Figures</h2>
+{_figures(figures)}
+<h2>Layers</h2>
+{_table(layer_view(results))}
+{_notices(results.notices)}
+<h2>How to read this</h2>
+<dl class="terms">{terms}</dl>
+<h2>Where these numbers come from</h2>
+{_record(results.provenance)}
+{_checks(results.checks)}
+</main>
+</body>
+</html>
+"""
+
+
+def write_page(results: Results, folder: str | os.PathLike[str]) -> Path:
+    """Write report.html, and every figure as PDF and PNG in the folder figures.
+
+    Parameters
+    ----------
+    results : Results
+        What to show.
+    folder : path
+        Created if it is not there.
+
+    Returns
+    -------
+    pathlib.Path
+        The page.
+    """
+    page = Path(folder) / PAGE
+    figures = draw_figures(results)
+    for name, figure in figures.items():
+        save_figure(figure, Path(folder) / FIGURE_FOLDER, name)
+    with atomic_path(page) as path:
+        path.write_text(_render(results, figures), encoding="utf-8")
+    return page

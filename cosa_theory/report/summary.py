@@ -1,0 +1,279 @@
+"""The tables a person reads: per layer, per module type and per family, at one budget or at all."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from cosa_theory.plotting import (
+    at_budget,
+    common_budgets,
+    family_style,
+    middle_budget,
+    pool_families,
+)
+from cosa_theory.report.results import Results
+
+__all__ = ["Column", "View", "family_view", "layer_view", "module_view"]
+
+MISSING = "–"
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a view.
+
+    Parameters
+    ----------
+    header : str
+        What the reader sees.
+    explanation : str
+        What it means, in one phrase.
+    text : bool
+        Whether it is text, set flush left; numbers are set flush right.
+    detail : bool
+        Whether a narrow view may leave it out.
+    """
+
+    header: str
+    explanation: str = ""
+    text: bool = False
+    detail: bool = False
+
+
+@dataclass(frozen=True)
+class View:
+    """A table ready to be shown: every cell is text already.
+
+    Parameters
+    ----------
+    title : str
+        One line.
+    columns : tuple of Column
+        From left to right.
+    rows : tuple of tuple of str
+        As many cells as columns in each.
+    """
+
+    title: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def _shown(format_one: Callable[[float], str]) -> Callable[[Any], str]:
+    """Return a formatter that shows a missing value as a dash."""
+
+    def show(value: Any) -> str:
+        return MISSING if value is None or pd.isna(value) else format_one(float(value))
+
+    return show
+
+
+def _digits(value: float) -> str:
+    """Three significant digits, trailing zeros kept so that columns align: 0.0120, 4.56, 1,234."""
+    if value == 0:
+        return "0"
+    if abs(value) >= 99.95:
+        return f"{value:,.0f}"
+    if abs(value) < 1e-3:
+        mantissa, exponent = f"{value:.1e}".split("e")
+        return f"{mantissa}e{int(exponent)}"
+    return f"{value:#.3g}"
+
+
+def _percentage(value: float) -> str:
+    value *= 100
+    if abs(value) >= 99.95 or value == 0:
+        return f"{value:.0f} %"
+    return f"{value:.1f} %" if abs(value) >= 1 else f"{value:.2g} %"
+
+
+number = _shown(_digits)
+percent = _shown(_percentage)
+count = _shown(lambda value: f"{value:,.0f}")
+
+
+def _range(values: pd.Series, show: Callable[[Any], str]) -> str:
+    """Return the median, with the range where there is one."""
+    known = values.dropna().astype(float)
+    if known.empty:
+        return MISSING
+    low, median, high = show(known.min()), show(known.median()), show(known.max())
+    return median if low == high else f"{median} ({low.removesuffix(' %')}–{high})"
+
+
+def _merged(results: Results, rank: int | None) -> pd.DataFrame:
+    """Return one row per layer with its crossover and its measured CoSA share at one budget."""
+    if rank is None:
+        return results.layers
+    columns = ["layer", "rank_budget", "top_share", "law", "crossover_ratio", "winner"]
+    table = results.layers.merge(
+        at_budget(results.crossover, rank)[columns], on="layer", how="left"
+    )
+    shares = results.families[results.families["family"] == measured_family(results.families)]
+    shares = shares[["layer", "rank_budget", "captured", "ci_low", "ci_high"]]
+    return table.merge(shares, on=["layer", "rank_budget"], how="left")
+
+
+def measured_family(families: pd.DataFrame) -> str | None:
+    """Return the CoSA ensemble that stands for all in narrow tables: Gaussian where measured."""
+    names = [name for name in families["family"].unique() if name.startswith("cosa_")]
+    return "cosa_gaussian" if "cosa_gaussian" in names else names[0] if names else None
+
+
+def _winner(value: Any) -> str:
+    names = {"cosa": "CoSA"}
+    return MISSING if value is None or pd.isna(value) else names.get(str(value), str(value))
+
+
+def _interval(row: Mapping[Any, Any]) -> str:
+    share, width = percent(row["captured"]), row["ci_high"] - row["ci_low"]
+    if share == MISSING or not width > 0:
+        return share
+    # Two digits of the half width decide how many of the share are worth showing.
+    decimals = min(max(1 - math.floor(math.log10(50 * width)), 0), 4)
+    return f"{100 * row['captured']:.{decimals}f} ± {50 * width:.{decimals}f} %"
+
+
+def _share_columns(rank: int | None) -> tuple[Column, ...]:
+    return (
+        Column(f"top-{rank} share", f"share of ‖ΔW‖² in the {rank} largest singular values"),
+        Column("CoSA, measured", "share captured by a CoSA core of equal size, mean over draws"),
+        Column("CoSA, law", "ab/(mn)"),
+        Column("ratio", "top share over law: above 1 low rank wins"),
+    )
+
+
+def layer_view(results: Results) -> View:
+    """Return one row per layer: its spectrum, and the comparison at the verdict's budget.
+
+    Parameters
+    ----------
+    results : Results
+        The tables.
+
+    Returns
+    -------
+    View
+        Every layer, in the order of the model.
+    """
+    rank = middle_budget(results.crossover)
+    columns = (
+        Column("layer", text=True),
+        Column("shape", "m × n, out × in features"),
+        Column("‖ΔW‖/‖W‖", "relative Frobenius norm of the update"),
+        Column("rank 90 %", "singular values that hold 90 % of ‖ΔW‖²"),
+        Column("stable rank", "‖ΔW‖²/σ₁²"),
+        Column("particip.", "participation ratio (Σσ²)²/Σσ⁴", detail=True),
+        Column("flatness", "geometric over arithmetic mean of σ²"),
+        Column("spikes", "singular values above the fitted noise edge", detail=True),
+    )
+    shares = (*_share_columns(rank), Column("wins", "at equal trainable parameters", text=True))
+    rows = []
+    for row in _merged(results, rank).to_dict("records"):
+        cells = [
+            str(row["layer"]),
+            f"{row['m']} × {row['n']}",
+            number(row["relative_norm"]),
+            count(row["rank_90"]),
+            number(row["stable_rank"]),
+            number(row["participation_ratio"]),
+            number(row["flatness"]),
+            count(row["spikes"]),
+        ]
+        if rank is not None:
+            cells += [percent(row["top_share"]), _interval(row), percent(row["law"])]
+            cells += [number(row["crossover_ratio"]), _winner(row["winner"])]
+        rows.append(tuple(cells))
+    title = "Every layer" + (f", at the budget of rank {rank}" if rank is not None else "")
+    return View(title, columns + (shares if rank is not None else ()), tuple(rows))
+
+
+def module_view(results: Results) -> View:
+    """Return one row per module type, medians over its layers, at the verdict's budget.
+
+    Parameters
+    ----------
+    results : Results
+        The tables.
+
+    Returns
+    -------
+    View
+        Every module type, in the order of the model.
+    """
+    rank = middle_budget(results.crossover)
+    columns = (
+        Column("module", text=True),
+        Column("layers", "number of matrices of this type"),
+        Column("shape", "m × n, out × in features"),
+        Column("‖ΔW‖/‖W‖", "relative Frobenius norm of the update, median"),
+        Column("stable rank", "‖ΔW‖²/σ₁², median"),
+        Column("flatness", "geometric over arithmetic mean of σ², median"),
+    )
+    shares = (
+        Column(
+            f"top-{rank} share", f"of ‖ΔW‖² in the {rank} largest singular values, median (range)"
+        ),
+        Column("CoSA, law", "ab/(mn) at equal trainable parameters, median"),
+        Column("ratio", "top share over law, median (range): above 1 low rank wins"),
+        Column("low rank wins", "matrices where the ratio is above 1"),
+    )
+    rows = []
+    for module, group in _merged(results, rank).groupby("module", sort=False):
+        shapes = group[["m", "n"]].drop_duplicates()
+        shape = f"{shapes.m.iloc[0]} × {shapes.n.iloc[0]}" if len(shapes) == 1 else "several"
+        cells = [
+            str(module),
+            str(len(group)),
+            shape,
+            number(group["relative_norm"].astype(float).median()),
+            number(group["stable_rank"].astype(float).median()),
+            number(group["flatness"].astype(float).median()),
+        ]
+        if rank is not None:
+            wins = f"{(group['winner'] == 'low rank').sum()} of {group['winner'].notna().sum()}"
+            cells.append(_range(group["top_share"], percent))
+            cells.append(percent(group["law"].astype(float).median()))
+            cells += [_range(group["crossover_ratio"], number), wins]
+        rows.append(tuple(cells))
+    title = "By module type" + (f", at the budget of rank {rank}" if rank is not None else "")
+    return View(title, columns + (shares if rank is not None else ()), tuple(rows))
+
+
+def family_view(results: Results) -> View | None:
+    """Return the share of the whole update's energy per family and budget.
+
+    Parameters
+    ----------
+    results : Results
+        The tables.
+
+    Returns
+    -------
+    View or None
+        One row per family, one column per budget; None where no family was compared. Intervals
+        are those of the mean over random draws.
+    """
+    ranks = common_budgets(results.crossover)
+    pooled = pool_families(results.families, results.layers, ranks)
+    if pooled.empty:
+        return None
+    columns = [Column("family", text=True)]
+    laws = ["law ab/(mn), for every CoSA ensemble"]
+    for rank in ranks:
+        rows = pooled[pooled["rank_budget"] == rank]
+        columns.append(Column(f"rank {rank}", f"{rows['parameters'].max():,} trainable parameters"))
+        laws.append(percent(rows["law"].dropna().max()))
+    table = []
+    for family in dict.fromkeys(pooled["family"]):
+        cells = [family_style(family).label]
+        for rank in ranks:
+            row = pooled[(pooled["family"] == family) & (pooled["rank_budget"] == rank)]
+            cells.append(_interval(row.to_dict("records")[0]) if len(row) else MISSING)
+        table.append(tuple(cells))
+    table.append(tuple(laws))
+    title = "Share of the whole update's energy, all layers together, at the budget of each rank"
+    return View(title, tuple(columns), tuple(table))
