@@ -7,6 +7,7 @@ that), one tensor at a time as a numpy array, and whether two of its tensors are
 import json
 import os
 import re
+import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -23,7 +24,9 @@ __all__ = ["Checkpoint", "FileCheckpoint", "MemoryCheckpoint", "open_checkpoint"
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _HUB_FILES = ("*.safetensors", "*.safetensors.index.json", "config.json", "adapter_config.json")
+_HUB_PICKLES = ("*.bin", "*.bin.index.json")
 _COMPARE_BYTES = 1 << 24
+_SAMPLE_BYTES = 128
 
 
 class Checkpoint(ABC):
@@ -37,19 +40,26 @@ class Checkpoint(ABC):
         What it holds.
     config : dict
         The model's config.json, empty where there is none.
+    partial : bool
+        Whether it holds changes to a model (an adapter) and not a whole model.
     """
 
     label: str
     infos: dict[str, TensorInfo]
     config: dict[str, Any]
+    partial: bool = False
+
+    def align(self, pairs: Mapping[str, str], base: Mapping[str, TensorInfo]) -> list[str]:
+        """Settle what only the base can tell (an adapter's orientation); return problems."""
+        return []
 
     @abstractmethod
     def load(self, name: str, part: int | None = None) -> NDArray[np.floating[Any]]:
         """Return a tensor, or its part-th slice, as a new float32 array (float64 if stored so)."""
 
     @abstractmethod
-    def head(self, name: str) -> bytes:
-        """Return a few bytes from the beginning of a tensor: different bytes, different tensors."""
+    def sample(self, name: str) -> bytes:
+        """Return a few entries of a matrix as bytes: different bytes, different matrices."""
 
     @abstractmethod
     def identical(self, first: str, second: str) -> bool:
@@ -70,7 +80,9 @@ class FileCheckpoint(Checkpoint):
     """
 
     def __init__(self, label: Path, infos: dict[str, TensorInfo], config: dict[str, Any]) -> None:
-        self.label, self.infos, self.config = str(label), infos, config
+        self.label, self.config = str(label), config
+        # Files list tensors by type and alphabet; layer 10 belongs after layer 9.
+        self.infos = {name: infos[name] for name in sorted(infos, key=_natural)}
 
     def load(self, name: str, part: int | None = None) -> NDArray[np.floating[Any]]:
         """Return a tensor, or its part-th slice, as a new float32 array (float64 if stored so)."""
@@ -82,15 +94,23 @@ class FileCheckpoint(Checkpoint):
         framework = "pt" if info.dtype == "bfloat16" else "numpy"
         with safe_open(str(info.file), framework=framework) as file:
             tensor = file.get_tensor(name) if part is None else file.get_slice(name)[part]
-            return as_numpy(tensor)
+            if framework == "pt":
+                return as_numpy(tensor)
+        # Already a private copy of the file's bytes: convert it only where the type demands it.
+        dtype = np.float64 if tensor.dtype == np.float64 else np.float32
+        return np.require(tensor, dtype, ["C", "W"])
 
-    def head(self, name: str) -> bytes:
-        """Return the first bytes of a tensor."""
+    def sample(self, name: str) -> bytes:
+        """Return bytes from the beginning, the middle and the end of a tensor."""
         info = self.infos[name]
         assert info.file is not None
+        last = max(info.start, info.stop - _SAMPLE_BYTES)
+        pieces = []
         with info.file.open("rb") as file:
-            file.seek(info.start)
-            return file.read(min(256, info.stop - info.start))
+            for offset in (info.start, (info.start + last) // 2, last):
+                file.seek(offset)
+                pieces.append(file.read(min(_SAMPLE_BYTES, info.stop - offset)))
+        return b"".join(pieces)
 
     def identical(self, first: str, second: str) -> bool:
         """Tell whether two tensors of one type and shape are the same, bit for bit."""
@@ -127,32 +147,32 @@ class MemoryCheckpoint(Checkpoint):
         self, label: str, tensors: Mapping[str, Any], config: dict[str, Any] | None = None
     ) -> None:
         self.label, self.config = label, config or {}
-        self._tensors = dict(tensors)
-        self.infos = {str(name): _describe(value) for name, value in self._tensors.items()}
+        self._tensors = {str(name): value for name, value in tensors.items()}
+        self.infos = {name: _describe(value) for name, value in self._tensors.items()}
 
     def load(self, name: str, part: int | None = None) -> NDArray[np.floating[Any]]:
         """Return a tensor, or its part-th slice, as a new float32 array (float64 if stored so)."""
         tensor = self._tensors[name]
         return as_numpy(tensor if part is None else tensor[part])
 
-    def head(self, name: str) -> bytes:
-        """Return the bytes of the first row's first entries, as float64."""
-        row = self._tensors[name][0]
-        return as_numpy(row.reshape(-1)[:32]).astype(np.float64).tobytes()
+    def sample(self, name: str) -> bytes:
+        """Return the beginnings of the first, the middle and the last row, as bytes."""
+        tensor = self._tensors[name]
+        rows = (tensor[i, :32] for i in (0, tensor.shape[0] // 2, tensor.shape[0] - 1))
+        return b"".join(as_numpy(row).tobytes() for row in rows)
 
     def identical(self, first: str, second: str) -> bool:
         """Tell whether two tensors share their memory or hold the same entries."""
         a, b = self._tensors[first], self._tensors[second]
-        if a is b:
-            return True
-        if isinstance(a, np.ndarray):
-            return isinstance(b, np.ndarray) and np.array_equal(a, b)
+        if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):
+            return type(a) is type(b) and np.array_equal(a, b)
         if a.device != b.device:
             return False
+        if a.data_ptr() == b.data_ptr() and a.stride() == b.stride():
+            return True
         import torch
 
-        same_storage = a.data_ptr() == b.data_ptr() and a.stride() == b.stride()
-        return same_storage or torch.equal(a, b)
+        return torch.equal(a, b)
 
 
 def as_numpy(tensor: Any) -> NDArray[np.floating[Any]]:
@@ -166,6 +186,12 @@ def as_numpy(tensor: Any) -> NDArray[np.floating[Any]]:
     # `copy=True`, because a float32 tensor read from a file may be a view of the mapped file.
     copy = tensor.detach().to(device="cpu", dtype=dtype, copy=True)
     return np.ascontiguousarray(copy.numpy())
+
+
+def _natural(name: str) -> list[tuple[int, int | str]]:
+    """Return a sorting key in which numbers count as numbers: layer.9 before layer.10."""
+    parts = re.split(r"(\d+)", name)
+    return [(0, int(part)) if part.isdecimal() else (1, part) for part in parts if part]
 
 
 def _describe(value: Any) -> TensorInfo:
@@ -182,9 +208,9 @@ def open_checkpoint(source: Any, role: str, allow_pickle: bool = False) -> Check
 
     Parameters
     ----------
-    source : path, str, torch.nn.Module or mapping
+    source : path, torch.nn.Module or mapping
         A `.safetensors` file; a folder with `model.safetensors`, with an index and its shards, or
-        with a single file of another name; a hub id such as "org/name"; tensors in memory.
+        with a single file of another name; tensors in memory. For a hub id see `locate`.
     role : {"base", "tuned"}
         What messages call a source that has no path.
     allow_pickle : bool
@@ -211,10 +237,10 @@ def open_checkpoint(source: Any, role: str, allow_pickle: bool = False) -> Check
             f"{role}: expected a path, a hub id, a module or a mapping of tensors, got "
             f"{type(source).__name__}."
         )
-    return _open_path(locate(source, role), allow_pickle)
+    return _open_path(Path(source), allow_pickle)
 
 
-def locate(source: str | os.PathLike[str], role: str) -> Path:
+def locate(source: str | os.PathLike[str], role: str, allow_pickle: bool = False) -> Path:
     """Return the path a source names, downloading it first if it is a hub id."""
     path = Path(source).expanduser()
     if path.exists():
@@ -222,10 +248,10 @@ def locate(source: str | os.PathLike[str], role: str) -> Path:
     text = os.fspath(source)
     if not _HUB_ID.fullmatch(text) or text.endswith((".safetensors", ".json", *PICKLE_SUFFIXES)):
         raise InputError(f"{role}: no such file or folder: {text}.")
-    return _download(text, role)
+    return _download(text, role, allow_pickle)
 
 
-def _download(identifier: str, role: str) -> Path:
+def _download(identifier: str, role: str, allow_pickle: bool) -> Path:
     """Fetch a model from the hub (or its local cache) and return its folder."""
     try:
         from huggingface_hub import snapshot_download
@@ -235,7 +261,9 @@ def _download(identifier: str, role: str) -> Path:
             "cosa-theory[llm]."
         ) from error
     try:
-        return Path(snapshot_download(identifier, allow_patterns=list(_HUB_FILES)))
+        files = [*_HUB_FILES, *(_HUB_PICKLES if allow_pickle else ())]
+        folder = snapshot_download(identifier, allow_patterns=files, ignore_patterns=["*/*"])
+        return Path(folder)
     except (OSError, ValueError) as error:  # the hub's errors derive from these two
         raise InputError(
             f"{role}: {identifier} is no file or folder here, and the hub did not give it "
@@ -381,8 +409,9 @@ def _open_pickles(
     for path in files:
         if not path.is_file():
             raise InputError(f"{path}: missing; the index expects this shard.")
+        mapped = zipfile.is_zipfile(path)  # only torch's newer format can be mapped
         try:
-            loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=None)
+            loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
         except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
             reason = str(error).strip().splitlines()[0]
             raise InputError(f"{path}: the weights-only loader refused it ({reason}).") from error

@@ -73,8 +73,13 @@ class TensorInfo:
 def is_pickle(path: Path) -> bool:
     """Tell whether a file starts like a pickle or like the zip archive torch wraps one in."""
     with path.open("rb") as file:
-        magic = file.read(4)
-    return magic[:2] == b"PK" or (magic[:1] == b"\x80" and magic[1:2] in b"\x02\x03\x04\x05")
+        start = file.read(_LENGTH_BYTES + 1)
+    if (
+        start[_LENGTH_BYTES:] == b"{"
+        and int.from_bytes(start[:_LENGTH_BYTES], "little") < _MAX_HEADER
+    ):
+        return False  # safetensors; a header of 640 bytes has a pickle's first two bytes
+    return start.startswith((b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"))
 
 
 def read_header(path: str | os.PathLike[str]) -> dict[str, TensorInfo]:

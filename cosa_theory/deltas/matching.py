@@ -55,17 +55,18 @@ class NameFilter:
         """Tell whether a tensor of this name is excluded."""
         return any(pattern.search(name) for pattern in self.exclude)
 
-    def problems(self, names: Sequence[str]) -> list[str]:
+    def problems(self, base: Sequence[str], tuned: Sequence[str]) -> list[str]:
         """Say which patterns match nothing, with the names that come closest."""
         problems = []
         for role, patterns in (("include", self.include), ("exclude", self.exclude)):
             for pattern in patterns:
+                names = base if role == "include" else [*base, *tuned]
                 if not any(pattern.search(name) for name in names):
                     problems.append(
-                        f"{role}: {pattern.pattern!r} matches none of the {len(names)} tensors; "
-                        f"{_nearest(pattern.pattern, names)}."
+                        f"{role}: {pattern.pattern!r} matches none of the {len(base)} tensors of "
+                        f"base; {_nearest(pattern.pattern, base)}."
                     )
-        if not problems and names and not any(self.keeps(name) for name in names):
+        if not problems and base and not any(self.keeps(name) for name in base):
             problems.append("include and exclude together leave no tensor: loosen one of them.")
         return problems
 
@@ -174,7 +175,7 @@ def _find_prefix(
                 if name.startswith(old) and new + name[len(old) :] in tuned
             }
             # At least one tensor of the same shape has to vouch for the mapping.
-            agreeing = sum(base[a].shape == tuned[b].shape for a, b in pairs.items())
+            agreeing = sum(_alike(base[a], tuned[b]) for a, b in pairs.items())
             if agreeing:
                 candidates.append((agreeing, (old, new), pairs))
     if not candidates:
@@ -206,13 +207,18 @@ def _clash(
     """Return a name to which two mappings give different partners of the same shape."""
     reverse = {b: a for a, b in pairs.items()}
     for a, b in rival.items():
-        if base[a].shape != tuned[b].shape:
+        if not _alike(base[a], tuned[b]):
             continue
         if a in pairs and pairs[a] != b:
             return a, pairs[a], b
         if b in reverse and reverse[b] != a:
             return b, reverse[b], a
     return None
+
+
+def _alike(first: TensorInfo, second: TensorInfo) -> bool:
+    """Tell whether two shapes agree, up to a transposition (which is reported later)."""
+    return sorted(first.shape) == sorted(second.shape)
 
 
 def _prefixes(names: Iterable[str]) -> list[str]:

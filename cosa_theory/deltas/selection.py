@@ -5,15 +5,15 @@ Everything here is decided from types, shapes and names, before an entry is read
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from cosa_theory.deltas.header import TensorInfo
+from cosa_theory.deltas.layers import FLOAT_DTYPES
 
 __all__ = ["PlannedLayer", "plan_layers", "quantised_problems"]
 
-_FLOATS = ("float16", "bfloat16", "float32", "float64")
 _VOCABULARY = re.compile(
     r"emb|wte|vocab|lm_head|shared|token|predictions|decoder\.weight$|output\.weight$"
 )
@@ -100,8 +100,8 @@ def _reason_to_skip(first: TensorInfo, second: TensorInfo) -> str | None:
     for info in (first, second):
         if info.dtype.startswith("Python "):
             return f"not a tensor ({info.dtype})"
-        if info.dtype not in _FLOATS:
-            return f"{info.dtype}, not a floating-point type"
+        if info.dtype not in FLOAT_DTYPES:
+            return f"{info.dtype} entries, not floating point"
     if len(first.shape) < 2:
         return "one-dimensional" if first.shape else "a single number"
     if 0 in first.shape:
@@ -163,7 +163,10 @@ def _add(plan: Plan, name: str, partner: str, shape: tuple[int, ...], on_other: 
 
 
 def quantised_problems(
-    role: str, infos: Mapping[str, TensorInfo], config: Mapping[str, Any]
+    role: str,
+    names: Iterable[str],
+    infos: Mapping[str, TensorInfo],
+    config: Mapping[str, Any],
 ) -> list[str]:
     """Say which tensors of a model are quantised, one sentence for each kind.
 
@@ -171,8 +174,10 @@ def quantised_problems(
     ----------
     role : str
         "base" or "tuned", and where it comes from.
-    infos : mapping of str to TensorInfo
+    names : iterable of str
         The tensors that are to be compared.
+    infos : mapping of str to TensorInfo
+        All tensors of the model, because companions such as scales give a method away.
     config : mapping
         The model's config.json, whose `quantization_config` names the method.
 
@@ -181,10 +186,11 @@ def quantised_problems(
     list of str
         Empty for a model in ordinary floating point.
     """
-    method = (config.get("quantization_config") or {}).get("quant_method")
+    settings = config.get("quantization_config")
+    method = settings.get("quant_method") if isinstance(settings, dict) else None
     kinds: dict[str, list[str]] = {}
-    for name, info in infos.items():
-        kind = _quantised(name, info, infos)
+    for name in names:
+        kind = _quantised(name, infos[name], infos)
         if kind:
             kinds.setdefault(kind, []).append(name)
     return [

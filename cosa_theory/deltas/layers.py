@@ -1,0 +1,130 @@
+"""One matrix of a pair, and what was found when the pair was put together."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["FLOAT_DTYPES", "LayerDelta", "Matrix", "PairReport", "coarser_dtype", "storage_noise"]
+
+Matrix = NDArray[np.floating[Any]]
+
+# Largest relative rounding error of each stored type: 2^-p for p significant bits.
+_UNIT_ROUNDOFF = {
+    "bfloat16": 2.0**-8,
+    "float16": 2.0**-11,
+    "float32": 2.0**-24,
+    "float64": 2.0**-53,
+}
+FLOAT_DTYPES = tuple(_UNIT_ROUNDOFF)
+
+
+@dataclass(frozen=True)
+class LayerDelta:
+    """The update of one weight matrix.
+
+    Parameters
+    ----------
+    name : str
+        The base's name of the tensor.
+    delta : ndarray, shape (m, n)
+        ΔW = W_tuned − W_base, or scaling · B A for a low-rank adapter; float32, or float64 if
+        either side is stored so. Both sides are converted before they are subtracted.
+    base : ndarray, shape (m, n)
+        W_base in the same type.
+    factors : tuple of ndarray, optional
+        (scaling · B, A) of shapes (m, r) and (r, n) with delta = B A, for a LoRA layer.
+    base_dtype, tuned_dtype : str
+        The stored types.
+    rounding_rms : float
+        Root mean square, per entry, of the error that storing the weights in the coarser of the
+        two types has put into ΔW; see `storage_noise`. Zero for an adapter's factors, whose ΔW is
+        not a difference of stored weights.
+    """
+
+    name: str
+    delta: Matrix
+    base: Matrix
+    factors: tuple[Matrix, Matrix] | None = None
+    base_dtype: str = "float32"
+    tuned_dtype: str = "float32"
+    rounding_rms: float = 0.0
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows m (out features) and columns n (in features)."""
+        return self.delta.shape[0], self.delta.shape[1]
+
+    @property
+    def tuned(self) -> Matrix:
+        """The tuned weight W_base + ΔW, computed anew at each access."""
+        return self.base + self.delta
+
+
+@dataclass(frozen=True)
+class PairReport:
+    """What was found when two models were put side by side.
+
+    Parameters
+    ----------
+    matched : tuple of str
+        Base names of all tensors that both sides have, whether compared or skipped.
+    only_in_base, only_in_tuned : tuple of str
+        Tensors without a partner. Empty for the base of an adapter, which leaves the tensors it
+        does not name as they are.
+    prefix : tuple of (str, str), optional
+        A renamed prefix, as (in base, in tuned).
+    tied : tuple of (str, str)
+        (dropped, kept): matrices that are one matrix under two names.
+    skipped : tuple of (str, str)
+        (name, reason) of matched tensors that are not compared.
+    notices : tuple of str
+        The same, and anything else worth saying, as plain sentences.
+    """
+
+    matched: tuple[str, ...] = ()
+    only_in_base: tuple[str, ...] = ()
+    only_in_tuned: tuple[str, ...] = ()
+    prefix: tuple[str, str] | None = None
+    tied: tuple[tuple[str, str], ...] = ()
+    skipped: tuple[tuple[str, str], ...] = ()
+    notices: tuple[str, ...] = ()
+
+
+def coarser_dtype(first: str, second: str) -> str:
+    """Return the stored type with the larger rounding error."""
+    return max(first, second, key=_UNIT_ROUNDOFF.__getitem__)
+
+
+def storage_noise(weight: Matrix, dtype: str) -> float:
+    """Return the root mean square error per entry of storing a matrix in a floating-point type.
+
+    √(1 / (8 ln 2)) · u · rms(W) ≈ 0.42 · u · rms(W), u the unit roundoff 2⁻ᵖ (bfloat16 2⁻⁸,
+    float16 2⁻¹¹, float32 2⁻²⁴, float64 2⁻⁵³).
+
+    Parameters
+    ----------
+    weight : ndarray
+        The matrix.
+    dtype : str
+        The stored type.
+
+    Returns
+    -------
+    float
+        In the units of `weight`.
+
+    Notes
+    -----
+    An entry ± x · 2ᵉ with 1 ≤ x < 2 is stored with an error uniform in ± u · 2ᵉ, hence of relative
+    mean square u² / (3 x²). The leading digits of numbers spread over several octaves follow the
+    density 1 / (x ln 2) (Hamming, "On the distribution of numbers", Bell System Technical Journal,
+    1970), under which the mean of x⁻² is 3 / (8 ln 2): relative mean square u² / (8 ln 2). Entries
+    below the type's normal range (6e-5 in float16) have a larger relative error. The error is
+    tied to the grid of the type, not independent noise: an update far below the spacing of the
+    stored weights is lost in most entries.
+    """
+    mean_square = np.einsum("ij,ij->", weight, weight, dtype=np.float64) / weight.size
+    return math.sqrt(mean_square / (8 * math.log(2))) * _UNIT_ROUNDOFF[dtype]
