@@ -127,7 +127,8 @@ def summarize(
     level = resolution(sigma, method, shape)
     rank = int(np.count_nonzero(sigma > level))
     noise = noise_sd(sigma, shape) if 2 * rank > sigma.size else None
-    edge = None if noise is None else float(marchenko_pastur_edges(*shape, noise**2)[1])
+    # Unit variance, scaled afterwards: the square of a tiny noise would underflow.
+    edge = None if noise is None else noise * float(marchenko_pastur_edges(*shape, 1.0)[1])
     zero = not sigma[0] > 0.0
     return SpectrumSummary(
         rank=rank,

@@ -57,7 +57,7 @@ def noise_misfit(sigma: NDArray[np.float64], shape: tuple[int, int], noise: floa
     float
         From 0 (the law itself) to 1 (also where no value lies below the edge).
     """
-    edge = marchenko_pastur_edges(*shape, noise**2)[1]
+    edge = noise * marchenko_pastur_edges(*shape, 1.0)[1]
     bulk = np.sort(sigma[sigma <= edge])
     if bulk.size == 0:
         return 1.0
