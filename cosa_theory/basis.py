@@ -199,7 +199,10 @@ class CosaBasis:
 
         It is unique even where the best core is not. Types and errors are those of `best_core`.
         """
-        return self.synthesize(self._projected_core(self._checked_update(dW)))
+        dW = self._checked_update(dW)
+        left, right = self._sides(_host_dtype(dW))
+        weights = right.weights(left.weights(self._coordinates(dW)).T).T
+        return KroneckerOperator(left.analysis.T, right.analysis.T).apply(_like(weights, dW))
 
     def captured_energy(self, dW: Any) -> float:
         """Return ‖P_L ΔW P_R‖²/‖ΔW‖², the share of the update's energy that the best core holds.
@@ -316,6 +319,8 @@ class _CholeskyRange:
             self._cholesky, coordinates, lower=True, trans="T", check_finite=False
         )
 
+    weights = core  # the projection of X is M M⁺ X
+
     @cached_property
     def eigen(self) -> tuple[np.ndarray, np.ndarray]:
         """Eigenvalues (float64) and eigenvectors of MᵀM."""
@@ -347,6 +352,8 @@ class _OrthogonalRange:
     def coordinates(self, products: np.ndarray) -> np.ndarray:
         """Return Uᵀ X, which the products already are."""
         return products
+
+    weights = coordinates  # the projection of X is U Uᵀ X
 
     def core(self, coordinates: np.ndarray) -> np.ndarray:
         """Turn coordinates into the rows M⁺ X of the core, of least norm."""
@@ -434,5 +441,5 @@ def _squared_norm(dW: Any, unit: float) -> float:
     total = 0.0
     for start in range(0, dW.shape[0], rows):
         block = xp.astype(dW[start : start + rows], xp.float64) / unit
-        total += float(xp.sum(block * block))
+        total += float(xp.sum(xp.vecdot(block, block)))
     return total

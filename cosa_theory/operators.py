@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -19,9 +20,11 @@ _DENSE_FROM = 1 / _SPARSE_COST
 # A fast Walsh-Hadamard transform is bound by memory: each of its additions costs about as much as
 # this many multiply-adds of a matrix product.
 _TRANSFORM_COST = 16
-# Columns per sparse product: a block of this width stays in cache, which is up to four times as
-# fast as the whole width, and needs no second array of the full size.
-_BLOCK = 64
+# Columns per product with a sparse factor: a block of this width stays in cache, which is up to
+# four times as fast as the whole width.
+_SPARSE_BLOCK = 64
+# Columns per product with an operator, so that its own work arrays stay small.
+_OPERATOR_BLOCK = 256
 # Sparse times sparse beats a dense product of the same matrices below about this density.
 _SPARSE_GRAM_BELOW = 1 / 32
 _GRAM_BLOCK = 256  # columns of an operator, or rows of a sparse array, held dense at a time
@@ -63,6 +66,8 @@ def _checked_matrix(matrix: Any, name: str) -> Any:
         if form.dtype.kind not in "fiub":
             raise ValueError(f"{name} must have real entries, got {form.dtype}")
         return form if form.dtype in (np.float32, np.float64) else form.astype(np.float64)
+    if is_torch_array(matrix) and str(matrix.layout) != "torch.strided":
+        raise ValueError(f"{name} is a sparse tensor: give it as a scipy sparse array")
     if not isinstance(matrix, LinearOperator):
         matrix = as_working_array(matrix)
     if len(matrix.shape) != 2 or 0 in matrix.shape:
@@ -191,25 +196,30 @@ class Factor:
         return gram
 
     def _times(self, X: Any) -> Any:
-        """Return M X for a sparse or implicit M and a matrix X."""
+        """Return M X for a sparse or implicit M and a matrix X, in blocks of columns."""
         if self.is_sparse:
             M = self.like(X)
-            return _sparse_product(M, X) if is_numpy_array(X) else M @ X
+            return _by_blocks(M.__matmul__, X, _SPARSE_BLOCK) if is_numpy_array(X) else M @ X
         if hasattr(self.matrix, "apply_transpose"):
-            return self.matrix.apply(X)
+            return _by_blocks(self.matrix.apply, X, _OPERATOR_BLOCK)
         if not is_numpy_array(X):
             raise ValueError(
                 f"{self.name} is a {type(self.matrix).__name__}, which multiplies numpy arrays "
                 "only: pass a numpy array, or give the factor as a dense array"
             )
-        return np.asarray(self.matrix.matmat(X)).astype(X.dtype, copy=False)
+        return _by_blocks(self.matrix.matmat, X, _OPERATOR_BLOCK)
 
 
-def _sparse_product(M: Any, X: np.ndarray) -> np.ndarray:
-    """Return M X for a sparse array M, in blocks of columns."""
-    product = np.empty((M.shape[0], X.shape[1]), X.dtype)
-    for start in range(0, X.shape[1], _BLOCK):
-        product[:, start : start + _BLOCK] = M @ X[:, start : start + _BLOCK]
+def _by_blocks(multiply: Callable[[Any], Any], X: Any, width: int) -> Any:
+    """Return M X from the products of M with `width` columns of X at a time, in the type of X."""
+    blocks = (multiply(X[:, i : i + width]) for i in range(0, X.shape[1], width))
+    if not is_numpy_array(X):
+        return array_namespace(X).concat(list(blocks), axis=1)
+    first = next(blocks)
+    product = np.empty((first.shape[0], X.shape[1]), X.dtype)
+    product[:, :width] = first
+    for number, block in enumerate(blocks, 1):
+        product[:, number * width : (number + 1) * width] = block
     return product
 
 
