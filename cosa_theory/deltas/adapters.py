@@ -169,8 +169,8 @@ class AdapterCheckpoint(Checkpoint):
         if squares and seen - {flag}:
             return [
                 f"{self.label}: fan_in_fan_out is {str(flag).lower()} in {_CONFIG}, but other "
-                f"weights are stored the other way, so the orientation of {len(squares)} square "
-                f"ones is unknown (first {squares[0]}): correct the setting, or exclude them."
+                f"weights are stored the other way, so the orientation of square ones is unknown "
+                f"({len(squares)}, first {squares[0]}): correct the setting, or exclude them."
             ]
         return []
 

@@ -409,6 +409,8 @@ def _open_pickles(
     for path in files:
         if not path.is_file():
             raise InputError(f"{path}: missing; the index expects this shard.")
+        if path.suffix == ".safetensors":
+            raise InputError(f"{path}: a pickle under the name of a safetensors file: rename it.")
         mapped = zipfile.is_zipfile(path)  # only torch's newer format can be mapped
         try:
             loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)

@@ -204,6 +204,7 @@ def _tensors(count: int) -> str:
 
 
 def _count(skipped: Iterable[tuple[str, str]]) -> str:
-    """Return "24 one-dimensional, 1 int64, not a floating-point type"."""
-    counts = Counter(reason for _, reason in skipped)
-    return "; ".join(f"{count} {reason}" for reason, count in counts.items()) or "nothing is left"
+    """Return "24 one-dimensional; 1 int64 entries, not floating point", sizes left out."""
+    counts = Counter(re.sub(r" \(.*?\)|: .*", "", reason) for _, reason in skipped)
+    parts = [f"{count} {reason}" for reason, count in counts.most_common()]
+    return "; ".join(parts) or "nothing is left"

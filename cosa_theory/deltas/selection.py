@@ -204,7 +204,7 @@ def _quantised(name: str, info: TensorInfo, infos: Mapping[str, TensorInfo]) -> 
     """Return the kind of quantised storage a tensor has, or None."""
     dtype = info.dtype
     stem = name.removesuffix("weight")
-    if dtype.startswith(("float8", "float6", "float4", "qint", "quint")):
+    if dtype.startswith(("float8_", "float6_", "float4_", "qint", "quint")):
         return ("fp8 " if dtype.startswith("float8") else "") + dtype
     if name.endswith(".qweight"):
         return f"GPTQ or AWQ, {dtype}"

@@ -80,6 +80,7 @@ class DeltaPair:
             result = self._read(layer)
             if result is not None:
                 yield result
+            del result  # before the next is read, so that a caller can let go of it
 
     def _read(self, layer: PlannedLayer) -> LayerDelta | None:
         """Read one matrix of both sides; None if it was skipped for NaN or Inf."""
