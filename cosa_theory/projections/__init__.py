@@ -51,15 +51,13 @@ def _size(name: str, value: Any) -> int:
 
 
 def _dtype(value: Any) -> np.dtype[Any]:
-    allowed = {"float32": np.dtype(np.float32), "float64": np.dtype(np.float64)}
     try:
-        # None means float64 to numpy, and a dtype equals whatever numpy can read as that dtype.
-        name = "" if value is None else np.dtype(value).name
+        name = "" if value is None else np.dtype(value).name  # numpy reads None as float64
     except (TypeError, ValueError):
         name = ""
-    if name not in allowed:
+    if name not in ("float32", "float64"):
         raise ValueError(f"dtype is {value!r}; it must be float32 or float64")
-    return allowed[name]
+    return np.dtype(name)
 
 
 def _checked(
