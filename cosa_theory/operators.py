@@ -24,7 +24,7 @@ _TRANSFORM_COST = 16
 # four times as fast as the whole width.
 _SPARSE_BLOCK = 64
 # Columns per product with an operator, so that its own work arrays stay small.
-_OPERATOR_BLOCK = 256
+_OPERATOR_BLOCK = 128
 # Sparse times sparse beats a dense product of the same matrices below about this density.
 _SPARSE_GRAM_BELOW = 1 / 32
 _GRAM_BLOCK = 256  # columns of an operator, or rows of a sparse array, held dense at a time
