@@ -26,7 +26,7 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-from cosa_theory.deltas import open_pair
+from cosa_theory.deltas import LayerDelta, open_pair
 from cosa_theory.projections import stream
 from cosa_theory.spectrum import resolution, singular_values
 
@@ -110,6 +110,11 @@ def unavoidable(X: Array) -> float:
     return time.perf_counter() - start
 
 
+def spectrum_of(layer: LayerDelta, name: str) -> Array:
+    """Return the singular values of "base", "tuned" (formed here) or "delta"."""
+    return singular_values(getattr(layer, name))
+
+
 def pair_spectra(config: Config) -> Iterator[dict[str, object]]:
     """Yield one row per matrix: reading, spectra, and (on some) the unavoidable calls."""
     assert config.pair is not None
@@ -121,7 +126,7 @@ def pair_spectra(config: Config) -> Iterator[dict[str, object]]:
         row: dict[str, object] = {"m": layer.shape[0], "n": layer.shape[1]}
         row["read"] = time.perf_counter() - stop
         for name in ("base", "tuned", "delta"):
-            row[name] = seconds(partial(singular_values, getattr(layer, name)))
+            row[name] = seconds(partial(spectrum_of, layer, name))
         if seen.setdefault(layer.shape, 0) % config.reference_every == 0:
             row["unavoidable"] = unavoidable(layer.delta)
         seen[layer.shape] += 1

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cosa_theory.laws import marchenko_pastur_edges
-from cosa_theory.spectrum.noise import noise_misfit, noise_sd
+from cosa_theory.spectrum.noise import noise_misfit, noise_sd, spike_level
 from cosa_theory.spectrum.singular_values import METHODS, resolution, singular_values
 
 __all__ = [
@@ -52,7 +52,8 @@ class SpectrumSummary:
         noise_sd · (√m + √n), the largest singular value of such noise (Marchenko and Pastur
         1967), up to fluctuations: noise alone exceeds it slightly in about one draw of six.
     spikes : int or None
-        Singular values above `mp_edge`.
+        Singular values above that edge by more than such fluctuations: above the level that the
+        largest value of noise alone exceeds in 1 % of draws (`noise.spike_level`).
     noise_misfit : float or None
         Kolmogorov-Smirnov distance between the values up to `mp_edge` and the fitted
         Marchenko-Pastur law: of the order of 1 / min(m, n) for true noise, and above about 0.1
@@ -145,7 +146,7 @@ def summarize(
         rank_99=None if zero else _energy_rank(sigma, 0.99),
         noise_sd=noise,
         mp_edge=edge,
-        spikes=None if edge is None else int(np.count_nonzero(sigma > edge)),
+        spikes=None if noise is None else int(np.count_nonzero(sigma > spike_level(shape, noise))),
         noise_misfit=None if noise is None else noise_misfit(sigma, shape, noise),
     )
 

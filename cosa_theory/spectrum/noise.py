@@ -8,7 +8,16 @@ from scipy.optimize import brentq
 
 from cosa_theory.laws import marchenko_pastur_edges
 
-__all__ = ["marchenko_pastur_cdf", "marchenko_pastur_median", "noise_misfit", "noise_sd"]
+__all__ = [
+    "marchenko_pastur_cdf",
+    "marchenko_pastur_median",
+    "noise_misfit",
+    "noise_sd",
+    "spike_level",
+]
+
+# 99 % quantile of the Tracy-Widom law of order one.
+_TRACY_WIDOM_99 = 2.0234
 
 
 def noise_sd(sigma: NDArray[np.float64], shape: tuple[int, int]) -> float:
@@ -35,6 +44,35 @@ def noise_sd(sigma: NDArray[np.float64], shape: tuple[int, int]) -> float:
     """
     ratio = min(shape) / max(shape)
     return float(np.median(sigma) / math.sqrt(max(shape) * marchenko_pastur_median(ratio)))
+
+
+def spike_level(shape: tuple[int, int], noise: float) -> float:
+    """Return the level that the largest singular value of noise exceeds in 1 % of draws.
+
+    noise · √(μ + 2.02 s) with μ = (√(m−½) + √(n−½))², s = √μ (1/√(m−½) + 1/√(n−½))^(1/3), and 2.02
+    the 99 % quantile of the Tracy-Widom law: above √m + √n by 0.2 % at 4096 × 4096, 1 % at
+    384 × 384.
+
+    Parameters
+    ----------
+    shape : (int, int)
+        (m, n).
+    noise : float
+        Standard deviation per entry.
+
+    Returns
+    -------
+    float
+        In the units of the entries.
+
+    References
+    ----------
+    I. M. Johnstone, Annals of Statistics 29 (2001); Z. Ma, "Accuracy of the Tracy-Widom limits for
+    the extreme eigenvalues in white Wishart matrices", Bernoulli 18 (2012), for the halves.
+    """
+    m, n = (math.sqrt(size - 0.5) for size in shape)
+    spread = (m + n) * (1.0 / m + 1.0 / n) ** (1.0 / 3.0)
+    return noise * math.sqrt((m + n) ** 2 + _TRACY_WIDOM_99 * spread)
 
 
 def noise_misfit(sigma: NDArray[np.float64], shape: tuple[int, int], noise: float) -> float:

@@ -1,0 +1,185 @@
+"""The measures of a spectrum have the values their formulas give, and None where they have none."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cosa_theory.spectrum import singular_values_of_product, summarize
+
+RATIOS = (
+    "stable_rank",
+    "effective_rank_entropy_sigma2",
+    "effective_rank_entropy_sigma",
+    "participation_ratio",
+    "flatness",
+    "rank_90",
+    "rank_95",
+    "rank_99",
+    "noise_sd",
+    "mp_edge",
+    "spikes",
+    "noise_misfit",
+)
+spectra = st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=30).map(np.array)
+
+
+def summary(sigma, shape=None):
+    return summarize(np.asarray(sigma, dtype=float), shape or (len(sigma), len(sigma)), "svd")
+
+
+def test_every_measure_has_its_value_on_a_spectrum_worked_by_hand():
+    found = summary([2.0, 1.0, 1.0], (3, 5))
+    p = np.array([4, 1, 1]) / 6
+    q = np.array([2, 1, 1]) / 4
+    assert found.rank == 3
+    assert found.resolved
+    assert found.sigma_max == 2.0
+    assert found.frobenius == pytest.approx(math.sqrt(6))
+    assert found.stable_rank == pytest.approx(6 / 4)
+    assert found.participation_ratio == pytest.approx(36 / 18)
+    assert found.effective_rank_entropy_sigma2 == pytest.approx(np.exp(-np.sum(p * np.log(p))))
+    assert found.effective_rank_entropy_sigma == pytest.approx(np.exp(-np.sum(q * np.log(q))))
+    assert found.flatness == pytest.approx(4 ** (1 / 3) / 2)
+    assert (found.rank_90, found.rank_95, found.rank_99) == (3, 3, 3)
+
+
+@pytest.mark.parametrize("size", [1, 10, 384, 1000])
+def test_a_flat_spectrum_has_full_ranks_and_flatness_one(size):
+    found = summary(np.full(size, 0.3))
+    for name in RATIOS[:4]:
+        assert getattr(found, name) == pytest.approx(size)
+    assert found.flatness == pytest.approx(1.0)
+    # Nine of ten equal values do hold 90 %, whatever rounding makes of their sum.
+    assert found.rank_90 == math.ceil(0.9 * size - 1e-9)
+    assert found.rank_99 == math.ceil(0.99 * size - 1e-9)
+
+
+def test_a_rank_one_matrix_has_rank_one_in_every_sense_and_no_flatness():
+    found = summarize(np.outer(np.arange(1.0, 31.0), np.ones(20)))
+    assert found.rank == 1
+    assert not found.resolved
+    for name in RATIOS[:4]:
+        assert getattr(found, name) == pytest.approx(1.0, abs=1e-4)
+    assert (found.rank_90, found.rank_99) == (1, 1)
+    assert 0.0 < found.flatness < 1e-6
+
+
+def test_a_geometric_spectrum_has_the_closed_form_participation_ratio_and_flatness():
+    ratio, size = 0.9, 60  # of consecutive σ²
+    found = summary(np.sqrt(ratio ** np.arange(size)))
+    total = (1 - ratio**size) / (1 - ratio)
+    assert found.participation_ratio == pytest.approx(
+        (1 + ratio) / (1 - ratio) * (1 - ratio**size) / (1 + ratio**size)
+    )
+    assert found.stable_rank == pytest.approx(total)
+    assert found.flatness == pytest.approx(ratio ** ((size - 1) / 2) * size / total)
+    held = (1 - ratio ** np.arange(1, size + 1)) / (1 - ratio**size)
+    assert found.rank_90 == 1 + np.argmax(held >= 0.9)
+    assert found.rank_95 == 1 + np.argmax(held >= 0.95)
+
+
+@given(spectra)
+def test_the_ranks_are_ordered_like_the_entropies_they_come_from(sigma):
+    found = summary(sigma)
+    slack = 1 + 1e-9
+    # Rényi entropies of p = σ² of orders ∞, 2, 1, 0, and the flatter p = σ.
+    assert found.stable_rank * slack >= 1
+    assert found.stable_rank <= found.participation_ratio * slack
+    assert found.participation_ratio <= found.effective_rank_entropy_sigma2 * slack
+    assert found.effective_rank_entropy_sigma2 <= found.effective_rank_entropy_sigma * slack
+    assert found.effective_rank_entropy_sigma <= sigma.size * slack
+    assert 0 <= found.flatness <= slack
+    assert found.rank_90 <= found.rank_95 <= found.rank_99 <= sigma.size
+
+
+@given(spectra, st.integers(-400, 400))
+def test_ratios_do_not_depend_on_the_scale_and_sizes_follow_it(sigma, exponent):
+    one, other = summary(sigma), summary(np.ldexp(sigma, exponent))
+    for name in RATIOS:
+        if name in ("noise_sd", "mp_edge"):
+            expected = math.ldexp(getattr(one, name), exponent)
+        else:
+            expected = getattr(one, name)
+        assert getattr(other, name) == pytest.approx(expected, rel=1e-12)
+    assert other.frobenius == pytest.approx(math.ldexp(one.frobenius, exponent))
+
+
+def test_energy_ranks_are_the_fewest_values_that_hold_the_share():
+    sigma = np.sqrt([90.0, 5.0, 4.0, 1.0])
+    found = summary(sigma)
+    assert (found.rank_90, found.rank_95, found.rank_99) == (1, 2, 3)
+    assert summary(np.sqrt([89.0, 6.0, 4.0, 1.0])).rank_90 == 2
+
+
+def test_a_zero_matrix_has_rank_zero_and_null_ratios():
+    found = summarize(np.zeros((4, 6)))
+    assert (found.rank, found.sigma_max, found.frobenius, found.resolved) == (0, 0.0, 0.0, False)
+    for name in RATIOS:
+        assert getattr(found, name) is None
+
+
+@pytest.mark.parametrize("X", [np.zeros((2, 3)), np.eye(4), np.outer(np.ones(3), np.ones(9))])
+def test_a_summary_is_plain_json_without_nan(X):
+    found = summarize(X)
+    assert json.loads(json.dumps(found.as_dict(), allow_nan=False)) == found.as_dict()
+
+
+@pytest.mark.parametrize("shape", [(40, 30), (30, 40), (1, 9), (9, 1)])
+def test_a_matrix_a_tensor_and_their_singular_values_give_one_summary(shape):
+    X = np.random.default_rng(0).standard_normal(shape)
+    whole = summarize(X).as_dict()
+    shuffled = np.random.default_rng(1).permutation(np.linalg.svd(X, compute_uv=False))
+    for other in (
+        summarize(torch.from_numpy(X)),
+        summarize(shuffled, shape),
+        summarize(torch.from_numpy(shuffled), shape),
+        summarize(X, method="svd"),
+    ):
+        assert other.as_dict() == pytest.approx(whole, rel=1e-9)
+
+
+def test_values_left_out_by_the_product_route_count_as_zeros():
+    rng = np.random.default_rng(2)
+    B, A = rng.standard_normal((50, 4)), rng.standard_normal((4, 40))
+    found = summarize(singular_values_of_product(B, A), (50, 40), "product")
+    full = summarize(B @ A)
+    assert found.rank == full.rank == 4
+    assert not found.resolved
+    for name in RATIOS[:3:2]:
+        assert getattr(found, name) == pytest.approx(getattr(full, name), rel=1e-6)
+    assert found.flatness < 1e-12
+    # No noise floor is resolved, so none is claimed.
+    assert found.noise_sd is found.mp_edge is found.spikes is found.noise_misfit is None
+
+
+def test_unresolved_values_bound_the_flatness_from_above():
+    sigma = np.array([1.0, 0.5, 1e-9])
+    gram, direct = summarize(sigma, (3, 3), "gram"), summarize(sigma, (3, 3), "svd")
+    assert (gram.rank, direct.rank) == (2, 3)
+    assert (gram.resolved, direct.resolved) == (False, True)
+    assert direct.flatness == pytest.approx((0.25e-18) ** (1 / 3) * 3 / 1.25)
+    assert gram.flatness == pytest.approx((0.25e-14) ** (1 / 3) * 3 / 1.25)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((np.ones(3),), r"need shape=\(m, n\)"),
+        ((np.ones(5), (3, 4)), "has 3 singular values"),
+        ((np.ones(0), (3, 4)), "has 3 singular values"),
+        ((np.ones((2, 2, 2)), (2, 2)), "has 2 singular values"),
+        ((np.array([1.0, -1.0]), (3, 4)), "not negative"),
+        ((np.array([1.0, np.nan]), (3, 4)), "finite"),
+        ((np.ones((2, 2)), None, "randomized"), "part of a spectrum"),
+        ((np.ones((2, 2)), None, "product"), '"gram" or "svd"'),
+        ((np.ones(2), (2, 2), "qr"), "not 'qr'"),
+    ],
+)
+def test_bad_input_is_refused_with_what_is_wrong(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        summarize(*arguments)
