@@ -84,7 +84,9 @@ def _write_values(ax: Axes, values: np.ndarray, mesh: ScalarMappable) -> None:
 
 
 def plot_flatness_map(ax: Axes, layers: pd.DataFrame) -> Axes:
-    """Draw the flatness of each layer's ΔW: geometric over arithmetic mean of σ², from 0 to 1.
+    """Draw the flatness of each layer's ΔW, the geometric over the arithmetic mean of σ².
+
+    The colour scale is logarithmic from 0.001 to 1, which is a perfectly flat spectrum.
 
     Parameters
     ----------
@@ -99,7 +101,10 @@ def plot_flatness_map(ax: Axes, layers: pd.DataFrame) -> Axes:
         The same axes. Cells without a value stay grey.
     """
     grid = _grid(layers, "flatness")
-    _draw(ax, grid, Normalize(0.0, 1.0), "cividis", "1: flat")
+    # Three decades tell real updates apart; smaller values take the colour of the lowest.
+    bar = _draw(ax, grid, LogNorm(1e-3, 1.0), "cividis", "1: flat")
+    bar.minorticks_off()
+    bar.set_ticks([1e-3, 1e-2, 1e-1, 1.0], labels=["≤ 0.001", "0.01", "0.1", "1"])
     return ax
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import Colormap
-from matplotlib.ticker import NullLocator, StrMethodFormatter
+from matplotlib.ticker import MaxNLocator, NullFormatter, NullLocator, StrMethodFormatter
 
 from cosa_theory.plotting.style import BLACK, BLUE, GREY, MATRIX_STYLES
 
@@ -29,7 +29,8 @@ def plot_spectrum(ax: Axes, spectra: pd.DataFrame, layers: pd.DataFrame | None =
     """Draw σ against its index on a logarithmic axis, for the base, the tuned matrix and ΔW.
 
     Where the table holds several layers, the line is the median over layers at each index and the
-    band their range. Values below the numerical resolution are drawn in grey dots.
+    band their range. Indices where most values of ΔW lie below the numerical resolution are shaded;
+    nothing is drawn for them.
 
     Parameters
     ----------
@@ -48,15 +49,13 @@ def plot_spectrum(ax: Axes, spectra: pd.DataFrame, layers: pd.DataFrame | None =
     matplotlib.axes.Axes
         The same axes.
     """
-    unresolved_label = "unresolved in float64"
     lowest, highest = np.inf, 0.0
     for matrix, style in MATRIX_STYLES.items():
         rows = spectra[spectra["matrix"] == matrix]
         if rows.empty:
             continue
         table = _across_blocks(rows)
-        index, median = table.index.to_numpy(), _positive(table["median"])
-        resolved = table["resolved"].to_numpy()
+        index, resolved = table.index.to_numpy(), table["resolved"].to_numpy()
         ax.fill_between(
             index,
             _positive(table["min"]),
@@ -66,24 +65,37 @@ def plot_spectrum(ax: Axes, spectra: pd.DataFrame, layers: pd.DataFrame | None =
             alpha=0.15 if matrix == "tuned" else 0.25,
             linewidth=0,
         )
-        # The tuned spectrum lies on the base's: a thick line under a thin dotted one shows both.
-        width = 3.0 if matrix == "base" else 1.3
-        line = np.where(resolved, median, np.nan)
-        ax.plot(index, line, color=style.colour, ls=style.line, lw=width, label=style.label)
-        hidden = ~resolved & np.isfinite(median)
-        if hidden.any():
-            ax.plot(index[hidden], median[hidden], ".", color=GREY, ms=2.5, label=unresolved_label)
-            unresolved_label = "_nolegend_"
+        line = np.where(resolved, _positive(table["median"]), np.nan)
+        ax.plot(
+            index,
+            line,
+            color=style.colour,
+            ls=style.line,
+            # The tuned spectrum lies on the base's: a thin line over a thick one shows both.
+            lw=3.0 if matrix == "base" else 1.3,
+            marker="o" if len(index) < 12 else None,  # a line through two points is hard to see
+            ms=3.0,
+            label=style.label,
+        )
+        if matrix == "delta" and not resolved.all():
+            _shade_unresolved(ax, index, resolved)
         seen = line[np.isfinite(line)]
         lowest, highest = min(lowest, *seen, np.inf), max(highest, *seen, 0.0)
     ax.set_yscale("log")
     ax.yaxis.set_minor_locator(NullLocator())
+    ax.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
     if layers is not None and highest > 0:
         _draw_floors(ax, layers, lowest)
     ax.set_xlabel("index i of the singular value")
     ax.set_ylabel(r"$\sigma_i$ (units of the weights)")
     ax.set_xlim(left=0)
     return ax
+
+
+def _shade_unresolved(ax: Axes, index: np.ndarray, resolved: np.ndarray) -> None:
+    """Shade the indices whose value is below the numerical resolution, zeros included."""
+    first = index[~resolved].min() - 0.5
+    ax.axvspan(first, index.max() + 0.5, color="#ECECEC", lw=0, label="ΔW below the resolution")
 
 
 def _draw_floors(ax: Axes, layers: pd.DataFrame, lowest: float) -> None:
@@ -145,7 +157,10 @@ def plot_cumulative_energy(
     inside = equal <= 1
     ax.plot(index[inside], equal[inside], color=BLUE, ls="--", lw=1.2, label="CoSA, equal size")
     ax.set_xscale("log")
+    if min(m, n) < 10:
+        ax.set_xticks(sorted({1, min(m, n)}))
     ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    ax.xaxis.set_minor_formatter(NullFormatter())
     ax.set_xlim(1, max(min(m, n), 2))
     ax.set_ylim(0, 1.02)
     ax.set_xlabel("number i of singular values")

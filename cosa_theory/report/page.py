@@ -35,6 +35,7 @@ from cosa_theory.report.summary import (
 
 __all__ = ["render_page", "write_page"]
 
+# Plain HTML: constants of this file, unlike everything that comes from tables.
 TERMS = (
     (
         "Equal trainable parameters",
@@ -45,9 +46,9 @@ TERMS = (
     (
         "Captured share",
         "The largest part of ‖ΔW‖² (squared Frobenius norm) that a family of this size can "
-        "express: the r largest squared singular values for low rank; ‖P_L ΔW P_R‖² for CoSA, "
-        "where P_L and P_R project onto the ranges of the random L and R; ‖UᵣᵀΔW Vᵣ‖² for "
-        "LoRA-XS, with the top singular vectors of W. It says what could be represented, not "
+        "express: the r largest squared singular values for low rank; ‖P<sub>L</sub> ΔW P<sub>R</sub>‖² "
+        "for CoSA, whose P<sub>L</sub> and P<sub>R</sub> project onto the ranges of the random L "
+        "and R; ‖U<sub>r</sub>ᵀ ΔW V<sub>r</sub>‖² for LoRA-XS, with the top singular vectors of W. It says what could be represented, not "
         "what training would find.",
     ),
     (
@@ -113,6 +114,16 @@ def _table(view: View) -> str:
 
 def _class(text: bool) -> str:
     return ' class="text"' if text else ""
+
+
+def _headline(verdict: str) -> str:
+    """Set the first clause large and the numbers behind it smaller; the words stay as they are."""
+    first, colon, rest = verdict.partition(": ")
+    return (
+        f'{escape(first + colon)}<span class="rest">{escape(rest)}</span>'
+        if rest
+        else escape(first)
+    )
 
 
 def _bars(results: Results) -> str:
@@ -182,35 +193,29 @@ def _checks(checks: pd.DataFrame | None) -> str:
     """Return the verdicts of the paper checks as a table of sentences."""
     if checks is None or checks.empty:
         return ""
-    shown = [name for name in CHECK_COLUMNS if name in checks.columns]
-    heads = "".join(f'<th scope="col">{CHECK_COLUMNS[name]}</th>' for name in shown)
     rows = []
-    for record in checks[shown].to_dict(orient="records"):
-        cells = []
-        for name, value in record.items():
-            text = "–" if value is None or pd.isna(value) else str(value)
-            kind = text.split()[0] if name == "verdict" else "wide" if len(text) > 60 else "short"
-            cells.append(f'<td class="{escape(kind)}">{escape(text)}</td>')
-        rows.append(f"<tr>{''.join(cells)}</tr>")
+    for check in checks.to_dict("records"):
+        text = {str(key): escape(str(value)) for key, value in check.items()}
+        colour = text["verdict"] if text["verdict"] in ("holds", "fails") else "between"
+        rows.append(
+            f"<tr><td>{text['id']}</td>"
+            f"<td>{text['claim']}<small>Source: {text['source']}</small></td>"
+            f'<td class="verdict {colour}">{text["verdict"]}</td>'
+            f"<td>{text['summary']}</td>"
+            f"<td>{text['criterion']}<small>Measured: {text['quantity']}. {text['method']}</small>"
+            "</td></tr>"
+        )
+    heads = ("", "Claim, in our words", "Verdict", "What was found", "Criterion and method")
+    head = "".join(f'<th scope="col">{name}</th>' for name in heads)
     body = "\n".join(rows)
     return (
         "<h2>The paper's claims, checked</h2>\n"
         "<p>Every criterion was stated before measuring, and every verdict is computed from the "
         "numbers. An interval that straddles its threshold is undecided.</p>\n"
         '<div class="scroll" tabindex="0" role="region" aria-label="Paper checks">'
-        f'<table class="prose"><thead><tr>{heads}</tr></thead>\n<tbody>\n{body}\n</tbody></table>'
+        f'<table class="prose"><thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table>'
         "</div>"
     )
-
-
-CHECK_COLUMNS = {
-    "id": "Claim",
-    "claim": "In our words",
-    "quantity": "Measured",
-    "criterion": "Criterion",
-    "verdict": "Verdict",
-    "summary": "Why",
-}
 
 
 def _record(values: Mapping[str, Any]) -> str:
@@ -248,7 +253,7 @@ def _render(results: Results, figures: Mapping[str, Figure]) -> str:
     base, tuned = (escape(str(arguments.get(name, "–"))) for name in ("base", "tuned"))
     views = [module_view(results), family_view(results)]
     tables = "\n".join(_table(view) for view in views if view is not None)
-    terms = "".join(f"<dt>{escape(term)}</dt><dd>{escape(text)}</dd>" for term, text in TERMS)
+    terms = "".join(f"<dt>{term}</dt><dd>{text}</dd>" for term, text in TERMS)
     css = files("cosa_theory.report").joinpath("page.css").read_text(encoding="utf-8")
     return f"""<!doctype html>
 <html lang="en">
@@ -261,7 +266,7 @@ def _render(results: Results, figures: Mapping[str, Figure]) -> str:
 </head>
 <body>
 <main>
-<h1>{escape(results.verdict)}</h1>
+<h1>{_headline(results.verdict)}</h1>
 <p class="inputs">Update ΔW from <b>{base}</b> to <b>{tuned}</b></p>
 {_bars(results)}
 {_facts(results)}

@@ -93,7 +93,14 @@ def clear_results(folder: Path) -> None:
 
     The summary goes first, so that a folder cleared half-way does not read as results.
     """
-    names = (SUMMARY, PAGE, *(f"{table}.parquet" for table in TABLES), CHECKS, "checks.json")
+    names = (
+        SUMMARY,
+        PAGE,
+        *(f"{table}.parquet" for table in TABLES),
+        CHECKS,
+        "cases.parquet",
+        "checks.json",
+    )
     for name in names:
         (folder / name).unlink(missing_ok=True)
     if (folder / FIGURES).is_dir():

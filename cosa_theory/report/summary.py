@@ -137,13 +137,14 @@ def _interval(row: Mapping[Any, Any]) -> str:
     return f"{100 * row['captured']:.{decimals}f} ± {50 * width:.{decimals}f} %"
 
 
-def _share_columns(rank: int | None) -> tuple[Column, ...]:
-    return (
-        Column(f"top-{rank} share", f"share of ‖ΔW‖² in the {rank} largest singular values"),
-        Column("CoSA, measured", "share captured by a CoSA core of equal size, mean over draws"),
-        Column("CoSA, law", "ab/(mn)"),
-        Column("ratio", "top share over law: above 1 low rank wins"),
-    )
+def _share_columns(rank: int | None, family: str | None) -> list[Column]:
+    columns = [Column(f"top-{rank} share", f"share of ‖ΔW‖² in the {rank} largest singular values")]
+    if family is not None:
+        label = family_style(family).label
+        columns.append(Column("CoSA, measured", f"share captured by {label}: mean over draws"))
+    columns.append(Column("CoSA, law", "ab/(mn) at equal trainable parameters"))
+    columns.append(Column("ratio", "top share over law: above 1 low rank wins"))
+    return [*columns, Column("wins", text=True)]
 
 
 def layer_view(results: Results) -> View:
@@ -170,7 +171,8 @@ def layer_view(results: Results) -> View:
         Column("flatness", "geometric over arithmetic mean of σ²"),
         Column("spikes", "singular values above the fitted noise edge", detail=True),
     )
-    shares = (*_share_columns(rank), Column("wins", "at equal trainable parameters", text=True))
+    family = measured_family(results.families)
+    shares = tuple(_share_columns(rank, family))
     rows = []
     for row in _merged(results, rank).to_dict("records"):
         cells = [
@@ -184,7 +186,8 @@ def layer_view(results: Results) -> View:
             count(row["spikes"]),
         ]
         if rank is not None:
-            cells += [percent(row["top_share"]), _interval(row), percent(row["law"])]
+            measured = [] if family is None else [_interval(row)]
+            cells += [percent(row["top_share"]), *measured, percent(row["law"])]
             cells += [number(row["crossover_ratio"]), _winner(row["winner"])]
         rows.append(tuple(cells))
     title = "Every layer" + (f", at the budget of rank {rank}" if rank is not None else "")
@@ -243,6 +246,11 @@ def module_view(results: Results) -> View:
     return View(title, columns + (shares if rank is not None else ()), tuple(rows))
 
 
+def _law(laws: pd.Series) -> str:
+    """Three digits, as many as the measured shares beside it are worth."""
+    return MISSING if laws.empty else f"{100 * laws.iloc[0]:#.3g} %"
+
+
 def family_view(results: Results) -> View | None:
     """Return the share of the whole update's energy per family and budget.
 
@@ -266,7 +274,7 @@ def family_view(results: Results) -> View | None:
     for rank in ranks:
         rows = pooled[pooled["rank_budget"] == rank]
         columns.append(Column(f"rank {rank}", f"{rows['parameters'].max():,} trainable parameters"))
-        laws.append(percent(rows["law"].dropna().max()))
+        laws.append(_law(rows["law"].dropna()))
     table = []
     for family in dict.fromkeys(pooled["family"]):
         cells = [family_style(family).label]
