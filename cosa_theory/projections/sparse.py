@@ -159,22 +159,26 @@ def _nonzeros(nonzeros: int | None, k: int) -> int:
 
 
 def _distinct_rows(
-    generator: np.random.Generator, k: int, d: int, count: int
-) -> NDArray[np.integer[Any]]:
-    """Return `count` distinct rows out of k for each of d columns, shape (count, d).
+    generator: np.random.Generator, k: int, d: int, count: int, index: type[np.signedinteger[Any]]
+) -> NDArray[np.signedinteger[Any]]:
+    """Return `count` distinct rows out of k for each of d columns, shape (d, count).
 
-    Floyd's sampling, all columns at once: every set of rows is equally likely, at `count` words a
+    Floyd's sampling, many columns at once: every set of rows is equally likely, at `count` words a
     column and no rejection (J. Bentley and B. Floyd, "A sample of brilliance", Communications of
     the ACM 30, 1987).
     """
-    rows = np.empty((count, d), np.int32 if k <= np.iinfo(np.int32).max else np.int64)
-    for i, top in enumerate(range(k - count, k)):
-        rows[i] = uniform_below(generator, top + 1, d)
-        taken = np.zeros(d, bool)
-        for earlier in rows[:i]:
-            taken |= earlier == rows[i]
-        rows[i, taken] = top  # not yet taken: the rows so far are below `top`
-    return rows
+    result = np.empty((d, count), index)
+    block = max(1, CHUNK // count)
+    for start in range(0, d, block):
+        out = result[start : start + block]
+        words = raw_words(generator, out.size).reshape(out.shape).T
+        rows = np.empty(words.shape, index)
+        for i, top in enumerate(range(k - count, k)):
+            rows[i] = uniform_below(words[i], top + 1)
+            taken = (rows[:i] == rows[i]).any(axis=0)
+            rows[i, taken] = top  # not yet taken: the rows so far are below `top`
+        out[:] = rows.T
+    return result
 
 
 def sjlt(
@@ -218,10 +222,10 @@ def sjlt(
     zeta = _nonzeros(nonzeros, k)
     if k > 1 << 32:
         raise ValueError(f"k is {k}; sjlt needs k at most 2³²")
-    rows = _distinct_rows(draw("positions"), k, d, zeta)
+    index = np.int32 if max(k, d, zeta * d) <= np.iinfo(np.int32).max else np.int64
+    rows = _distinct_rows(draw("positions"), k, d, zeta, index)
     data = np.empty(zeta * d, dtype)
     fill_signs(data, draw("signs"), math.sqrt(variance * k / zeta))
-    index = np.int32 if max(k, d, zeta * d) <= np.iinfo(np.int32).max else np.int64
     indptr = np.arange(0, zeta * d + 1, zeta, dtype=index)
-    by_column = csc_array((data, rows.T.ravel().astype(index, copy=False), indptr), shape=(k, d))
+    by_column = csc_array((data, rows.ravel(), indptr), shape=(k, d))
     return by_column.tocsr()  # which also sorts every row's columns

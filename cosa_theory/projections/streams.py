@@ -110,30 +110,30 @@ def fill_signs(
         part += value
 
 
-def uniform_below(generator: np.random.Generator, bound: int, count: int) -> NDArray[np.uint64]:
-    """Return `count` uniform integers in 0 … bound − 1, shape (count,).
+def uniform_below(words: NDArray[np.uint64], bound: int) -> NDArray[np.uint64]:
+    """Map uniform words u to uniform integers ⌊u·bound/2⁶⁴⌋ in 0 … bound − 1.
 
-    One word u each: ⌊u·bound/2⁶⁴⌋, so that every value has probability 1/bound to within 2⁻⁶⁴,
-    without the data-dependent number of words that a rejection would need.
+    Every value has probability 1/bound to within 2⁻⁶⁴, at one word each: without the
+    data-dependent number of words that a rejection would need.
 
     Parameters
     ----------
-    generator : numpy.random.Generator
-        A stream; `count` of its words are used.
+    words : ndarray of uint64
+        From `raw_words`.
     bound : int
         Between 1 and 2³².
-    count : int
-        How many.
+
+    Returns
+    -------
+    ndarray of uint64, of the shape of `words`
     """
-    words = raw_words(generator, count)
     size, half = np.uint64(bound), np.uint64(32)
     # The product has 96 bits: carry the low half's overflow into the high half's product.
-    carry = (words & np.uint64(0xFFFFFFFF)) * size >> half
-    words >>= half
-    words *= size
-    words += carry
-    words >>= half
-    return words
+    result = (words & np.uint64(0xFFFFFFFF)) * size
+    result >>= half
+    result += (words >> half) * size
+    result >>= half
+    return result
 
 
 def _blocks(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
