@@ -143,6 +143,20 @@ def test_layers_draw_uncorrelated_matrices(kind):
     assert np.max(np.abs(z)) < 6
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_role_within_a_matrix_has_its_own_stream(kind, monkeypatch):
+    # Signs from the words that placed the nonzeros would depend on where they are.
+    asked = []
+
+    def recording_stream(*arguments):
+        asked.append(arguments)
+        return stream(*arguments)
+
+    monkeypatch.setattr("cosa_theory.projections.stream", recording_stream)
+    make_projection(kind, 4, 9, seed=5, key="layer")
+    assert len(set(asked)) == len(asked) >= 2
+
+
 def test_a_text_key_is_a_tuple_of_one():
     assert fingerprint(make_projection("gaussian", 2, 3, key="a")) == fingerprint(
         make_projection("gaussian", 2, 3, key=("a",))
