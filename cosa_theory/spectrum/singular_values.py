@@ -204,8 +204,6 @@ def _blocks(tall: Any, scale: float) -> Iterator[Any]:
     """Yield the rows of `tall`, in blocks, as float64 arrays times `scale`."""
     xp = array_namespace(tall)
     rows = max(1, _BLOCK_BYTES // (8 * tall.shape[1]))
-    if tall.dtype == xp.float64:
-        rows = tall.shape[0]  # nothing to upcast, so no copy to keep small
     for start in range(0, tall.shape[0], rows):
         block = tall[start : start + rows, :]
         block = _to_numpy(block) if _on_host(tall) else xp.astype(block, xp.float64, copy=False)

@@ -120,6 +120,13 @@ def test_spikes_above_the_noise_are_counted_and_leave_its_level_alone(count):
     assert found.noise_sd == pytest.approx(0.01, rel=(3 + count) / 300)
 
 
+def test_the_misfit_is_of_the_bulk_alone():
+    bulk = np.linalg.svd(noise((160, 300), seed=8), compute_uv=False)
+    alone = noise_misfit(bulk, (160, 300), 1.0)
+    assert alone < 0.03
+    assert noise_misfit(np.append(bulk, np.full(40, 100.0)), (160, 300), 1.0) == alone
+
+
 def test_a_decaying_spectrum_is_no_noise_floor_and_the_misfit_says_so():
     decay = 1.0 / np.arange(1, 301)
     found = summarize(decay, (300, 300), "svd")
