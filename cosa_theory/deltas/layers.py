@@ -126,5 +126,9 @@ def storage_noise(weight: Matrix, dtype: str) -> float:
     tied to the grid of the type, not independent noise: an update far below the spacing of the
     stored weights is lost in most entries.
     """
-    mean_square = np.einsum("ij,ij->", weight, weight, dtype=np.float64) / weight.size
+    with np.errstate(over="ignore", under="ignore"):
+        mean_square = float(np.einsum("ij,ij->i", weight, weight).mean(dtype=np.float64))
+    mean_square /= weight.shape[1]
+    if not 1e-30 < mean_square < math.inf:  # squares left the range of float32, or nearly
+        mean_square = np.einsum("ij,ij->", weight, weight, dtype=np.float64) / weight.size
     return math.sqrt(mean_square / (8 * math.log(2))) * _UNIT_ROUNDOFF[dtype]

@@ -24,6 +24,10 @@ def first_few(names: Sequence[str], count: int = 5) -> str:
     return f"first {words[count]}: {', '.join(names[:count])}"
 
 
+# Looking for the closest name is a courtesy; it may not take minutes on a huge model.
+_MOST_COMPARED = 2000
+
+
 class NameFilter:
     """Regular expressions that choose tensors by name.
 
@@ -89,7 +93,7 @@ def _nearest(pattern: str, names: Sequence[str]) -> str:
     """Name the tensors most like a pattern, as whole names or as one of their parts."""
     plain = re.sub(r"[\\^$.*+?()\[\]{}|]+", ".", pattern).strip(".").lower()
     scored = []
-    for name in names:
+    for name in names[:_MOST_COMPARED]:
         parts = [name.lower(), *name.lower().split(".")]
         ratio = max(difflib.SequenceMatcher(None, plain, part).ratio() for part in parts)
         scored.append((-ratio, name))

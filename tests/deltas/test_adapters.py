@@ -352,3 +352,10 @@ def test_unmerged_factors_inside_a_model_are_refused_with_the_remedy():
     model = get_peft_model(Tiny(), LoraConfig(r=2, target_modules=["query"]))
     with pytest.raises(InputError, match=r"LoRA layers that are not merged.*merge_and_unload"):
         open_pair(Tiny(), model)
+
+
+def test_nan_in_the_base_of_an_adapter_is_refused(tmp_path):
+    base, folder = adapter(tmp_path / "a")
+    base["query.weight"][1, 2] = float("nan")
+    with pytest.raises(InputError, match=r"1 NaN, first at \[1, 2\], in base;"):
+        list(open_pair(base, folder))

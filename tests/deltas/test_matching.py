@@ -119,6 +119,16 @@ def test_layers_of_other_numbers_are_never_paired():
         open_pair(base, tuned)
 
 
+def test_a_layer_of_a_stack_is_never_paired_with_a_tensor_outside_it():
+    with pytest.raises(InputError, match="no tensor matches"):
+        open_pair({"layers.0.query.weight": torch.ones(2, 2)}, {"query.weight": torch.ones(2, 2)})
+
+
+def test_a_prefix_that_no_shape_vouches_for_is_not_used():
+    with pytest.raises(InputError, match="no tensor matches"):
+        open_pair({"query.weight": torch.ones(3, 2)}, {"model.query.weight": torch.ones(5, 7)})
+
+
 def test_an_encoder_is_never_paired_with_a_decoder():
     with pytest.raises(InputError, match="no tensor matches"):
         open_pair(renamed(weights(), "", "encoder."), renamed(weights(), "", "decoder."))

@@ -209,5 +209,5 @@ def test_a_value_that_is_no_tensor_is_skipped():
 def test_a_model_on_the_meta_device_is_refused():
     with torch.device("meta"):
         model = torch.nn.Linear(3, 2)
-    with pytest.raises(InputError, match="meta device"):
+    with pytest.raises(InputError, match="2 tensors are on the meta device and have no entries"):
         open_pair(model, torch.nn.Linear(3, 2))
