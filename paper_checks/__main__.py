@@ -1,0 +1,79 @@
+"""The command `python -m paper_checks`."""
+
+import argparse
+import json
+import sys
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+from cosa_theory.errors import InputError
+from paper_checks.base import Verdict
+from paper_checks.run import CHECKS, document, headline, run_checks, select, write
+
+_WIDTH = 98
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m paper_checks",
+        description="Measure the paper's claims and decide each from the numbers.",
+        epilog="example: python -m paper_checks C5 C6 --json",
+    )
+    parser.add_argument("ids", nargs="*", metavar="ID", help=f"of {', '.join(CHECKS)}; else all")
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    parser.add_argument(
+        "--pair",
+        nargs=2,
+        metavar=("BASE", "TUNED"),
+        help="checkpoints to measure (default: results/finetune_delta, made if it is not there)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of all draws (default: 0)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("results/paper_checks"), help="default: %(default)s"
+    )
+    return parser
+
+
+def _text(verdicts: Sequence[Verdict]) -> str:
+    """Return the verdicts to read: the first line says it all."""
+    lines = [headline(verdicts)]
+    for verdict in verdicts:
+        lines += ["", f"{verdict.claim.id}  {verdict.verdict}"]
+        for label, text in (
+            ("claim", verdict.claim.claim),
+            ("criterion", verdict.claim.criterion),
+            ("found", verdict.summary),
+        ):
+            indent = " " * 15
+            first = f"    {label:<11}"
+            lines += textwrap.wrap(text, _WIDTH, initial_indent=first, subsequent_indent=indent)
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; the result is the exit code, 0 whatever the verdicts are."""
+    chosen = _parser().parse_args(arguments)
+    try:
+        if chosen.seed < 0:
+            raise InputError(f"--seed is {chosen.seed}: it must be zero or positive")
+        ids = select(chosen.ids)
+        verdicts = run_checks(
+            ids,
+            tuple(chosen.pair) if chosen.pair else None,
+            chosen.seed,
+            lambda name: print(f"checking {name}", file=sys.stderr),
+        )
+    except InputError as error:
+        for problem in error.problems:
+            print(f"error: {problem}", file=sys.stderr)
+        return 2
+    settings = {"ids": ids, "pair": chosen.pair}
+    content = document(verdicts, settings, chosen.seed)
+    write(verdicts, content, chosen.out)
+    print(json.dumps(content, indent=1, allow_nan=False) if chosen.json else _text(verdicts))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

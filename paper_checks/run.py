@@ -1,0 +1,198 @@
+"""Running checks, and the tables and texts of their verdicts."""
+
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from cosa_theory.deltas import open_pair
+from cosa_theory.errors import InputError
+from cosa_theory.files import atomic_path
+from cosa_theory.provenance import provenance
+from experiments import finetune_delta
+from paper_checks import c01, c04, c05, c06, c09, c10
+from paper_checks.base import Check, Verdict, decide, failed_controls
+from paper_checks.thresholds import THRESHOLDS
+
+__all__ = [
+    "CHECKS",
+    "cases_frame",
+    "default_pair",
+    "document",
+    "headline",
+    "run_checks",
+    "select",
+    "to_frame",
+    "write",
+]
+
+CHECKS: dict[str, Check] = {
+    module.CHECK.claim.id: module.CHECK for module in (c01, c04, c05, c06, c09, c10)
+}
+Pair = tuple[Any, Any]
+
+
+def select(ids: Sequence[str]) -> list[str]:
+    """Return the checks that were asked for, in the order of the claims; all when none was.
+
+    Raises
+    ------
+    InputError
+        An identifier that no check has; upper or lower case and a leading zero do not matter.
+    """
+    chosen = set()
+    for given in ids:
+        digits = given[1:] if given[:1] in ("C", "c") else ""
+        name = f"C{int(digits)}" if digits.isascii() and digits.isdigit() else given
+        if name not in CHECKS:
+            raise InputError(f"no check {given!r}: there are {', '.join(CHECKS)}")
+        chosen.add(name)
+    return [name for name in CHECKS if name in chosen or not ids]
+
+
+def default_pair() -> Pair:
+    """Return the fine-tuned pair in results/finetune_delta, making it by the short run if needed.
+
+    A pair that is already there is used whatever its settings were. Making one takes about a
+    minute and is announced on standard error.
+    """
+    folder = finetune_delta.DEFAULT_OUT
+    if not (folder / "summary.json").is_file():
+        print(f"no fine-tuned pair in {folder}: making one by a short run", file=sys.stderr)
+        finetune_delta.run(finetune_delta.Config(), folder)
+    return folder / "base.safetensors", folder / "tuned.safetensors"
+
+
+def run_checks(
+    ids: Sequence[str] = (),
+    pair: Pair | None = None,
+    seed: int = 0,
+    progress: Callable[[str], None] | None = None,
+) -> list[Verdict]:
+    """Measure claims of the paper and decide them.
+
+    Parameters
+    ----------
+    ids : sequence of str
+        Such as ("C1", "C5"); empty for all.
+    pair : (base, tuned), optional
+        Whatever `cosa_theory.deltas.open_pair` takes; by default the fine-tuned encoder, see
+        `default_pair`. It is opened only if a chosen check measures real updates.
+    seed : int
+        Seed of all draws.
+    progress : callable, optional
+        Called with the identifier of each check before it starts.
+
+    Returns
+    -------
+    list of Verdict
+        In the order of the claims.
+
+    Raises
+    ------
+    InputError
+        Unknown identifier, or a pair that cannot be read.
+    """
+    checks = [CHECKS[name] for name in select(ids)]
+    layers: Iterable[Any] = ()
+    if any(check.needs_pair for check in checks):
+        layers = open_pair(*(pair or default_pair()))
+    verdicts = []
+    for check in checks:
+        if progress is not None:
+            progress(check.claim.id)
+        started = time.perf_counter()
+        cases = tuple(check.measure(layers if check.needs_pair else (), seed))
+        summary = check.describe(cases)
+        for case in failed_controls(cases):
+            summary = f"The control {case.name!r} failed ({case.value:.3g}). {summary}"
+        seconds = time.perf_counter() - started
+        verdicts.append(Verdict(check.claim, decide(cases), summary, cases, seconds))
+    return verdicts
+
+
+def headline(verdicts: Sequence[Verdict]) -> str:
+    """Return the first line of the result: how many claims got which verdict, and which."""
+    words = ("holds", "holds under conditions", "fails", "undecided")
+    plural = {"holds": "hold", "holds under conditions": "hold under conditions", "fails": "fail"}
+    parts = []
+    for word in words:
+        names = [verdict.claim.id for verdict in verdicts if verdict.verdict == word]
+        if names:
+            verb = word if len(names) == 1 else plural.get(word, word)
+            verb = f"{'is' if len(names) == 1 else 'are'} {word}" if word == "undecided" else verb
+            parts.append(f"{len(names)} {verb} ({', '.join(names)})")
+    noun = "claim" if len(verdicts) == 1 else "claims"
+    return f"Of {len(verdicts)} {noun} of the paper, {', '.join(parts)}."
+
+
+def to_frame(verdicts: Sequence[Verdict]) -> pd.DataFrame:
+    """Return one row for each check.
+
+    Columns: id, claim, source, method, quantity, criterion, verdict, summary, seconds, and the
+    number of deciding cases with each outcome (holds, fails, undecided).
+    """
+    rows = []
+    for verdict in verdicts:
+        outcomes = [case.outcome for case in verdict.cases if not case.control]
+        rows.append(
+            {
+                **dataclasses.asdict(verdict.claim),
+                "verdict": verdict.verdict,
+                "summary": verdict.summary,
+                "seconds": verdict.seconds,
+                **{word: outcomes.count(word) for word in ("holds", "fails", "undecided")},
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def cases_frame(verdicts: Sequence[Verdict]) -> pd.DataFrame:
+    """Return one row for each case.
+
+    Columns: id, name, group, value, low, high, threshold, control, outcome, details (JSON text).
+    """
+    return pd.DataFrame(
+        [
+            {
+                "id": verdict.claim.id,
+                **{field: getattr(case, field) for field in ("name", "group")},
+                **{field: float(getattr(case, field)) for field in ("value", "low", "high")},
+                **{field: getattr(case, field) for field in ("threshold", "control", "outcome")},
+                "details": json.dumps(dict(case.details)),
+            }
+            for verdict in verdicts
+            for case in verdict.cases
+        ]
+    )
+
+
+def document(verdicts: Sequence[Verdict], arguments: dict[str, Any], seed: int) -> dict[str, Any]:
+    """Return everything as one JSON document: verdict, checks with their cases, thresholds."""
+    table = cases_frame(verdicts)
+    checks = []
+    for record in to_frame(verdicts).to_dict(orient="records"):
+        cases = table[table.id == record["id"]].drop(columns="id").to_dict(orient="records")
+        cases = [{**case, "details": json.loads(case["details"])} for case in cases]
+        checks.append({**record, "cases": cases})
+    return {
+        "verdict": headline(verdicts),
+        "checks": checks,
+        "thresholds": {name: dataclasses.asdict(item) for name, item in THRESHOLDS.items()},
+        "provenance": provenance(arguments, seed=seed),
+    }
+
+
+def write(verdicts: Sequence[Verdict], content: dict[str, Any], out: Path) -> None:
+    """Write checks.parquet, cases.parquet and checks.json, replacing older ones."""
+    with atomic_path(out / "checks.parquet") as path:
+        to_frame(verdicts).to_parquet(path)
+    with atomic_path(out / "cases.parquet") as path:
+        cases_frame(verdicts).to_parquet(path)
+    with atomic_path(out / "checks.json") as path:
+        path.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")

@@ -1,0 +1,108 @@
+"""Every threshold of the paper checks, with its reason, stated before anything is measured."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["THRESHOLDS", "Threshold"]
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """A bound that a measured quantity must respect.
+
+    Attributes
+    ----------
+    quantity : str
+        What is compared, in words.
+    relation : {"at most", "at least"}
+        On which side of `value` the quantity must lie; equality is allowed.
+    value : float
+        The bound.
+    reason : str
+        Why this bound and no other.
+    """
+
+    quantity: str
+    relation: Literal["at most", "at least"]
+    value: float
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.quantity} {self.relation} {self.value:g}"
+
+
+THRESHOLDS: dict[str, Threshold] = {
+    "c1_error": Threshold(
+        "largest relative difference between the two sides of the identity",
+        "at most",
+        1e-13,
+        "Both sides add up at most 500 products in double precision (unit 1e-16), so rounding "
+        "leaves about 1e-15; a wrong order or a missing transpose leaves about 1.",
+    ),
+    "c4_kept": Threshold(
+        "share of the update's energy that comes back",
+        "at least",
+        0.9,
+        "The usual 90 % of explained energy, a relative error of 0.32; a decoded update with less "
+        "is another update.",
+    ),
+    "c4_law": Threshold(
+        "|z| of all measured shares together against the energy law",
+        "at most",
+        4.0,
+        "The law is a theorem for Gaussian factors: beyond 4 standard deviations (chance 6e-5) the "
+        "measurement is wrong, and nothing else it says counts.",
+    ),
+    "c5_ratio": Threshold(
+        "energy in the top r singular values over the CoSA share at equal parameters",
+        "at most",
+        1.0,
+        "Below 1 the CoSA core holds more of the update than any rank-r matrix, above 1 less.",
+    ),
+    "c5_bound": Threshold(
+        "CoSA's advantage over rank r, as a share of (m+n)/max(m,n)",
+        "at most",
+        1.0 + 1e-9,
+        "A theorem: the top r of min(m,n) singular values hold at least r/min(m,n). Only rounding "
+        "is allowed.",
+    ),
+    "c6_saving": Threshold(
+        "trainable parameters saved against LoRA (PiSSA trains as many)",
+        "at least",
+        0.684,
+        "The number of the claim.",
+    ),
+    "c9_rank": Threshold(
+        "rank of the update over mn/(m+n)",
+        "at least",
+        1.0,
+        "A matrix of rank r is cheaper to store as two factors, r(m+n) numbers, than as it is "
+        "exactly when r < mn/(m+n): below that it is low-rank.",
+    ),
+    "c9_wall": Threshold(
+        "largest measured rank over min(a, b)",
+        "at most",
+        1.0,
+        "A theorem: the rank of a product is at most that of each factor. A higher measured rank "
+        "is a broken measurement.",
+    ),
+    "c9_side": Threshold(
+        "short side of a layer",
+        "at least",
+        16,
+        "On shorter sides even rank 1 is a large share of full rank, so low-rank has no meaning; "
+        "such layers are left out of C9.",
+    ),
+    "c10_redundant": Threshold(
+        "share of the core's entries that change nothing",
+        "at most",
+        0.0,
+        "An exact count: with a ≤ m and b ≤ n and factors of full rank it is zero.",
+    ),
+    "c10_count": Threshold(
+        "largest relative difference between counted and measured dimensions of the span",
+        "at most",
+        0.0,
+        "Both are whole numbers; a difference means that the count does not describe the factors.",
+    ),
+}
