@@ -15,7 +15,6 @@ from cosa_theory.deltas import open_pair
 from cosa_theory.errors import InputError
 from tests.deltas.files import save
 
-
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::RuntimeWarning:peft")
 
 
