@@ -29,8 +29,6 @@ __all__ = [
 
 Numbers: TypeAlias = Any  # a number, or an array of them
 
-PRODUCT_ORDERS = ("three", "left", "right")
-
 
 def _positive(**sizes: Numbers) -> list[Any]:
     """Return the sizes as float arrays, after checking that all are positive whole numbers."""
@@ -84,11 +82,6 @@ def energy_law(m: Numbers, n: Numbers, a: Numbers, b: Numbers) -> Any:
     m, n, a, b : int or array of int
         Sizes of the layer and of the core, a ≤ m and b ≤ n.
 
-    Returns
-    -------
-    float or array
-        A share in (0, 1].
-
     Raises
     ------
     ValueError
@@ -104,7 +97,7 @@ def energy_law(m: Numbers, n: Numbers, a: Numbers, b: Numbers) -> Any:
 
 
 def _projector_covariance(d: Any, k: Any) -> Any:
-    """Return B with Cov(P_ij, P_kl) ∝ B for a random projector of rank k in dimension d.
+    """Return the B of a uniformly random projector P of rank k in dimension d.
 
     E[P_ij P_kl] = A δ_ij δ_kl + B (δ_ik δ_jl + δ_il δ_jk), with B = k(d−k)/(d(d−1)(d+2)) and
     A = k²/d² − 2B/d, because tr P = tr P² = k.
@@ -115,7 +108,7 @@ def _projector_covariance(d: Any, k: Any) -> Any:
 def energy_variance(
     m: Numbers, n: Numbers, a: Numbers, b: Numbers, participation_ratio: Numbers
 ) -> Any:
-    """Return the variance of the captured share ‖P_L ΔW P_R‖²/‖ΔW‖² (Gaussian or Haar factors).
+    """Return the variance of the captured share ‖P_L ΔW P_R‖²/‖ΔW‖² over Gaussian or Haar draws.
 
     With τ = 1/PR(ΔW), B_m = a(m−a)/(m(m−1)(m+2)), A_m = a²/m² − 2B_m/m, and B_n, A_n from b and n,
 
@@ -129,11 +122,6 @@ def energy_variance(
         Sizes of the layer and of the core, a ≤ m and b ≤ n.
     participation_ratio : float or array
         PR(ΔW) = (Σσ²)²/Σσ⁴ of its singular values, between 1 (rank one) and min(m, n) (flat).
-
-    Returns
-    -------
-    float or array
-        The variance over draws of L and R.
 
     Raises
     ------
@@ -174,11 +162,6 @@ def rank_one_energy_moment(m: Numbers, n: Numbers, a: Numbers, b: Numbers, order
         Sizes of the layer and of the core, a ≤ m and b ≤ n.
     order : int
         Which moment, 1 or more; the first is `energy_law`.
-
-    Returns
-    -------
-    float or array
-        The moment about zero.
 
     Raises
     ------
@@ -375,7 +358,7 @@ def product_flops(
     elif order == "right":
         per_token, per_step, core = a * (m + n), a * b * n, a * n
     else:
-        raise ValueError(f"order must be one of {', '.join(PRODUCT_ORDERS)}, got {order!r}")
+        raise ValueError(f"order must be one of three, left, right, got {order!r}")
     if backward:
         per_token, per_step = 2 * per_token + core, 2 * per_step
     return 2 * (per_token * tokens + per_step)
@@ -401,11 +384,6 @@ def gradient_step_squared_cosine(
         Sizes of the layer and of the core, a ≤ m and b ≤ n.
     kind : {"gaussian", "haar"}
         Ensemble of both factors.
-
-    Returns
-    -------
-    float or array
-        A squared cosine in (0, 1].
 
     Raises
     ------

@@ -471,9 +471,9 @@ def test_captured_energy_makes_no_array_of_the_size_of_the_update(kind):
 
 
 def test_the_best_core_takes_little_longer_than_the_products_it_cannot_avoid():
-    # The benchmark holds it to 1.5 at 4096 × 4096; here the small problems weigh more.
-    m, n, a, b = 1024, 1024, 256, 64
-    L, R = gaussian(m, a).astype(np.float32) / 32, gaussian(b, n).astype(np.float32) / 32
+    # The benchmark holds it to 1.5; the margin here is for machines busy with other things.
+    m, n, a, b = 2048, 2048, 512, 128
+    L, R = gaussian(m, a).astype(np.float32) / 45, gaussian(b, n).astype(np.float32) / 45
     dW = gaussian(m, n).astype(np.float32)
 
     def seconds(call):
@@ -481,12 +481,9 @@ def test_the_best_core_takes_little_longer_than_the_products_it_cannot_avoid():
         call()
         return time.perf_counter() - start
 
-    rounds = [
-        (
-            seconds(lambda: (L.T @ L, R @ R.T, L.T @ (dW @ R.T))),
-            seconds(lambda: CosaBasis(L, R).best_core(dW)),
-        )
-        for _ in range(15)
+    ratios = [
+        seconds(lambda: CosaBasis(L, R).best_core(dW))
+        / seconds(lambda: (L.T @ L, R @ R.T, L.T @ (dW @ R.T)))
+        for _ in range(9)
     ]
-    products, best = (min(column) for column in zip(*rounds, strict=True))
-    assert best < 3 * products
+    assert np.median(ratios) < 3

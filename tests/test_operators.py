@@ -27,6 +27,7 @@ KINDS = {
     "float32": lambda k, d, seed: gaussian(k, d, seed=seed).astype(np.float32),
     "fortran order": lambda k, d, seed: np.asfortranarray(gaussian(k, d, seed=seed)),
     "read only": lambda k, d, seed: np.broadcast_to(gaussian(1, d, seed=seed), (k, d)),
+    "flipped": lambda k, d, seed: gaussian(k, d, seed=seed)[::-1, ::-1],
     "sparse": lambda k, d, seed: make_projection("very_sparse", k, d, seed=seed, density=0.08),
     "sparse transposed": lambda k, d, seed: make_projection("sjlt", d, k, seed=seed, nonzeros=1).T,
     "half full": lambda k, d, seed: make_projection("achlioptas", k, d, seed=seed),
@@ -127,6 +128,7 @@ def test_the_type_of_the_array_is_kept_whatever_the_factors_are(kind):
     np.testing.assert_allclose(whole, dense_A @ np.ones_like(X) @ dense_B.T, atol=1e-12)
 
 
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 @pytest.mark.parametrize("kind", sorted(set(KINDS) - NUMPY_ONLY))
 def test_tensors_keep_their_type_and_device_and_agree_with_numpy(kind, device):
@@ -176,6 +178,22 @@ def test_wide_arrays_are_multiplied_in_blocks_without_losing_columns():
     ):
         np.testing.assert_allclose(Factor(M).left(X), dense(M) @ X, atol=1e-12)
         np.testing.assert_allclose(Factor(M).right(X.T), X.T @ dense(M).T, atol=1e-12)
+
+
+@pytest.mark.parametrize("density", [0.01, 0.08, 0.3])
+def test_the_gram_matrix_of_a_sparse_factor_is_exact_at_every_density(density):
+    M = make_projection("very_sparse", 300, 700, density=density)
+    for matrix in (M, M.T):
+        expected = matrix.toarray().T @ matrix.toarray()
+        gram = Factor(matrix).gram(np.dtype(np.float64))
+        np.testing.assert_allclose(gram, expected, atol=1e-13 * np.abs(expected).max())
+
+
+def test_the_gram_matrix_of_an_implicit_factor_is_exact():
+    for matrix in (make_projection("srht", 300, 700).T, aslinearoperator(gaussian(320, 300))):
+        expected = dense(matrix).T @ dense(matrix)
+        gram = Factor(matrix).gram(np.dtype(np.float64))
+        np.testing.assert_allclose(gram, expected, atol=1e-13 * np.abs(expected).max())
 
 
 def test_a_kronecker_operator_may_itself_be_a_factor():
