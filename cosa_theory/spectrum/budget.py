@@ -24,6 +24,8 @@ __all__ = [
 
 # a·m + b·n may exceed its least value by this share, in exchange for a product a·b nearer to P.
 _MEMORY_SLACK = 0.01
+# With ab fixed, t times the best a costs (t + 1/t)/2 times the least memory: solved for 1 + slack.
+_SLACK_RATIO = 1 + _MEMORY_SLACK + math.sqrt((1 + _MEMORY_SLACK) ** 2 - 1)
 # Products that agree to this share count as equal; the shape nearest to the optimum then wins.
 _TIE = 0.001
 # A whole side is exact and needs no draw: it is given up only for a product larger by this share.
@@ -89,10 +91,11 @@ def cosa_shape(m: int, n: int, parameters: int, rule: str = "memory") -> CosaSha
     rule : {"memory", "square"}
         "memory" keeps the projections small: among the shapes with a·m + b·n within 1 % of the
         least possible (reached at a·m = b·n), and the integers next to that optimum, the one with
-        the largest product (to 0.1 %; then the nearest to the optimum). "square" keeps the rank
-        wall min(a, b) high: a = b = ⌊√P⌋. Under both, a side that would exceed the layer (a > m
-        or b > n) is the whole side, or a little less if that brings ab more than 1 % nearer to P,
-        and the other grows into what it frees.
+        the largest product (to 0.1 %; then the nearest to the optimum), but one with a whole side
+        (a = m or b = n) if it is among them and spends 99 % of the budget. "square" keeps the rank
+        wall min(a, b) high: a = b = ⌊√P⌋. Under both, a side that would exceed the layer is the
+        whole side, cut a little if that brings ab more than 1 % nearer to P, and the other side
+        grows into what it frees.
 
     Returns
     -------
@@ -106,8 +109,8 @@ def cosa_shape(m: int, n: int, parameters: int, rule: str = "memory") -> CosaSha
 
     Notes
     -----
-    A side of full size needs no random projection: a square Gaussian factor spans everything but
-    is badly conditioned, an orthonormal one does the same exactly.
+    A whole side needs no random projection: an orthonormal factor spans everything exactly, where
+    a square Gaussian one, or one a little short of square, is badly conditioned.
     """
     _check_sizes(m, n, parameters)
     if rule not in ("memory", "square"):
@@ -123,6 +126,11 @@ def cosa_shape(m: int, n: int, parameters: int, rule: str = "memory") -> CosaSha
         return CosaShape(*_whole_side(n, parameters)[::-1])
     if rule == "square":
         return CosaShape(math.isqrt(parameters), math.isqrt(parameters))
+    enough = (1 - _SHORTFALL) * parameters
+    if a * _SLACK_RATIO >= m and m * (parameters // m) >= enough:
+        return CosaShape(m, parameters // m)
+    if b * _SLACK_RATIO >= n and n * (parameters // n) >= enough:
+        return CosaShape(parameters // n, n)
     return _largest_near(m, n, parameters, a)
 
 
@@ -138,14 +146,16 @@ def _whole_side(side: int, parameters: int) -> tuple[int, int]:
 
 def _largest_near(m: int, n: int, parameters: int, ideal: float) -> CosaShape:
     """Return the largest product within the memory slack around the real-valued optimum."""
-    # With ab fixed, a = t·ideal costs (t + 1/t)/2 times the least memory: solve for 1 + slack.
-    # Where integers are coarse, the neighbours of the optimum count as near whatever they cost.
-    t = 1 + _MEMORY_SLACK + math.sqrt((1 + _MEMORY_SLACK) ** 2 - 1)
     ideal_b = parameters / ideal
-    low = min(math.ceil(ideal / t), math.floor(ideal), parameters // math.ceil(ideal_b))
-    high = max(math.floor(ideal * t), math.ceil(ideal), parameters // math.floor(ideal_b))
+    low = min(math.floor(ideal / _SLACK_RATIO), parameters // math.ceil(ideal_b))
+    high = max(math.ceil(ideal * _SLACK_RATIO), parameters // math.floor(ideal_b))
     a = np.arange(max(1, low), min(m, high, parameters) + 1, dtype=np.int64)
     b = np.minimum(n, parameters // a)
+    least = 2 * math.sqrt(parameters * m * n)
+    near = a * m + b * n <= (1 + _MEMORY_SLACK) * least
+    # Where integers are coarse, the neighbours of the optimum count as near whatever they cost.
+    near |= (np.abs(a - ideal) < 1) | (np.abs(b - ideal_b) < 1)
+    a, b = a[near], b[near]
     best = np.flatnonzero(a * b >= (1 - _TIE) * (a * b).max())
     index = best[np.argmin(np.abs(np.log(a[best] / ideal)))]
     return CosaShape(int(a[index]), int(b[index]))

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,7 +11,8 @@ from scipy.sparse import eye_array
 
 from cosa_theory import laws
 from cosa_theory.basis import CosaBasis
-from cosa_theory.projections import make_projection
+from cosa_theory.projections import make_projection, stream
+from cosa_theory.projections.dense import gaussian
 from cosa_theory.spectrum.budget import cosa_shape
 from cosa_theory.spectrum.families.base import (
     Captured,
@@ -70,7 +73,8 @@ class Cosa:
         """Measure each size over its own number of draws (see `Family.capture`).
 
         The number is planned from the variance law of Gaussian projections, so that it depends on
-        nothing drawn; draw i of every size and ensemble has the key (layer, "draw", i).
+        nothing drawn. Draw i spans what ``CosaBasis.sample(m, n, a, b, kind=kind, seed=seed,
+        key=(*key, "draw", i), dtype=dtype)`` spans, with the type of the update.
         """
         return [self._capture(update, size, draws) for size in sizes]
 
@@ -83,43 +87,30 @@ class Cosa:
             return Captured.exact(1.0, law=1.0)
         law = float(laws.energy_law(m, n, a, b))
         variance = float(laws.energy_variance(m, n, a, b, update.participation_ratio))
-        count = plan_draws(law, variance, draws)
+        count = plan_draws(law, variance, _work(m, n, a, b), draws)
         shares = np.empty(count)
         for index in range(count):
-            basis = self.draw(m, n, a, b, update.delta.dtype.name, draws, index)
-            shares[index] = basis.captured_energy(update.delta)
+            L = self._factor(a, m, draws, (index, "L"), update.delta.dtype)
+            R = self._factor(b, n, draws, (index, "R"), update.delta.dtype)
+            shares[index] = CosaBasis(L.T, R).captured_energy(update.delta)
         return t_interval(shares, draws.confidence, law)
 
-    def draw(
-        self, m: int, n: int, a: int, b: int, dtype: str, draws: Draws, index: int
-    ) -> CosaBasis:
-        """Draw one basis.
-
-        Parameters
-        ----------
-        m, n, a, b : int
-            Shape of the layer and of the core.
-        dtype : str
-            Type of the projections: that of the update.
-        draws : Draws
-            Seed and key.
-        index : int
-            Number of the draw.
-
-        Returns
-        -------
-        CosaBasis
-            The same factors as ``CosaBasis.sample(m, n, a, b, kind=kind, seed=seed,
-            key=(*key, "draw", index), dtype=dtype)``, except that a side of full size is the
-            identity.
-        """
-        key = (*draws.key, "draw", index)
-
-        def factor(k: int, d: int, side: str) -> Any:
-            if k == d:
-                return eye_array(d, dtype=dtype, format="csr")
-            return make_projection(
-                self.kind, k, d, seed=draws.seed, scale="synthesis", key=(*key, side), dtype=dtype
+    def _factor(
+        self, k: int, d: int, draws: Draws, role: tuple[int, str], dtype: np.dtype[Any]
+    ) -> Any:
+        """Return a k × d matrix with the row space of the projection that a basis would draw."""
+        if k == d:
+            return eye_array(d, dtype=dtype, format="csr")
+        key = (*draws.key, "draw", *role)
+        if self.kind == "haar":
+            # Its normal draw spans the same rows: orthonormalising it would cost more than the
+            # rest, and change nothing that is measured here.
+            return gaussian(
+                partial(stream, draws.seed, key, "haar", k, d), k, d, Fraction(1), dtype
             )
+        return make_projection(self.kind, k, d, seed=draws.seed, key=key, dtype=dtype)
 
-        return CosaBasis(factor(a, m, "L").T, factor(b, n, "R"))
+
+def _work(m: int, n: int, a: int, b: int) -> float:
+    """Count the multiply-adds of one draw: the Gram matrices, and ΔW times the smaller factor."""
+    return float(m) * n * min(a, b) + float(a < m) * m * a * a + float(b < n) * n * b * b
