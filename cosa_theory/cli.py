@@ -7,8 +7,8 @@ interrupted.
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -68,32 +68,6 @@ def _families(text: str | None) -> list[str] | None:
     if text is None or text == "all":
         return None
     return [] if text == "none" else [part.strip() for part in text.split(",") if part.strip()]
-
-
-@contextmanager
-def _progress(title: str) -> Iterator[Callable[[int, int, str], None]]:
-    """Show a progress bar with the remaining time on a terminal's standard error."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-    from rich.progress import TimeRemainingColumn as Remaining
-
-    console = Console(stderr=True)
-    columns = (
-        TextColumn(title),
-        BarColumn(),
-        MofNCompleteColumn(),
-        Remaining(),
-        TextColumn("left"),
-    )
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as bar:
-        task = bar.add_task(title, total=None)
-
-        def advance(done: int, total: int, _name: str) -> None:
-            bar.update(task, completed=done, total=total)
-
-        yield advance
 
 
 def _check_out(out: Path | None) -> None:
@@ -207,7 +181,7 @@ def spectrum(
     budgets, chosen = _ranks(ranks), _families(families)
     with ExitStack() as stack:
         if threads is not None:
-            from threadpoolctl import threadpool_limits
+            from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
             stack.enter_context(threadpool_limits(threads))
         pair = open_pair(
@@ -239,15 +213,8 @@ def spectrum(
     for notice in survey.notices:
         if notice not in pair.report.notices:
             _note(f"note: {notice}")
-    results = Results(
-        verdict=survey.verdict,
-        notices=survey.notices,
-        provenance=provenance({k: _plain(v) for k, v in settings.items()}, seed=seed),
-        layers=survey.layers,
-        spectra=survey.spectra,
-        families=survey.families,
-        crossover=survey.crossover,
-    )
+    made = provenance({name: _plain(value) for name, value in settings.items()}, seed=seed)
+    results = Results.of_survey(survey, made)
     if as_json:
         print(json.dumps(results.as_json(), ensure_ascii=False, indent=1, allow_nan=False))
     else:
@@ -264,8 +231,10 @@ def _plain(value: Any) -> Any:
 
 def _resumable(out: Path | None, survey: Callable[[Callable[[int, int, str], None]], Any]) -> Any:
     """Run a survey under a progress bar; say what an interruption leaves behind."""
+    from cosa_theory.report import progress_bar
+
     try:
-        with _progress("matrices") as advance:
+        with progress_bar("matrices") as advance:
             return survey(advance)
     except KeyboardInterrupt:
         kept = "nothing is kept without --out"

@@ -335,8 +335,8 @@ FIGURES: dict[str, FigureSpec] = {
         "Singular values of base, tuned and update",
         "Line: median over the layers of a module type; band: their range. Shaded: values "
         "of ΔW below the resolution of the float64 Gram matrix. Dashed and dotted horizontals, "
-        "where they are near enough to matter: the Marchenko-Pastur edge of the noise floor fitted to ΔW, and the edge "
-        "of pure rounding noise of the stored type.",
+        "where they matter: the Marchenko-Pastur edge of the noise floor fitted to ΔW, if its tail "
+        "is like noise, and the edge of pure rounding noise of the stored type.",
         ("spectra",),
     ),
 }

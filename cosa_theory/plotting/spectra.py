@@ -8,7 +8,10 @@ from matplotlib.ticker import MaxNLocator, NullFormatter, NullLocator, StrMethod
 
 from cosa_theory.plotting.style import BLACK, BLUE, GREY, MATRIX_STYLES
 
-__all__ = ["plot_cumulative_energy", "plot_spectrum"]
+__all__ = ["LARGEST_MISFIT", "plot_cumulative_energy", "plot_spectrum"]
+
+# Kolmogorov-Smirnov distance up to which the tail counts as noise (see SpectrumSummary).
+LARGEST_MISFIT = 0.1
 
 
 def _across_blocks(rows: pd.DataFrame) -> pd.DataFrame:
@@ -40,9 +43,10 @@ def plot_spectrum(ax: Axes, spectra: pd.DataFrame, layers: pd.DataFrame | None =
         Columns matrix ("base", "tuned" or "delta"), index (from 1), sigma (in the units of the
         weights), resolved (bool); rows of one layer or of several.
     layers : pandas.DataFrame, optional
-        Columns rounding_edge and mp_edge, for the same layers. Their medians are drawn as
-        horizontal lines: the largest singular value that rounding of the stored type alone would
-        give, and the Marchenko-Pastur edge of the noise floor fitted to ΔW.
+        Columns rounding_edge, mp_edge and noise_misfit, for the same layers. Medians are drawn as
+        horizontal lines: of the largest singular value that rounding of the stored type alone
+        would give, and of the Marchenko-Pastur edge of the noise floor fitted to ΔW, over the
+        layers whose tail is like such noise (a misfit of at most 0.1).
 
     Returns
     -------
@@ -100,12 +104,13 @@ def _shade_unresolved(ax: Axes, index: np.ndarray, resolved: np.ndarray) -> None
 
 def _draw_floors(ax: Axes, layers: pd.DataFrame, lowest: float) -> None:
     """Draw the rounding edge and the noise edge, where they are not far below every value."""
+    noise = layers.loc[layers["noise_misfit"] <= LARGEST_MISFIT, "mp_edge"]
     floors = (
-        ("mp_edge", "edge of the fitted noise floor", BLUE, (0, (5, 2))),
-        ("rounding_edge", "edge of pure rounding noise", BLACK, (0, (1, 1.5))),
+        (noise, "edge of the fitted noise floor", BLUE, (0, (5, 2))),
+        (layers["rounding_edge"], "edge of pure rounding noise", BLACK, (0, (1, 1.5))),
     )
-    for column, label, colour, dashes in floors:
-        values = layers[column].dropna().astype(float)
+    for edges, label, colour, dashes in floors:
+        values = edges.dropna().astype(float)
         if values.empty or values.median() <= 0:
             continue
         if values.median() >= lowest / 100:

@@ -46,10 +46,11 @@ TERMS = (
     (
         "Captured share",
         "The largest part of ‖ΔW‖² (squared Frobenius norm) that a family of this size can "
-        "express: the r largest squared singular values for low rank; ‖P<sub>L</sub> ΔW P<sub>R</sub>‖² "
-        "for CoSA, whose P<sub>L</sub> and P<sub>R</sub> project onto the ranges of the random L "
-        "and R; ‖U<sub>r</sub>ᵀ ΔW V<sub>r</sub>‖² for LoRA-XS, with the top singular vectors of W. It says what could be represented, not "
-        "what training would find.",
+        "express: the r largest squared singular values for low rank; "
+        "‖P<sub>L</sub> ΔW P<sub>R</sub>‖² for CoSA, whose P<sub>L</sub> and P<sub>R</sub> project "
+        "onto the ranges of the random L and R; ‖U<sub>r</sub>ᵀ ΔW V<sub>r</sub>‖² for LoRA-XS, "
+        "with the top singular vectors of W. It says what could be represented, not what training "
+        "would find.",
     ),
     (
         "The law ab/(mn)",
@@ -72,7 +73,9 @@ TERMS = (
     (
         "Noise edge and spikes",
         "The Marchenko-Pastur edge of independent noise whose level is fitted to the middle of "
-        "the spectrum, and the number of singular values above it. The rounding edge is that of "
+        "the spectrum, and the number of singular values above it; shown only where the tail is "
+        "distributed like such noise (Kolmogorov-Smirnov distance at most 0.1), which slowly "
+        "decaying spectra are not. The rounding edge is that of "
         "the rounding error of the stored number type alone.",
     ),
     (

@@ -14,6 +14,7 @@ from pyarrow.lib import ArrowInvalid
 
 from cosa_theory.errors import InputError
 from cosa_theory.files import atomic_path
+from cosa_theory.survey import Survey
 
 __all__ = ["TABLES", "Results", "read_results", "write_results"]
 
@@ -50,6 +51,19 @@ class Results:
     families: pd.DataFrame
     crossover: pd.DataFrame
     checks: pd.DataFrame | None = None
+
+    @classmethod
+    def of_survey(cls, survey: Survey, provenance: Mapping[str, Any]) -> "Results":
+        """Return the results of a survey, with where they come from."""
+        return cls(
+            verdict=survey.verdict,
+            notices=survey.notices,
+            provenance=provenance,
+            layers=survey.layers,
+            spectra=survey.spectra,
+            families=survey.families,
+            crossover=survey.crossover,
+        )
 
     def as_json(self) -> dict[str, Any]:
         """Return the results as plain JSON values, null where a number does not exist.

@@ -14,6 +14,7 @@ from cosa_theory.plotting import (
     middle_budget,
     pool_families,
 )
+from cosa_theory.plotting.spectra import LARGEST_MISFIT
 from cosa_theory.report.results import Results
 
 __all__ = ["Column", "View", "family_view", "layer_view", "module_view"]
@@ -169,7 +170,7 @@ def layer_view(results: Results) -> View:
         Column("stable rank", "‖ΔW‖²/σ₁²"),
         Column("particip.", "participation ratio (Σσ²)²/Σσ⁴", detail=True),
         Column("flatness", "geometric over arithmetic mean of σ²"),
-        Column("spikes", "singular values above the fitted noise edge", detail=True),
+        Column("spikes", "singular values above the noise edge, where noise fits", detail=True),
     )
     family = measured_family(results.families)
     shares = tuple(_share_columns(rank, family))
@@ -183,7 +184,7 @@ def layer_view(results: Results) -> View:
             number(row["stable_rank"]),
             number(row["participation_ratio"]),
             number(row["flatness"]),
-            count(row["spikes"]),
+            count(row["spikes"] if row["noise_misfit"] <= LARGEST_MISFIT else None),
         ]
         if rank is not None:
             measured = [] if family is None else [_interval(row)]

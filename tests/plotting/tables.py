@@ -1,9 +1,16 @@
-"""Small survey tables of the contract's shape, from a seeded toy model: no file, no survey."""
+"""Small tables with a survey's columns and types, from a seeded toy model: nothing is surveyed."""
 
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+
+from cosa_theory.spectrum.families.compare import (
+    CROSSOVER_COLUMNS,
+    FAMILY_COLUMNS,
+    typed_frame,
+)
+from cosa_theory.survey.pair import LAYER_COLUMNS, SPECTRUM_COLUMNS
 
 MODULES = {
     "attention.self.query": (24, 24),
@@ -50,7 +57,7 @@ def _layer_row(key, shape, sigma, base_norm):
         "delta_norm": float(np.sqrt(total)),
         "relative_norm": float(np.sqrt(total) / base_norm),
         "rank": 0 if flat else len(sigma),
-        "resolved": 0 if flat else len(sigma) - 2,
+        "resolved": False,
         "sigma_max": float(sigma[0]),
         "frobenius": float(np.sqrt(total)),
         "stable_rank": None if flat else float(total / energy[0]),
@@ -62,6 +69,7 @@ def _layer_row(key, shape, sigma, base_norm):
         "noise_sd": None if flat else float(sigma[-1] / np.sqrt(max(shape))),
         "mp_edge": None if flat else float(sigma[len(sigma) // 2]),
         "spikes": None if flat else len(sigma) // 2,
+        "noise_misfit": None if flat else 0.05,
         "rounding_rms": 1e-9,
         "rounding_edge": 1e-9 * (np.sqrt(shape[0]) + np.sqrt(shape[1])),
     }
@@ -90,7 +98,7 @@ def _shares(key, sigma, generator, ranks):
         law = a * b / (m * n)
         top = float((sigma[:rank] ** 2).sum() / total) if total else None
         common = {**key, "rank_budget": rank}
-        exact = {"ci_low": top, "ci_high": top, "sd": 0.0, "draws": 1, "law": None}
+        exact = {"ci_low": top, "ci_high": top, "sd": 0.0, "draws": 0, "law": None}
         families.append(
             {**common, "family": "truncated_svd", "budget": budget, "parameters": budget}
             | {"size": f"r={rank}", "a": None, "b": None, "captured": top, **exact}
@@ -142,8 +150,10 @@ def toy_tables(*, blocks=4, seed=0, zero_layer=None, flat_module=None, ranks=RAN
         more_families, more_crossover = _shares(key, sigma, generator, ranks)
         families.extend(more_families)
         crossover.extend(more_crossover)
-    frames = [pd.DataFrame(rows) for rows in (layers, spectra, families, crossover)]
-    for frame in frames:
-        if "block" in frame:
-            frame["block"] = frame["block"].astype("Int64")
-    return Tables(*frames)
+    named = {"layer": "object", "module": "object", "block": "Int64", "m": "int64", "n": "int64"}
+    return Tables(
+        typed_frame(layers, LAYER_COLUMNS),
+        typed_frame(spectra, SPECTRUM_COLUMNS),
+        typed_frame(families, named | FAMILY_COLUMNS),
+        typed_frame(crossover, named | CROSSOVER_COLUMNS),
+    )

@@ -1,0 +1,148 @@
+"""The main job: fine-tune a real model, survey its update, check the paper, write one page.
+
+Example: `python -m experiments.report --out results/report`
+"""
+
+import argparse
+import dataclasses
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from cosa_theory.assets import asset_folder
+from cosa_theory.deltas import open_pair
+from cosa_theory.errors import InputError
+from cosa_theory.provenance import provenance
+from cosa_theory.report import Results, progress_bar, read_results, write_page, write_results
+from cosa_theory.survey import survey_pair
+from experiments import finetune_delta
+from paper_checks.run import document, headline, run_checks, write
+
+__all__ = ["Config", "run"]
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of the report.
+
+    Attributes
+    ----------
+    steps : int
+        Optimiser steps of the fine-tuning; its other settings are those of
+        `experiments.finetune_delta`.
+    draws : int
+        The most draws of a random family per matrix and budget.
+    seed : int
+        Of the fine-tuning, of the projections and of the paper checks.
+    """
+
+    steps: int = 100
+    draws: int = 20
+    seed: int = 0
+
+
+def run(config: Config, out: Path, pair: Path = finetune_delta.DEFAULT_OUT) -> pd.DataFrame:
+    """Make the report; what is there already, from equal settings and inputs, is not made again.
+
+    Parameters
+    ----------
+    config : Config
+        The settings.
+    out : path
+        Folder of the report: report.html, tables, figures and the paper checks.
+    pair : path
+        Folder of the two checkpoints.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Where the time went: stage, seconds. The headline of the survey and that of the paper
+        checks are in its `attrs`, as "verdict" and "checks".
+    """
+    times: dict[str, float] = {}
+    with _timed("fetch the model and the texts", times):
+        for asset in ("encoder", "texts"):
+            asset_folder(asset)
+    with _timed("fine-tune the model", times):
+        settings = finetune_delta.Config(steps=config.steps, seed=config.seed)
+        finetune_delta.run(settings, pair)
+    checkpoints = (pair / "base.safetensors", pair / "tuned.safetensors")
+    with _timed("survey every matrix", times), progress_bar("matrices") as advance:
+        survey = survey_pair(
+            open_pair(*checkpoints),
+            draws=config.draws,
+            seed=config.seed,
+            cells=out / ".cells",
+            progress=advance,
+        )
+    with _timed("check the paper's claims", times):
+        verdicts = run_checks((), checkpoints, config.seed, lambda name: _say(f"  {name}"))
+    base, tuned = map(str, checkpoints)
+    arguments = {"base": base, "tuned": tuned, **dataclasses.asdict(config)}
+    with _timed("write tables, figures and the page", times):
+        made = provenance(arguments, seed=config.seed)
+        made["seconds"] = {stage: round(seconds, 1) for stage, seconds in times.items()}
+        write_results(Results.of_survey(survey, made), out)
+        write(verdicts, document(verdicts, arguments, config.seed), out)
+        write_page(read_results(out), out)
+    table = pd.DataFrame({"stage": list(times), "seconds": list(times.values())})
+    table.attrs = {"verdict": survey.verdict, "checks": headline(verdicts)}
+    return table
+
+
+@contextmanager
+def _timed(stage: str, times: dict[str, float]) -> Iterator[None]:
+    """Announce a stage on standard error and note how long it took."""
+    _say(f"{len(times) + 1}/5 {stage}")
+    started = time.perf_counter()
+    yield
+    times[stage] = time.perf_counter() - started
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Make the report from the command line; the result is the exit code."""
+    defaults = Config()
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.report",
+        description="Fine-tune a real model, survey its update, check the paper, write one page.",
+        epilog="example: python -m experiments.report --out results/report",
+    )
+    parser.add_argument("--out", type=Path, default=Path("results/report"), help="%(default)s")
+    parser.add_argument(
+        "--pair",
+        type=Path,
+        default=finetune_delta.DEFAULT_OUT,
+        help="where the two checkpoints are, or will be put (default: %(default)s)",
+    )
+    for field in dataclasses.fields(Config):
+        default = getattr(defaults, field.name)
+        parser.add_argument(f"--{field.name}", type=int, default=default, help=f"{default}")
+    chosen = parser.parse_args(arguments)
+    try:
+        config = Config(chosen.steps, chosen.draws, chosen.seed)
+        table = run(config, chosen.out, chosen.pair)
+    except InputError as error:
+        for problem in error.problems:
+            _say(f"error: {problem}")
+        return 2
+    print(table.attrs["verdict"])
+    print(table.attrs["checks"])
+    print("\nWhere the time went:")
+    for stage, seconds in zip(table["stage"], table["seconds"], strict=True):
+        print(f"  {stage:<36}{seconds:>7.1f} s")
+    print(f"  {'in all':<36}{table['seconds'].sum():>7.1f} s")
+    print(f"\n{chosen.out / 'report.html'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,46 @@
+"""Singular values of one layer against their index, at the width of a column.
+
+Example: `python -m figures.layer results/report encoder.layer.0.output.dense.weight --out figs`
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from cosa_theory.errors import InputError
+from cosa_theory.plotting import layer_figure, save_figure
+from cosa_theory.report import read_results
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Draw one layer; the exit code is 2 where input must be mended."""
+    command = argparse.ArgumentParser(
+        prog="python -m figures.layer",
+        description="Singular values of base, tuned and update of one layer, at column width.",
+        epilog="example: python -m figures.layer results/report "
+        "encoder.layer.0.output.dense.weight --out results/figures",
+    )
+    command.add_argument("results", type=Path, metavar="RESULTS", help="folder of stored results")
+    command.add_argument("layer", metavar="LAYER", help="a name in the table of layers")
+    command.add_argument("--out", type=Path, required=True, metavar="DIR", help="where to write")
+    chosen = command.parse_args(arguments)
+    try:
+        results = read_results(chosen.results)
+        names = list(results.layers["layer"])
+        if chosen.layer not in names:
+            raise InputError(f"no layer is named {chosen.layer!r}; there are {', '.join(names)}")
+        name = chosen.layer.replace("/", "_").removesuffix(".weight")
+        written = save_figure(layer_figure(results, chosen.layer), chosen.out, name)
+    except InputError as error:
+        for problem in error.problems:
+            print(f"error: {problem}", file=sys.stderr)
+        return 2
+    print(*written, sep="\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
