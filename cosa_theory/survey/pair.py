@@ -164,16 +164,16 @@ def survey_pair(
     InputError
         If a rank, family or matrix is not one that exists, or the stream finds a bad tensor.
     ValueError
-        If `draws` is below 2.
+        If `draws` is below 2 or the seed negative.
     """
     settings = _check_settings(ranks, families, draws, seed, matrices)
     folder = None if cells is None else Path(cells)
     total = len(pair)
     results: list[dict[str, Any]] = []
-    for done, layer in enumerate(pair, start=1):
+    for layer in pair:
         results.append(stored_result(layer, settings, folder))
         if progress is not None:
-            progress(done, total, layer.name)
+            progress(len(results), total, layer.name)
         del layer  # or the next one would be read while this one is still held
     report = getattr(pair, "report", None)
     return _assemble(results, settings, tuple(report.notices) if report else ())
@@ -193,12 +193,13 @@ def _check_settings(
         raise InputError(
             f"{unknown[0]!r} is not a matrix of a layer: choose from base, tuned, delta"
         )
+    random = Draws(most=draws, seed=seed)
     names = tuple(FAMILIES) if families is None else tuple(families)
     return Settings(
         ranks=None if ranks is None else check_ranks(ranks),
         families=tuple(family.name for family in select_families(names)),
-        draws=Draws(most=draws).most,
-        seed=seed,
+        draws=random.most,
+        seed=random.seed,
         matrices=tuple(name for name in MATRICES if name in chosen),
     )
 

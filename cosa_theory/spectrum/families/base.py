@@ -123,7 +123,7 @@ class Draws:
     most : int
         The largest number of draws for one layer and budget, at least 2.
     seed : int
-        Seed of the projections.
+        Seed of the projections, not negative.
     key : tuple of str or int
         Name of the layer, part of every projection's key.
     confidence : float
@@ -138,6 +138,8 @@ class Draws:
     def __post_init__(self) -> None:
         if self.most < 2:
             raise ValueError(f"draws is {self.most}; an interval needs at least 2")
+        if isinstance(self.seed, bool) or self.seed < 0:
+            raise ValueError(f"seed is {self.seed}; it must be a non-negative integer")
         if not 0 < self.confidence < 1:
             raise ValueError(f"confidence is {self.confidence}; it must lie between 0 and 1")
 
