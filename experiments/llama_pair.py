@@ -102,7 +102,8 @@ def write_pair(config: Config, out: Path, progress: bool = False) -> tuple[Path,
             for folder, index, tensors in zip((first, second), indices, sides, strict=True):
                 save_file(tensors, folder / shard, metadata={"format": "pt"})
                 index.update(dict.fromkeys(tensors, shard))
-        size = int(2 * run(config).eval("m * n").sum())  # bytes of the tensors, two an entry
+        # Bytes of the tensors, two an entry.
+        size = 2 * config.blocks * sum(m * n for m, n in config.shapes().values())
         for folder, index in zip((first, second), indices, strict=True):
             content = {"metadata": {"total_size": size}, "weight_map": index}
             (folder / "model.safetensors.index.json").write_text(json.dumps(content, indent=1))
