@@ -18,8 +18,10 @@ __all__ = [
     "Verdict",
     "counts",
     "decide",
+    "exceptions",
     "failed_controls",
     "judge",
+    "percent",
     "spread",
 ]
 
@@ -197,6 +199,11 @@ def decide(cases: Sequence[Case]) -> Word:
     return "holds" if outcomes == {"holds"} else "fails"
 
 
+def percent(share: float) -> str:
+    """Return a share as text, three digits: 0.0404 is "4.04 %"."""
+    return f"{100 * share:.3g} %"
+
+
 def counts(cases: Sequence[Case]) -> str:
     """Return "holds in 3 of 5", and the undecided where there are any; controls left out."""
     outcomes = [case.outcome for case in cases if not case.control]
@@ -205,11 +212,19 @@ def counts(cases: Sequence[Case]) -> str:
     return f"{text} ({undecided} undecided)" if undecided else text
 
 
-def spread(values: Iterable[float], *, percent: bool = False) -> str:
-    """Return "median 6.3 (range 4.9 to 50)", three digits each, or the same in per cent."""
+def spread(values: Iterable[float], text: Callable[[float], str] = "{:.3g}".format) -> str:
+    """Return "median 6.3 (range 4.9 to 50)", or "none" for no values."""
     array = np.asarray(list(values), dtype=np.float64)
     if array.size == 0:
-        return "nothing measured"
-    unit, factor = (" %", 100.0) if percent else ("", 1.0)
-    middle, low, high = (factor * x for x in (np.median(array), array.min(), array.max()))
-    return f"median {middle:.3g}{unit} (range {low:.3g} to {high:.3g}{unit})"
+        return "none"
+    middle, low, high = (text(float(x)) for x in (np.median(array), array.min(), array.max()))
+    return f"median {middle} (range {low} to {high})"
+
+
+def exceptions(cases: Sequence[Case], most: int = 4) -> str:
+    """Name the cases that hold where few do, or those that fail where few do; else nothing."""
+    for outcome, verb in (("holds", "it holds for"), ("fails", "it fails for")):
+        names = [case.name for case in cases if not case.control and case.outcome == outcome]
+        if 0 < len(names) <= most and len(names) < len(cases):
+            return f" ({verb} {'; '.join(names)})"
+    return ""

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from cosa_theory.deltas import LayerDelta
-from paper_checks.base import Case, Check, Claim, counts
+from paper_checks.base import Case, Check, Claim, counts, percent
 from paper_checks.models import LORA_RANK, RELEASED_CORE, Model, clipped, load_models, released_core
 from paper_checks.thresholds import THRESHOLDS
 
@@ -57,7 +57,7 @@ def describe(cases: Sequence[Case]) -> str:
     sentences = []
     for group in dict.fromkeys(case.group for case in cases):
         those = [case for case in cases if case.group == group]
-        savings = ", ".join(f"{case.name} {case.value:.1%}" for case in those)
+        savings = ", ".join(f"{case.name} {percent(case.value)}" for case in those)
         sentences.append(f"{group} it {counts(those)} models ({savings})")
     text = "; ".join(sentences)
     return f"{text[0].upper()}{text[1:]}."

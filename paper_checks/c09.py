@@ -9,7 +9,7 @@ from cosa_theory import CosaBasis
 from cosa_theory.deltas import LayerDelta
 from cosa_theory.projections import stream
 from cosa_theory.spectrum.budget import CosaShape, cosa_shape, default_ranks, lora_parameters
-from paper_checks.base import Case, Check, Claim, counts, spread
+from paper_checks.base import Case, Check, Claim, counts, exceptions, spread
 from paper_checks.models import clipped, load_models, released_core
 from paper_checks.thresholds import THRESHOLDS
 
@@ -117,11 +117,12 @@ def describe(cases: Sequence[Case]) -> str:
         reached = sum(case.details["rank"] == case.details["wall"] for case in those)
         measured = "" if group == RELEASED else f", min(a, b) reached in {reached}"
         sentences.append(
-            f"For {group} it {counts(those)}: rank {ranks}{measured}, "
+            f"For {group} it {counts(those)}{exceptions(those)}: rank {ranks}{measured}, "
             f"{spread(case.value for case in those)} times the low-rank limit mn/(m+n) and {ratio} "
             "times LoRA's rank at equal parameters."
         )
-    return " ".join(sentences)
+    text = " ".join(sentences)
+    return f"{text} A square layer needs a core of a quarter of its entries to reach it."
 
 
 CHECK = Check(CLAIM, measure, describe, needs_pair=True)

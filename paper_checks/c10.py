@@ -6,7 +6,7 @@ import numpy as np
 
 from cosa_theory import CosaBasis
 from cosa_theory.deltas import LayerDelta
-from paper_checks.base import Case, Check, Claim, counts
+from paper_checks.base import Case, Check, Claim, counts, percent
 from paper_checks.models import RELEASED_CORE, adaptive_core, load_models, released_core
 from paper_checks.thresholds import THRESHOLDS
 
@@ -50,7 +50,7 @@ def measure(
                     redundant.add((m, n, a, b))
                 name = f"{model.name} {matrix}, {m} × {n} with core {a} × {b}"
                 share = 1 - dimension / (a * b)
-                sizes = {"model": model.name, "m": m, "n": n, "a": a, "b": b}
+                sizes = {"model": model.name, "matrix": matrix, "m": m, "n": n, "a": a, "b": b}
                 cases.append(Case.exact(name, mode, share, "c10_redundant", sizes))
     if redundant:
         worst = max(_miscount(draw(*sizes, seed=seed, key="C10")) for sizes in sorted(redundant))
@@ -75,25 +75,23 @@ def describe(cases: Sequence[Case]) -> str:
         sentence = f"with the {mode} it {counts(those)} kinds of matrix"
         wasted = _wasted(those)
         if wasted:
-            sentence += f"; redundant entries of all cores: {wasted}"
+            sentence += f" (entries without effect, of all cores of a model: {wasted})"
         sentences.append(sentence)
     text = "; ".join(sentences)
     return f"{text[0].upper()}{text[1:]}."
 
 
 def _wasted(cases: Sequence[Case]) -> str:
-    """Return the share of redundant core entries of every model that has any."""
-    totals: dict[str, list[float]] = {}
-    for case in cases:
-        entries = float(case.details["a"]) * float(case.details["b"])
-        total = totals.setdefault(str(case.details["model"]), [0.0, 0.0])
-        total[0] += case.value * entries
-        total[1] += entries
-    return ", ".join(
-        f"{model} {redundant / entries:.1%}"
-        for model, (redundant, entries) in totals.items()
-        if redundant
-    )
+    """Return the share of redundant core entries of every model that has any, and where."""
+    texts = []
+    for model in dict.fromkeys(case.details["model"] for case in cases):
+        those = [case for case in cases if case.details["model"] == model]
+        entries = [case.details["a"] * case.details["b"] for case in those]
+        share = sum(case.value * n for case, n in zip(those, entries, strict=True)) / sum(entries)
+        if share:
+            where = [case.details["matrix"] for case in those if case.value]
+            texts.append(f"{model} {percent(share)} in {', '.join(where)}")
+    return "; ".join(texts)
 
 
 CHECK = Check(CLAIM, measure, describe, needs_pair=False)
