@@ -208,7 +208,7 @@ def _quantised(name: str, info: TensorInfo, infos: Mapping[str, TensorInfo]) -> 
         return ("fp8 " if dtype.startswith("float8") else "") + dtype
     if name.endswith(".qweight"):
         return f"GPTQ or AWQ, {dtype}"
-    if f"{name}.absmax" in infos or f"{name}.quant_map" in infos:
+    if f"{name}.absmax" in infos:
         return f"bitsandbytes 4-bit, {dtype}"
     if f"{stem}SCB" in infos or f"{stem}weight_format" in infos:
         return f"bitsandbytes 8-bit, {dtype}"

@@ -89,22 +89,30 @@ def test_a_missing_shard_is_named(tmp_path):
     assert str(shard) in str(caught.value)
 
 
-def test_an_index_that_disagrees_with_a_shard_gives_expected_and_actual(tmp_path):
+@pytest.mark.parametrize("missing", [False, True])
+@pytest.mark.parametrize("extra", [False, True])
+def test_an_index_that_disagrees_with_a_shard_gives_expected_and_actual(tmp_path, missing, extra):
     base = save(tmp_path / "base.safetensors", weights())
-    folder = save_sharded(tmp_path / "tuned", weights())
+    folder = save_sharded(tmp_path / "tuned", moved(weights()))
     path = folder / "model.safetensors.index.json"
     index = json.loads(path.read_text())
     shard = index["weight_map"]["layers.0.q_proj.weight"]
-    index["weight_map"]["ghost.weight"] = shard
-    del index["weight_map"]["layers.0.q_proj.weight"]
+    found = list(index["weight_map"].values()).count(shard)
+    if missing:
+        index["weight_map"]["ghost.weight"] = shard
+    if extra:
+        del index["weight_map"]["layers.0.q_proj.weight"]
     path.write_text(json.dumps(index))
+    if not missing and not extra:
+        assert_moved_everywhere(open_pair(base, folder))
+        return
     with pytest.raises(InputError, match=r"disagrees with model.safetensors.index.json") as caught:
         open_pair(base, folder)
     message = str(caught.value)
-    assert "missing: ghost.weight" in message
-    assert "not in the index: layers.0.q_proj.weight" in message
-    assert "expected" in message
-    assert "found" in message
+    assert shard in message
+    assert f"expected {found + missing - extra} tensors, found {found};" in message
+    assert ("missing: ghost.weight" in message) == missing
+    assert ("not in the index: layers.0.q_proj.weight" in message) == extra
 
 
 @pytest.mark.parametrize(
