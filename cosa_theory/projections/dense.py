@@ -37,6 +37,12 @@ def gaussian(
     -------
     ndarray, shape (k, d)
         Filled in row-major order from the stream, in chunks: no temporary of its size.
+
+    Notes
+    -----
+    The values come from numpy's ziggurat sampler, which a later numpy may change; the other
+    ensembles but Haar need raw bits alone. `cosa_theory.projections.draw_fingerprint` tells
+    whether a stored seed still means the same matrix.
     """
     generator, sd = draw("entries"), math.sqrt(variance)
     out = np.empty(k * d, dtype)
@@ -66,7 +72,7 @@ def rademacher(
     References
     ----------
     .. [1] D. Achlioptas, "Database-friendly random projections", Journal of Computer and System
-       Sciences 66 (2003), theorem 1.1, equation (1).
+       Sciences 66 (2003), theorem 1.1, the first of its two distributions.
     """
     out = np.empty(k * d, dtype)
     fill_signs(out, draw("entries"), math.sqrt(variance))

@@ -94,7 +94,7 @@ def achlioptas(draw: Draw, k: int, d: int, variance: Fraction, dtype: np.dtype[A
     References
     ----------
     .. [1] D. Achlioptas, "Database-friendly random projections", Journal of Computer and System
-       Sciences 66 (2003), theorem 1.1, equation (2).
+       Sciences 66 (2003), theorem 1.1, the second of its two distributions.
     """
     return _bernoulli_signs(draw, k, d, variance, dtype, Fraction(1, 3))
 
@@ -139,8 +139,7 @@ def very_sparse(
 
     References
     ----------
-    .. [1] P. Li, T. J. Hastie, K. W. Church, "Very sparse random projections", KDD 2006,
-       equation (4).
+    .. [1] P. Li, T. J. Hastie, K. W. Church, "Very sparse random projections", KDD 2006.
     """
     return _bernoulli_signs(draw, k, d, variance, dtype, _density(density, d))
 
@@ -215,7 +214,7 @@ def sjlt(
     References
     ----------
     .. [1] D. M. Kane, J. Nelson, "Sparser Johnson-Lindenstrauss transforms", Journal of the ACM
-       61 (2014), section 1.1 (the graph construction).
+       61 (2014), the graph construction.
     .. [2] M. Charikar, K. Chen, M. Farach-Colton, "Finding frequent items in data streams",
        Theoretical Computer Science 312 (2004).
     """

@@ -89,7 +89,7 @@ class _Structured(LinearOperator):
 
 
 class SRHT(_Structured):
-    """Subsampled randomised Hadamard transform, A = √(d·v)·√(N/d) P H D in O(N log N) a column.
+    """Subsampled randomised Hadamard transform, A = √(N·v) P H D in O(N log N) a column.
 
     D flips signs, H is the orthonormal N × N Hadamard matrix with N = 2^⌈log₂ d⌉ (the input is
     padded with zeros), P keeps k of the N rows. Every entry is ±√v: v = 1/k at analysis scale,
@@ -110,10 +110,17 @@ class SRHT(_Structured):
     dtype : numpy.dtype
         The operator's nominal dtype.
 
+    Notes
+    -----
+    With d a power of two the rows are orthogonal, of norm 1 at synthesis scale. Otherwise they are
+    rows of H cut after d entries, E‖Ax‖² = ‖x‖² still holds, but some are linearly dependent more
+    often than one would think: at d = 384, cut from 512, any four that agree in all but the two
+    highest bits of their number are, which at k = 96 happens in one draw of seven.
+
     References
     ----------
     .. [1] J. A. Tropp, "Improved analysis of the subsampled randomized Hadamard transform",
-       Advances in Adaptive Data Analysis 3 (2011), section 1.1 (rows without replacement).
+       Advances in Adaptive Data Analysis 3 (2011): rows without replacement.
     """
 
     def __init__(

@@ -13,7 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.sparse import csc_array, csr_array
 
-from cosa_theory.projections import KINDS, draw_fingerprint, fingerprint, make_projection, stream
+from cosa_theory.projections import (
+    KINDS,
+    SRHT,
+    draw_fingerprint,
+    fingerprint,
+    make_projection,
+    stream,
+)
 from cosa_theory.projections.streams import fill_signs, raw_words, uniform_below
 
 PARTS = st.one_of(st.text(max_size=6), st.integers())
@@ -103,7 +110,7 @@ def test_bounded_integers_are_the_exact_high_part_of_a_product(bound):
 
 ELSEWHERE = """
 import json, sys
-from cosa_theory.projections import KINDS, draw_fingerprint
+from cosa_theory.projections import SRHT, KINDS, draw_fingerprint
 kinds = KINDS if sys.argv[1] == "forwards" else KINDS[::-1]
 print(json.dumps({kind: draw_fingerprint(kind, 30, 100, seed=5, key="layer") for kind in kinds}))
 """
@@ -184,6 +191,7 @@ def test_a_fingerprint_sees_values_dtype_shape_and_container():
         A[:0],
         A[:, :0],
         sparse,
+        csr_array((sparse.data, sparse.indices, sparse.indptr), shape=(3, 5)),
         sparse.T,
         sparse.tocsc(),
         sparse.astype(np.float32),
@@ -191,6 +199,10 @@ def test_a_fingerprint_sees_values_dtype_shape_and_container():
         make_projection("srht", 3, 4).T,
         make_projection("srht", 3, 4, scale="synthesis"),
         make_projection("srht", 3, 4, dtype="float32"),
+        *(
+            SRHT(np.array(signs, np.int8), np.array(rows), 0.5, np.dtype(float))
+            for signs, rows in (([1, 1, 1], [0, 1]), ([1, 1, -1], [0, 1]), ([1, 1, 1], [0, 2]))
+        ),
     ]
     assert len({fingerprint(each) for each in different}) == len(different)
 

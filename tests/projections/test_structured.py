@@ -155,6 +155,24 @@ def test_all_rows_make_an_isometry():
     assert np.linalg.norm(A @ x) == pytest.approx(np.linalg.norm(x), rel=1e-14)
 
 
+@pytest.mark.parametrize(("k", "d"), [(5, 16), (64, 64), (1, 1)])
+def test_rows_are_orthonormal_at_synthesis_scale_for_a_power_of_two(k, d):
+    M = make_projection("srht", k, d, scale="synthesis") @ np.eye(d)
+    np.testing.assert_allclose(M @ M.T, np.eye(k), atol=1e-14)
+
+
+def test_padding_makes_four_rows_that_share_their_low_bits_dependent():
+    # 384 of 512 entries: the two highest bits take three of their four values, so that the four
+    # rows of a class live in three dimensions.
+    deficient = 0
+    for seed in range(12):
+        A = make_projection("srht", 96, 384, seed=seed)
+        complete = np.count_nonzero(np.bincount(A.rows % 128) == 4)
+        assert np.linalg.matrix_rank(A @ np.eye(384)) == 96 - complete
+        deficient += complete > 0
+    assert 0 < deficient < 12
+
+
 def test_more_rows_than_the_padded_matrix_has_are_refused():
     assert make_projection("srht", 16, 12).shape == (16, 12)
     with pytest.raises(ValueError, match=r"k is 17 with d = 12; srht .* at most 16"):
