@@ -1,13 +1,13 @@
 """C10: whether the released core shapes fit the layers they are put on."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
 from cosa_theory import CosaBasis
 from cosa_theory.deltas import LayerDelta
 from paper_checks.base import Case, Check, Claim, counts, percent
-from paper_checks.models import RELEASED_CORE, adaptive_core, load_models, released_core
+from paper_checks.models import RELEASED_CORE, Model, adaptive_core, load_models, released_core
 from paper_checks.thresholds import THRESHOLDS
 
 __all__ = ["CHECK", "measure"]
@@ -35,14 +35,15 @@ def measure(
     layers: Iterable[LayerDelta] = (),
     seed: int = 0,
     *,
-    modes: dict[str, Callable[[int, int], tuple[int, int]]] = MODES,
+    modes: Mapping[str, Callable[[int, int], tuple[int, int]]] = MODES,
+    models: Mapping[str, Model] | None = None,
     draw: Callable[..., CosaBasis] = CosaBasis.sample,
 ) -> list[Case]:
     """Return one case for each mode, model and matrix, and the control of the counts."""
     cases: list[Case] = []
     redundant: set[tuple[int, int, int, int]] = set()
     for mode, core in modes.items():
-        for model in load_models().values():
+        for model in (load_models() if models is None else models).values():
             for matrix, (m, n) in model.matrices.items():
                 a, b = core(m, n)
                 dimension = min(a, m) * min(b, n)
