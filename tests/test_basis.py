@@ -431,6 +431,7 @@ def test_tensors_get_the_same_answers_in_their_own_type_and_device(kind, device)
         assert basis.captured_energy(tensor) == pytest.approx(basis.captured_energy(dW), rel=digits)
 
 
+@pytest.mark.filterwarnings("error")
 def test_tensors_as_factors_give_the_same_answers():
     L, R, dW = gaussian(M, 9), gaussian(5, N, seed=1), gaussian(M, N, seed=2)
     tensors = CosaBasis(torch.from_numpy(L), torch.from_numpy(R).float())
