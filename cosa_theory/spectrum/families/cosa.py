@@ -33,8 +33,11 @@ class Cosa:
     The best core captures ‖P_L ΔW P_R‖² of ‖ΔW‖², with P_L and P_R the orthogonal projections on
     the ranges; on average over draws that is ab/(mn) for every ΔW, if the ranges are rotation
     invariant (Gaussian, Haar), or the entries independent and symmetric and the factors of full
-    rank. A factor of a sparse ensemble that comes out rank deficient is measured as it is, and
-    captures less.
+    rank. A factor that comes out rank deficient is measured as it is, and captures less: sparse
+    ones on small layers, and SRHT ones where the size d of a side is padded to the next power of
+    two, N. (With N = 4·N/4 and d = 3N/4, for example, rows i, i + N/4, i + N/2, i + 3N/4 of a
+    Hadamard matrix agree up to sign on the part cut off, so that a combination of the four
+    vanishes on the rest.)
 
     A side of full size (a = m or b = n) spans everything, so it is taken as the identity: nothing
     is drawn for it, and its share is exact.
