@@ -44,6 +44,7 @@ def test_reading_a_pair_changes_neither_model_in_memory():
     arrays = {name: value.numpy().copy() for name, value in base.items()}
     total(open_pair(base, tuned))
     total(open_pair(arrays, tuned))
+    total(open_pair(tuned, arrays))
     for name, value in weights().items():
         assert torch.equal(base[name], value)
         assert torch.equal(tuned[name], moved(weights())[name])
