@@ -29,9 +29,8 @@ def draw(name: str, arguments: Sequence[str] | None = None) -> int:
     chosen = parser(name).parse_args(arguments)
     try:
         results = read_results(chosen.results)
-        empty = [table for table in FIGURES[name].needs if getattr(results, table).empty]
-        if empty:
-            raise InputError(f"{chosen.results}/{empty[0]}.parquet has no rows to draw")
+        if not FIGURES[name].drawable(results):
+            raise InputError(f"{chosen.results} holds nothing to draw for the figure {name}")
         written = save_figure(FIGURES[name].draw(results), chosen.out, name)
     except InputError as error:
         for problem in error.problems:

@@ -133,6 +133,10 @@ def _keep_outer_labels(axes: list[Axes]) -> None:
             ax.set_xlabel("")
 
 
+def _of_delta(spectra: pd.DataFrame) -> pd.DataFrame:
+    return spectra[spectra["matrix"] == "delta"]
+
+
 def _shared_legend(figure: Figure, axes: list[Axes], columns: int) -> None:
     """Set one legend above all panels: each label once, in the order of first appearance."""
     handles: dict[str, Artist] = {}
@@ -293,14 +297,14 @@ class FigureSpec:
         Takes `SurveyTables`, returns the figure.
     title, caption : str
         In plain words.
-    needs : tuple of str
-        The tables that must have rows for the figure to exist.
+    drawable : callable
+        Takes `SurveyTables`; whether they hold anything to draw.
     """
 
     draw: Callable[[SurveyTables], Figure]
     title: str
     caption: str
-    needs: tuple[str, ...]
+    drawable: Callable[[SurveyTables], bool]
 
 
 FIGURES: dict[str, FigureSpec] = {
@@ -311,7 +315,7 @@ FIGURES: dict[str, FigureSpec] = {
         "dashed line is what a CoSA core with the parameters of rank i captures on average, "
         "i(m + n)/(mn); where the curve lies above it, low rank wins. Dotted: a perfectly flat "
         "spectrum.",
-        ("spectra",),
+        lambda tables: bool((_of_delta(tables.spectra)["sigma"] > 0).any()),
     ),
     "captured_energy": FigureSpec(
         captured_figure,
@@ -319,7 +323,7 @@ FIGURES: dict[str, FigureSpec] = {
         "Left: the share of the whole update's energy, all layers together, that each family can "
         "express at a given number of trainable parameters. Right: the measured shares of the CoSA "
         "ensembles over their law ab/(mn), with confidence intervals of the mean over draws.",
-        ("families",),
+        lambda tables: bool(tables.families["captured"].notna().any()),
     ),
     "heatmap": FigureSpec(
         heatmap_figure,
@@ -328,7 +332,7 @@ FIGURES: dict[str, FigureSpec] = {
         "crossover ratio is the share of ‖ΔW‖² in the top r singular values over the share ab/(mn) "
         "of a CoSA core of equal size: above 1 low rank wins, below 1 CoSA wins, and it cannot "
         "fall below max(m, n)/(m + n).",
-        ("layers",),
+        lambda tables: bool(tables.layers["flatness"].notna().any()),
     ),
     "spectra": FigureSpec(
         spectra_figure,
@@ -337,13 +341,13 @@ FIGURES: dict[str, FigureSpec] = {
         "of ΔW below the resolution of the float64 Gram matrix. Dashed and dotted horizontals, "
         "where they matter: the Marchenko-Pastur edge of the noise floor fitted to ΔW, if its tail "
         "is like noise, and the edge of pure rounding noise of the stored type.",
-        ("spectra",),
+        lambda tables: bool((tables.spectra["sigma"] > 0).any()),
     ),
 }
 
 
 def draw_figures(tables: SurveyTables) -> dict[str, Figure]:
-    """Draw every figure that the tables have rows for.
+    """Draw every figure that the tables hold something for.
 
     Parameters
     ----------
@@ -355,8 +359,4 @@ def draw_figures(tables: SurveyTables) -> dict[str, Figure]:
     dict of str to matplotlib.figure.Figure
         By the names in `FIGURES`, in that order.
     """
-    return {
-        name: spec.draw(tables)
-        for name, spec in FIGURES.items()
-        if all(len(getattr(tables, table)) for table in spec.needs)
-    }
+    return {name: spec.draw(tables) for name, spec in FIGURES.items() if spec.drawable(tables)}

@@ -130,8 +130,11 @@ def _winner(value: Any) -> str:
 
 
 def _interval(row: Mapping[Any, Any]) -> str:
-    share, width = percent(row["captured"]), row["ci_high"] - row["ci_low"]
-    if share == MISSING or not width > 0:
+    share = percent(row["captured"])
+    if share == MISSING:
+        return share
+    width = row["ci_high"] - row["ci_low"]
+    if not width > 0:
         return share
     # Two digits of the half width decide how many of the share are worth showing.
     decimals = min(max(1 - math.floor(math.log10(50 * width)), 0), 4)
