@@ -208,22 +208,18 @@ def test_a_core_of_the_whole_layer_captures_everything_without_a_draw():
     assert (full["law"], full["parameters"]) == (1, 54)
 
 
-def test_a_whole_side_is_exact_so_that_only_the_other_side_is_random():
-    # The left range is one random direction in two; the right one is everything.
+@pytest.mark.parametrize("kind", ["gaussian", "rademacher", "sjlt"])
+def test_a_whole_side_is_exact_so_that_only_the_other_side_is_random(kind):
+    # A drawn 4 × 4 factor of signs would be singular in two draws of three.
     rng = np.random.default_rng(9)
     delta = rng.standard_normal((400, 4))
-    row = compare_families(delta, ranks=[1], families=["cosa_gaussian"], draws=4, key="k").iloc[0]
+    row = compare_families(delta, ranks=[1], families=[f"cosa_{kind}"], draws=4, key="k").iloc[0]
     assert row["b"] == 4
-    L = CosaBasis.sample(400, 4, row["a"], 4, key=("k", "draw", 0)).L
-    shares = [
-        np.linalg.norm(
-            np.linalg.qr(CosaBasis.sample(400, 4, row["a"], 4, key=("k", "draw", i)).L)[0].T @ delta
-        )
-        ** 2
-        / np.linalg.norm(delta) ** 2
-        for i in range(4)
-    ]
-    assert L.shape == (400, row["a"])
+    shares = []
+    for index in range(4):
+        basis = CosaBasis.sample(400, 4, row["a"], 4, kind=kind, key=("k", "draw", index))
+        Q = np.linalg.qr(basis.L @ np.eye(row["a"]))[0]
+        shares.append(np.linalg.norm(Q.T @ delta) ** 2 / np.linalg.norm(delta) ** 2)
     assert row["captured"] == pytest.approx(np.mean(shares))
 
 
@@ -316,6 +312,16 @@ def test_the_number_of_draws_is_the_least_that_brings_the_interval_to_one_per_ce
         # t quantiles exceed the normal one, 1.96, and approach it.
         assert count >= max(4, (1.96 * deviation / 0.01) ** 2)
         assert count <= max(8, 1.2 * (1.96 * deviation / 0.01) ** 2 + 4)
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.5, 2.0])
+def test_draws_are_planned_for_the_spectrum_of_the_update(decay):
+    delta = random_update(60, 40, np.random.default_rng(11), decay)
+    row = compare_families(delta, ranks=[4], families=["cosa_sjlt"], draws=300).iloc[0]
+    energy = np.arange(1, 41.0) ** (-2 * decay)
+    ratio = energy.sum() ** 2 / (energy**2).sum()
+    variance = laws.energy_variance(60, 40, row["a"], row["b"], ratio)
+    assert row["draws"] == plan_draws(row["law"], variance, 1.0, Draws(most=300))
 
 
 def test_draws_stay_within_their_limits_and_long_draws_get_fewer():
