@@ -2,6 +2,8 @@
 
 import pandas as pd
 
+from cosa_theory.survey.verdict import at_rank, common_ranks
+
 __all__ = ["at_budget", "common_budgets", "middle_budget"]
 
 
@@ -19,8 +21,8 @@ def common_budgets(crossover: pd.DataFrame) -> list[int]:
         Empty for an empty table.
     """
     live = crossover[crossover["top_share"].notna()]
-    shared = (live if len(live) else crossover).groupby("rank_budget")["layer"].nunique()
-    return sorted(int(rank) for rank in shared[shared == shared.max()].index)
+    table = live if len(live) else crossover
+    return common_ranks(table) if len(table) else []
 
 
 def middle_budget(crossover: pd.DataFrame) -> int | None:
@@ -57,7 +59,5 @@ def at_budget(table: pd.DataFrame, rank: int) -> pd.DataFrame:
     pandas.DataFrame
         As many rows per layer as it has at that budget; small layers may only have a nearby one.
     """
-    # Twice the distance, and one more for a larger budget, so that ties go to the smaller one.
-    distance = 2 * (table["rank_budget"] - rank).abs() + (table["rank_budget"] > rank)
-    nearest = distance.groupby(table["layer"]).transform("min")
-    return table[distance == nearest]
+    pairs = table[["layer", "rank_budget"]].drop_duplicates()
+    return table.merge(at_rank(pairs, rank), on=["layer", "rank_budget"])

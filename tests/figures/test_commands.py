@@ -1,0 +1,68 @@
+"""Each figure's own command."""
+
+import runpy
+import sys
+
+import pytest
+
+from cosa_theory.plotting import FIGURES
+from cosa_theory.report import Results, write_results
+from figures import layer
+from figures.command import draw
+from tests.plotting.tables import toy_tables
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory):
+    tables = toy_tables(blocks=1)
+    results = Results("A verdict.", (), {}, **vars(tables))
+    return write_results(results, tmp_path_factory.mktemp("stored"))
+
+
+def written(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("name", ["captured_energy", "heatmap"])
+def test_a_figure_is_written_as_pdf_and_png(name, stored, tmp_path, capsys):
+    assert draw(name, [str(stored), "--out", str(tmp_path)]) == 0
+    assert written(tmp_path) == [f"{name}.pdf", f"{name}.png"]
+    assert capsys.readouterr().out.split() == [str(tmp_path / file) for file in written(tmp_path)]
+    assert (tmp_path / f"{name}.pdf").read_bytes().startswith(b"%PDF")
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_every_figure_has_a_module_with_an_example_in_its_help(name, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [name, "--help"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module(f"figures.{name}", run_name="__main__")
+    assert ended.value.code == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"example: python -m figures.{name} " in shown
+
+
+def test_one_layer_is_drawn_under_its_name(stored, tmp_path):
+    assert layer.main([str(stored), "pooler.dense.weight", "--out", str(tmp_path)]) == 0
+    assert written(tmp_path) == ["pooler.dense.pdf", "pooler.dense.png"]
+
+
+def test_a_layer_that_is_not_there_gives_the_names_that_are(stored, tmp_path, capsys):
+    assert layer.main([str(stored), "pooler", "--out", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: no layer is named 'pooler'")
+    assert "pooler.dense.weight" in error
+
+
+def test_a_folder_without_results_gives_one_plain_line(tmp_path, capsys):
+    assert draw("heatmap", [str(tmp_path), "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {tmp_path} holds no complete results")
+    assert not (tmp_path / "out").exists()
+
+
+def test_results_with_nothing_to_draw_are_refused(tmp_path, capsys):
+    tables = vars(toy_tables(blocks=1))
+    tables["families"] = tables["families"][:0]
+    write_results(Results("A verdict.", (), {}, **tables), tmp_path)
+    assert draw("captured_energy", [str(tmp_path), "--out", str(tmp_path / "out")]) == 2
+    assert "nothing to draw for the figure captured_energy" in capsys.readouterr().err

@@ -1,0 +1,84 @@
+"""The main job, with a tiny pair in place of the fine-tuned model."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from safetensors.numpy import save_file
+
+from cosa_theory.errors import InputError
+from cosa_theory.report import read_results
+from experiments import report
+from paper_checks.base import Case, Claim, Verdict
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    """Replace the slow stages: fetching, fine-tuning and the checks."""
+    calls = {}
+
+    def finetune(config, out):
+        calls["steps"], calls["seed"] = config.steps, config.seed
+        out.mkdir(parents=True, exist_ok=True)
+        generator = np.random.default_rng(config.seed)
+        base = {"layers.0.up.weight": generator.standard_normal((24, 20))}
+        tuned = {name: w + 0.01 * generator.standard_normal(w.shape) for name, w in base.items()}
+        save_file(base, out / "base.safetensors")
+        save_file(tuned, out / "tuned.safetensors")
+        return pd.DataFrame()
+
+    def checks(ids, pair, seed, progress):
+        calls["pair"] = pair
+        progress("C1")
+        claim = Claim("C1", "An identity.", "abstract", "Explicitly.", "error", "at most 1e-13")
+        case = Case.exact("one", "all", 0.0, "c1_error")
+        return [Verdict(claim, "holds", "No difference at all.", (case,), 0.0)]
+
+    monkeypatch.setattr(report, "asset_folder", lambda name: name)
+    monkeypatch.setattr(report.finetune_delta, "run", finetune)
+    monkeypatch.setattr(report, "run_checks", checks)
+    return calls
+
+
+def test_the_job_ends_with_the_path_of_a_page_that_holds_survey_and_checks(tiny, tmp_path, capsys):
+    out, pair = tmp_path / "report", tmp_path / "pair"
+    settings = ["--steps", "3", "--draws", "4", "--seed", "5"]
+    assert report.main(["--out", str(out), "--pair", str(pair), *settings]) == 0
+    assert tiny == {
+        "steps": 3,
+        "seed": 5,
+        "pair": (pair / "base.safetensors", pair / "tuned.safetensors"),
+    }
+    lines = capsys.readouterr().out.splitlines()
+    stored = read_results(out)
+    assert lines[0] == stored.verdict
+    assert lines[1] == "Of 1 claim of the paper, 1 holds (C1)."
+    assert lines[-1] == str(out / "report.html")
+    page = (out / "report.html").read_text()
+    assert "No difference at all." in page
+    assert list(stored.checks["verdict"]) == ["holds"]
+    assert json.loads((out / "checks.json").read_text())["verdict"] == lines[1]
+
+
+def test_the_time_of_every_stage_is_printed_and_stored(tiny, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(report, "write_page", lambda *_: None)
+    table = report.run(report.Config(draws=4), tmp_path / "report", tmp_path / "pair")
+    assert len(table) == 5
+    assert (table["seconds"] >= 0).all()
+    stored = read_results(tmp_path / "report").provenance["seconds"]
+    assert list(stored) == list(table["stage"])[:4]
+    assert "5/5 write tables" in capsys.readouterr().err
+
+
+def test_input_that_can_be_mended_gives_plain_lines_and_exit_code_2(
+    tiny, tmp_path, capsys, monkeypatch
+):
+    def offline(_name):
+        raise InputError("the wheel cannot be fetched: connect to a network")
+
+    monkeypatch.setattr(report, "asset_folder", offline)
+    assert report.main(["--out", str(tmp_path), "--pair", str(tmp_path)]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.splitlines()[-1].startswith("error: the wheel cannot be fetched")
