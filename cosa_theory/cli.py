@@ -6,6 +6,7 @@ interrupted.
 """
 
 import json
+import re
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -286,6 +287,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         problems = (f"{where}{error.strerror or error}",)
     else:
         return code if isinstance(code, int) else 0
-    for problem in problems:
-        _note(f"error: {' '.join(problem.split())}")
+    for problem in dict.fromkeys(problems):
+        _note(f"error: {_for_the_shell(' '.join(problem.split()))}")
     return 2
+
+
+def _for_the_shell(problem: str) -> str:
+    """Spell the remedies as options: the library names its own arguments."""
+    problem = re.sub(r'\b(on_shape|on_nonfinite)="(\w+)"', r"--\1 \2", problem)
+    for name in ("on_shape", "on_nonfinite", "allow_pickle"):
+        problem = problem.replace(f"--{name}", name).replace(name, f"--{name.replace('_', '-')}")
+    return problem

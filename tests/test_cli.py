@@ -181,6 +181,30 @@ def test_all_problems_of_the_input_are_listed_one_line_each(pair, tmp_path, caps
     assert "(20, 17)" in lines[0] or "20 × 17" in lines[0]
 
 
+def test_remedies_are_spelt_as_options_and_they_work(pair, tmp_path, capsys):
+    base = {"head.weight": np.ones((20, 16), np.float32), "up.weight": np.eye(8, dtype="float32")}
+    tuned = {"head.weight": np.ones((20, 17), np.float32), "up.weight": np.eye(8, dtype="float32")}
+    tuned["up.weight"] = tuned["up.weight"] * np.float32("nan")
+    files = [str(tmp_path / f"{name}.safetensors") for name in ("base", "tuned")]
+    save_file(base, files[0])
+    save_file(tuned, files[1])
+    run = ["spectrum", *files, "--families", "none"]
+    assert main(run) == 2
+    assert "--on-shape skip" in errors(capsys)[-1]
+    assert main([*run, "--on-shape", "skip"]) == 2
+    assert "--on-nonfinite skip" in errors(capsys)[-1]
+    assert main([*run, "--on-shape", "skip", "--on-nonfinite", "skip"]) == 0
+    assert capsys.readouterr().out.startswith("No matrix was compared")
+    (tmp_path / "model.pt").write_bytes(b"\x80\x04N.")
+    assert main(["spectrum", str(tmp_path / "model.pt"), pair[1]]) == 2
+    assert "--allow-pickle" in errors(capsys)[-1]
+
+
+def test_a_problem_of_both_sides_is_told_once(tmp_path, capsys):
+    assert main(["spectrum", str(tmp_path), str(tmp_path)]) == 2
+    assert len(errors(capsys)) == 1
+
+
 def test_a_read_only_place_is_named(pair, capsys, monkeypatch):
     def refuse(*_arguments, **_options):
         raise PermissionError(13, "Permission denied", "/locked/out")
