@@ -223,6 +223,20 @@ def test_a_whole_side_is_exact_so_that_only_the_other_side_is_random(kind):
     assert row["captured"] == pytest.approx(np.mean(shares))
 
 
+def test_a_rank_deficient_hadamard_factor_is_measured_in_float32_too():
+    # Draw 13 has a right factor (240 × 384, padded to 512) of rank below 240, on which the
+    # single-precision SVD does not converge.
+    delta = np.random.default_rng(12).standard_normal((1536, 384)).astype(np.float32)
+    key = "encoder.layer.2.intermediate.dense.weight"
+    settings = {"ranks": [8], "families": ["cosa_srht"], "draws": 14, "key": key}
+    sigma = np.zeros(384)
+    sigma[0] = 1  # the plan for a rank-one update: as many draws as allowed
+    single = compare_families(delta, sigma=sigma, **settings).iloc[0]
+    double = compare_families(delta.astype(float), sigma=sigma, **settings).iloc[0]
+    assert (single["a"], single["b"], single["draws"]) == (64, 240, 14)
+    assert single["captured"] == pytest.approx(double["captured"], rel=1e-5)
+
+
 def test_a_zero_update_has_null_shares_and_no_winner():
     table = compare_families(np.zeros((20, 20)), np.ones((20, 20)))
     assert len(table) == len(FAMILIES) * 3
