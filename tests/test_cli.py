@@ -126,6 +126,10 @@ def test_options_reach_the_survey(pair, capsys):
     assert [row["rank_budget"] for row in document["crossover"]] == [1, 3]
     assert {row["family"] for row in document["families"]} == {"cosa_haar"}
     assert document["provenance"]["seed"] == 7
+    chosen[-1] = "8"
+    assert main(["spectrum", *pair, "--json", *chosen, *more]) == 0
+    other = json.loads(capsys.readouterr().out)
+    assert other["families"][0]["captured"] != document["families"][0]["captured"]
 
 
 def test_an_interruption_says_what_is_kept_and_how_to_resume(pair, tmp_path, capsys, monkeypatch):
