@@ -341,13 +341,16 @@ class _OrthogonalRange:
     def __init__(self, factor: Factor, dtype: np.dtype) -> None:
         # Two steps, because the singular values of the small triangle are those of M.
         Q, triangle = np.linalg.qr(factor.dense(dtype))
-        U, values, Vt = svd(triangle, full_matrices=False, check_finite=False)
+        # In float64 always: in float32, divide and conquer may fail to converge on a triangle with
+        # many equal singular values and some zero, as padded Hadamard factors have.
+        U, values, Vt = svd(triangle.astype(np.float64), full_matrices=False, check_finite=False)
         floor = max(factor.shape) * np.finfo(dtype).eps * values[0]
         self.rank = int(np.count_nonzero(values > floor))
         if self.rank == 0:
             raise ValueError(f"every entry of {factor.name} is zero: it expresses no update")
-        self._values, self._vectors = values[: self.rank], Vt[: self.rank].T
-        self.analysis = Factor((Q @ U[:, : self.rank]).T, factor.name)
+        self._values = values[: self.rank].astype(dtype)
+        self._vectors = Vt[: self.rank].T.astype(dtype)
+        self.analysis = Factor((Q @ U[:, : self.rank].astype(dtype)).T, factor.name)
 
     def coordinates(self, products: np.ndarray) -> np.ndarray:
         """Return Uᵀ X, which the products already are."""

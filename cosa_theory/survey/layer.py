@@ -43,6 +43,8 @@ class Settings:
         Of the random families.
     matrices : tuple of str
         The matrices whose singular values are listed.
+    device : str or None
+        The torch device that computes singular values; None for numpy.
     """
 
     ranks: tuple[int, ...] | None
@@ -50,6 +52,7 @@ class Settings:
     draws: int
     seed: int
     matrices: tuple[str, ...]
+    device: str | None = None
 
 
 def stored_result(layer: LayerDelta, settings: Settings, folder: Path | None) -> dict[str, Any]:
@@ -106,12 +109,13 @@ def _arrays(layer: LayerDelta) -> list[NDArray]:
 def _survey_layer(layer: LayerDelta, settings: Settings) -> dict[str, Any]:
     """Compute everything about one layer, as plain JSON values."""
     m, n = layer.shape
-    sigma, method = _delta_spectrum(layer)
+    sigma, method = _delta_spectrum(layer, settings.device)
     summary = summarize(sigma, shape=(m, n), method=method)
     spectra = {"delta": _listed(sigma, method, (m, n))}
     for name in ("base", "tuned"):
         if name in settings.matrices:
-            spectra[name] = _listed(singular_values(getattr(layer, name)), "gram", (m, n))
+            sigma_of = _spectrum(getattr(layer, name), settings.device)
+            spectra[name] = _listed(sigma_of, "gram", (m, n))
     norm = float(np.linalg.norm(layer.base.astype(np.float64, copy=False)))
     families = compare_families(
         layer.delta,
@@ -142,10 +146,21 @@ def _survey_layer(layer: LayerDelta, settings: Settings) -> dict[str, Any]:
     }
 
 
-def _delta_spectrum(layer: LayerDelta) -> tuple[NDArray[np.float64], str]:
+def _spectrum(matrix: NDArray, device: str | None) -> NDArray[np.float64]:
+    """Return the singular values of a matrix, computed by numpy or on a torch device."""
+    if device is None:
+        values: NDArray[np.float64] = singular_values(matrix)
+        return values
+    import torch
+
+    on_device: torch.Tensor = singular_values(torch.as_tensor(matrix, device=device))
+    return on_device.cpu().numpy()
+
+
+def _delta_spectrum(layer: LayerDelta, device: str | None) -> tuple[NDArray[np.float64], str]:
     """Return all min(m, n) singular values of ΔW, and how they were obtained."""
     if layer.factors is None:
-        return singular_values(layer.delta), "gram"
+        return _spectrum(layer.delta, device), "gram"
     sigma = np.zeros(min(layer.shape))
     thin = singular_values_of_product(*layer.factors)
     sigma[: len(thin)] = thin

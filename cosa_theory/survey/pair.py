@@ -8,7 +8,7 @@ import dataclasses
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from types import NoneType
 from typing import Any, Protocol, get_args
@@ -31,6 +31,7 @@ from cosa_theory.spectrum.families.compare import (
 )
 from cosa_theory.survey.layer import Settings, stored_result
 from cosa_theory.survey.verdict import verdict
+from cosa_theory.survey.workers import map_unordered
 
 __all__ = ["MATRICES", "Survey", "module_and_block", "survey_pair"]
 
@@ -130,6 +131,8 @@ def survey_pair(
     seed: int = 0,
     matrices: Iterable[str] = MATRICES,
     cells: str | os.PathLike[str] | None = None,
+    workers: int = 1,
+    device: str | None = None,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> Survey:
     """Survey every matched matrix of two models.
@@ -152,8 +155,15 @@ def survey_pair(
         A folder where each finished layer is stored as one small file, named by a hash of its
         content, its name, the settings and the version of this library. A later survey takes what
         it finds there, so an interrupted one resumes. Cells of other settings are left alone.
+    workers : int
+        How many matrices to work on at once, each with one thread of linear algebra. The results
+        do not depend on it; memory grows with it.
+    device : str, optional
+        A torch device such as "cuda", on which singular values are computed; by default numpy
+        computes them. The random families are always measured on the host.
     progress : callable, optional
-        Called as ``progress(done, total, name)`` after each layer.
+        Called as ``progress(done, total, name)`` after each layer, in the order in which they are
+        finished.
 
     Returns
     -------
@@ -164,19 +174,22 @@ def survey_pair(
     InputError
         If a rank, family or matrix is not one that exists, or the stream finds a bad tensor.
     ValueError
-        If `draws` is below 2 or the seed negative.
+        If `draws` is below 2, the seed negative or `workers` below 1.
     """
-    settings = _check_settings(ranks, families, draws, seed, matrices)
+    settings = _check_settings(ranks, families, draws, seed, matrices, device)
+    if workers < 1:
+        raise ValueError(f"workers is {workers}; it must be at least 1")
     folder = None if cells is None else Path(cells)
     total = len(pair)
-    results: list[dict[str, Any]] = []
-    for layer in pair:
-        results.append(stored_result(layer, settings, folder))
+    results: dict[int, dict[str, Any]] = {}
+    compute = partial(stored_result, settings=settings, folder=folder)
+    for position, result in map_unordered(compute, pair, workers):
+        results[position] = result
         if progress is not None:
-            progress(len(results), total, layer.name)
-        del layer  # or the next one would be read while this one is still held
+            progress(len(results), total, result["layer"]["layer"])
     report = getattr(pair, "report", None)
-    return _assemble(results, settings, tuple(report.notices) if report else ())
+    ordered = [results[position] for position in sorted(results)]
+    return _assemble(ordered, settings, tuple(report.notices) if report else ())
 
 
 def _check_settings(
@@ -185,6 +198,7 @@ def _check_settings(
     draws: int,
     seed: int,
     matrices: Iterable[str],
+    device: str | None,
 ) -> Settings:
     """Check all settings before the first matrix is read."""
     chosen = tuple(dict.fromkeys(matrices))
@@ -201,7 +215,26 @@ def _check_settings(
         draws=random.most,
         seed=random.seed,
         matrices=tuple(name for name in MATRICES if name in chosen),
+        device=_check_device(device),
     )
+
+
+def _check_device(device: str | None) -> str | None:
+    """Find out whether torch can use a device before any work is done."""
+    if device is None:
+        return None
+    import torch
+
+    try:
+        torch.zeros(1, dtype=torch.float64, device=device).sum().item()
+    # What torch raises for a device differs with its build: not compiled in, no driver, no such.
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(
+            f"device is {device!r}, which torch cannot use here ({reason}): "
+            "name another one, or leave it out for numpy"
+        ) from error
+    return device
 
 
 def module_and_block(name: str) -> tuple[str, int | None]:

@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.sparse import eye_array
 
 from cosa_theory import laws
@@ -96,7 +95,7 @@ class Cosa:
         for index in range(count):
             L = self._factor(a, m, draws, (index, "L"), update.delta.dtype)
             R = self._factor(b, n, draws, (index, "R"), update.delta.dtype)
-            shares[index] = _captured(CosaBasis(L.T, R), update.delta)
+            shares[index] = CosaBasis(L.T, R).captured_energy(update.delta)
         return t_interval(shares, draws.confidence, law)
 
     def _factor(
@@ -113,15 +112,6 @@ class Cosa:
                 partial(stream, draws.seed, key, "haar", k, d), k, d, Fraction(1), dtype
             )
         return make_projection(self.kind, k, d, seed=draws.seed, key=key, dtype=dtype)
-
-
-def _captured(basis: CosaBasis, delta: NDArray) -> float:
-    try:
-        return basis.captured_energy(delta)
-    except np.linalg.LinAlgError:
-        # In float32, LAPACK's divide and conquer may fail on an SRHT factor of a padded side, half
-        # of whose singular values are equal and some zero; in float64 it converges.
-        return basis.captured_energy(delta.astype(np.float64))
 
 
 def _work(m: int, n: int, a: int, b: int) -> float:
