@@ -167,8 +167,15 @@ def spectrum(
         typer.Option(
             metavar="N",
             min=1,
-            help="Threads of the linear algebra; 1 is often fastest for matrices below 1000 × 1000 "
-            "and on a busy machine. [default: all cores]",
+            help="Matrices worked on at once, each on one thread; memory grows with it. "
+            "[default: one per core]",
+        ),
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Torch device for the singular values, such as cuda. [default: numpy]",
         ),
     ] = None,
 ) -> None:

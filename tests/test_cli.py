@@ -120,6 +120,7 @@ def test_a_second_run_replaces_the_results_and_computes_nothing_twice(
 def test_options_reach_the_survey(pair, capsys):
     chosen = ["--ranks", "1,3", "--include", "q_proj", "--exclude", r"layers\.1", "--seed", "7"]
     more = ["--families", "cosa_haar", "--draws", "4", "--matrices", "delta", "--threads", "1"]
+    more += ["--device", "cpu"]
     assert main(["spectrum", *pair, "--json", *chosen, *more]) == 0
     document = json.loads(capsys.readouterr().out)
     assert [row["layer"] for row in document["layers"]] == ["model.layers.0.attn.q_proj.weight"]
@@ -157,6 +158,7 @@ def test_an_interruption_says_what_is_kept_and_how_to_resume(pair, tmp_path, cap
         (["spectrum", "BASE", "TUNED", "--include", "nothing"], "nothing"),
         (["spectrum", "BASE", "TUNED", "--out", "BASE"], "a file is in the way"),
         (["spectrum", "BASE", "TUNED", "--out", "BASE/out"], "a file is in the way"),
+        (["spectrum", "BASE", "TUNED", "--device", "tpu9"], "device is 'tpu9'"),
         (["spectrum", "absent.safetensors", "TUNED"], "absent.safetensors"),
         (["report", "absent"], "absent is not a folder"),
         (["repot"], "No such command 'repot'"),
