@@ -259,5 +259,14 @@ def test_all_zero_updates_still_make_a_page():
     assert "nan" not in " ".join(Visible(page).text).lower()
 
 
+def test_a_page_without_any_matrix_has_no_empty_sections():
+    results = toy_results(blocks=1)
+    tables = {name: getattr(results, name)[:0] for name in TABLES}
+    text = Visible(render_page(Results("No matrix was compared.", ("Why.",), {}, **tables))).text
+    assert text[0] == "No matrix was compared."
+    assert "Why." in text
+    assert not {"Figures", "Layers", "At equal trainable parameters"} & set(text)
+
+
 def test_equal_tables_give_an_equal_page(page):
     assert render_page(toy_results(CHECKS, zero_layer=ZERO)) == page

@@ -87,7 +87,9 @@ TERMS = (
 
 
 def _table(view: View) -> str:
-    """Return a view as an HTML table with the meaning of its columns below it."""
+    """Return a view as an HTML table with the meaning of its columns below it, if it has rows."""
+    if not view.rows:
+        return ""
     heads = "".join(
         f'<th scope="col"{_class(column.text)}>{escape(column.header)}</th>'
         for column in view.columns
@@ -176,6 +178,10 @@ def _facts(results: Results) -> str:
     return f'<dl class="facts">{items}</dl>'
 
 
+def _section(title: str, body: str) -> str:
+    return f"<h2>{title}</h2>\n{body}" if body else ""
+
+
 def _figures(figures: Mapping[str, Figure]) -> str:
     parts = []
     for name, figure in figures.items():
@@ -189,7 +195,7 @@ def _figures(figures: Mapping[str, Figure]) -> str:
 
 def _notices(notices: Iterable[str]) -> str:
     items = "\n".join(f"<li>{escape(notice)}</li>" for notice in notices)
-    return f"<h2>About the input</h2>\n<ul>\n{items}\n</ul>" if items else ""
+    return _section("About the input", f"<ul>\n{items}\n</ul>" if items else "")
 
 
 def _checks(checks: pd.DataFrame | None) -> str:
@@ -273,12 +279,9 @@ def _render(results: Results, figures: Mapping[str, Figure]) -> str:
 <p class="inputs">Update ΔW from <b>{base}</b> to <b>{tuned}</b></p>
 {_bars(results)}
 {_facts(results)}
-<h2>At equal trainable parameters</h2>
-{tables}
-<h2>Figures</h2>
-{_figures(figures)}
-<h2>Layers</h2>
-{_table(layer_view(results))}
+{_section("At equal trainable parameters", tables)}
+{_section("Figures", _figures(figures))}
+{_section("Layers", _table(layer_view(results)))}
 {_notices(results.notices)}
 <h2>How to read this</h2>
 <dl class="terms">{terms}</dl>
