@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from threadpoolctl import threadpool_limits
 
 from cosa_theory.deltas import open_pair
 from cosa_theory.errors import InputError
@@ -107,7 +108,9 @@ def run_checks(
         if progress is not None:
             progress(check.claim.id)
         started = time.perf_counter()
-        cases = tuple(check.measure(layers if check.needs_pair else (), seed))
+        # One thread: two on such small matrices are far slower than one on a busy machine.
+        with threadpool_limits(1):
+            cases = tuple(check.measure(layers if check.needs_pair else (), seed))
         summary = check.describe(cases)
         for case in failed_controls(cases):
             summary = f"The control {case.name!r} failed ({case.value:.3g}). {summary}"
