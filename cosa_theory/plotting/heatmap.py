@@ -29,7 +29,7 @@ def _grid(table: pd.DataFrame, column: str) -> pd.DataFrame:
     return grid.loc[[*grid.index[inside], *grid.index[~inside]], order]
 
 
-def _shorten(name: str, length: int = 30) -> str:
+def _shorten(name: str, length: int = 34) -> str:
     return name if len(name) <= length else f"{name[: length // 2 - 1]}…{name[-length // 2 :]}"
 
 

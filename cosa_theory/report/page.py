@@ -55,8 +55,10 @@ TERMS = (
     (
         "The law ab/(mn)",
         "For Gaussian or orthonormal random factors drawn without looking at ΔW, the captured "
-        "share is ab/(mn) on average, whatever ΔW is. The measured shares are means over "
-        "independent draws, with confidence intervals.",
+        "share is ab/(mn) on average, whatever ΔW is; sign and sparse factors share that mean as "
+        "long as they have full rank. Hadamard factors of a padded size can lose rank, and then "
+        "capture a little less. Measured shares are means over independent draws, with confidence "
+        "intervals.",
     ),
     (
         "Crossover ratio and the factor of two",

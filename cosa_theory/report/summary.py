@@ -274,7 +274,7 @@ def family_view(results: Results) -> View | None:
     if pooled.empty:
         return None
     columns = [Column("family", text=True)]
-    laws = ["law ab/(mn), for every CoSA ensemble"]
+    laws = ["law ab/(mn) of a CoSA core"]
     for rank in ranks:
         rows = pooled[pooled["rank_budget"] == rank]
         columns.append(Column(f"rank {rank}", f"{rows['parameters'].max():,} trainable parameters"))
