@@ -6,6 +6,7 @@ Example: `python -m figures.layer results/report encoder.layer.0.output.dense.we
 import argparse
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 
 from cosa_theory.errors import InputError
@@ -31,7 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         results = read_results(chosen.results)
         names = list(results.layers["layer"])
         if chosen.layer not in names:
-            raise InputError(f"no layer is named {chosen.layer!r}; there are {', '.join(names)}")
+            near = get_close_matches(chosen.layer, names, 3, 0) or names[:1]
+            raise InputError(f"no layer is named {chosen.layer!r}; the nearest: {', '.join(near)}")
         name = chosen.layer.replace("/", "_").removesuffix(".weight")
         written = save_figure(layer_figure(results, chosen.layer), chosen.out, name)
     except InputError as error:

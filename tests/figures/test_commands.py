@@ -46,7 +46,7 @@ def test_one_layer_is_drawn_under_its_name(stored, tmp_path):
     assert written(tmp_path) == ["pooler.dense.pdf", "pooler.dense.png"]
 
 
-def test_a_layer_that_is_not_there_gives_the_names_that_are(stored, tmp_path, capsys):
+def test_a_layer_that_is_not_there_gives_the_nearest_names(stored, tmp_path, capsys):
     assert layer.main([str(stored), "pooler", "--out", str(tmp_path)]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: no layer is named 'pooler'")
