@@ -65,6 +65,16 @@ def test_a_library_module_imports_only_rooms_above_its_own(path):
             assert ROOMS.index(rest.split(".")[0]) <= own, f"{path} imports {name}"
 
 
+@pytest.mark.parametrize("path", LIBRARY, ids=lambda path: str(path.relative_to(ROOT)))
+def test_torch_is_imported_at_module_level_only_in_nn(path):
+    if room_of(path) == "nn":
+        return
+    for node in ast.parse(path.read_text()).body:
+        names = [alias.name for alias in getattr(node, "names", ())]
+        module = getattr(node, "module", None) or ""
+        assert not any(name.split(".")[0] == "torch" for name in (*names, module)), path
+
+
 def test_importing_the_package_is_quiet_light_and_seeds_nothing():
     code = (
         "import sys, numpy as np; before = np.random.get_state()[1].copy(); import cosa_theory; "
