@@ -244,17 +244,20 @@ def captured_figure(tables: SurveyTables) -> Figure:
     -------
     matplotlib.figure.Figure
         Left: the share of the whole update's energy, one curve per family. Right: measured share
-        over the law ab/(mn) for the families that have one.
+        over the law ab/(mn), where a family has one.
     """
     budgets = common_budgets(tables.crossover)
     shares = pool_families(tables.families, tables.layers, budgets)
     with house_style():
         figure = Figure(figsize=(PAGE_WIDTH, 3.5), layout="constrained")
-        left, right = figure.subplots(1, 2, width_ratios=(1.25, 1.0))
+        if shares["law"].notna().any():
+            left, right = figure.subplots(1, 2, width_ratios=(1.25, 1.0))
+            plot_law_ratio(right, shares)
+            right.set_title("measured over law, with confidence intervals")
+        else:
+            left = figure.subplots()
         plot_captured_energy(left, shares)
         left.set_title("all layers together")
-        plot_law_ratio(right, shares)
-        right.set_title("measured over law, with confidence intervals")
         _shared_legend(figure, [left], 4)
     return figure
 

@@ -10,6 +10,7 @@ from matplotlib.text import Text
 from cosa_theory.plotting import (
     FIGURES,
     as_data_uri,
+    captured_figure,
     draw_figures,
     family_style,
     house_style,
@@ -72,6 +73,14 @@ def test_a_figure_without_anything_to_draw_is_left_out():
     assert draw_figures(nothing) == {}
     few = type(tables)(tables.layers, tables.spectra[:0], tables.families[:0], tables.crossover)
     assert set(draw_figures(few)) == {"heatmap"}
+
+
+def test_without_a_law_there_is_nothing_to_compare_with_it():
+    tables = toy_tables(blocks=1)
+    svd = tables.families[tables.families["family"] == "truncated_svd"]
+    tables = type(tables)(tables.layers, tables.spectra, svd, tables.crossover)
+    assert len(captured_figure(tables).axes) == 1
+    assert len(captured_figure(toy_tables(blocks=1)).axes) == 2
 
 
 def test_panels_split_a_module_by_shape():
