@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from threadpoolctl import threadpool_limits
 
 from cosa_theory.assets import asset_folder
 from cosa_theory.deltas import open_pair
@@ -88,8 +87,7 @@ def run(config: Config, out: Path, pair: Path = finetune_delta.DEFAULT_OUT) -> p
             workers=os.cpu_count() or 1,
             progress=advance,
         )
-    # The encoder's matrices are small: two threads on one of them mostly wait for each other.
-    with _timed("check the paper's claims", times), threadpool_limits(1):
+    with _timed("check the paper's claims", times):
         verdicts = run_checks((), checkpoints, config.seed, lambda name: _say(f"  {name}"))
     base, tuned = map(str, checkpoints)
     arguments = {"base": base, "tuned": tuned, **dataclasses.asdict(config)}
