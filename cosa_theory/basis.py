@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from array_api_compat import array_namespace, is_torch_array
-from scipy.linalg import eigh, solve_triangular, svd, svdvals
+from scipy.linalg import LinAlgError, eigh, solve_triangular, svd, svdvals
 from scipy.linalg.lapack import get_lapack_funcs
 
 from cosa_theory.operators import Factor, KroneckerOperator, as_working_array, to_host
@@ -341,9 +341,7 @@ class _OrthogonalRange:
     def __init__(self, factor: Factor, dtype: np.dtype) -> None:
         # Two steps, because the singular values of the small triangle are those of M.
         Q, triangle = np.linalg.qr(factor.dense(dtype))
-        # In float64 always: in float32, divide and conquer may fail to converge on a triangle with
-        # many equal singular values and some zero, as padded Hadamard factors have.
-        U, values, Vt = svd(triangle.astype(np.float64), full_matrices=False, check_finite=False)
+        U, values, Vt = _robust_svd(triangle.astype(np.float64))
         floor = max(factor.shape) * np.finfo(dtype).eps * values[0]
         self.rank = int(np.count_nonzero(values > floor))
         if self.rank == 0:
@@ -370,6 +368,18 @@ class _OrthogonalRange:
     def correlate(self, products: np.ndarray) -> np.ndarray:
         """Turn Uᵀ X into the coordinates of Mᵀ X in those eigenvectors."""
         return self._values[:, None] * products
+
+
+def _robust_svd(triangle: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return a thin SVD, by QR iteration where divide and conquer does not converge.
+
+    Padded Hadamard factors have many equal singular values and some zero; on their triangles
+    LAPACK's divide and conquer fails now and then, in float64 too, as rounding falls.
+    """
+    try:
+        return svd(triangle, full_matrices=False, check_finite=False)
+    except LinAlgError:
+        return svd(triangle, full_matrices=False, check_finite=False, lapack_driver="gesvd")
 
 
 _Range = _CholeskyRange | _OrthogonalRange

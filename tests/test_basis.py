@@ -488,3 +488,21 @@ def test_the_best_core_takes_little_longer_than_the_products_it_cannot_avoid():
         for _ in range(9)
     ]
     assert np.median(ratios) < 3
+
+
+def test_an_svd_that_does_not_converge_is_done_another_way(monkeypatch):
+    import cosa_theory.basis as module
+
+    L, dW = np.diag([1.0, 1e-12, 1.0])[:, :2], np.arange(12.0).reshape(3, 4)
+    expected = CosaBasis(L, np.eye(2, 4)).captured_energy(dW)
+    plain, drivers = module.svd, []
+
+    def diverging(*arguments, lapack_driver="gesdd", **options):
+        drivers.append(lapack_driver)
+        if lapack_driver == "gesdd":
+            raise np.linalg.LinAlgError("SVD did not converge")
+        return plain(*arguments, lapack_driver=lapack_driver, **options)
+
+    monkeypatch.setattr(module, "svd", diverging)
+    assert CosaBasis(L, np.eye(2, 4)).captured_energy(dW) == pytest.approx(expected, rel=1e-12)
+    assert "gesvd" in drivers
