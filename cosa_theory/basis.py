@@ -14,6 +14,7 @@ from scipy.linalg.lapack import get_lapack_funcs
 
 from cosa_theory.operators import Factor, KroneckerOperator, as_working_array, to_host
 from cosa_theory.projections import make_projection
+from cosa_theory.threads import one_thread
 
 __all__ = ["CosaBasis", "RankDeficientWarning"]
 
@@ -311,13 +312,15 @@ class _CholeskyRange:
 
     def coordinates(self, products: np.ndarray) -> np.ndarray:
         """Turn Mᵀ X into coordinates in the orthonormal basis."""
-        return solve_triangular(self._cholesky, products, lower=True, check_finite=False)
+        with one_thread():
+            return solve_triangular(self._cholesky, products, lower=True, check_finite=False)
 
     def core(self, coordinates: np.ndarray) -> np.ndarray:
         """Turn coordinates into the rows M⁺ X of the core."""
-        return solve_triangular(
-            self._cholesky, coordinates, lower=True, trans="T", check_finite=False
-        )
+        with one_thread():
+            return solve_triangular(
+                self._cholesky, coordinates, lower=True, trans="T", check_finite=False
+            )
 
     weights = core  # the projection of X is M M⁺ X
 
@@ -394,8 +397,10 @@ def _range(factor: Factor, dtype: np.dtype) -> _Range:
         potrf, pocon = get_lapack_funcs(("potrf", "pocon"), (gram,))
         norm = np.abs(gram).sum(axis=0).max()
         # The matrix is symmetric, so its transpose is the same in the order LAPACK wants.
-        cholesky, failed = potrf(gram.T, lower=True, overwrite_a=True, clean=True)
-        if not failed and pocon(cholesky, norm, uplo="L")[0] > math.sqrt(np.finfo(dtype).eps):
+        with one_thread():
+            cholesky, failed = potrf(gram.T, lower=True, overwrite_a=True, clean=True)
+            rcond = 0.0 if failed else pocon(cholesky, norm, uplo="L")[0]
+        if rcond > math.sqrt(np.finfo(dtype).eps):
             return _CholeskyRange(factor, cholesky)
     return _OrthogonalRange(factor, dtype)
 

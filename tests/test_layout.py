@@ -13,6 +13,7 @@ ROOMS = (
     "errors",
     "files",
     "provenance",
+    "threads",
     "projections",
     "operators",
     "basis",

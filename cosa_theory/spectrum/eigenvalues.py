@@ -6,14 +6,14 @@ nearly all the work in matrix-matrix products, and the band is small enough to s
 """
 
 from collections.abc import Iterator
-from functools import cache
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import eigvals_banded, eigvalsh, qr
-from threadpoolctl import ThreadpoolController
+
+from cosa_theory.threads import one_thread
 
 __all__ = ["symmetric_eigenvalues"]
 
@@ -58,22 +58,9 @@ def symmetric_eigenvalues(lower: Matrix) -> NDArray[Any]:
     band = np.zeros((_BAND + 1, side))
     for offset in range(min(_BAND + 1, side)):
         band[offset, : side - offset] = upper.diagonal(offset)
-    with _one_thread():
+    with one_thread():
         values: Matrix = eigvals_banded(band, lower=True, overwrite_a_band=True, check_finite=False)
     return values
-
-
-@cache
-def _controller() -> ThreadpoolController:
-    return ThreadpoolController()
-
-
-def _one_thread() -> ThreadpoolController:
-    """Return a context in which steps on thin matrices do not wait for a second thread.
-
-    On two threads the reflections of a panel took 30 times as long as on one.
-    """
-    return _controller().limit(limits=1)
 
 
 def _strips(size: int, offset: int) -> Iterator[tuple[int, int]]:
@@ -93,7 +80,7 @@ def _eliminate(upper: Matrix, start: int, first: int) -> None:
     Qᵀ A Q = A − V Zᵀ − Z Vᵀ, where X = A V T and Z = X − ½ V Tᵀ Vᵀ X.
     """
     rest = upper[first:, first:]
-    with _one_thread():
+    with one_thread():
         (reflections, factors), triangle = qr(
             upper[start:first, first:].T, mode="raw", check_finite=False
         )
@@ -104,7 +91,7 @@ def _eliminate(upper: Matrix, start: int, first: int) -> None:
         upper[start:first, first:] = 0.0
         upper[start:first, first : first + count] = triangle[:count].T
     X = _symmetric_product(rest, V, first)
-    with _one_thread():
+    with one_thread():
         X = X @ T
         Z = X - 0.5 * (V @ (T.T @ (V.T @ X)))
         left, right = np.hstack([V, Z]), np.hstack([Z, V])

@@ -1,0 +1,17 @@
+"""Small steps run on one thread, and what was set before comes back."""
+
+import numpy as np  # noqa: F401  loads a BLAS to be limited
+from threadpoolctl import threadpool_info, threadpool_limits
+
+from cosa_theory.threads import one_thread
+
+
+def threads():
+    return {each["num_threads"] for each in threadpool_info() if each["user_api"] == "blas"}
+
+
+def test_one_thread_holds_within_the_block_only():
+    with threadpool_limits(2, user_api="blas"):
+        with one_thread():
+            assert threads() == {1}
+        assert threads() == {2}
