@@ -286,8 +286,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         code = app(args=arguments, prog_name="cosa-theory", standalone_mode=False)
         sys.stdout.flush()
-    except BrokenPipeError:  # the reader has seen enough, as `head` does
-        # Or the interpreter would try to write the rest once more while it ends, and complain.
+    except (BrokenPipeError, SystemExit):  # the reader has seen enough, as `head` does
+        # typer leaves by SystemExit when a write met the closed pipe. What is still buffered goes
+        # nowhere, or the interpreter would try to write it once more while it ends, and complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except InputError as error:

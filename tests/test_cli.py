@@ -246,3 +246,5 @@ def test_the_installed_command_pipes_json_and_survives_a_closed_pipe(pair):
     os.close(writer)
     assert "Traceback" not in closed.stderr
     assert "BrokenPipe" not in closed.stderr
+    assert "error:" not in closed.stderr  # a reader who has seen enough is no error
+    assert closed.returncode == 1
