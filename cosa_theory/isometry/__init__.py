@@ -1,0 +1,1 @@
+"""Restricted isometry and Johnson-Lindenstrauss properties, measured with certificates."""
