@@ -22,7 +22,7 @@ from cosa_theory.report import (
     write_results,
 )
 from cosa_theory.report.results import TABLES
-from cosa_theory.report.summary import number, percent
+from cosa_theory.report.views import number, percent
 from tests.plotting.tables import toy_tables
 
 VERDICT = "Low rank wins in 17 of 17 matrices (rank 2): the truncated SVD holds <most> & more."
@@ -132,7 +132,7 @@ def test_a_damaged_file_is_named(tmp_path, name):
     write_results(toy_results(), tmp_path)
     content = (tmp_path / name).read_bytes()
     (tmp_path / name).write_bytes(content[: len(content) // 2])
-    with pytest.raises(InputError, match=rf"{name}.*run the survey again") as raised:
+    with pytest.raises(InputError, match=rf"{name}.*run the (survey|command) again") as raised:
         read_results(tmp_path)
     assert len(str(raised.value).splitlines()) == 1
 

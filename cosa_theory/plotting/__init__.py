@@ -4,7 +4,6 @@ from cosa_theory.plotting.budgets import at_budget, common_budgets, middle_budge
 from cosa_theory.plotting.families import plot_captured_energy, plot_law_ratio, pool_families
 from cosa_theory.plotting.figures import (
     FIGURES,
-    FigureSpec,
     SurveyTables,
     captured_figure,
     cumulative_figure,
@@ -15,6 +14,7 @@ from cosa_theory.plotting.figures import (
     spectra_figure,
 )
 from cosa_theory.plotting.heatmap import plot_crossover_map, plot_flatness_map
+from cosa_theory.plotting.spec import Drawing, FigureSpec
 from cosa_theory.plotting.spectra import plot_cumulative_energy, plot_spectrum
 from cosa_theory.plotting.style import (
     COLUMN_WIDTH,
@@ -29,6 +29,7 @@ __all__ = [
     "COLUMN_WIDTH",
     "FIGURES",
     "PAGE_WIDTH",
+    "Drawing",
     "FigureSpec",
     "SurveyTables",
     "as_data_uri",

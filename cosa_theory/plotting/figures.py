@@ -1,7 +1,6 @@
 """Whole figures: small multiples over the module types of a model, from its survey tables."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,12 +17,12 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from cosa_theory.plotting.budgets import at_budget, common_budgets, middle_budget
 from cosa_theory.plotting.families import plot_captured_energy, plot_law_ratio, pool_families
 from cosa_theory.plotting.heatmap import plot_crossover_map, plot_flatness_map
+from cosa_theory.plotting.spec import FigureSpec
 from cosa_theory.plotting.spectra import plot_cumulative_energy, plot_spectrum
 from cosa_theory.plotting.style import COLUMN_WIDTH, PAGE_WIDTH, house_style
 
 __all__ = [
     "FIGURES",
-    "FigureSpec",
     "ModuleType",
     "SurveyTables",
     "captured_figure",
@@ -290,27 +289,7 @@ def heatmap_figure(tables: SurveyTables) -> Figure:
     return figure
 
 
-@dataclass(frozen=True)
-class FigureSpec:
-    """One figure of a survey: how it is drawn, and what its reader is told.
-
-    Parameters
-    ----------
-    draw : callable
-        Takes `SurveyTables`, returns the figure.
-    title, caption : str
-        In plain words.
-    drawable : callable
-        Takes `SurveyTables`; whether they hold anything to draw.
-    """
-
-    draw: Callable[[SurveyTables], Figure]
-    title: str
-    caption: str
-    drawable: Callable[[SurveyTables], bool]
-
-
-FIGURES: dict[str, FigureSpec] = {
+FIGURES: dict[str, FigureSpec[SurveyTables]] = {
     "cumulative_energy": FigureSpec(
         cumulative_figure,
         "How fast the energy of the update piles up",

@@ -1,11 +1,9 @@
-"""One self-contained HTML page: no script, no network, figures inside."""
+"""The page of a survey: the comparison at equal parameters, figures, layers, paper checks."""
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from html import escape
-from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -13,7 +11,6 @@ from matplotlib.figure import Figure
 from cosa_theory.files import atomic_path
 from cosa_theory.plotting import (
     FIGURES,
-    as_data_uri,
     at_budget,
     draw_figures,
     family_style,
@@ -21,17 +18,20 @@ from cosa_theory.plotting import (
     pool_families,
     save_figure,
 )
+from cosa_theory.report.html import (
+    figures_html,
+    headline_html,
+    notices_html,
+    page_html,
+    record_html,
+    section_html,
+    table_html,
+    terms_html,
+)
 from cosa_theory.report.results import FIGURES as FIGURE_FOLDER
 from cosa_theory.report.results import PAGE, Results
-from cosa_theory.report.summary import (
-    View,
-    family_view,
-    layer_view,
-    measured_family,
-    module_view,
-    number,
-    percent,
-)
+from cosa_theory.report.summary import family_view, layer_view, measured_family, module_view
+from cosa_theory.report.views import number, percent
 
 __all__ = ["render_page", "write_page"]
 
@@ -88,51 +88,6 @@ TERMS = (
 )
 
 
-def _table(view: View) -> str:
-    """Return a view as an HTML table with the meaning of its columns below it, if it has rows."""
-    if not view.rows:
-        return ""
-    heads = "".join(
-        f'<th scope="col"{_class(column.text)}>{escape(column.header)}</th>'
-        for column in view.columns
-    )
-    rows = "\n".join(
-        "<tr>"
-        + "".join(
-            f"<td{_class(column.text)}>{escape(cell)}</td>"
-            for cell, column in zip(row, view.columns, strict=True)
-        )
-        + "</tr>"
-        for row in view.rows
-    )
-    legend = ". ".join(
-        f"<b>{escape(column.header)}</b>: {escape(column.explanation)}"
-        for column in view.columns
-        if column.explanation
-    )
-    note = f'<p class="legend">{legend}.</p>' if legend else ""
-    # A region that scrolls must be reachable with the keyboard.
-    return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(view.title)}">'
-        f"<table><caption>{escape(view.title)}</caption>\n<thead><tr>{heads}</tr></thead>\n"
-        f"<tbody>\n{rows}\n</tbody></table></div>\n{note}"
-    )
-
-
-def _class(text: bool) -> str:
-    return ' class="text"' if text else ""
-
-
-def _headline(verdict: str) -> str:
-    """Set the first clause large and the numbers behind it smaller; the words stay as they are."""
-    first, colon, rest = verdict.partition(": ")
-    return (
-        f'{escape(first + colon)}<span class="rest">{escape(rest)}</span>'
-        if rest
-        else escape(first)
-    )
-
-
 def _bars(results: Results) -> str:
     """Return the pooled shares of low rank, LoRA-XS and one CoSA ensemble as bars."""
     rank = middle_budget(results.crossover)
@@ -180,26 +135,6 @@ def _facts(results: Results) -> str:
     return f'<dl class="facts">{items}</dl>'
 
 
-def _section(title: str, body: str) -> str:
-    return f"<h2>{title}</h2>\n{body}" if body else ""
-
-
-def _figures(figures: Mapping[str, Figure]) -> str:
-    parts = []
-    for name, figure in figures.items():
-        spec = FIGURES[name]
-        parts.append(
-            f'<figure id="{name}"><img src="{as_data_uri(figure)}" alt="{escape(spec.title)}">'
-            f"<figcaption><b>{escape(spec.title)}.</b> {escape(spec.caption)}</figcaption></figure>"
-        )
-    return "\n".join(parts)
-
-
-def _notices(notices: Iterable[str]) -> str:
-    items = "\n".join(f"<li>{escape(notice)}</li>" for notice in notices)
-    return _section("About the input", f"<ul>\n{items}\n</ul>" if items else "")
-
-
 def _checks(checks: pd.DataFrame | None) -> str:
     """Return the verdicts of the paper checks as a table of sentences."""
     if checks is None or checks.empty:
@@ -229,19 +164,6 @@ def _checks(checks: pd.DataFrame | None) -> str:
     )
 
 
-def _record(values: Mapping[str, Any]) -> str:
-    """Return provenance as a definition list, nested mappings on one line each."""
-    items = []
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            value = ", ".join(f"{name} {item}" for name, item in value.items() if item is not None)
-        elif isinstance(value, (list, tuple)):
-            value = ", ".join(map(str, value))
-        text = "–" if value is None or value == "" else str(value)
-        items.append(f"<dt>{escape(str(key))}</dt><dd>{escape(text)}</dd>")
-    return f'<dl class="record">{"".join(items)}</dl>'
-
-
 def render_page(results: Results) -> str:
     """Return the page as HTML.
 
@@ -263,37 +185,19 @@ def _render(results: Results, figures: Mapping[str, Figure]) -> str:
     arguments = results.provenance.get("arguments", {})
     base, tuned = (escape(str(arguments.get(name, "–"))) for name in ("base", "tuned"))
     views = [module_view(results), family_view(results)]
-    tables = "\n".join(_table(view) for view in views if view is not None)
-    terms = "".join(f"<dt>{term}</dt><dd>{text}</dd>" for term, text in TERMS)
-    css = files("cosa_theory.report").joinpath("page.css").read_text(encoding="utf-8")
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>CoSA against low rank: {base} to {tuned}</title>
-<style>
-{css}</style>
-</head>
-<body>
-<main>
-<h1>{_headline(results.verdict)}</h1>
+    tables = "\n".join(table_html(view) for view in views if view is not None)
+    body = f"""<h1>{headline_html(results.verdict)}</h1>
 <p class="inputs">Update ΔW from <b>{base}</b> to <b>{tuned}</b></p>
 {_bars(results)}
 {_facts(results)}
-{_section("At equal trainable parameters", tables)}
-{_section("Figures", _figures(figures))}
-{_section("Layers", _table(layer_view(results)))}
-{_notices(results.notices)}
-<h2>How to read this</h2>
-<dl class="terms">{terms}</dl>
-<h2>Where these numbers come from</h2>
-{_record(results.provenance)}
-{_checks(results.checks)}
-</main>
-</body>
-</html>
-"""
+{section_html("At equal trainable parameters", tables)}
+{section_html("Figures", figures_html(figures, FIGURES))}
+{section_html("Layers", table_html(layer_view(results)))}
+{notices_html(results.notices)}
+{section_html("How to read this", terms_html(TERMS))}
+{section_html("Where these numbers come from", record_html(results.provenance))}
+{_checks(results.checks)}"""
+    return page_html(f"CoSA against low rank: {base} to {tuned}", body)
 
 
 def write_page(results: Results, folder: str | os.PathLike[str]) -> Path:

@@ -19,6 +19,8 @@ from cosa_theory.survey import Survey
 __all__ = ["TABLES", "Results", "read_results", "write_results"]
 
 TABLES = ("layers", "spectra", "families", "crossover")
+COMMANDS = ("spectrum", "audit", "rip", "jl")
+"""The commands whose results a folder can hold, one at a time."""
 SUMMARY = "spectrum.json"
 CHECKS = "checks.parquet"
 PAGE = "report.html"
@@ -103,22 +105,34 @@ def records(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def clear_results(folder: Path) -> None:
-    """Delete what an earlier run wrote, and nothing else: results are never mixed.
+    """Delete what an earlier run of any command wrote, and nothing else: results are never mixed.
 
     The summary goes first, so that a folder cleared half-way does not read as results.
     """
-    names = (
-        SUMMARY,
+    names = [
         PAGE,
         *(f"{table}.parquet" for table in TABLES),
         CHECKS,
         "cases.parquet",
         "checks.json",
-    )
+    ]
+    for command in COMMANDS:
+        summary = folder / f"{command}.json"
+        names += _tables_of(summary)
+        summary.unlink(missing_ok=True)
     for name in names:
         (folder / name).unlink(missing_ok=True)
     if (folder / FIGURES).is_dir():
         shutil.rmtree(folder / FIGURES)
+
+
+def _tables_of(summary: Path) -> list[str]:
+    """Return the files of the tables that a document's JSON names; none if it cannot be read."""
+    try:
+        listed = json.loads(summary.read_text(encoding="utf-8")).get("tables", [])
+        return [f"{name}.parquet" for name in listed if Path(str(name)).name == name]
+    except (OSError, ValueError, AttributeError, TypeError):
+        return []
 
 
 def write_results(results: Results, folder: str | os.PathLike[str]) -> Path:
@@ -152,13 +166,14 @@ def write_results(results: Results, folder: str | os.PathLike[str]) -> Path:
     return folder
 
 
-def _read_table(path: Path) -> pd.DataFrame:
+def read_table(path: Path) -> pd.DataFrame:
+    """Read a stored table; `InputError` where it is missing or damaged."""
     try:
         return pd.read_parquet(path)
     except (ArrowInvalid, OSError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(
-            f"{path} cannot be read as parquet ({reason}): run the survey again"
+            f"{path} cannot be read as parquet ({reason}): run the command again"
         ) from error
 
 
@@ -201,6 +216,6 @@ def read_results(folder: str | os.PathLike[str]) -> Results:
     except (ValueError, KeyError, TypeError) as error:
         problem = f"{folder / SUMMARY} is damaged ({error}): run the survey again"
         raise InputError(problem) from error
-    tables = {name: _read_table(folder / f"{name}.parquet") for name in TABLES}
-    checks = _read_table(folder / CHECKS) if (folder / CHECKS).is_file() else None
+    tables = {name: read_table(folder / f"{name}.parquet") for name in TABLES}
+    checks = read_table(folder / CHECKS) if (folder / CHECKS).is_file() else None
     return Results(verdict, notices, provenance, checks=checks, **tables)

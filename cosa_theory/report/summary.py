@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -16,84 +15,9 @@ from cosa_theory.plotting import (
 )
 from cosa_theory.plotting.spectra import LARGEST_MISFIT
 from cosa_theory.report.results import Results
+from cosa_theory.report.views import MISSING, Column, View, count, number, percent
 
 __all__ = ["Column", "View", "family_view", "layer_view", "module_view"]
-
-MISSING = "–"
-
-
-@dataclass(frozen=True)
-class Column:
-    """One column of a view.
-
-    Parameters
-    ----------
-    header : str
-        What the reader sees.
-    explanation : str
-        What it means, in one phrase.
-    text : bool
-        Whether it is text, set flush left; numbers are set flush right.
-    detail : bool
-        Whether a narrow view may leave it out.
-    """
-
-    header: str
-    explanation: str = ""
-    text: bool = False
-    detail: bool = False
-
-
-@dataclass(frozen=True)
-class View:
-    """A table ready to be shown: every cell is text already.
-
-    Parameters
-    ----------
-    title : str
-        One line.
-    columns : tuple of Column
-        From left to right.
-    rows : tuple of tuple of str
-        As many cells as columns in each.
-    """
-
-    title: str
-    columns: tuple[Column, ...]
-    rows: tuple[tuple[str, ...], ...]
-
-
-def _shown(format_one: Callable[[float], str]) -> Callable[[Any], str]:
-    """Return a formatter that shows a missing value as a dash."""
-
-    def show(value: Any) -> str:
-        return MISSING if value is None or pd.isna(value) else format_one(float(value))
-
-    return show
-
-
-def _digits(value: float) -> str:
-    """Three significant digits, trailing zeros kept so that columns align: 0.0120, 4.56, 1,234."""
-    if value == 0:
-        return "0"
-    if abs(value) >= 99.95:
-        return f"{value:,.0f}"
-    if abs(value) < 1e-3:
-        mantissa, exponent = f"{value:.1e}".split("e")
-        return f"{mantissa}e{int(exponent)}"
-    return f"{value:#.3g}"
-
-
-def _percentage(value: float) -> str:
-    value *= 100
-    if abs(value) >= 99.95 or value == 0:
-        return f"{value:.0f} %"
-    return f"{value:.1f} %" if abs(value) >= 1 else f"{value:.2g} %"
-
-
-number = _shown(_digits)
-percent = _shown(_percentage)
-count = _shown(lambda value: f"{value:,.0f}")
 
 
 def _range(values: pd.Series, show: Callable[[Any], str]) -> str:

@@ -1,7 +1,8 @@
 """Results as plain text for a terminal: the verdict first, then aligned tables."""
 
 from cosa_theory.report.results import Results
-from cosa_theory.report.summary import View, family_view, layer_view, module_view
+from cosa_theory.report.summary import family_view, layer_view, module_view
+from cosa_theory.report.views import View
 
 __all__ = ["render_text", "render_view"]
 

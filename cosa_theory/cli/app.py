@@ -1,0 +1,240 @@
+"""What the commands share: the application, their common options, and how results leave."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from cosa_theory import __version__
+from cosa_theory.errors import InputError
+
+if TYPE_CHECKING:
+    from cosa_theory.report import Document
+
+__all__ = [
+    "CELLS",
+    "AllowPickle",
+    "BaseArgument",
+    "Exclude",
+    "Flatten",
+    "Include",
+    "Json",
+    "OnNonfinite",
+    "OnShape",
+    "Out",
+    "Seed",
+    "Threads",
+    "TunedArgument",
+    "app",
+    "check_out",
+    "deliver",
+    "note",
+    "open_checked_pair",
+    "provenance_of",
+    "resumable",
+    "whole_numbers",
+]
+
+CELLS = ".cells"
+"""The folder under --out where finished pieces of a run are kept for resuming."""
+
+app = typer.Typer(
+    name="cosa-theory",
+    help="Test the compressed-sensing theory of CoSA adapters on real weight updates.",
+    epilog="Each command explains itself: cosa-theory spectrum --help",
+    rich_markup_mode=None,  # plain lines: help and errors are read by scripts and narrow terminals
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+BaseArgument = Annotated[
+    str,
+    typer.Argument(metavar="BASE", help="A safetensors file, a folder (shards too), or a hub id."),
+]
+TunedArgument = Annotated[
+    str, typer.Argument(metavar="TUNED", help="The same, or the folder of a PEFT LoRA adapter.")
+]
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        help="Folder for tables (parquet), a JSON summary, figures (PDF, PNG) and report.html. "
+        "Earlier results in it are replaced; an interrupted run resumes.",
+    ),
+]
+Json = Annotated[
+    bool,
+    typer.Option(
+        "--json", help="Print one JSON document: verdict, notices, tables as records, provenance."
+    ),
+]
+Include = Annotated[
+    list[str] | None,
+    typer.Option(metavar="REGEX", help="Only names in which this is found; repeatable."),
+]
+Exclude = Annotated[
+    list[str] | None,
+    typer.Option(metavar="REGEX", help="No names in which this is found; repeatable."),
+]
+Seed = Annotated[int, typer.Option(min=0, metavar="N", help="Seed of the random projections.")]
+OnShape = Annotated[
+    Literal["error", "skip", "truncate"],
+    typer.Option(help="Where shapes differ; truncate cuts an enlarged vocabulary."),
+]
+OnNonfinite = Annotated[
+    Literal["error", "skip"], typer.Option(help="Where a matrix holds NaN or Inf.")
+]
+Flatten = Annotated[
+    bool, typer.Option("--flatten", help="Take experts and convolutions as matrices too.")
+]
+AllowPickle = Annotated[
+    bool,
+    typer.Option("--allow-pickle", help="Read .bin and .pt with torch's weights-only loader."),
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        min=1,
+        help="Matrices worked on at once, each on one thread; memory grows with it. "
+        "[default: one per core]",
+    ),
+]
+
+
+def note(text: str) -> None:
+    """Print a line on standard error."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"cosa-theory {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def _top(
+    context: typer.Context,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+def whole_numbers(option: str, text: str, example: str) -> list[int]:
+    """Read "4,8,16".
+
+    Parameters
+    ----------
+    option : str
+        Its name, as in "--ranks".
+    text : str
+        What the user gave.
+    example : str
+        Shown in the message.
+
+    Raises
+    ------
+    InputError
+        If a part is not a positive whole number.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise InputError(f"{option} is {text!r}: give positive integers, as in {option} {example}")
+    return [int(part) for part in parts]
+
+
+def check_out(out: Path | None) -> None:
+    """Find out before the computation whether its results can be stored."""
+    if out is None:
+        return
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise InputError(f"--out is {out}: a file is in the way, name a folder") from error
+
+
+def open_checked_pair(
+    base: str,
+    tuned: str,
+    *,
+    include: list[str] | None,
+    exclude: list[str] | None,
+    on_shape: Literal["error", "skip", "truncate"],
+    on_nonfinite: Literal["error", "skip"],
+    flatten: bool,
+    allow_pickle: bool,
+) -> Any:
+    """Open two checkpoints as a `cosa_theory.deltas.DeltaPair`, with the options of a command."""
+    from cosa_theory.deltas import open_pair
+
+    return open_pair(
+        base,
+        tuned,
+        include=include or None,
+        exclude=exclude or None,
+        on_shape=on_shape,
+        on_nonfinite=on_nonfinite,
+        on_other="flatten" if flatten else "skip",
+        allow_pickle=allow_pickle,
+    )
+
+
+def resumable(
+    out: Path | None, run: Callable[[Callable[[int, int, str], None]], Any], title: str = "matrices"
+) -> Any:
+    """Run under a progress bar; say what an interruption leaves behind.
+
+    Parameters
+    ----------
+    out : path or None
+        Where the results will go.
+    run : callable
+        Takes the callback of the bar, ``advance(done, total, name)``.
+    title : str
+        What is counted.
+    """
+    from cosa_theory.report import progress_bar
+
+    try:
+        with progress_bar(title) as advance:
+            return run(advance)
+    except KeyboardInterrupt:
+        kept = "nothing is kept without --out"
+        if out is not None:
+            kept = f"finished {title} are kept in {out / CELLS}, the same command resumes"
+        note(f"interrupted: {kept}")
+        raise typer.Exit(130) from None
+
+
+def provenance_of(settings: dict[str, Any], seed: int) -> dict[str, Any]:
+    """Return where a result comes from, given the arguments of its command."""
+    from cosa_theory.provenance import provenance
+
+    plain = {
+        name: str(value) if isinstance(value, Path) else value for name, value in settings.items()
+    }
+    return provenance(plain, seed=seed)
+
+
+def deliver(document: "Document", out: Path | None, as_json: bool) -> None:
+    """Print a document, as text or as JSON, and store it with figures and page if asked to."""
+    from cosa_theory.report import document_text, write_document, write_document_page
+
+    for notice in document.notices:
+        note(f"note: {notice}")
+    if as_json:
+        print(json.dumps(document.as_json(), ensure_ascii=False, indent=1, allow_nan=False))
+    else:
+        print(document_text(document))
+    if out is not None:
+        write_document(document, out)
+        page = write_document_page(document, out)
+        print(f"\nReport: {page}", file=sys.stderr if as_json else sys.stdout)

@@ -1,0 +1,40 @@
+"""`cosa-theory report`: stored results again, as page and figures."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cosa_theory.cli.app import app
+
+__all__ = ["report"]
+
+
+@app.command(
+    short_help="Render stored results again: page and figures.",
+    epilog="Example: cosa-theory report pair",
+)
+def report(
+    results: Annotated[
+        Path, typer.Argument(metavar="RESULTS", help="Folder that --out of another command made.")
+    ],
+) -> None:
+    """Render stored results again: report.html and the figures, from the tables alone."""
+    from cosa_theory.report import (
+        PRESENTATIONS,
+        read_document,
+        read_results,
+        write_document_page,
+        write_page,
+    )
+
+    for command in PRESENTATIONS:
+        if (results / f"{command}.json").is_file():
+            document = read_document(results, command)
+            verdict, page = document.verdict, write_document_page(document, results)
+            break
+    else:
+        stored = read_results(results)
+        verdict, page = stored.verdict, write_page(stored, results)
+    print(verdict)
+    print(f"\nReport: {page}")

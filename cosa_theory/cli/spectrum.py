@@ -1,0 +1,143 @@
+"""`cosa-theory spectrum`: two checkpoints side by side, low rank against CoSA."""
+
+import json
+import os
+import sys
+from typing import Annotated, Literal
+
+import typer
+
+from cosa_theory.cli.app import (
+    CELLS,
+    AllowPickle,
+    BaseArgument,
+    Exclude,
+    Flatten,
+    Include,
+    Json,
+    OnNonfinite,
+    OnShape,
+    Out,
+    Seed,
+    Threads,
+    TunedArgument,
+    app,
+    check_out,
+    note,
+    open_checked_pair,
+    provenance_of,
+    resumable,
+    whole_numbers,
+)
+
+__all__ = ["spectrum"]
+
+
+def _families(text: str | None) -> list[str] | None:
+    """Read "truncated_svd,cosa_haar", or "none"; None stands for all of them."""
+    if text is None or text == "all":
+        return None
+    return [] if text == "none" else [part.strip() for part in text.split(",") if part.strip()]
+
+
+@app.command(
+    short_help="Compare two checkpoints: spectra of the update, low rank against CoSA.",
+    epilog="Example: cosa-theory spectrum base.safetensors tuned.safetensors --out pair",
+)
+def spectrum(
+    base: BaseArgument,
+    tuned: TunedArgument,
+    out: Out = None,
+    as_json: Json = False,
+    include: Include = None,
+    exclude: Exclude = None,
+    ranks: Annotated[
+        str | None,
+        typer.Option(
+            metavar="R,R,...",
+            help="Budgets, as ranks of a LoRA with as many parameters. [default: 4,8,16, or less "
+            "for small matrices]",
+        ),
+    ] = None,
+    families: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME,...",
+            help="Update families to measure, or none for spectra and crossover only. "
+            "[default: all]",
+        ),
+    ] = None,
+    draws: Annotated[
+        int,
+        typer.Option(
+            min=2, metavar="N", help="Most draws of a random family per matrix and budget."
+        ),
+    ] = 20,
+    seed: Seed = 0,
+    matrices: Annotated[
+        Literal["all", "delta"],
+        typer.Option(help="Whose singular values to list: base, tuned and update, or the update."),
+    ] = "all",
+    on_shape: OnShape = "error",
+    on_nonfinite: OnNonfinite = "error",
+    flatten: Flatten = False,
+    allow_pickle: AllowPickle = False,
+    threads: Threads = None,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Torch device for the singular values, such as cuda. [default: numpy]",
+        ),
+    ] = None,
+) -> None:
+    """Compare two checkpoints: the spectrum of every update, and what low rank and CoSA can hold.
+
+    The first line printed is the verdict. The singular values are in spectra.parquet of --out.
+    """
+    settings = dict(locals())
+    from cosa_theory.report import Results, render_text, write_page, write_results
+    from cosa_theory.survey import MATRICES, survey_pair
+
+    budgets = None if ranks is None else whole_numbers("--ranks", ranks, "4,8,16")
+    chosen = _families(families)
+    pair = open_checked_pair(
+        base,
+        tuned,
+        include=include,
+        exclude=exclude,
+        on_shape=on_shape,
+        on_nonfinite=on_nonfinite,
+        flatten=flatten,
+        allow_pickle=allow_pickle,
+    )
+    check_out(out)
+    for notice in pair.report.notices:
+        note(f"note: {notice}")
+    survey = resumable(
+        out,
+        lambda progress: survey_pair(
+            pair,
+            ranks=budgets,
+            families=chosen,
+            draws=draws,
+            seed=seed,
+            matrices=MATRICES if matrices == "all" else ("delta",),
+            cells=None if out is None else out / CELLS,
+            workers=threads or os.cpu_count() or 1,
+            device=device,
+            progress=progress,
+        ),
+    )
+    for notice in survey.notices:
+        if notice not in pair.report.notices:
+            note(f"note: {notice}")
+    results = Results.of_survey(survey, provenance_of(settings, seed))
+    if as_json:
+        print(json.dumps(results.as_json(), ensure_ascii=False, indent=1, allow_nan=False))
+    else:
+        print(render_text(results))
+    if out is not None:
+        write_results(results, out)
+        page = write_page(results, out)
+        print(f"\nReport: {page}", file=sys.stderr if as_json else sys.stdout)

@@ -1,0 +1,88 @@
+"""Tables as text cells, and how numbers become text: one form for terminal and page."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+__all__ = ["MISSING", "Column", "View", "count", "number", "percent"]
+
+MISSING = "–"
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a view.
+
+    Parameters
+    ----------
+    header : str
+        What the reader sees.
+    explanation : str
+        What it means, in one phrase.
+    text : bool
+        Whether it is text, set flush left; numbers are set flush right.
+    detail : bool
+        Whether a narrow view may leave it out.
+    outcome : bool
+        Whether it says "holds" or "fails", which a page sets in colour.
+    """
+
+    header: str
+    explanation: str = ""
+    text: bool = False
+    detail: bool = False
+    outcome: bool = False
+
+
+@dataclass(frozen=True)
+class View:
+    """A table ready to be shown: every cell is text already.
+
+    Parameters
+    ----------
+    title : str
+        One line.
+    columns : tuple of Column
+        From left to right.
+    rows : tuple of tuple of str
+        As many cells as columns in each.
+    """
+
+    title: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def _shown(format_one: Callable[[float], str]) -> Callable[[Any], str]:
+    """Return a formatter that shows a missing value as a dash."""
+
+    def show(value: Any) -> str:
+        return MISSING if value is None or pd.isna(value) else format_one(float(value))
+
+    return show
+
+
+def _digits(value: float) -> str:
+    """Three significant digits, trailing zeros kept so that columns align: 0.0120, 4.56, 1,234."""
+    if value == 0:
+        return "0"
+    if abs(value) >= 99.95:
+        return f"{value:,.0f}"
+    if abs(value) < 1e-3:
+        mantissa, exponent = f"{value:.1e}".split("e")
+        return f"{mantissa}e{int(exponent)}"
+    return f"{value:#.3g}"
+
+
+def _percentage(value: float) -> str:
+    value *= 100
+    if abs(value) >= 99.95 or value == 0:
+        return f"{value:.0f} %"
+    return f"{value:.1f} %" if abs(value) >= 1 else f"{value:.2g} %"
+
+
+number = _shown(_digits)
+percent = _shown(_percentage)
+count = _shown(lambda value: f"{value:,.0f}")
