@@ -1,8 +1,6 @@
-"""The survey of one matrix, as plain JSON values, and its cell: the small file that holds it."""
+"""The survey of one matrix, as plain JSON values."""
 
 import dataclasses
-import hashlib
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +12,6 @@ from numpy.typing import NDArray
 
 from cosa_theory import __version__
 from cosa_theory.deltas import LayerDelta
-from cosa_theory.files import atomic_path
 from cosa_theory.spectrum import (
     resolution,
     singular_values,
@@ -22,8 +19,9 @@ from cosa_theory.spectrum import (
     summarize,
 )
 from cosa_theory.spectrum.families.compare import compare_families, crossover
+from cosa_theory.survey.cells import from_cell
 
-__all__ = ["Settings", "stored_result"]
+__all__ = ["Settings", "delta_spectrum", "plain_records", "stored_result"]
 
 # Raised when the content of a stored cell changes meaning, so that older ones are computed anew.
 _CELL_FORMAT = 1
@@ -73,20 +71,6 @@ def stored_result(layer: LayerDelta, settings: Settings, folder: Path | None) ->
         `layer` (one row of the table of layers), `spectra` (matrix to its singular values and how
         many are resolved), `families` and `crossover` (rows), all plain JSON values.
     """
-    if folder is None:
-        return _survey_layer(layer, settings)
-    path = folder / f"{_cell_hash(layer, settings)}.json"
-    if path.exists():
-        cell: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return cell
-    cell = _survey_layer(layer, settings)
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(cell, allow_nan=False), encoding="utf-8")
-    return cell
-
-
-def _cell_hash(layer: LayerDelta, settings: Settings) -> str:
-    """Hash everything the result for one layer depends on."""
     described = {
         "format": _CELL_FORMAT,
         "version": __version__,
@@ -94,22 +78,15 @@ def _cell_hash(layer: LayerDelta, settings: Settings) -> str:
         "name": layer.name,
         "types": [layer.base_dtype, layer.tuned_dtype],
         "rounding_rms": layer.rounding_rms,
-        "arrays": [[a.dtype.str, a.shape] for a in _arrays(layer)],
     }
-    digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
-    for array in _arrays(layer):
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()[:32]
-
-
-def _arrays(layer: LayerDelta) -> list[NDArray]:
-    return [layer.delta, layer.base, *(layer.factors or ())]
+    arrays = [layer.delta, layer.base, *(layer.factors or ())]
+    return from_cell(folder, described, arrays, lambda: _survey_layer(layer, settings))
 
 
 def _survey_layer(layer: LayerDelta, settings: Settings) -> dict[str, Any]:
     """Compute everything about one layer, as plain JSON values."""
     m, n = layer.shape
-    sigma, method = _delta_spectrum(layer, settings.device)
+    sigma, method = delta_spectrum(layer, settings.device)
     summary = summarize(sigma, shape=(m, n), method=method)
     spectra = {"delta": _listed(sigma, method, (m, n))}
     for name in ("base", "tuned"):
@@ -141,8 +118,8 @@ def _survey_layer(layer: LayerDelta, settings: Settings) -> dict[str, Any]:
             "rounding_edge": layer.rounding_rms * (math.sqrt(m) + math.sqrt(n)),
         },
         "spectra": {name: spectra[name] for name in settings.matrices},
-        "families": _plain_records(families),
-        "crossover": _plain_records(crossover(sigma, m, n, settings.ranks)),
+        "families": plain_records(families),
+        "crossover": plain_records(crossover(sigma, m, n, settings.ranks)),
     }
 
 
@@ -157,8 +134,23 @@ def _spectrum(matrix: NDArray, device: str | None) -> NDArray[np.float64]:
     return on_device.cpu().numpy()
 
 
-def _delta_spectrum(layer: LayerDelta, device: str | None) -> tuple[NDArray[np.float64], str]:
-    """Return all min(m, n) singular values of ΔW, and how they were obtained."""
+def delta_spectrum(layer: LayerDelta, device: str | None = None) -> tuple[NDArray[np.float64], str]:
+    """Return all min(m, n) singular values of ΔW, and how they were obtained.
+
+    Parameters
+    ----------
+    layer : LayerDelta
+        The layer; the factors of an adapter are used where it has them.
+    device : str, optional
+        A torch device to compute them on; by default numpy does.
+
+    Returns
+    -------
+    sigma : ndarray of shape (min(m, n),)
+        Descending.
+    method : {"gram", "product"}
+        For `cosa_theory.spectrum.resolution`.
+    """
     if layer.factors is None:
         return _spectrum(layer.delta, device), "gram"
     sigma = np.zeros(min(layer.shape))
@@ -172,7 +164,7 @@ def _listed(sigma: NDArray[np.float64], method: str, shape: tuple[int, int]) -> 
     return {"sigma": sigma.tolist(), "resolved": int(np.count_nonzero(sigma > level))}
 
 
-def _plain_records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+def plain_records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """Return the rows of a table as JSON values: Python numbers, and None for a null."""
     plain = frame.astype(object).where(frame.notna(), None)
     return plain.to_dict("records")  # type: ignore[return-value]

@@ -31,7 +31,7 @@ from cosa_theory.spectrum.families.compare import (
 )
 from cosa_theory.survey.layer import Settings, stored_result
 from cosa_theory.survey.verdict import verdict
-from cosa_theory.survey.workers import map_unordered
+from cosa_theory.survey.workers import map_ordered
 
 __all__ = ["MATRICES", "Survey", "module_and_block", "survey_pair"]
 
@@ -177,18 +177,16 @@ def survey_pair(
         If `draws` is below 2, the seed negative or `workers` below 1.
     """
     settings = _check_settings(ranks, families, draws, seed, matrices, device)
-    if workers < 1:
-        raise ValueError(f"workers is {workers}; it must be at least 1")
     folder = None if cells is None else Path(cells)
     total = len(pair)
-    results: dict[int, dict[str, Any]] = {}
-    compute = partial(stored_result, settings=settings, folder=folder)
-    for position, result in map_unordered(compute, pair, workers):
-        results[position] = result
+
+    def advance(done: int, result: dict[str, Any]) -> None:
         if progress is not None:
-            progress(len(results), total, result["layer"]["layer"])
+            progress(done, total, result["layer"]["layer"])
+
+    compute = partial(stored_result, settings=settings, folder=folder)
+    ordered = map_ordered(compute, pair, workers, advance)
     report = getattr(pair, "report", None)
-    ordered = [results[position] for position in sorted(results)]
     return _assemble(ordered, settings, tuple(report.notices) if report else ())
 
 

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from threadpoolctl import threadpool_limits
 
-__all__ = ["map_unordered"]
+__all__ = ["map_ordered", "map_unordered"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -45,6 +45,39 @@ def map_unordered(
     """
     with threadpool_limits(1):
         yield from (_one_by_one if workers == 1 else _several)(function, items, workers)
+
+
+def map_ordered(
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    workers: int,
+    advance: Callable[[int, Result], None],
+) -> list[Result]:
+    """Return the results of all items in the order of the items.
+
+    Parameters
+    ----------
+    function, items, workers
+        As for `map_unordered`.
+    advance : callable
+        Called as ``advance(done, result)`` after each item, in the order in which they finish.
+
+    Returns
+    -------
+    list
+
+    Raises
+    ------
+    ValueError
+        If `workers` is below 1.
+    """
+    if workers < 1:
+        raise ValueError(f"workers is {workers}; it must be at least 1")
+    results: dict[int, Result] = {}
+    for position, result in map_unordered(function, items, workers):
+        results[position] = result
+        advance(len(results), result)
+    return [results[position] for position in sorted(results)]
 
 
 def _one_by_one(
