@@ -1,0 +1,78 @@
+"""A Dask cluster that is already running, checked before it is given any work."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from typing import Any
+
+from cosa_theory.errors import InputError
+
+__all__ = ["connected"]
+
+_PATIENCE = 10.0  # seconds for the scheduler to answer, and for a first worker to be there
+
+
+@contextmanager
+def connected(address: str) -> Iterator[Any]:
+    """Yield a `distributed.Client` of the cluster at an address, closed afterwards.
+
+    Parameters
+    ----------
+    address : str
+        Of the scheduler, such as "tcp://10.0.0.1:8786".
+
+    Raises
+    ------
+    InputError
+        If the packages are missing, nothing answers there, there is no worker, or a worker does
+        not have this version of the library and the experiments beside it.
+    """
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise InputError(
+            "a Dask cluster needs the packages dask and distributed: install cosa-theory[cluster]"
+        ) from error
+    client = _client(Client, address)
+    try:
+        _check_workers(client, address)
+        yield client
+    finally:
+        client.close()
+
+
+def _client(client: Any, address: str) -> Any:
+    quiet = logging.getLogger("distributed")
+    level = quiet.level
+    quiet.setLevel(logging.CRITICAL)  # what it would log, the error below says in one line
+    try:
+        return client(address, timeout=_PATIENCE, set_as_default=False)
+    except (OSError, ValueError) as error:  # OSError includes TimeoutError
+        raise InputError(
+            f"no Dask scheduler answers at {address}: check the address, and that "
+            "`dask scheduler` is running"
+        ) from error
+    finally:
+        quiet.setLevel(level)
+
+
+def _check_workers(client: Any, address: str) -> None:
+    try:
+        client.wait_for_workers(1, timeout=_PATIENCE)
+    except TimeoutError as error:
+        raise InputError(
+            f"the Dask cluster at {address} has no worker: start some with `dask worker {address}`"
+        ) from error
+    here = worker_version()
+    for worker, there in client.run(worker_version, on_error="return").items():
+        if there != here:
+            raise InputError(
+                f"the Dask worker {worker} has {there!r} where this process has {here!r}: start "
+                "it in a checkout of the same version, in the same environment"
+            )
+
+
+def worker_version() -> str:
+    """Return the version of the library; it can only run where the experiments are at hand."""
+    return f"cosa-theory {version('cosa-theory')}"
