@@ -1,0 +1,177 @@
+"""Confidence intervals that hold without an assumption on the distribution, or nearly so."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import special, stats
+
+__all__ = [
+    "Estimate",
+    "checked_confidence",
+    "clustered_share",
+    "mean_interval",
+    "proportion_interval",
+    "quantile_interval",
+    "variance_interval",
+]
+
+
+class Estimate(NamedTuple):
+    """An estimated number and the ends of its two-sided confidence interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def checked_confidence(confidence: float) -> float:
+    """Return the confidence level, after checking that it lies strictly between 0 and 1."""
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence is {confidence!r}; it must lie between 0 and 1, as in 0.95")
+    return float(confidence)
+
+
+def mean_interval(sample: ArrayLike, confidence: float = 0.95) -> Estimate:
+    """Return the mean of independent values with Student's interval.
+
+    Parameters
+    ----------
+    sample : array, shape (n,)
+        At least one value; the interval of a single one is infinite.
+    confidence : float
+        The level.
+    """
+    values = np.asarray(sample, dtype=np.float64)
+    mean, count = float(values.mean()), values.size
+    if count < 2:
+        return Estimate(mean, -math.inf, math.inf)
+    error = float(values.std(ddof=1)) / math.sqrt(count)
+    half = float(stats.t.ppf((1 + checked_confidence(confidence)) / 2, count - 1)) * error
+    return Estimate(mean, mean - half, mean + half)
+
+
+def quantile_interval(sample: ArrayLike, q: float, confidence: float = 0.95) -> Estimate:
+    """Return a quantile of independent values, with order statistics as the interval's ends.
+
+    The number of values below the q-quantile is binomial (n, q), whatever their distribution: the
+    ends are the order statistics at its (1 ∓ confidence)/2 quantiles [1]_. Where the sample is too
+    small to have such an order statistic, that end is infinite.
+
+    Parameters
+    ----------
+    sample : array, shape (n,)
+        At least one value.
+    q : float
+        In (0, 1).
+    confidence : float
+        The level; the coverage is at least that.
+
+    References
+    ----------
+    .. [1] H. A. David and H. N. Nagaraja, Order Statistics, 3rd ed. (2003), section 7.1.
+    """
+    if not 0 < q < 1:
+        raise ValueError(f"q is {q!r}; it must lie between 0 and 1")
+    values = np.sort(np.asarray(sample, dtype=np.float64))
+    count, tail = values.size, (1 - checked_confidence(confidence)) / 2
+    # P(B < lower) ≤ tail and P(B ≥ upper) ≤ tail for B binomial (n, q); ranks count from one.
+    lower = int(stats.binom.ppf(tail, count, q))
+    upper = int(stats.binom.ppf(1 - tail, count, q)) + 1
+    low = float(values[lower - 1]) if lower >= 1 else -math.inf
+    high = float(values[upper - 1]) if upper <= count else math.inf
+    return Estimate(float(np.quantile(values, q)), low, high)
+
+
+def proportion_interval(
+    successes: Any, trials: Any, confidence: float = 0.95
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the ends of the Clopper-Pearson interval of a probability [1]_.
+
+    Parameters
+    ----------
+    successes, trials : float or array
+        Numbers of successes and of independent trials; they broadcast. Trials need not be whole
+        (an effective number).
+    confidence : float
+        The level; the coverage is at least that.
+
+    Returns
+    -------
+    low, high : ndarray
+        Of the common shape.
+
+    References
+    ----------
+    .. [1] C. J. Clopper and E. S. Pearson, Biometrika 26 (1934), 404-413.
+    """
+    hits, count = np.broadcast_arrays(
+        np.asarray(successes, dtype=np.float64), np.asarray(trials, dtype=np.float64)
+    )
+    tail = (1 - checked_confidence(confidence)) / 2
+    low = special.betaincinv(np.maximum(hits, 1e-300), count - hits + 1, tail)
+    high = special.betaincinv(hits + 1, np.maximum(count - hits, 1e-300), 1 - tail)
+    return np.where(hits > 0, low, 0.0), np.where(hits < count, high, 1.0)
+
+
+def clustered_share(failures: ArrayLike, confidence: float = 0.95) -> Estimate:
+    """Return a probability estimated from clusters: rows independent, entries of a row not.
+
+    The interval is that of Clopper and Pearson for an effective number of trials, p(1 − p) over
+    the estimated variance of the mean of the rows' shares, at least the number of rows and at
+    most that of entries [1]_. Where no entry or every entry failed, the variance cannot be
+    estimated and each row counts as one trial.
+
+    Parameters
+    ----------
+    failures : array of bool, shape (clusters, n)
+        Such as draws × vectors.
+    confidence : float
+        The level.
+
+    References
+    ----------
+    .. [1] E. L. Korn and B. I. Graubard, "Confidence intervals for proportions with small expected
+       number of positive counts estimated from survey data", Survey Methodology 24 (1998).
+    """
+    table = np.asarray(failures, dtype=np.float64)
+    rows, share = table.shape[0], float(table.mean())
+    trials = float(rows)
+    if 0 < share < 1 and rows > 1:
+        variance = float(table.mean(axis=1).var(ddof=1)) / rows
+        most = share * (1 - share) / variance if variance > 0 else math.inf
+        # A variance from few rows is itself uncertain: widen as Student's interval does.
+        level = (1 + checked_confidence(confidence)) / 2
+        most *= float(stats.norm.ppf(level) / stats.t.ppf(level, rows - 1)) ** 2
+        trials = min(max(most, rows), table.size)
+    low, high = proportion_interval(share * trials, trials, confidence)
+    return Estimate(share, float(low), float(high))
+
+
+def variance_interval(sample: ArrayLike, mean: float, confidence: float = 0.95) -> Estimate:
+    """Return the variance of independent values about a known mean, with an interval.
+
+    The estimate is v = mean of (q − mean)²; its standard error comes from the sample variance of
+    those squares (the fourth moment). The interval is v·exp(∓z·error/v), normal on the scale of
+    the logarithm, where the estimate of a skewed sample is closer to normal; z is Student's.
+
+    Parameters
+    ----------
+    sample : array, shape (n,)
+        At least two values.
+    mean : float
+        Their expectation, known beforehand.
+    confidence : float
+        The level, reached asymptotically.
+    """
+    squares = (np.asarray(sample, dtype=np.float64) - mean) ** 2
+    value, count = float(squares.mean()), squares.size
+    if count < 2 or value == 0.0:
+        return Estimate(value, 0.0, math.inf if count < 2 else 0.0)
+    error = float(squares.std(ddof=1)) / math.sqrt(count)
+    z = float(stats.t.ppf((1 + checked_confidence(confidence)) / 2, count - 1))
+    factor = math.exp(z * error / value)
+    return Estimate(value, value / factor, value * factor)

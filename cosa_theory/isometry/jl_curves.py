@@ -1,0 +1,292 @@
+"""Norms of fixed vectors and matrices over many draws of a projection, beside their laws."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from cosa_theory.isometry.intervals import Estimate, proportion_interval, variance_interval
+from cosa_theory.isometry.jl import as_vectors, squared_norms
+from cosa_theory.laws.norms import (
+    MatrixMoments,
+    chi_square_failure,
+    gram_moments,
+    haar_failure,
+    kronecker_inflation,
+    kronecker_variance_law,
+    matrix_moments,
+)
+from cosa_theory.operators import KroneckerOperator
+from cosa_theory.projections import make_projection
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = [
+    "KroneckerVariance",
+    "jl_failure_curve",
+    "jl_ratios",
+    "kronecker_ratios",
+    "kronecker_variance",
+    "projections",
+]
+
+
+def projections(
+    kind: str, k: int, d: int, *, draws: int, seed: int = 0, **options: Any
+) -> Iterator[Any]:
+    """Yield independent draws of a k × d projection at analysis scale, keyed ("jl", i).
+
+    Parameters
+    ----------
+    kind, k, d, seed, **options
+        As for `cosa_theory.projections.make_projection`.
+    draws : int
+        How many; draw i does not depend on the number.
+
+    Raises
+    ------
+    ValueError
+        If `draws` is not positive, or from `make_projection`.
+    """
+    if draws < 1:
+        raise ValueError(f"draws is {draws}; it must be at least 1")
+    for i in range(draws):
+        yield make_projection(kind, k, d, seed=seed, key=("jl", i), **options)
+
+
+def _unit_rows(X: Any) -> NDArray[np.float64]:
+    """Return vectors scaled to norm one, as float64 rows."""
+    vectors = as_vectors(X).astype(np.float64, copy=False)
+    largest = np.max(np.abs(vectors), axis=1, keepdims=True)
+    if np.any(largest == 0):
+        raise ValueError(f"vector {int(np.argmin(largest))} is zero: leave it out")
+    vectors = vectors / largest
+    return vectors / np.sqrt(squared_norms(vectors))[:, None]
+
+
+def jl_ratios(
+    kind: str, k: int, X: Any, *, draws: int, seed: int = 0, **options: Any
+) -> NDArray[np.float64]:
+    """Return ‖A_i x‖²/‖x‖² for every draw of A and every vector, shape (draws, n).
+
+    Rows are independent; the ratios of one row share their A. For Gaussian A and one vector, k
+    times the ratio is exactly χ²_k.
+
+    Parameters
+    ----------
+    kind, k, draws, seed, **options
+        As for `projections`.
+    X : array, shape (n, d) or (d,)
+        Non-zero vectors as rows.
+
+    Raises
+    ------
+    ValueError
+        From `projections`, or if a vector is zero or not finite.
+    """
+    rows = _unit_rows(X)
+    ratios = np.empty((draws, len(rows)))
+    transposed = np.ascontiguousarray(rows.T)
+    drawn = projections(kind, k, rows.shape[1], draws=draws, seed=seed, **options)
+    for i, A in enumerate(drawn):
+        image = A @ transposed
+        ratios[i] = np.einsum("ij,ij->j", image, image)
+    return ratios
+
+
+def jl_failure_curve(
+    kind: str,
+    k: int,
+    x: ArrayLike,
+    eps: ArrayLike,
+    *,
+    draws: int = 1000,
+    seed: int = 0,
+    confidence: float = 0.95,
+    **options: Any,
+) -> pd.DataFrame:
+    """Measure P(|‖Ax‖²/‖x‖² − 1| > ε) for a fixed vector over independent draws of A.
+
+    Parameters
+    ----------
+    kind, k, seed, **options
+        As for `cosa_theory.projections.make_projection`, at analysis scale.
+    x : array, shape (d,)
+        A non-zero vector.
+    eps : array of float
+        Values of ε > 0.
+    draws : int
+        Independent draws of A.
+    confidence : float
+        Level of the intervals (Clopper-Pearson), each ε for itself.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per ε: `eps`, `draws`, `failures`, `probability`, `ci_low`, `ci_high`,
+        `chi_square` (the law of a Gaussian projection, exact for kind "gaussian") and `exact`
+        (χ² for gaussian, the beta law for haar, NaN where no exact law is known).
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range, or x is zero, not finite or not a vector.
+    """
+    import pandas as pd
+
+    if np.ndim(x) != 1:
+        raise ValueError(f"x must be one vector of shape (d,), got shape {np.shape(x)}")
+    levels = np.atleast_1d(np.asarray(eps, dtype=np.float64))
+    law = np.atleast_1d(chi_square_failure(k, levels))  # also checks k and ε before any draw
+    ratios = jl_ratios(kind, k, x, draws=draws, seed=seed, **options)[:, 0]
+    failures = np.count_nonzero(np.abs(ratios[:, None] - 1) > levels, axis=0)
+    low, high = proportion_interval(failures, draws, confidence)
+    return pd.DataFrame(
+        {
+            "eps": levels,
+            "draws": draws,
+            "failures": failures,
+            "probability": failures / draws,
+            "ci_low": low,
+            "ci_high": high,
+            "chi_square": law,
+            "exact": exact_failure(kind, k, np.size(x), levels),
+        }
+    )
+
+
+def exact_failure(kind: str, k: int, d: int, eps: ArrayLike) -> NDArray[np.float64]:
+    """Return P(|‖Ax‖² − 1| > ε) where it is known exactly: gaussian and haar; else NaN."""
+    levels = np.asarray(eps, dtype=np.float64)
+    if kind == "gaussian":
+        return np.asarray(chi_square_failure(k, levels))
+    if kind == "haar":
+        return np.asarray(haar_failure(k, d, levels))
+    return np.full(levels.shape, math.nan)
+
+
+def kronecker_ratios(
+    kind: str, a: int, b: int, X: ArrayLike, *, draws: int, seed: int = 0, **options: Any
+) -> NDArray[np.float64]:
+    """Return ‖A_i X B_iᵀ‖²/‖X‖² over independent draws of both factors, shape (draws,).
+
+    Parameters
+    ----------
+    kind, a, b : str, int, int
+        A is a × m and B is b × n, both of the ensemble `kind` at analysis scale, with keys
+        ("jl", i, "A") and ("jl", i, "B").
+    X : array, shape (m, n)
+        A matrix that is not zero.
+    draws, seed, **options
+        As for `projections`.
+
+    Raises
+    ------
+    ValueError
+        As for `projections`, or if X is not a finite, non-zero matrix.
+    """
+    if draws < 1:
+        raise ValueError(f"draws is {draws}; it must be at least 1")
+    matrix = np.asarray(X, dtype=np.float64)
+    matrix_moments(matrix)  # refuses what is not a finite, non-zero matrix
+    matrix = matrix / np.max(np.abs(matrix))
+    matrix = matrix / np.linalg.norm(matrix)
+    m, n = matrix.shape
+    ratios = np.empty(draws)
+    for i in range(draws):
+        A = make_projection(kind, a, m, seed=seed, key=("jl", i, "A"), **options)
+        B = make_projection(kind, b, n, seed=seed, key=("jl", i, "B"), **options)
+        ratios[i] = np.sum(KroneckerOperator(A, B).apply(matrix) ** 2)
+    return ratios
+
+
+@dataclass(frozen=True, eq=False)
+class KroneckerVariance:
+    """The variance of ‖A X Bᵀ‖²/‖X‖² over draws of the factors, beside its law.
+
+    Parameters
+    ----------
+    kind, a, b : str, int, int
+        Ensemble and rows of the two factors.
+    moments : MatrixMoments
+        Of X.
+    ratios : ndarray of float64, shape (draws,)
+        The measured ratios, of mean one.
+    measured : Estimate
+        Mean of (ratio − 1)², with the interval of `cosa_theory.isometry.intervals
+        .variance_interval`: a standard error from the fourth moment, normal on the scale of the
+        logarithm.
+    law : float
+        `cosa_theory.laws.norms.kronecker_variance_law`.
+    """
+
+    kind: str
+    a: int
+    b: int
+    moments: MatrixMoments
+    ratios: NDArray[np.float64]
+    measured: Estimate
+    law: float
+
+    @property
+    def unstructured(self) -> float:
+        """2/(ab), the variance of an unstructured Gaussian map with as many rows."""
+        return 2 / (self.a * self.b)
+
+    @property
+    def inflation(self) -> float:
+        """1 + (a + b + 1)/PR(X): the law for Gaussian factors over 2/(ab)."""
+        return float(kronecker_inflation(self.a, self.b, self.moments.participation_ratio))
+
+    @cached_property
+    def z(self) -> float:
+        """(measured − law) over the standard error of the measured variance."""
+        squares = (self.ratios - 1) ** 2
+        error = float(squares.std(ddof=1)) / math.sqrt(squares.size)
+        return (self.measured.value - self.law) / error if error > 0 else 0.0
+
+
+def kronecker_variance(
+    kind: str,
+    a: int,
+    b: int,
+    X: ArrayLike,
+    *,
+    draws: int = 1000,
+    seed: int = 0,
+    confidence: float = 0.95,
+    density: float | None = None,
+) -> KroneckerVariance:
+    """Measure Var‖A X Bᵀ‖² for ‖X‖_F = 1 over independent draws, and compute its law.
+
+    Parameters
+    ----------
+    kind, a, b, X, draws, seed
+        As for `kronecker_ratios`; at least two draws.
+    confidence : float
+        Level of the interval.
+    density : float, optional
+        Of both factors for kind "very_sparse"; by default 1/√m and 1/√n.
+
+    Raises
+    ------
+    ValueError
+        As for `kronecker_ratios`.
+    """
+    if draws < 2:
+        raise ValueError(f"draws is {draws}; a variance needs at least 2")
+    options = {} if density is None else {"density": density}
+    ratios = kronecker_ratios(kind, a, b, X, draws=draws, seed=seed, **options)
+    moments, (m, n) = matrix_moments(X), np.shape(X)
+    law = kronecker_variance_law(
+        gram_moments(kind, a, m, density), gram_moments(kind, b, n, density), moments
+    )
+    measured = variance_interval(ratios, 1.0, confidence)
+    return KroneckerVariance(kind, a, b, moments, ratios, measured, law)
