@@ -1,6 +1,6 @@
 """A Dask cluster that is already running, checked before it is given any work."""
 
-import logging
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -29,32 +29,29 @@ def connected(address: str) -> Iterator[Any]:
         not have this version of the library and the experiments beside it.
     """
     try:
-        from distributed import Client
+        from distributed import Client, Security
+        from distributed.comm import connect
     except ImportError as error:
         raise InputError(
             "a Dask cluster needs the packages dask and distributed: install cosa-theory[cluster]"
         ) from error
-    client = _client(Client, address)
-    try:
-        _check_workers(client, address)
-        yield client
-    finally:
-        client.close()
+    security = Security()  # from Dask's own configuration, for clusters that ask for TLS
 
+    async def answers() -> None:
+        comm = await connect(address, timeout=_PATIENCE, **security.get_connection_args("client"))
+        await comm.close()
 
-def _client(client: Any, address: str) -> Any:
-    quiet = logging.getLogger("distributed")
-    level = quiet.level
-    quiet.setLevel(logging.CRITICAL)  # what it would log, the error below says in one line
     try:
-        return client(address, timeout=_PATIENCE, set_as_default=False)
+        # Asked first: a client whose scheduler is not there takes long to be got rid of.
+        asyncio.run(answers())
     except (OSError, ValueError) as error:  # OSError includes TimeoutError
         raise InputError(
             f"no Dask scheduler answers at {address}: check the address, and that "
             "`dask scheduler` is running"
         ) from error
-    finally:
-        quiet.setLevel(level)
+    with Client(address, timeout=_PATIENCE, set_as_default=False, security=security) as client:
+        _check_workers(client, address)
+        yield client
 
 
 def _check_workers(client: Any, address: str) -> None:

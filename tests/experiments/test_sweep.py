@@ -1,0 +1,424 @@
+"""Sweeps: the same table however it is made, nothing computed twice, nothing lost."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cosa_theory.errors import InputError
+from experiments import cluster
+from experiments.options import read_config, run_command, sweep_parser, sweep_settings
+from experiments.stoppable import call_within, stop_idle
+from experiments.sweep import cell_name, run_cells, write_table
+from tests.experiments.cells import Cell, cells, compute, spin, sweep
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def run(todo, folder, **settings):
+    given = {"name": "cells", "version": 1, "jobs": 1, "progress": False, **settings}
+    return run_cells(compute, todo, folder=folder, **given)
+
+
+def numbers(table):
+    return table.drop(columns="seconds")
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    return run(cells(6), tmp_path_factory.mktemp("plain"))
+
+
+# The table -------------------------------------------------------------------------------------
+
+
+def test_a_table_has_the_settings_the_results_and_where_they_come_from(plain):
+    assert list(plain.columns) == [
+        *("number", "act", "log", "seed", "draw", "place", "note"),
+        *("status", "seconds", "library_version", "code_version", "cell"),
+    ]
+    assert plain["number"].tolist() == [number for number in range(6) for _ in range(2)]
+    expected = [row["draw"] for cell in cells(6) for row in compute(cell)]
+    assert plain["draw"].tolist() == expected, "not a digit is lost on the way through a file"
+    assert set(plain["status"]) == {"done"}
+    assert plain["cell"].nunique() == 6
+
+
+def test_two_jobs_give_the_table_of_one(plain, tmp_path):
+    pd.testing.assert_frame_equal(numbers(run(cells(6), tmp_path, jobs=2)), numbers(plain))
+
+
+def test_the_order_of_the_cells_is_the_order_of_the_table(plain, tmp_path):
+    backwards = run(cells(6)[::-1], tmp_path, jobs=2)
+    assert backwards["number"].tolist() == plain["number"].tolist()[::-1]
+
+
+def test_linear_algebra_in_a_cell_runs_on_one_thread(tmp_path):
+    from threadpoolctl import threadpool_info, threadpool_limits
+
+    def count(cell):
+        return {"threads": max(pool["num_threads"] for pool in threadpool_info())}
+
+    with threadpool_limits(2):
+        table = run_cells(
+            count, cells(1), name="threads", version=1, folder=tmp_path, jobs=1, progress=False
+        )
+    assert table["threads"].tolist() == [1]
+
+
+def test_numpy_numbers_and_lists_survive_and_other_things_are_refused(tmp_path):
+    def odd(cell):
+        values = {"f": np.float32(0.5), "i": np.int64(3), "t": (1, 2), "x": float("nan")}
+        return values if cell.number == 0 else {"what": object()}
+
+    settings = {"name": "odd", "version": 1, "folder": tmp_path, "jobs": 1}
+    (row,) = run_cells(odd, cells(1), **settings).to_dict(orient="records")
+    assert (row["f"], row["i"], row["t"]) == (0.5, 3, [1, 2])
+    assert np.isnan(row["x"])
+    with pytest.raises(RuntimeError, match="holds <object object"):
+        run_cells(odd, cells(2), **settings)
+
+
+def test_a_result_cannot_hide_a_setting(tmp_path):
+    def clash(cell):
+        return {"seed": 1}
+
+    with pytest.raises(RuntimeError, match="column 'seed' has a taken name"):
+        run_cells(clash, cells(1), name="clash", version=1, folder=tmp_path, jobs=1)
+
+
+# Files -----------------------------------------------------------------------------------------
+
+
+def test_a_finished_cell_is_not_computed_again(tmp_path):
+    log = tmp_path / "log"
+    todo = cells(4, log=str(log))
+    first = run(todo, tmp_path / "cells")
+    again = run(todo, tmp_path / "cells")
+    pd.testing.assert_frame_equal(again, first)  # seconds too: they come from the files
+    run(cells(5, log=str(log)), tmp_path / "cells")
+    assert log.read_text().split() == ["0", "1", "2", "3", "4"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"version": 2}, {"name": "other"}, {"library": "9.9"}, {"cells": cells(3, seed=1)}],
+    ids=lambda change: next(iter(change)),
+)
+def test_what_decides_the_numbers_decides_the_files(change, tmp_path, monkeypatch):
+    run(cells(3), tmp_path)
+    library = change.pop("library", None)
+    if library:
+        monkeypatch.setattr("experiments.sweep.metadata.version", lambda package: library)
+    run(change.pop("cells", cells(3)), tmp_path, **change)
+    assert len(list(tmp_path.iterdir())) == 6
+
+
+def test_the_name_of_a_cell_is_the_hash_of_its_canonical_json():
+    # printf '{"a":1,"b":[2,"x"]}' | sha256sum
+    expected = "454597f51f0e5988dd7d0864f82e826d91fd43ed815a21bb06cd7181e8547a2f"
+    assert cell_name({"b": (2, "x"), "a": 1}) == cell_name({"a": 1, "b": [2, "x"]})
+    assert cell_name({"b": (2, "x"), "a": 1}) == expected
+
+
+def half(text):
+    return text[: len(text) // 2]
+
+
+def one_digit_changed(text):
+    head, _, tail = text.partition('"draw": ')
+    digit = "1" if tail[3] != "1" else "2"
+    return f'{head}"draw": {tail[:3]}{digit}{tail[4:]}'
+
+
+@pytest.mark.parametrize("damage", [half, one_digit_changed, lambda text: "", lambda text: "\n\n"])
+def test_a_damaged_file_is_computed_again_and_mended(damage, tmp_path):
+    log = tmp_path / "log"
+    todo = cells(3, log=str(log))
+    table = run(todo, tmp_path / "cells")
+    paths = sorted((tmp_path / "cells").iterdir())
+    whole = paths[1].read_text()
+    paths[1].write_text(damage(whole))
+    assert paths[1].read_text() != whole
+    pd.testing.assert_frame_equal(numbers(run(todo, tmp_path / "cells")), numbers(table))
+    assert len(log.read_text().split()) == 4
+    run(todo, tmp_path / "cells")
+    assert len(log.read_text().split()) == 4
+
+
+def wait_for(condition, seconds=30.0):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "nothing happened"
+        time.sleep(0.02)
+
+
+def started_sweep(folder, log):
+    """Start a sweep of 14 naps in a process group of its own, and wait for four files."""
+    command = [sys.executable, "-m", "tests.experiments.cells", str(folder), str(log)]
+    process = subprocess.Popen(
+        command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    wait_for(lambda: len(list(folder.glob("[!.]*.json"))) >= 4 if folder.exists() else False)
+    return process
+
+
+def test_nothing_finished_is_computed_again_after_a_kill(tmp_path):
+    folder, log = tmp_path / "cells", tmp_path / "log"
+    process = started_sweep(folder, log)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    kept = len(list(folder.glob("[!.]*.json")))
+    assert 4 <= kept < 14
+    before = log.read_text().split()
+    table = sweep(folder, log, jobs=1)
+    recomputed = log.read_text().split()[len(before) :]
+    assert len(recomputed) == 14 - kept
+    assert len(table) == 28
+    sweep(folder, log, jobs=1)
+    assert len(log.read_text().split()) == len(before) + 14 - kept
+
+
+def test_an_interruption_says_how_to_go_on(tmp_path):
+    process = started_sweep(tmp_path / "cells", tmp_path / "log")
+    os.killpg(process.pid, signal.SIGINT)
+    _, error = process.communicate(timeout=30)
+    assert process.returncode == 130
+    kept = len(list((tmp_path / "cells").glob("[!.]*.json")))
+    assert f"interrupted: {kept} of 14 cells are finished and kept in" in error
+    assert "the same command goes on from there" in error
+
+
+# Failures and limits ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_cell_that_raises_loses_no_other(jobs, tmp_path):
+    log = tmp_path / "log"
+    todo = cells(6, act="raise", log=str(log))
+    with pytest.raises(RuntimeError) as failed:
+        run(todo, tmp_path / "cells", jobs=jobs)
+    first, one, three = str(failed.value).splitlines()
+    assert first == "2 of 6 cells failed; the others are finished and kept"
+    assert one.startswith("Cell(number=1,")
+    assert three.endswith("ValueError: no luck with 3")
+    assert "in compute" in failed.value.__notes__[0]
+    assert len(list((tmp_path / "cells").iterdir())) == 4
+    with pytest.raises(RuntimeError, match="2 of 6 cells failed"):
+        run(todo, tmp_path / "cells")
+    assert len(log.read_text().split()) == 6 + 2
+
+
+def test_a_cell_over_its_limit_is_recorded_and_its_process_is_gone(tmp_path):
+    todo = cells(4, act="hang")
+    started = time.monotonic()
+    table = run(todo, tmp_path, jobs=2, timeout=0.5)
+    assert time.monotonic() - started < 20
+    assert table["number"].tolist() == [0, 0, 1, 1, 2, 3, 3]
+    late = table[table["status"] == "timed out"]
+    assert late["number"].tolist() == [2]
+    assert late["seconds"].tolist() == [0.5]
+    assert late["draw"].isna().all()
+    # Known to take longer than 0.5 s: not tried again with less, but with more.
+    started = time.monotonic()
+    pd.testing.assert_frame_equal(run(todo, tmp_path, timeout=0.3), table)
+    assert time.monotonic() - started < 0.3
+    assert 0.7 in set(run(todo, tmp_path, timeout=0.7)["seconds"])
+
+
+def test_the_limit_does_not_change_the_numbers(plain, tmp_path):
+    pd.testing.assert_frame_equal(numbers(run(cells(6), tmp_path, timeout=60)), numbers(plain))
+
+
+def test_with_a_limit_a_dying_process_costs_its_cell_alone(tmp_path):
+    with pytest.raises(RuntimeError) as failed:
+        run(cells(4, act="die"), tmp_path, timeout=30)
+    first, problem = str(failed.value).splitlines()
+    assert first.startswith("1 of 4 cells failed")
+    assert problem.endswith("its process ended by itself, with signal 9")
+
+
+def test_a_worker_that_dies_is_reported_with_what_is_kept(tmp_path):
+    with pytest.raises(RuntimeError, match=r"a worker process ended by itself .* of 4 cells"):
+        run(cells(4, act="die"), tmp_path, jobs=2)
+
+
+def process_number():
+    return os.getpid()
+
+
+def test_a_stopped_call_leaves_no_process_and_the_next_one_gets_another():
+    first = call_within(30.0, process_number)
+    assert call_within(30.0, process_number) == first != os.getpid()
+    with pytest.raises(TimeoutError, match=r"stopped after 0.2 s"):
+        call_within(0.2, spin)
+    with pytest.raises(ProcessLookupError):
+        os.kill(first, 0)
+    second = call_within(30.0, process_number)
+    assert second != first
+    stop_idle()
+    with pytest.raises(ProcessLookupError):
+        os.kill(second, 0)
+
+
+def test_what_a_stopped_call_raises_comes_back():
+    with pytest.raises(RuntimeError, match="no luck with 1"):
+        call_within(30.0, compute, Cell(1, act="raise"))
+    assert len(call_within(30.0, compute, Cell(1))) == 2
+    stop_idle()
+
+
+# A cluster -------------------------------------------------------------------------------------
+
+
+def test_a_dask_cluster_gives_the_same_table(plain, tmp_path):
+    from distributed import LocalCluster
+
+    before = threading.active_count()
+    with LocalCluster(
+        n_workers=2, threads_per_worker=1, dashboard_address=None, scheduler_port=0
+    ) as local:
+        address = local.scheduler_address
+        table = run(cells(6), tmp_path / "a", dask=address)
+        pd.testing.assert_frame_equal(numbers(table), numbers(plain))
+        late = run(cells(3, act="hang"), tmp_path / "b", dask=address, timeout=0.5)
+        assert late["status"].tolist().count("timed out") == 1
+        with pytest.raises(RuntimeError, match="no luck with 3"):
+            run(cells(4, act="raise"), tmp_path / "c", dask=address)
+    wait_for(lambda: threading.active_count() <= before + 1)  # Dask keeps one idle daemon
+
+
+def test_a_worker_of_another_version_is_refused(monkeypatch, tmp_path):
+    from distributed import LocalCluster
+
+    with LocalCluster(
+        n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None
+    ) as local:
+        answers = iter(["cosa-theory 1", "cosa-theory 2"])
+        monkeypatch.setattr(cluster, "worker_version", lambda: next(answers))
+        with pytest.raises(InputError, match="has 'cosa-theory 2' where this process has"):
+            run(cells(2), tmp_path, dask=local.scheduler_address)
+
+
+def test_an_address_without_a_scheduler_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(cluster, "_PATIENCE", 0.5)
+    with pytest.raises(InputError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:9: "):
+        run(cells(2), tmp_path, dask="tcp://127.0.0.1:9")
+    with pytest.raises(InputError, match="no Dask scheduler answers at nowhere"):
+        run(cells(2), tmp_path, dask="nowhere")
+
+
+def test_a_cluster_without_workers_is_named(tmp_path, monkeypatch):
+    from distributed import LocalCluster
+
+    monkeypatch.setattr(cluster, "_PATIENCE", 0.5)
+    with (
+        LocalCluster(n_workers=0, processes=False, dashboard_address=None) as local,
+        pytest.raises(InputError, match="has no worker: start some with `dask worker"),
+    ):
+        run(cells(2), tmp_path, dask=local.scheduler_address)
+
+
+def test_missing_packages_are_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(InputError, match=r"install cosa-theory\[cluster\]"):
+        run(cells(2), tmp_path, dask="tcp://127.0.0.1:9")
+
+
+def test_importing_sweeps_does_not_load_dask():
+    code = "import sys, experiments.sweep; assert not {'dask', 'distributed'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+# Arguments -------------------------------------------------------------------------------------
+
+
+def test_cells_must_be_different_frozen_dataclasses_of_plain_values(tmp_path):
+    @dataclasses.dataclass
+    class Melted:
+        number: int = 0
+
+    for todo, words in (
+        ([Melted()], "must be a frozen dataclass"),
+        ([{"number": 1}], "must be a frozen dataclass"),
+        ([Cell(1), Cell(2), Cell(1)], "cells 0 and 2 are both"),
+        ([Cell(object())], "not a plain value"),
+        ([Cell(float("nan"))], "not a plain value"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            run(todo, tmp_path)
+
+
+@pytest.mark.parametrize(("name", "value"), [("jobs", 0), ("timeout", 0.0), ("timeout", -1.0)])
+def test_settings_out_of_range_are_named(name, value, tmp_path):
+    with pytest.raises(ValueError, match=f"^{name} is {value}"):
+        run(cells(1), tmp_path, **{name: value})
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    sizes: tuple = ((4, 4),)
+    trials: int = 3
+    seed: int = 0
+
+    def __post_init__(self):
+        if self.trials < 1:
+            raise ValueError(f"trials is {self.trials}: it must be at least 1")
+
+
+def test_settings_come_from_preset_file_and_command_line_in_that_order(tmp_path):
+    path = tmp_path / "a.toml"
+    path.write_text("sizes = [[2, 3], [4, 5]]\nseed = 4\n")
+    assert read_config(Settings(), None) == Settings()
+    expected = Settings(((2, 3), (4, 5)), 3, 4)
+    assert read_config(Settings(), path, seed=None) == expected
+    assert read_config(Settings(), path, seed=7).seed == 7
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [("trails = 3", "no field 'trails', only sizes"), ("trials = 0", "trials is 0"), ("=", "TOML")],
+)
+def test_a_broken_file_of_settings_is_named(content, words, tmp_path):
+    path = tmp_path / "a.toml"
+    path.write_text(content)
+    with pytest.raises(InputError, match=words if words != "TOML" else "configuration .*a.toml"):
+        read_config(Settings(), path)
+    with pytest.raises(InputError, match=r"configuration .*b\.toml"):
+        read_config(Settings(), tmp_path / "b.toml")
+
+
+def test_the_options_of_a_command_are_those_of_a_sweep(tmp_path, capsys):
+    parser = sweep_parser("cells", "Draws.", {"quick": Settings(), "full": Settings()})
+    chosen = parser.parse_args(["--jobs", "2", "--out", str(tmp_path), "--timeout", "60"])
+    settings = sweep_settings(chosen)
+    table = run_cells(compute, cells(2), name="cells", version=1, progress=False, **settings)
+    assert len(table) == 4
+    assert len(list((tmp_path / "cells").iterdir())) == 2
+    for bad in (["--jobs", "0"], ["--timeout", "0"], ["--timeout", "nan"]):
+        assert run_command(lambda bad=bad: sweep_settings(parser.parse_args(bad))) == 2
+        assert capsys.readouterr().err.startswith(f"error: {bad[0]} is {bad[1]}")
+
+
+def test_failed_cells_are_lines_and_exit_code_1(tmp_path, capsys):
+    assert run_command(lambda: run(cells(2, act="raise"), tmp_path)) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "error: 1 of 2 cells failed; the others are finished and kept"
+    assert lines[1].startswith("error: Cell(number=1,")
+
+
+def test_a_stored_table_says_what_it_shows_and_where_it_comes_from(plain, tmp_path):
+    write_table(plain, tmp_path, "cells", arguments={"count": 6}, verdict="Six cells.", seed=0)
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "cells.parquet"), plain)
+    document = json.loads((tmp_path / "cells.json").read_text())
+    assert document["verdict"] == "Six cells."
+    assert document["provenance"]["arguments"] == {"count": 6}
