@@ -244,7 +244,7 @@ class JLDistortion:
 
     @staticmethod
     def _over_all(value: float, interval: Estimate) -> Estimate:
-        """Put the estimate from all ratios into an interval, widened where it must, and not below 0."""
+        """Put the estimate from all ratios into an interval, widened if need be, from 0 on."""
         return Estimate(value, max(min(interval.low, value), 0.0), max(interval.high, value))
 
 

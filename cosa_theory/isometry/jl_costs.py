@@ -1,0 +1,354 @@
+"""Accuracy of every ensemble beside its time and memory, and the cheapest for a distortion."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from array_api_compat import is_numpy_array
+from numpy.typing import ArrayLike, NDArray
+from scipy import sparse
+
+from cosa_theory.isometry.intervals import clustered_share, mean_interval
+from cosa_theory.isometry.jl import as_vectors
+from cosa_theory.isometry.jl_curves import jl_ratios
+from cosa_theory.laws.norms import chi_square_failure
+from cosa_theory.operators import Factor
+from cosa_theory.projections import KINDS, make_projection
+from cosa_theory.threads import one_thread
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = [
+    "JLComparison",
+    "application_seconds",
+    "cheapest",
+    "chi_square_dimension",
+    "jl_ensembles",
+    "needed_dimensions",
+    "projection_bytes",
+]
+
+QUANTILE = 0.95  # the share of vectors whose distortion a target is about
+_STEP = 2 ** (1 / 8)  # between the dimensions that a search tries
+_TIMED = 0.05  # seconds over which a product is repeated
+_ROUNDS = 5  # and how often at least
+
+
+def application_seconds(A: Any, X: Any) -> float:
+    """Return the time of one product A x, in seconds per vector.
+
+    The vectors are projected together, X Aᵀ as the library computes it (`Factor`), on one thread;
+    the best of at least five warm rounds counts.
+
+    Parameters
+    ----------
+    A : array, sparse array or SRHT, shape (k, d)
+        The projection.
+    X : array, shape (n, d)
+        Vectors as rows; the product runs in their type.
+    """
+    vectors, factor = as_vectors(X), Factor(A)
+    with one_thread():
+        factor.right(vectors)
+        times: list[float] = []
+        while len(times) < _ROUNDS or math.fsum(times) < _TIMED:
+            start = time.perf_counter()
+            factor.right(vectors)
+            times.append(time.perf_counter() - start)
+    return min(times) / len(vectors)
+
+
+def projection_bytes(A: Any, dtype: Any = "float64") -> int:
+    """Return the memory of a projection in the form it is multiplied in.
+
+    A dense array, the three arrays of a sparse one, the signs and rows of an SRHT. A sparse array
+    with more than one entry in eight counts as dense, because it is multiplied as such.
+
+    Parameters
+    ----------
+    A : array, sparse array or SRHT, shape (k, d)
+        The projection.
+    dtype : {"float64", "float32"}
+        Of the vectors it multiplies.
+    """
+    if hasattr(A, "fingerprint_arrays"):
+        return sum(array.nbytes for array in A.fingerprint_arrays()[1].values())
+    form = Factor(A).like(np.empty(0, dtype))
+    if sparse.issparse(form):
+        return int(form.data.nbytes + form.indices.nbytes + form.indptr.nbytes)
+    return int(form.nbytes) if is_numpy_array(form) else int(form.element_size() * form.numel())
+
+
+@lru_cache(maxsize=256)
+def chi_square_dimension(eps: float, failure: float = 1 - QUANTILE) -> int:
+    """Return the least k with P(|χ²_k/k − 1| > ε) ≤ `failure`: what one fixed vector needs.
+
+    Raises
+    ------
+    ValueError
+        If ε or the probability is outside (0, 1).
+    """
+    for name, value in (("eps", eps), ("failure", failure)):
+        if not 0 < value < 1:
+            raise ValueError(f"{name} is {value!r}; it must lie strictly between 0 and 1")
+    high = 1
+    while chi_square_failure(high, eps) > failure:
+        high *= 2
+    low = high // 2  # fails, or is 0
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if chi_square_failure(middle, eps) > failure else (low, middle)
+    return high
+
+
+def _row(kind: str, k: int, X: NDArray[Any], ratios: NDArray[np.float64], eps: float) -> dict:
+    """Summarise draws × vectors; draws are independent, so intervals are over them."""
+    distortions = np.abs(ratios - 1)
+    mean = mean_interval(distortions.mean(axis=1))
+    quantile = mean_interval(np.quantile(distortions, QUANTILE, axis=1))
+    failure = clustered_share(distortions > eps)
+    return {
+        "kind": kind,
+        "k": k,
+        "d": X.shape[1],
+        "vectors": X.shape[0],
+        "draws": ratios.shape[0],
+        "mean": mean.value,
+        "mean_low": max(mean.low, 0.0),
+        "mean_high": mean.high,
+        "quantile": quantile.value,
+        "quantile_low": max(quantile.low, 0.0),
+        "quantile_high": quantile.high,
+        "max": float(distortions.max()),
+        "eps": eps,
+        "failure": failure.value,
+        "failure_low": failure.low,
+        "failure_high": failure.high,
+        "chi_square": float(chi_square_failure(k, eps)),
+    }
+
+
+def _cost(kind: str, k: int, X: NDArray[Any], seed: int) -> dict:
+    A = make_projection(kind, k, X.shape[1], seed=seed, key=("jl", 0), dtype=X.dtype.name)
+    return {"seconds": application_seconds(A, X), "bytes": projection_bytes(A, X.dtype)}
+
+
+def _admissible(kind: str, k: int, d: int) -> bool:
+    return k <= {"haar": d, "srht": 1 << (d - 1).bit_length()}.get(kind, k)
+
+
+@dataclass(frozen=True, eq=False)
+class JLComparison:
+    """Ensembles compared on the same vectors.
+
+    Parameters
+    ----------
+    k : int
+        Rows of the projections.
+    table : pandas.DataFrame
+        One row per ensemble: `kind`, `k`, `d`, `vectors`, `draws`; `mean`, `quantile` (95 %) and
+        `max` of the distortion |‖Ax‖²/‖x‖² − 1| over the vectors of a draw, mean and quantile
+        averaged over draws with Student's 95 % intervals (`_low`, `_high`), maximum over all;
+        `eps`, `failure` with its 95 % interval over draws, and `chi_square`, the exact failure
+        probability of a Gaussian projection; `seconds` per vector and `bytes`.
+    ratios : mapping of str to ndarray
+        ‖Ax‖²/‖x‖² by kind, draws × vectors.
+    """
+
+    k: int
+    table: pd.DataFrame
+    ratios: Mapping[str, NDArray[np.float64]]
+
+    def failure_curves(self, eps: ArrayLike) -> pd.DataFrame:
+        """Return P(distortion > ε) over draws and vectors, with 95 % intervals over draws.
+
+        Parameters
+        ----------
+        eps : array of float
+            Values of ε > 0.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row per ensemble and ε: `kind`, `eps`, `probability`, `ci_low`, `ci_high`,
+            `chi_square`.
+        """
+        import pandas as pd
+
+        rows = []
+        for kind, ratios in self.ratios.items():
+            for level in np.atleast_1d(np.asarray(eps, dtype=np.float64)):
+                share = clustered_share(np.abs(ratios - 1) > level)
+                law = float(chi_square_failure(self.k, level))
+                rows.append((kind, float(level), *share, law))
+        names = ["kind", "eps", "probability", "ci_low", "ci_high", "chi_square"]
+        return pd.DataFrame(rows, columns=names)
+
+
+def jl_ensembles(
+    k: int,
+    X: ArrayLike,
+    *,
+    eps: float = 0.1,
+    kinds: Sequence[str] = KINDS,
+    draws: int = 20,
+    seed: int = 0,
+) -> JLComparison:
+    """Compare ensembles on given vectors: distortion, time per application and memory.
+
+    Parameters
+    ----------
+    k : int
+        Rows of the projections, which are at analysis scale.
+    X : array, shape (n, d)
+        Non-zero vectors as rows. Distortions are measured in float64; time and memory are those
+        of the type of X (float32 or float64).
+    eps : float
+        ε of the failure probability.
+    kinds : sequence of str
+        Ensembles of `cosa_theory.projections`. Those that cannot have k rows (haar beyond d, srht
+        beyond its padded length) are left out.
+    draws : int
+        Independent draws of each, at least 2.
+    seed : int
+        Of the draws.
+
+    Returns
+    -------
+    JLComparison
+        The table and what it was made from.
+
+    Raises
+    ------
+    ValueError
+        For an argument outside what is listed above.
+    """
+    import pandas as pd
+
+    if draws < 2:
+        raise ValueError(f"draws is {draws}; intervals over draws need at least 2")
+    vectors = as_vectors(X)
+    rows, ratios = [], {}
+    for kind in kinds:
+        if _admissible(kind, k, vectors.shape[1]):
+            ratios[kind] = jl_ratios(kind, k, vectors, draws=draws, seed=seed)
+            row = _row(kind, k, vectors, ratios[kind], eps)
+            rows.append(row | _cost(kind, k, vectors, seed))
+    return JLComparison(k, pd.DataFrame(rows), ratios)
+
+
+def cheapest(table: pd.DataFrame, distortion: float) -> pd.Series | None:
+    """Return the row with the least time per application among those that meet a distortion.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Of a `JLComparison` or of `needed_dimensions`, for one or several k.
+    distortion : float
+        What the upper end of the interval of the 95 % quantile must not exceed.
+
+    Returns
+    -------
+    pandas.Series or None
+        None where no row meets it.
+    """
+    met = table[table["quantile_high"] <= distortion]
+    return None if met.empty else met.sort_values("seconds").iloc[0]
+
+
+def _grid(d: int) -> list[int]:
+    """Return dimensions from 1 to d in steps of about nine per cent, d included."""
+    steps = math.ceil(math.log(d) / math.log(_STEP))
+    return sorted({min(round(_STEP**i), d) for i in range(steps + 1)} | {d})
+
+
+def _first_true(holds: Callable[[int], bool], start: int, last: int) -> int | None:
+    """Return the least index at which a monotone condition holds, by galloping from `start`."""
+    step = 1
+    if holds(start):
+        high, low = start, start - 1
+        while low >= 0 and holds(low):
+            high, low, step = low, low - 2 * step, 2 * step
+        low = max(low, -1)
+    else:
+        low, high = start, start + 1
+        while high < last and not holds(high):
+            low, high, step = high, min(high + 2 * step, last), 2 * step
+        if low >= last or not holds(high):
+            return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if holds(middle) else (middle, high)
+    return high
+
+
+def needed_dimensions(
+    X: ArrayLike,
+    distortion: float,
+    *,
+    kinds: Sequence[str] = KINDS,
+    draws: int = 20,
+    seed: int = 0,
+    progress: Callable[[str], None] | None = None,
+) -> pd.DataFrame:
+    """Find for every ensemble the least k that keeps 95 % of the vectors within a distortion.
+
+    The least k on a grid (steps of nine per cent, up to d) at which the upper end of the interval
+    of the 95 % quantile is at most the target; found by galloping from the dimension that a
+    Gaussian projection needs, as the quantile falls with k.
+
+    Parameters
+    ----------
+    X, kinds, draws, seed
+        As for `jl_ensembles`.
+    distortion : float
+        The target ε, in (0, 1).
+    progress : callable, optional
+        Called with each kind when it is done.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per ensemble: the columns of `JLComparison.table` at the k found, with `eps` the target;
+        an ensemble that needs more than d rows has no numbers (then projecting gains nothing).
+
+    Raises
+    ------
+    ValueError
+        For an argument outside what is listed above.
+    """
+    import pandas as pd
+
+    if draws < 2:
+        raise ValueError(f"draws is {draws}; intervals over draws need at least 2")
+    vectors = as_vectors(X)
+    d = vectors.shape[1]
+    grid = _grid(d)
+    start = int(np.searchsorted(grid, min(chi_square_dimension(distortion), d)))
+    rows = []
+    for kind in kinds:
+        measured: dict[int, dict] = {}
+
+        def met(place: int, kind: str = kind, measured: dict[int, dict] = measured) -> bool:
+            k = grid[place]
+            if place not in measured:
+                ratios = jl_ratios(kind, k, vectors, draws=draws, seed=seed)
+                measured[place] = _row(kind, k, vectors, ratios, distortion)
+            return bool(measured[place]["quantile_high"] <= distortion)
+
+        place = _first_true(met, start, len(grid) - 1)
+        if place is None:
+            rows.append({"kind": kind, "d": d, "vectors": len(vectors), "eps": distortion})
+        else:
+            rows.append(measured[place] | _cost(kind, grid[place], vectors, seed))
+        if progress is not None:
+            progress(kind)
+    columns = [*_row("", 1, vectors[:1], np.ones((2, 1)), 0.5), "seconds", "bytes"]
+    return pd.DataFrame(rows).reindex(columns=columns)
