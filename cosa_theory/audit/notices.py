@@ -1,0 +1,107 @@
+"""What a reader of an audit's tables should know, said once."""
+
+from collections.abc import Iterator
+
+import pandas as pd
+
+from cosa_theory.deltas.matching import first_few
+
+__all__ = ["audit_notices"]
+
+
+def audit_notices(layers: pd.DataFrame) -> Iterator[str]:
+    """Yield plain sentences about what the outcomes alone do not tell.
+
+    Parameters
+    ----------
+    layers : pandas.DataFrame
+        The table of an audit.
+
+    Yields
+    ------
+    str
+    """
+    updates = layers[layers["subject"] == "update"]
+    yield from _about_the_core(updates)
+    for subject, rows in layers.groupby("subject", sort=False):
+        yield from _about_the_numbers(str(subject), rows)
+
+
+def _about_the_core(layers: pd.DataFrame) -> Iterator[str]:
+    total = len(layers)
+    names = layers["layer"]
+    for name, asked_a, asked_b, a, b in _cut(layers)[:1]:
+        cut = _cut(layers)
+        yield (
+            f"A core of {asked_a} × {asked_b} does not fit {_of(len(cut), total, 'matrix')}: all "
+            f"but the first assumption are judged with the core cut to the matrix, {a} × {b} for "
+            f"{name}."
+        )
+    smaller = layers.loc[layers["rank_budget"].notna(), ["layer", "rank_budget"]]
+    if smaller["rank_budget"].nunique() > 1:
+        rank = smaller["rank_budget"].max()
+        small = smaller.loc[smaller["rank_budget"] < rank, "layer"]
+        yield (
+            f"A core of the budget of rank {rank} would train more than half of "
+            f"{_of(len(small), total, 'matrix')}, which get the nearest smaller budget instead: "
+            f"{first_few(list(small), 3)}."
+        )
+    beyond = names[layers["a"] + layers["b"] + 1 > layers[["m", "n"]].min(axis=1)]
+    if len(beyond):
+        yield (
+            f"In {_of(len(beyond), total, 'matrix')} a + b + 1 is above min(m, n): no update has "
+            f"so flat a spectrum ({first_few(list(beyond), 3)})."
+        )
+    whole = names[(layers["a"] == layers["m"]) | (layers["b"] == layers["n"])]
+    if len(whole):
+        yield (
+            f"In {_of(len(whole), total, 'matrix')} a = m or b = n: that factor is taken as the "
+            "identity, which loses nothing; a square Gaussian factor would span the same and be "
+            f"far worse conditioned ({first_few(list(whole), 3)})."
+        )
+
+
+def _cut(layers: pd.DataFrame) -> list[tuple[str, int, int, int, int]]:
+    """Return the layers that the core asked for does not fit."""
+    cut = layers[(layers["asked_a"] > layers["m"]) | (layers["asked_b"] > layers["n"])]
+    return list(cut[["layer", "asked_a", "asked_b", "a", "b"]].itertuples(index=False, name=None))
+
+
+def _about_the_numbers(subject: str, layers: pd.DataFrame) -> Iterator[str]:
+    total = len(layers)
+    zero = layers["norm"] == 0
+    if zero.any():
+        yield (
+            f"{_of(int(zero.sum()), total, subject)} zero: what is about {subject}s is undecided "
+            f"there ({first_few(list(layers.loc[zero, 'layer']), 3)})."
+        )
+    entries = layers["m"] * layers["n"]
+    floor = ~zero & (layers["norm"] <= layers["rounding_rms"] * entries**0.5)
+    if floor.any():
+        yield (
+            f"{_of(int(floor.sum()), total, subject)} no larger than the rounding of the stored "
+            f"type, and may be nothing else ({first_few(list(layers.loc[floor, 'layer']), 3)})."
+        )
+    sparse = ~zero & (layers["exact_zeros"] > 0.5)
+    if sparse.any():
+        share = layers.loc[sparse, "exact_zeros"].median()
+        yield (
+            f"{_of(int(sparse.sum()), total, subject)} exactly zero in more than half of the "
+            f"entries (median {share:.0%}): rows that no text has touched, or changes lost in the "
+            f"rounding of the stored type ({first_few(list(layers.loc[sparse, 'layer']), 3)})."
+        )
+    measured = layers[layers["error"].notna() & (layers["error_low"] < layers["error_high"])]
+    if len(measured):
+        low, high, law = (measured[name] for name in ("error_low", "error_high", "predicted_error"))
+        inside = int(((low <= law) & (law <= high)).sum())
+        yield (
+            f"The predicted error √(1 − ab/(mn)) of {subject}s lies in the measured 95 % interval "
+            f"in {inside} of {len(measured)} matrices ({0.95 * len(measured):.0f} expected)."
+        )
+
+
+def _of(count: int, total: int, noun: str) -> str:
+    """Return "3 of 39 updates are", or "1 of 39 matrices" for matrices."""
+    if noun == "matrix":
+        return f"{count} of {total} matri{'x' if total == 1 else 'ces'}"
+    return f"{count} of {total} {noun}{'' if total == 1 else 's'} {'is' if count == 1 else 'are'}"

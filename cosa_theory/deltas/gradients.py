@@ -1,0 +1,240 @@
+"""The gradient of the first training step, matched to the matrices of a pair."""
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cosa_theory.deltas.checkpoint import Checkpoint, locate, open_checkpoint
+from cosa_theory.deltas.header import TensorInfo
+from cosa_theory.deltas.layers import FLOAT_DTYPES, LayerDelta, storage_noise
+from cosa_theory.deltas.matching import first_few, match_names
+from cosa_theory.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Gradients", "first_step_gradients", "match_gradients"]
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """Gradients of some matrices, read one at a time; made by `match_gradients`.
+
+    Parameters
+    ----------
+    source : Checkpoint
+        Where they are.
+    names : dict of str to str
+        Name of the matrix to name of its gradient.
+    notices : tuple of str
+        What was not matched, as plain sentences.
+    """
+
+    source: Checkpoint
+    names: dict[str, str]
+    notices: tuple[str, ...] = ()
+
+    def of(self, layer: LayerDelta) -> LayerDelta | None:
+        """Return the gradient of a layer, in place of its update.
+
+        Parameters
+        ----------
+        layer : LayerDelta
+            The layer.
+
+        Returns
+        -------
+        LayerDelta or None
+            Name and base of `layer`, `delta` the gradient ∂loss/∂W (descent moves W against it),
+            `rounding_rms` that of its stored type; None where there is no gradient.
+
+        Raises
+        ------
+        InputError
+            If the gradient holds NaN or Inf.
+        """
+        name = self.names.get(layer.name)
+        if name is None:
+            return None
+        gradient = self.source.load(name)
+        if not np.isfinite(gradient).all():
+            raise InputError(
+                f"{self.source.label}: the gradient {name} holds NaN or Inf: take it in float32, "
+                "or at a smaller loss scale."
+            )
+        dtype = self.source.infos[name].dtype
+        noise = storage_noise(gradient, dtype)
+        return LayerDelta(layer.name, gradient, layer.base, None, dtype, dtype, noise)
+
+
+def match_gradients(source: Any, shapes: Mapping[str, tuple[int, int]]) -> Gradients:
+    """Match gradients to the matrices of a pair by name, allowing one renamed prefix.
+
+    Parameters
+    ----------
+    source : path, mapping of str to array, or iterable of LayerDelta
+        A safetensors file (or folder) of gradients under the names of their weights; the same in
+        memory; or what `first_step_gradients` yields.
+    shapes : mapping of str to (int, int)
+        Names and shapes of the matrices.
+
+    Returns
+    -------
+    Gradients
+        Matrices without a gradient and gradients without a matrix are told in its notices.
+
+    Raises
+    ------
+    InputError
+        If no gradient has a matrix, or gradients have another shape than their matrices or are
+        no floating-point numbers: one sentence for each.
+    """
+    checkpoint = _open(source)
+    found = {name: info for name, info in checkpoint.infos.items() if len(info.shape) == 2}
+    wanted = {name: TensorInfo("float32", shape) for name, shape in shapes.items()}
+    if not any(_same_ending(one, other) for one in wanted for other in found):
+        raise InputError(
+            f"{checkpoint.label}: no gradient of a matrix of the pair: it has "
+            f"{first_few(list(found), 3) or 'no matrix'}; the pair has "
+            f"{first_few(list(wanted), 3) or 'none'}: save gradients under the names of their "
+            "weights."
+        )
+    match = match_names(wanted, found)
+    problems = []
+    for name, other in match.pairs.items():
+        info = found[other]
+        if info.shape != shapes[name]:
+            problems.append(
+                f"{checkpoint.label}: the gradient {other} is {_size(info.shape)}, its matrix "
+                f"{_size(shapes[name])}: save it as the weight is stored, out × in."
+            )
+        elif info.dtype not in FLOAT_DTYPES:
+            problems.append(
+                f"{checkpoint.label}: the gradient {other} is stored as {info.dtype}: save it as "
+                "float32."
+            )
+    if problems:
+        raise InputError(*problems)
+    return Gradients(checkpoint, match.pairs, tuple(_unmatched(match.pairs, shapes, found)))
+
+
+def _open(source: Any) -> Checkpoint:
+    if isinstance(source, (str, os.PathLike)):
+        return open_checkpoint(locate(source, "gradients"), "gradients")
+    if not isinstance(source, Mapping):
+        source = {one.name: one.delta for one in source}
+    checkpoint = open_checkpoint(source, "gradients")
+    checkpoint.label = "the gradients in memory"
+    return checkpoint
+
+
+def _same_ending(one: str, other: str) -> bool:
+    """Tell whether two names agree from some part on, which any renamed prefix leaves."""
+    return one.split(".")[-2:] == other.split(".")[-2:]
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return " × ".join(map(str, shape))
+
+
+def _unmatched(
+    pairs: Mapping[str, str], shapes: Mapping[str, Any], found: Mapping[str, Any]
+) -> Iterator[str]:
+    without = [name for name in shapes if name not in pairs]
+    if without:
+        yield (
+            f"{len(without)} of {len(shapes)} matrices have no gradient and are audited by their "
+            f"update alone: {first_few(without)}."
+        )
+    partners = set(pairs.values())
+    left = [name for name in found if name not in partners]
+    if left:
+        yield f"{len(left)} gradients belong to no matrix of the pair: {first_few(left)}."
+
+
+def first_step_gradients(
+    model: "torch.nn.Module",
+    batch: Any,
+    *,
+    loss: Callable[[Any, Any], "torch.Tensor"] | None = None,
+    names: Iterable[str] | None = None,
+) -> Iterator[LayerDelta]:
+    """Yield the gradient of the loss on one batch for every weight matrix of a model.
+
+    The model is left as it was: its gradients, training mode and frozen parameters are not
+    touched. Dropout is off, so the result is that of the weights and the batch alone.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        The model, at the weights of the pair's base.
+    batch : mapping or any
+        What the model is called with, `model(**batch)`.
+    loss : callable, optional
+        Maps (model, batch) to a scalar tensor; by default the `loss` of the model's output, which
+        models of transformers have when the batch holds `labels`.
+    names : iterable of str, optional
+        The parameters wanted; by default all with two dimensions.
+
+    Yields
+    ------
+    LayerDelta
+        In the order of the model: `delta` is ∂loss/∂W in float32 (float64 for such weights),
+        `base` the weight. Parameters that the loss does not depend on are left out. A weight with
+        two names comes under both.
+
+    Raises
+    ------
+    InputError
+        If a name is not a parameter of the model, the model gives no loss, or the loss is not
+        finite.
+    """
+    import torch
+
+    from cosa_theory.deltas.checkpoint import as_numpy
+
+    known = dict(model.named_parameters(remove_duplicate=False))
+    wanted = [name for name, one in known.items() if one.ndim == 2] if names is None else [*names]
+    unknown = [name for name in wanted if name not in known]
+    if unknown:
+        raise InputError(
+            f"{unknown[0]} is not a parameter of the model: it has {first_few(list(known), 3)}."
+        )
+    parameters = list({id(known[name]): known[name] for name in wanted}.values())
+    modes = {module: module.training for module in model.modules()}
+    frozen = [one for one in parameters if not one.requires_grad]
+    try:
+        model.eval()
+        for one in frozen:
+            one.requires_grad_(True)
+        with torch.enable_grad():
+            value = _loss_of(model, batch) if loss is None else loss(model, batch)
+        if not torch.isfinite(value):
+            raise InputError(f"the loss of the batch is {value.item()}: check the data and weights")
+        # Returned, not accumulated: the .grad of the parameters stays as it is.
+        found = torch.autograd.grad(value, parameters, allow_unused=True)
+    finally:
+        for one in frozen:
+            one.requires_grad_(False)
+        for module, mode in modes.items():
+            module.training = mode
+    gradients = {id(one): grad for one, grad in zip(parameters, found, strict=True)}
+    for name in wanted:
+        gradient = gradients[id(known[name])]
+        if gradient is not None:
+            dtype = str(gradient.dtype).removeprefix("torch.")
+            weight = known[name]
+            yield LayerDelta(name, as_numpy(gradient), as_numpy(weight), None, dtype, dtype)
+
+
+def _loss_of(model: Any, batch: Any) -> "torch.Tensor":
+    value: torch.Tensor | None = getattr(model(**batch), "loss", None)
+    if value is None:
+        raise InputError(
+            f"{type(model).__name__} gives no loss for this batch: add labels to it, or pass a "
+            "function that computes the loss."
+        )
+    return value
