@@ -1,12 +1,14 @@
 """Calls with a time limit that really ends them, in compiled code too.
 
-The call runs in a process of its own, which is killed when the limit is over and otherwise kept
-for the next call. It is started with `subprocess`, because the workers of a cluster may not start
-processes of the `multiprocessing` kind.
+The call runs in a process of its own, kept for the next call. The limit is an alarm of the
+operating system, whose default is to end the process: no Python code has to run for it, and it
+rings even if the process that waits is gone. The process is started with `subprocess`, because the
+workers of a cluster may not start processes of the `multiprocessing` kind.
 """
 
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -85,18 +87,15 @@ class _Child:
     def call(self, seconds: float, task: Callable[[], Any]) -> tuple[bool, Any]:
         """Return (True, result) or (False, traceback)."""
         try:
-            self._pipe.send(wrap_non_picklable_objects(task))
-            loaded, problem = self._pipe.recv()
-            if not loaded:
-                return loaded, problem
-            if not self._pipe.poll(seconds):
-                raise TimeoutError(f"stopped after {seconds:g} s")
+            self._pipe.send((seconds, wrap_non_picklable_objects(task)))
             outcome: tuple[bool, Any] = self._pipe.recv()
-            return outcome
         except (EOFError, ConnectionError) as error:
             code = self._process.wait()
+            if code == -signal.SIGALRM:
+                raise TimeoutError(f"stopped after {seconds:g} s") from error
             ending = f"signal {-code}" if code < 0 else f"exit code {code}"
             raise RuntimeError(f"its process ended by itself, with {ending}") from error
+        return outcome
 
     def stop(self) -> None:
         self._process.kill()
@@ -110,19 +109,21 @@ def _serve(descriptor: int) -> None:
     """Answer calls from the other end of a pipe, until that is closed."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     pipe = Connection(descriptor)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
     while True:
         try:
-            task = pipe.recv()
-        except (EOFError, ConnectionError):
+            seconds, task = pipe.recv()
+        except EOFError:
             return
-        except Exception:
+        except Exception:  # what was sent cannot be loaded here
             pipe.send((False, traceback.format_exc()))
             continue
-        pipe.send((True, None))
+        signal.setitimer(signal.ITIMER_REAL, seconds)
         try:
             outcome = True, task()
         except Exception:
             outcome = False, traceback.format_exc()
+        signal.setitimer(signal.ITIMER_REAL, 0)
         pipe.send(outcome)
 
 

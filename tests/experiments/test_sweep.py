@@ -270,6 +270,30 @@ def test_a_stopped_call_leaves_no_process_and_the_next_one_gets_another():
         os.kill(second, 0)
 
 
+def test_the_limit_rings_even_if_nobody_waits_any_more():
+    """The alarm is the child's own: a killed worker leaves no process that spins for ever."""
+    code = (
+        "import os, threading, time\n"
+        "from experiments.stoppable import call_within\n"
+        "from tests.experiments.cells import spin\n"
+        "from tests.experiments.test_sweep import process_number\n"
+        "print(call_within(30.0, process_number), flush=True)\n"
+        "threading.Timer(0.5, os._exit, (1,)).start()\n"
+        "call_within(1.5, spin)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1, done.stderr
+
+    def gone():
+        try:
+            os.kill(int(done.stdout), 0)
+        except ProcessLookupError:
+            return True
+        return False
+
+    wait_for(gone, 10.0)
+
+
 def test_what_a_stopped_call_raises_comes_back():
     with pytest.raises(RuntimeError, match="no luck with 1"):
         call_within(30.0, compute, Cell(1, act="raise"))
