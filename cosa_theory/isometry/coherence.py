@@ -17,6 +17,7 @@ from cosa_theory.operators import KroneckerOperator
 __all__ = [
     "SparkBounds",
     "babel",
+    "checked_counts",
     "mutual_coherence",
     "off_diagonal_blocks",
     "spark_bounds",
@@ -142,27 +143,32 @@ def babel(A: Any, k: int | Sequence[int] | NDArray[np.int64]) -> Any:
     J. A. Tropp, "Greed is good: algorithmic results for sparse approximation", IEEE Trans.
     Information Theory 50 (2004), section II-D.
     """
-    columns = int(A.shape[1]) if hasattr(A, "shape") and len(A.shape) == 2 else None
-    counts = np.atleast_1d(np.asarray(k))
-    matrix = None
-    if not isinstance(A, KroneckerOperator):
-        matrix = unit_columns(A)
-        columns = matrix.shape[1]
-    assert columns is not None
-    if counts.dtype.kind not in "iu" or counts.size == 0 or not np.all(
-        (counts >= 1) & (counts < columns)
-    ):  # fmt: skip
-        raise ValueError(f"k is {k}: it must be whole, from 1 to one less than {columns} columns")
-    if matrix is None:
-        from cosa_theory.isometry.kronecker import kronecker_babel
+    if isinstance(A, KroneckerOperator):
+        from cosa_theory.isometry.kronecker_coherence import kronecker_babel
 
-        values = kronecker_babel(*A.factors, counts)
-    else:
-        sums = np.zeros(int(counts.max()))
-        for _, kept in off_diagonal_blocks(DenseGram(matrix), len(sums)):
-            np.maximum(sums, np.cumsum(kept, axis=1).max(axis=0), out=sums)
-        values = sums[counts - 1]
+        return kronecker_babel(A.factors[0], A.factors[1], k)
+    matrix = unit_columns(A)
+    counts = checked_counts(k, matrix.shape[1])
+    sums = np.zeros(int(counts.max()))
+    for _, kept in off_diagonal_blocks(DenseGram(matrix), len(sums)):
+        np.maximum(sums, np.cumsum(kept, axis=1).max(axis=0), out=sums)
+    values = sums[counts - 1]
     return float(values[0]) if np.ndim(k) == 0 else values
+
+
+def checked_counts(k: Any, columns: int) -> NDArray[np.int64]:
+    """Return k, a number or several, as a vector, after checking 1 ≤ k < number of columns.
+
+    Raises
+    ------
+    ValueError
+        If one is not a whole number in that range, or there is none.
+    """
+    counts = np.atleast_1d(np.asarray(k))
+    whole = counts.dtype.kind in "iu" and counts.size > 0
+    if not whole or not np.all((counts >= 1) & (counts < columns)):
+        raise ValueError(f"k is {k}: it must be whole, from 1 to one less than {columns} columns")
+    return counts.astype(np.int64)
 
 
 def welch_bound(rows: Any, columns: Any) -> Any:
@@ -217,7 +223,7 @@ def spark_bounds(A: Any) -> SparkBounds:
     ----------
     A : array or operator, shape (k, d)
         The matrix; of a Kronecker operator only the factors are used, see
-        `cosa_theory.isometry.kronecker.kronecker_spark`.
+        `kronecker_spark`.
 
     Returns
     -------
@@ -237,7 +243,7 @@ def spark_bounds(A: Any) -> SparkBounds:
     function J. A. Tropp, "Greed is good", IEEE Trans. Information Theory 50 (2004).
     """
     if isinstance(A, KroneckerOperator):
-        from cosa_theory.isometry.kronecker import kronecker_spark
+        from cosa_theory.isometry.kronecker_coherence import kronecker_spark
 
         return kronecker_spark(*A.factors)
     matrix = checked_matrix(A)
