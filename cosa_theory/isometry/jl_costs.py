@@ -316,8 +316,8 @@ def needed_dimensions(
     Returns
     -------
     pandas.DataFrame
-        One row per ensemble: the columns of `JLComparison.table` at the k found, with `eps` the target;
-        an ensemble that needs more than d rows has no numbers (then projecting gains nothing).
+        One row per ensemble: the columns of `JLComparison.table` at the k found, with the target as
+        `eps`; an ensemble that needs more than d rows has no numbers: projecting gains nothing.
 
     Raises
     ------

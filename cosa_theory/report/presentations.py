@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from cosa_theory.files import atomic_path
 from cosa_theory.plotting import save_figure
+from cosa_theory.report import jl
 from cosa_theory.report.document import Document, Presentation
 from cosa_theory.report.html import (
     figures_html,
@@ -25,7 +26,9 @@ from cosa_theory.report.text import render_view
 
 __all__ = ["PRESENTATIONS", "document_page", "document_text", "write_document_page"]
 
-PRESENTATIONS: dict[str, Presentation] = {}
+PRESENTATIONS: dict[str, Presentation] = {
+    "jl": jl.PRESENTATION,
+}
 
 
 def document_text(document: Document) -> str:
