@@ -6,15 +6,14 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from cosa_theory.isometry.certificates import rounding_slack
 from cosa_theory.isometry.gram import Floats, Gram, Indices
 
 __all__ = ["best_of_all", "supports_reaching"]
 
-_ENTRIES = 1 << 18  # entries of a work array, 2 MiB: it stays in cache
 
-
-def best_of_all(gram: Gram, candidate: Indices, sign: int, tolerance: float) -> Indices:
-    """Return a support with the greatest λ_max(σ G_S) of its size, up to a tolerance.
+def best_of_all(gram: Gram, candidate: Indices, sign: int) -> Indices:
+    """Return a support with the greatest λ_max(σ G_S) of its size, up to half of `rounding_slack`.
 
     Parameters
     ----------
@@ -24,13 +23,13 @@ def best_of_all(gram: Gram, candidate: Indices, sign: int, tolerance: float) -> 
         A support to start from. The better it is, the fewer others need a closer look.
     sign : {-1, 1}
         σ: −1 for the least eigenvalue of G_S.
-    tolerance : float
-        Supports that exceed the candidate by no more than this need not be found.
     """
     s = candidate.size
     if s == 1:
         return np.array([(sign * gram.diagonal).argmax()])
-    H = sign * gram.rows(np.arange(gram.columns))
+    H = (sign / (gram.largest or 1.0)) * gram.rows(np.arange(gram.columns))
+    # Ties with the candidate are no gain; without a tolerance each would be looked at.
+    tolerance = rounding_slack(gram.rows_of_A, s, 1.0) / 2
     best, value = candidate, float(np.linalg.eigvalsh(H[np.ix_(candidate, candidate)])[-1])
     for supports in supports_reaching(H, s, value + tolerance):
         values = np.linalg.eigvalsh(H[supports[:, :, None], supports[:, None, :]])[:, -1]
@@ -68,14 +67,15 @@ def supports_reaching(H: Floats, s: int, level: float) -> Iterator[Indices]:
     stacks = {-1: (np.empty((1, 0), np.int64), K[None])}
     for size in range(1, s - 1):
         last_level = size == s - 2
-        grown = {}
+        grown: dict[int, tuple[Indices, Floats]] = {}
         for column in range(size - 1, d - s + size):
             parts = [_eliminate(*stacks[end], end, column) for end in stacks if end < column]
             if last_level:
                 for prefixes, left in parts:
                     yield from _pairs(prefixes, left, column)
             else:
-                grown[column] = tuple(np.concatenate(part) for part in zip(*parts, strict=True))
+                prefixes, left = (np.concatenate(part) for part in zip(*parts, strict=True))
+                grown[column] = (prefixes, left)
         stacks = grown
     if s == 2:
         yield from _pairs(*stacks[-1], -1)

@@ -52,6 +52,11 @@ class DenseGram:
         with np.errstate(over="ignore"):  # reported by _check_range
             return np.einsum("kd,kd->d", self.A, self.A)
 
+    @property
+    def largest(self) -> float:
+        """The greatest squared norm of a column."""
+        return float(self.diagonal.max())
+
     @cached_property
     def full(self) -> Floats:
         """G, shape (d, d)."""
@@ -61,7 +66,10 @@ class DenseGram:
 
     @property
     def dependent_from(self) -> int:
-        """The number k + 1, where there are so many columns."""
+        """The least number of columns some of which are dependent by dimension: k + 1, or d + 1.
+
+        d + 1 says that counting dimensions proves no dependence.
+        """
         return min(self.rows_of_A, self.columns) + 1
 
     def rows(self, columns: Indices) -> Floats:
@@ -114,7 +122,7 @@ class KroneckerGram:
         self.right = B if isinstance(B, DenseGram) else DenseGram(B, "B")
         self.rows_of_A = self.left.rows_of_A * self.right.rows_of_A
         self.columns = self.left.columns * self.right.columns
-        _check_range(self.left.diagonal.max() * self.right.diagonal.max(keepdims=True), "A ⊗ B")
+        _check_range(np.array(self.largest), "A ⊗ B")
 
     @property
     def domain_shape(self) -> tuple[int, int]:
@@ -127,8 +135,15 @@ class KroneckerGram:
         return np.outer(self.left.diagonal, self.right.diagonal).ravel()
 
     @property
+    def largest(self) -> float:
+        """The greatest squared norm of a column."""
+        return self.left.largest * self.right.largest
+
+    @property
     def dependent_from(self) -> int:
-        """Columns packed in one row or column of the domain are dependent as its factor's are.
+        """The least number of columns some of which are dependent by dimension, or mn + 1.
+
+        Columns packed in one row or one column of the domain are dependent as a factor's are.
 
         References
         ----------

@@ -7,17 +7,14 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from cosa_theory.isometry.certificates import (
     RipBound,
     RipBracket,
     checked_order,
     combine,
-    rounding_slack,
 )
 from cosa_theory.isometry.enumeration import best_of_all
-from cosa_theory.isometry.gram import Gram, KroneckerGram, as_gram
+from cosa_theory.isometry.gram import Gram, Indices, KroneckerGram, as_gram
 from cosa_theory.isometry.lower import rip_lower, search_supports, witness_of
 
 __all__ = ["rip_bracket", "rip_exact"]
@@ -74,11 +71,7 @@ def rip_exact(A: Any, s: int, *, max_supports: int = 50_000_000) -> RipBound:
             f"order {s} of {gram.columns} columns has {count} supports, more than max_supports = "
             f"{max_supports}: use rip_bracket for both ends of an interval, or raise max_supports"
         )
-    slack = rounding_slack(gram.rows_of_A, s, float(gram.diagonal.max()))
-    low, high = (
-        witness_of(gram, best_of_all(gram, _candidate(gram, s, sign), sign, slack / 2), sign)
-        for sign in (-1, 1)
-    )
+    low, high = (witness_of(gram, _best(gram, s, sign), sign) for sign in (-1, 1))
     return RipBound(
         side="exact",
         s=s,
@@ -92,9 +85,12 @@ def rip_exact(A: Any, s: int, *, max_supports: int = 50_000_000) -> RipBound:
     )
 
 
-def _candidate(gram: Gram, s: int, sign: int) -> np.ndarray:
-    """Return a good support, so that most others are dismissed at the first look."""
-    return search_supports(gram, s, sign, seed=0, supports=64, starts=8).supports[0]
+def _best(gram: Gram, s: int, sign: int) -> Indices:
+    """Return the best support of all, starting from a good one so that most need no closer look."""
+    candidate = search_supports(gram, s, sign, seed=0, supports=64, starts=16).supports[0]
+    if sign < 0 and s >= gram.dependent_from:
+        return candidate  # the least eigenvalue is 0, whatever the support
+    return best_of_all(gram, candidate, sign)
 
 
 def rip_bracket(
@@ -152,7 +148,7 @@ def rip_bracket(
         methods = ("coherence", "babel", "spectrum")
         methods += ("sdp",) if gram.columns <= _SDP_COLUMNS else ()
     lower = rip_lower(gram, s, seed=seed)
-    uppers = [rip_upper(gram.A, s, method=method) for method in methods]
+    uppers = [rip_upper(gram, s, method=method) for method in methods]
     return RipBracket(s, lower, combine(uppers), (lower, *uppers), about)
 
 

@@ -16,7 +16,9 @@ product Hu bounds the gain of all columns at once, without an eigenvalue computa
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 
@@ -27,10 +29,12 @@ __all__ = [
     "best_pairs",
     "climb",
     "exceeds",
+    "exchange",
     "grow",
     "merged",
     "random_supports",
     "sample_best",
+    "settle",
     "top_eigenpairs",
 ]
 
@@ -145,7 +149,7 @@ def _best_of_chunk(H: Floats, supports: Indices) -> Found:
     spread = np.einsum("nij,nij->n", H, H) - s * mean**2
     bound = mean + np.sqrt(np.maximum(spread, 0.0) * (s - 1) / s)
     leaders = np.argpartition(-bound, min(_LEADERS, bound.size) - 1)[:_LEADERS]
-    values = np.linalg.eigvalsh(H[leaders])[:, -1]
+    values: Floats = np.linalg.eigvalsh(H[leaders])[:, -1]
     rest = np.flatnonzero(bound > values.max())
     rest = rest[exceeds(H[rest], values.max())]
     chosen = np.concatenate([leaders, rest])
@@ -162,11 +166,12 @@ def _plane(inside: Floats, cross: Floats, outside: Floats) -> Floats:
 def best_pairs(gram: Gram, columns: Indices, sign: int) -> Found:
     """Return each column with the partner that makes the greatest eigenvalue, best first."""
     diagonal = sign * gram.diagonal
-    pairs, values = [], []
+    pairs: list[Indices] = []
+    values: list[Floats] = []
     step = max(1, _ENTRIES // gram.columns)
     for start in range(0, columns.size, step):
         some = columns[start : start + step]
-        score = _plane(diagonal[some, None], gram.rows(some), diagonal)
+        score: Floats = _plane(diagonal[some, None], gram.rows(some), diagonal)
         score[np.arange(some.size), some] = -np.inf
         partner = score.argmax(axis=1)
         pairs.append(np.stack([some, partner], axis=1))
@@ -202,7 +207,7 @@ def climb(gram: Gram, supports: Indices, sign: int) -> Found:
     found = _ranked(supports, top_eigenpairs(gram, supports, sign)[0], 0)
     if s == gram.columns:
         return found
-    threshold = _GAIN * float(gram.diagonal.max())
+    threshold = _GAIN * gram.largest
     settled = []
     evaluations = 0
     while found.values.size:
@@ -252,3 +257,45 @@ def _best_swap(gram: Gram, supports: Indices, sign: int) -> tuple[Indices, Float
     best = candidates.argmax(axis=1)
     each = np.arange(count)
     return swaps[each, best], candidates[each, best]
+
+
+def exchange(gram: Gram, support: Indices, sign: int) -> Found:
+    """Return the supports that share all but two columns with one and gain on it; best first.
+
+    With λ the eigenvalue of the support S and K = λI − H, keeping Q ⊂ S and adding i and j gains
+    exactly where the Schur complement R of K_Q in K has a pivot that is not positive, Rᵢᵢ ≤ 0 or
+    RᵢᵢRⱼⱼ ≤ Rᵢⱼ². None is missed, up to rounding, and swaps of one column are among them.
+    """
+    s, d = support.size, gram.columns
+    scale = gram.largest or 1.0
+    H = (sign / scale) * gram.rows(np.arange(d))
+    value = float(np.linalg.eigvalsh(H[np.ix_(support, support)])[-1])
+    K = (value + _GAIN) * np.eye(d) - H
+    gaining = [np.sort(support)[None]]
+    for dropped in combinations(range(s), 2):
+        kept = np.delete(support, dropped)
+        left = K - K[:, kept] @ np.linalg.solve(K[np.ix_(kept, kept)], K[kept])
+        pivots = left.diagonal()
+        fine = (left * left < np.outer(pivots, pivots)) & (pivots > 0)
+        fine |= np.tri(d, dtype=bool)
+        fine[kept] = True
+        fine[:, kept] = True
+        added = np.argwhere(~fine)
+        gaining.append(np.concatenate([np.tile(kept, (len(added), 1)), added], axis=1))
+    supports = np.concatenate(gaining)
+    values, _ = top_eigenpairs(gram, supports, sign)
+    keep = values >= values[0]
+    tried = math.comb(s, 2) * math.comb(d - s + 2, 2)
+    return _ranked(supports[keep], values[keep], tried)
+
+
+def settle(gram: Gram, support: Indices, sign: int) -> Found:
+    """Climb by exchanges of two columns until none gains; see `exchange`."""
+    evaluations = 0
+    found = exchange(gram, support, sign)
+    while found.values.size > 1:
+        evaluations += found.evaluations
+        best = climb(gram, found.supports[:1], sign)
+        evaluations += best.evaluations
+        found = exchange(gram, best.supports[0], sign)
+    return Found(found.supports, found.values, evaluations + found.evaluations)
