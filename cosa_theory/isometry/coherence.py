@@ -104,7 +104,7 @@ def mutual_coherence(A: Any) -> float:
     ----------
     D. L. Donoho and X. Huo, "Uncertainty principles and ideal atomic decomposition", IEEE Trans.
     Information Theory 47 (2001); for Kronecker products S. Jokar and V. Mehrmann, "Sparse solutions
-    to underdetermined Kronecker product systems", Linear Algebra Appl. 431 (2009), Theorem 3.
+    to underdetermined Kronecker product systems", Linear Algebra Appl. 431 (2009).
     """
     if isinstance(A, KroneckerOperator):
         return max(mutual_coherence(factor) for factor in A.factors)
@@ -141,7 +141,7 @@ def babel(A: Any, k: int | Sequence[int] | NDArray[np.int64]) -> Any:
     References
     ----------
     J. A. Tropp, "Greed is good: algorithmic results for sparse approximation", IEEE Trans.
-    Information Theory 50 (2004), section II-D.
+    Information Theory 50 (2004).
     """
     if isinstance(A, KroneckerOperator):
         from cosa_theory.isometry.kronecker_coherence import kronecker_babel
@@ -239,7 +239,7 @@ def spark_bounds(A: Any) -> SparkBounds:
     References
     ----------
     D. L. Donoho and M. Elad, "Optimally sparse representation in general (nonorthogonal)
-    dictionaries via ℓ1 minimization", PNAS 100 (2003), section 2 and Theorem 7; for the Babel
+    dictionaries via ℓ1 minimization", PNAS 100 (2003); for the Babel
     function J. A. Tropp, "Greed is good", IEEE Trans. Information Theory 50 (2004).
     """
     if isinstance(A, KroneckerOperator):

@@ -289,7 +289,7 @@ def kronecker_rip_bounds(
     .. [1] S. Jokar, V. Mehrmann, "Sparse solutions to underdetermined Kronecker product systems",
        Linear Algebra and its Applications 431 (2009), 2437-2447.
     .. [2] M. F. Duarte, R. G. Baraniuk, "Kronecker compressive sensing", IEEE Trans. Image
-       Processing 21 (2012), 494-504, Lemma 2.
+       Processing 21 (2012), 494-504.
     """
     if isinstance(A, RipBracket) or isinstance(B, RipBracket):
         return _of_brackets(A, B, s, about)

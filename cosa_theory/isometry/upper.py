@@ -113,8 +113,9 @@ def rip_upper(A: Any, s: int, method: str = "coherence", **options: Any) -> RipB
 
     References
     ----------
-    S. A. Gershgorin (1931); J. A. Tropp, "Greed is good", IEEE Trans. Information Theory 50 (2004),
-    Proposition 2.1 for coherence and Babel; see `rip_sdp` for the relaxation.
+    S. A. Gershgorin (1931); J. A. Tropp, "Greed is good: algorithmic results for sparse
+    approximation", IEEE Trans. Information Theory 50 (2004), for coherence and Babel; see `rip_sdp`
+    for the relaxation.
     """
     if method not in UPPER_METHODS:
         raise ValueError(f"method is {method!r}: it must be one of {', '.join(UPPER_METHODS)}")
