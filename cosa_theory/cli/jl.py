@@ -324,7 +324,13 @@ def _kronecker(
         a, b = min(core[0], m), min(core[1], n)
         if layer.delta.any():
             found = kronecker_variance(
-                kind, a, b, layer.delta, draws=max(draws, VARIANCE_DRAWS), seed=seed
+                kind,
+                a,
+                b,
+                layer.delta,
+                draws=max(draws, VARIANCE_DRAWS),
+                seed=seed,
+                key=(layer.name,),
             )
             moments, measured = found.moments, found.measured
             rows.append(

@@ -173,7 +173,15 @@ def exact_failure(kind: str, k: int, d: int, eps: ArrayLike) -> NDArray[np.float
 
 
 def kronecker_ratios(
-    kind: str, a: int, b: int, X: ArrayLike, *, draws: int, seed: int = 0, **options: Any
+    kind: str,
+    a: int,
+    b: int,
+    X: ArrayLike,
+    *,
+    draws: int,
+    seed: int = 0,
+    key: tuple[Any, ...] = (),
+    **options: Any,
 ) -> NDArray[np.float64]:
     """Return ‖A_i X B_iᵀ‖²/‖X‖² over independent draws of both factors, shape (draws,).
 
@@ -181,11 +189,13 @@ def kronecker_ratios(
     ----------
     kind, a, b : str, int, int
         A is a × m and B is b × n, both of the ensemble `kind` at analysis scale, with keys
-        ("jl", i, "A") and ("jl", i, "B").
+        ("jl", *key, i, "A") and ("jl", *key, i, "B").
     X : array, shape (m, n)
         A matrix that is not zero.
     draws, seed, **options
         As for `projections`.
+    key : tuple
+        What the matrix is, such as a layer's name: different keys draw independent factors.
 
     Raises
     ------
@@ -201,8 +211,8 @@ def kronecker_ratios(
     m, n = matrix.shape
     ratios = np.empty(draws)
     for i in range(draws):
-        A = make_projection(kind, a, m, seed=seed, key=("jl", i, "A"), **options)
-        B = make_projection(kind, b, n, seed=seed, key=("jl", i, "B"), **options)
+        A = make_projection(kind, a, m, seed=seed, key=("jl", *key, i, "A"), **options)
+        B = make_projection(kind, b, n, seed=seed, key=("jl", *key, i, "B"), **options)
         ratios[i] = np.sum(KroneckerOperator(A, B).apply(matrix) ** 2)
     return ratios
 
@@ -261,6 +271,7 @@ def kronecker_variance(
     *,
     draws: int = 1000,
     seed: int = 0,
+    key: tuple[Any, ...] = (),
     confidence: float = 0.95,
     density: float | None = None,
 ) -> KroneckerVariance:
@@ -268,7 +279,7 @@ def kronecker_variance(
 
     Parameters
     ----------
-    kind, a, b, X, draws, seed
+    kind, a, b, X, draws, seed, key
         As for `kronecker_ratios`; at least two draws.
     confidence : float
         Level of the interval.
@@ -283,7 +294,7 @@ def kronecker_variance(
     if draws < 2:
         raise ValueError(f"draws is {draws}; a variance needs at least 2")
     options = {} if density is None else {"density": density}
-    ratios = kronecker_ratios(kind, a, b, X, draws=draws, seed=seed, **options)
+    ratios = kronecker_ratios(kind, a, b, X, draws=draws, seed=seed, key=key, **options)
     moments, (m, n) = matrix_moments(X), np.shape(X)
     law = kronecker_variance_law(
         gram_moments(kind, a, m, density), gram_moments(kind, b, n, density), moments

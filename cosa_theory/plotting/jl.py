@@ -107,6 +107,16 @@ def _points(ax: Axes, table: pd.DataFrame, x: pd.Series, scale: pd.Series) -> No
             )
 
 
+def _log_axes(ax: Axes) -> None:
+    """Set both axes to logarithms, with labels at 1, 3, 10, 30, …."""
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_minor_formatter(NullFormatter())
+
+
 def plot_variance_law(ax: Axes, table: pd.DataFrame) -> Axes:
     """Draw the measured variance of ‖A X Bᵀ‖² against its law, with confidence intervals.
 
@@ -126,8 +136,7 @@ def plot_variance_law(ax: Axes, table: pd.DataFrame) -> Axes:
     ends = np.array([rows["law"].min() * 0.7, rows["law"].max() * 1.4], dtype=float)
     ax.plot(ends, ends, zorder=1, **_LAW)
     _points(ax, rows, rows["law"], pd.Series(1.0, index=rows.index))
-    ax.set_xscale("log")
-    ax.set_yscale("log")
+    _log_axes(ax)
     ax.set_xlabel("variance, law")
     ax.set_ylabel("variance, measured")
     return ax
@@ -154,13 +163,7 @@ def plot_inflation(ax: Axes, table: pd.DataFrame) -> Axes:
     ax.plot(line, 1 + 1 / line, zorder=1, label="law, Gaussian: 1 + (a + b + 1)/PR", **_LAW)
     ax.axhline(1.0, color=GREY, lw=0.6)
     _points(ax, table, x, table["a"] * table["b"] / 2)
-    ax.set_xscale("log")
-    ax.set_yscale("log")
-    ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
-    ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
-    for axis in (ax.xaxis, ax.yaxis):
-        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axis.set_minor_formatter(NullFormatter())
+    _log_axes(ax)
     ax.set_xlabel("participation ratio over a + b + 1")
     ax.set_ylabel("variance × ab/2")
     return ax
@@ -181,7 +184,8 @@ def _curves_figure(curves: pd.DataFrame) -> Figure:
     sets = list(dict.fromkeys(curves["vectors_of"]))
     rows, columns = -(-len(sets) // COLUMNS), min(COLUMNS, len(sets))
     with house_style():
-        figure = Figure(figsize=(PAGE_WIDTH, 0.6 + 2.2 * rows), layout="constrained")
+        width = PAGE_WIDTH if len(sets) > 1 else 0.7 * PAGE_WIDTH
+        figure = Figure(figsize=(width, 0.6 + 2.3 * rows), layout="constrained")
         axes = list(figure.subplots(rows, columns, squeeze=False, sharey=True).flat)
         for place, (ax, name) in enumerate(zip(axes, sets, strict=False)):
             panel = curves[curves["vectors_of"] == name]
@@ -195,7 +199,7 @@ def _curves_figure(curves: pd.DataFrame) -> Figure:
         for spare in axes[len(sets) :]:
             spare.set_axis_off()
         _share_probability_axis(axes[: len(sets)], curves)
-        _legend_above(figure, axes[: len(sets)], 4)
+        _legend_above(figure, axes[: len(sets)], 4 if len(sets) > 1 else 3)
     return figure
 
 

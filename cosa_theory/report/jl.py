@@ -69,8 +69,9 @@ def over_all_vectors(needed: pd.DataFrame) -> pd.DataFrame:
 
 def _of_points(row: Mapping[Any, Any]) -> str:
     return (
-        f"{count(row['points'])} points keep all squared distances within {_tolerance(row['eps'])} in "
-        f"{count(row['k'])} dimensions (such an embedding exists; one draw may fail)."
+        f"{count(row['points'])} points keep all squared distances within "
+        f"{_tolerance(row['eps'])} in {count(row['k'])} dimensions (such an embedding exists; one "
+        "draw may fail)."
     )
 
 
