@@ -8,6 +8,7 @@ import numpy as np
 
 from cosa_theory.isometry.certificates import rounding_slack
 from cosa_theory.isometry.gram import Floats, Gram, Indices
+from cosa_theory.isometry.search import top_values
 
 __all__ = ["best_of_all", "supports_reaching"]
 
@@ -30,9 +31,9 @@ def best_of_all(gram: Gram, candidate: Indices, sign: int) -> Indices:
     H = (sign / (gram.largest or 1.0)) * gram.rows(np.arange(gram.columns))
     # Ties with the candidate are no gain; without a tolerance each would be looked at.
     tolerance = rounding_slack(gram.rows_of_A, s, 1.0) / 2
-    best, value = candidate, float(np.linalg.eigvalsh(H[np.ix_(candidate, candidate)])[-1])
+    best, value = candidate, float(top_values(H[np.ix_(candidate, candidate)]))
     for supports in supports_reaching(H, s, value + tolerance):
-        values = np.linalg.eigvalsh(H[supports[:, :, None], supports[:, None, :]])[:, -1]
+        values = top_values(H[supports[:, :, None], supports[:, None, :]])
         if values.max() > value:
             best, value = supports[values.argmax()], float(values.max())
     return best

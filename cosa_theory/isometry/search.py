@@ -36,10 +36,12 @@ __all__ = [
     "sample_best",
     "settle",
     "top_eigenpairs",
+    "top_values",
 ]
 
 _ENTRIES = 1 << 21  # entries of a work array, 16 MiB, so that a batch stays near the cache
 _LEADERS = 64  # supports of a sample whose eigenvalue is computed before the rest is screened
+_PROMISING = 4  # columns to drop whose best swap gets its eigenvalue computed
 _GAIN = 1e-12  # relative gain under which a step is rounding, not progress
 
 
@@ -104,6 +106,11 @@ def top_eigenpairs(gram: Gram, supports: Indices, sign: int) -> tuple[Floats, Fl
     return values[:, -1], vectors[:, :, -1]
 
 
+def top_values(H: Floats) -> Floats:
+    """Return λ_max of each matrix of a stack, shape (N,)."""
+    return np.asarray(np.linalg.eigvalsh(H)[..., -1], dtype=np.float64)
+
+
 def exceeds(H: Floats, level: float) -> np.ndarray:
     """Tell for each symmetric matrix of a stack (N, s, s) whether λ_max reaches `level`.
 
@@ -149,11 +156,11 @@ def _best_of_chunk(H: Floats, supports: Indices) -> Found:
     spread = np.einsum("nij,nij->n", H, H) - s * mean**2
     bound = mean + np.sqrt(np.maximum(spread, 0.0) * (s - 1) / s)
     leaders = np.argpartition(-bound, min(_LEADERS, bound.size) - 1)[:_LEADERS]
-    values: Floats = np.linalg.eigvalsh(H[leaders])[:, -1]
+    values = top_values(H[leaders])
     rest = np.flatnonzero(bound > values.max())
     rest = rest[exceeds(H[rest], values.max())]
     chosen = np.concatenate([leaders, rest])
-    values = np.concatenate([values, np.linalg.eigvalsh(H[rest])[:, -1]])
+    values = np.concatenate([values, top_values(H[rest])])
     return _ranked(supports[chosen], values, supports.shape[0])
 
 
@@ -200,8 +207,8 @@ def grow(gram: Gram, supports: Indices, s: int, sign: int) -> Found:
 def climb(gram: Gram, supports: Indices, sign: int) -> Found:
     """Swap one column for another as long as that gains, for each support.
 
-    Each step bounds all s (d − s) swaps of a support and computes the eigenvalue of the best one
-    for every column dropped; the best of these s is taken if it gains.
+    Each step bounds all s (d − s) swaps of a support, and computes the eigenvalue of the best one
+    for each of the four columns that are most promising to drop; the best is taken if it gains.
     """
     s = supports.shape[1]
     found = _ranked(supports, top_eigenpairs(gram, supports, sign)[0], 0)
@@ -230,7 +237,7 @@ def _batches(gram: Gram, count: int, s: int) -> list[slice]:
 
 
 def _best_swap(gram: Gram, supports: Indices, sign: int) -> tuple[Indices, Floats]:
-    """Return for each support the best of its s best swaps, and the eigenvalue it has.
+    """Return for each support the best of the swaps with the best bounds, and its eigenvalue.
 
     Dropping i from an eigenvector x of value λ leaves u ∝ x − xᵢeᵢ, ‖x − xᵢeᵢ‖² = 1 − xᵢ², with
     uᵀHu = (λ(1 − 2xᵢ²) + xᵢ² Hᵢᵢ)/(1 − xᵢ²) and (Hu)ⱼ = ((Hx)ⱼ − xᵢ Hᵢⱼ)/√(1 − xᵢ²).
@@ -243,6 +250,7 @@ def _best_swap(gram: Gram, supports: Indices, sign: int) -> tuple[Indices, Float
     kept = np.maximum(1.0 - x**2, 0.0)
     inside = values[:, None] * (1.0 - 2.0 * x**2) + x**2 * diagonal[supports]
     swaps = np.repeat(supports[:, None, :], s, axis=1)
+    bounds = np.empty((count, s))
     for place in range(s):
         left = kept[:, place, None]
         whole = left < _GAIN  # x is e_i: without i nothing is left of it
@@ -251,12 +259,15 @@ def _best_swap(gram: Gram, supports: Indices, sign: int) -> tuple[Indices, Float
         remaining = np.where(whole, diagonal.min(), inside[:, place, None] / left)
         score = _plane(remaining, cross, diagonal)
         np.put_along_axis(score, supports, -np.inf, axis=1)
-        swaps[:, place, place] = score.argmax(axis=1)
-    candidates = np.linalg.eigvalsh(sign * gram.blocks(swaps.reshape(-1, s)))[:, -1]
-    candidates = candidates.reshape(count, s)
-    best = candidates.argmax(axis=1)
+        added = score.argmax(axis=1)
+        swaps[:, place, place] = added
+        bounds[:, place] = score[np.arange(count), added]
+    promising = np.argsort(-bounds, axis=1)[:, :_PROMISING]
+    swaps = np.take_along_axis(swaps, promising[:, :, None], axis=1)
+    values = top_values(sign * gram.blocks(swaps.reshape(-1, s))).reshape(promising.shape)
+    best = values.argmax(axis=1)
     each = np.arange(count)
-    return swaps[each, best], candidates[each, best]
+    return swaps[each, best], values[each, best]
 
 
 def exchange(gram: Gram, support: Indices, sign: int) -> Found:
@@ -269,7 +280,7 @@ def exchange(gram: Gram, support: Indices, sign: int) -> Found:
     s, d = support.size, gram.columns
     scale = gram.largest or 1.0
     H = (sign / scale) * gram.rows(np.arange(d))
-    value = float(np.linalg.eigvalsh(H[np.ix_(support, support)])[-1])
+    value = float(top_values(H[np.ix_(support, support)]))
     K = (value + _GAIN) * np.eye(d) - H
     gaining = [np.sort(support)[None]]
     for dropped in combinations(range(s), 2):
