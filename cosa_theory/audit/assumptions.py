@@ -96,8 +96,7 @@ _ALL = (
     Assumption(
         name="admissible",
         title="core fits the layer",
-        meaning="The core has no more rows or columns than the matrix, so that no part of it is "
-        "redundant.",
+        meaning="no row or column of the core is redundant",
         quantity="max(a/m, b/n) of the core asked for",
         relation="at most",
         bound="1",
@@ -110,7 +109,7 @@ _ALL = (
     Assumption(
         name="near_isometry",
         title="near-isometry",
-        meaning="The map from cores to updates changes no core's length much more than another's.",
+        meaning="the map from cores to updates stretches no core much more than another",
         quantity="(κ² − 1)/(κ² + 1) with κ = σ_max/σ_min of the tall dictionary Ψ = L ⊗ Rᵀ: its "
         "isometry constant over all cores at the best scale",
         relation="at most",
@@ -124,8 +123,7 @@ _ALL = (
     Assumption(
         name="flat_spectrum",
         title="flat spectrum",
-        meaning="The energy of the update is spread over enough singular values that a Kronecker "
-        "projection keeps its length nearly as well as an unstructured one of the same size.",
+        meaning="enough singular values share the energy for a Kronecker map to keep its length",
         quantity="participation ratio PR = (Σσ²)²/Σσ⁴",
         relation="at least",
         bound="a + b + 1",
@@ -137,8 +135,7 @@ _ALL = (
     Assumption(
         name="compressible",
         title="compressible",
-        meaning="The sorted coefficients of the update fall fast enough that a few of them stand "
-        "for all, in the entries, the cosine transform or the singular basis of W.",
+        meaning="sorted coefficients fall fast enough that a few stand for all, in some basis",
         quantity="weak-ℓp exponent p of the decay |x|_(k) ∝ k^(−1/p), in the best basis",
         relation="at most",
         bound="1",
@@ -150,8 +147,7 @@ _ALL = (
     Assumption(
         name="spark_wall",
         title="below the spark wall",
-        meaning="The update has so few significant coefficients that no other update as sparse "
-        "could have the same core.",
+        meaning="so few coefficients matter that no other update as sparse has the same core",
         quantity="effective sparsity s in the best basis: the coefficients that hold 90 % of the "
         "energy, and the numerical sparsity ‖x‖₁²/‖x‖₂²",
         relation="at most",
@@ -166,8 +162,7 @@ _ALL = (
     Assumption(
         name="measurements",
         title="enough measurements",
-        meaning="The core has enough rows and columns for the restricted isometry at the update's "
-        "sparsity.",
+        meaning="the core has rows and columns enough for the restricted isometry at this sparsity",
         quantity="effective sparsity s in the best basis, as for the spark wall",
         relation="at most",
         bound="min(a, b)/ln max(m, n)",
@@ -180,7 +175,7 @@ _ALL = (
     Assumption(
         name="decodable",
         title="decodable",
-        meaning="The core that fits the update best gives the update back.",
+        meaning="the core that fits the update best gives it back",
         quantity="relative error ‖ΔW − L Y* R‖/‖ΔW‖ of the best core, mean over draws of L and R",
         relation="at most",
         bound="√0.1 = 0.316",

@@ -52,7 +52,7 @@ def verdict(assumptions: pd.DataFrame) -> str:
     }
     parts = [_of_updates(rows["update"])]
     if "gradient" in rows:
-        parts.append(f"the gradient of the first step, {_named(rows['gradient'])}")
+        parts.append(_named(rows["gradient"], " for the gradient of the first step"))
     return "; ".join([*parts, *_zero_updates(assumptions)]) + "."
 
 
@@ -89,18 +89,18 @@ def _headline(kind: str, count: int, matrices: str) -> str:
     return f"{count} {verbs[kind]}"
 
 
-def _named(rows: pd.DataFrame) -> str:
+def _named(rows: pd.DataFrame, of: str = "") -> str:
     """List the assumptions by outcome, those of mixed outcome with their counts."""
     groups = _groups(rows)
     parts = [
-        f"{kind}: {', '.join(ASSUMPTIONS[name].title for name in groups[kind])}"
+        f"{kind}{of}: {', '.join(ASSUMPTIONS[name].title for name in groups[kind])}"
         for kind in OUTCOMES
         if kind in groups
     ]
     for name in groups.get("mixed", []):
-        of = dict(zip(OUTCOMES, (int(rows[one][name]) for one in OUTCOMES), strict=True))
-        counted = [f"{_VERBS[one]} in {count}" for one, count in of.items() if count]
-        parts.append(f"{ASSUMPTIONS[name].title} {_and(counted)}")
+        outcomes = {one: int(rows[one][name]) for one in OUTCOMES}
+        counted = [f"{_VERBS[one]} in {count}" for one, count in outcomes.items() if count]
+        parts.append(f"{ASSUMPTIONS[name].title} {_and(counted)}{of}")
     return "; ".join(parts)
 
 

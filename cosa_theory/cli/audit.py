@@ -1,0 +1,163 @@
+"""`cosa-theory audit`: which assumptions of the theory a real update meets."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from cosa_theory.cli.app import (
+    CELLS,
+    AllowPickle,
+    BaseArgument,
+    Exclude,
+    Flatten,
+    Include,
+    Json,
+    OnNonfinite,
+    OnShape,
+    Out,
+    Seed,
+    Threads,
+    TunedArgument,
+    app,
+    check_out,
+    deliver,
+    open_checked_pair,
+    provenance_of,
+    resumable,
+    whole_numbers,
+)
+from cosa_theory.errors import InputError
+
+__all__ = ["audit"]
+
+
+def _core(text: str | None) -> tuple[int, int] | None:
+    """Read "1024,256"; None leaves the core to each layer's shape."""
+    if text is None:
+        return None
+    sizes = whole_numbers("--core", text, "1024,256")
+    if len(sizes) != 2:
+        raise InputError(f"--core is {text!r}: give two sizes a,b as in --core 1024,256")
+    return sizes[0], sizes[1]
+
+
+def _gradients(
+    file: Path | None, model: str | None, data: Path | None, batch: int, tokens: int, seed: int
+) -> Any:
+    """Return the gradients to audit, from a file or from a model and its first texts."""
+    if file is not None and (model is not None or data is not None):
+        raise InputError("--gradients and --model with --data are two sources: give one of them")
+    if (model is None) != (data is None):
+        missing = "--data FILE" if data is None else "--model FOLDER"
+        raise InputError(f"--model and --data belong together: add {missing}")
+    if model is None or data is None:
+        return file
+    from cosa_theory.deltas.texts import text_gradients
+
+    return text_gradients(model, data, batch=batch, max_tokens=tokens, seed=seed)
+
+
+@app.command(
+    short_help="Judge the theory's assumptions on a real update, layer by layer.",
+    epilog="Example: cosa-theory audit base.safetensors tuned.safetensors --out audit",
+)
+def audit(
+    base: BaseArgument,
+    tuned: TunedArgument,
+    out: Out = None,
+    as_json: Json = False,
+    include: Include = None,
+    exclude: Exclude = None,
+    core: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B",
+            help="Rows and columns of the core, for every matrix. [default: per matrix, with the "
+            "parameters of a LoRA of --rank]",
+        ),
+    ] = None,
+    rank: Annotated[
+        int, typer.Option(min=1, metavar="R", help="Budget of the core, as a rank of LoRA.")
+    ] = 8,
+    kind: Annotated[
+        str, typer.Option(metavar="NAME", help="Ensemble of the projections L and R.")
+    ] = "gaussian",
+    scale: Annotated[
+        Literal["synthesis", "analysis"],
+        typer.Option(help="Their normalisation: entries of variance 1/m, 1/n or 1/a, 1/b."),
+    ] = "synthesis",
+    gradients: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Gradient of the first training step (safetensors, under the names of the "
+            "weights), to be audited too.",
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Take that gradient here: a causal or masked language model, with --data.",
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Texts for --model, one per line.")
+    ] = None,
+    batch: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Texts of --data, from the first on.")
+    ] = 8,
+    max_tokens: Annotated[
+        int, typer.Option(min=2, metavar="N", help="Tokens of a text that are read.")
+    ] = 128,
+    draws: Annotated[
+        int, typer.Option(min=2, metavar="N", help="Most draws of L and R per matrix.")
+    ] = 20,
+    seed: Seed = 0,
+    on_shape: OnShape = "error",
+    on_nonfinite: OnNonfinite = "error",
+    flatten: Flatten = False,
+    allow_pickle: AllowPickle = False,
+    threads: Threads = None,
+) -> None:
+    """Judge the assumptions of compressed sensing on every update: holds, fails or undecided.
+
+    The first line printed is the verdict.
+    """
+    settings = dict(locals())
+    from cosa_theory.audit import audit_pair
+    from cosa_theory.report import Document
+
+    sizes = _core(core)
+    pair = open_checked_pair(
+        base,
+        tuned,
+        include=include,
+        exclude=exclude,
+        on_shape=on_shape,
+        on_nonfinite=on_nonfinite,
+        flatten=flatten,
+        allow_pickle=allow_pickle,
+    )
+    check_out(out)
+    first_step = _gradients(gradients, model, data, batch, max_tokens, seed)
+    found = resumable(
+        out,
+        lambda progress: audit_pair(
+            pair,
+            core=sizes,
+            rank=rank,
+            gradients=first_step,
+            kind=kind,
+            scale=scale,
+            draws=draws,
+            seed=seed,
+            cells=None if out is None else out / CELLS,
+            workers=threads or os.cpu_count() or 1,
+            progress=progress,
+        ),
+    )
+    made = provenance_of(settings, seed)
+    deliver(Document("audit", found.verdict, found.notices, found.tables, made), out, as_json)

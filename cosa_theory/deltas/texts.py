@@ -1,0 +1,183 @@
+"""The first-step gradient of a language model on a few texts, with the loss it was trained on."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cosa_theory.deltas.gradients import first_step_gradients
+from cosa_theory.deltas.layers import LayerDelta
+from cosa_theory.errors import InputError
+from cosa_theory.projections import stream
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["text_gradients"]
+
+_MASKED = 0.15  # the share of tokens that BERT was trained to restore
+
+
+def text_gradients(
+    model: str | os.PathLike[str],
+    data: str | os.PathLike[str],
+    *,
+    batch: int = 8,
+    max_tokens: int = 128,
+    seed: int = 0,
+) -> list[LayerDelta]:
+    """Return the gradient of a language model's own loss on the first texts of a file.
+
+    A causal model predicts each next token, a masked one the 15 % of tokens that are replaced by
+    its mask (drawn from `seed`). The loss is the mean cross-entropy per predicted token, in nats;
+    the model computes in float32, dropout is off.
+
+    Parameters
+    ----------
+    model : path or hub id
+        A folder of transformers with weights and tokenizer: the pair's base.
+    data : path
+        UTF-8 text, one text per line; empty lines are left out.
+    batch : int
+        How many texts, from the first on.
+    max_tokens : int
+        Texts are cut to this many tokens.
+    seed : int
+        Of the choice of masked tokens.
+
+    Returns
+    -------
+    list of LayerDelta
+        As `first_step_gradients` yields them.
+
+    Raises
+    ------
+    InputError
+        If the data hold no text, the model or its tokenizer cannot be read, the model is neither
+        causal nor masked, or transformers is not installed.
+    ValueError
+        If `batch` is below 1 or `max_tokens` below 2.
+    """
+    if batch < 1:
+        raise ValueError(f"batch is {batch}; give at least 1 text")
+    if max_tokens < 2:
+        raise ValueError(f"max_tokens is {max_tokens}; give at least 2, one to predict another")
+    texts = _read_texts(Path(data), batch)
+    network, tokenizer, masked = _load(os.fspath(model))
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    inputs = tokenizer(
+        texts, padding=True, truncation=True, max_length=max_tokens, return_tensors="pt"
+    )
+    tokens = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+    label = _mask_some if masked else _label_all
+    return list(first_step_gradients(network, label(tokens, tokenizer, seed)))
+
+
+def _read_texts(data: Path, batch: int) -> list[str]:
+    """Return the first texts of a file."""
+    texts: list[str] = []
+    try:
+        with data.open(encoding="utf-8") as file:
+            for line in file:
+                if line.strip():
+                    texts.append(line.strip())
+                if len(texts) == batch:
+                    break
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{data}: cannot be read as UTF-8 text ({error}).") from error
+    if not texts:
+        raise InputError(f"{data}: holds no text: put one text on each line.")
+    return texts
+
+
+def _load(model: str) -> tuple[Any, Any, bool]:
+    """Return the model with its head, its tokenizer, and whether it is a masked model."""
+    try:
+        import torch
+        from transformers import (
+            AutoConfig,
+            AutoModelForCausalLM,
+            AutoModelForMaskedLM,
+            AutoTokenizer,
+        )
+    except ImportError as error:
+        raise InputError(
+            f"{model}: reading a language model needs transformers: install cosa-theory[llm]."
+        ) from error
+    try:
+        with _quiet():
+            config = AutoConfig.from_pretrained(model)
+            kind, masked = _head(model, getattr(config, "architectures", None) or [])
+            loader = AutoModelForMaskedLM if masked else AutoModelForCausalLM
+            tokenizer = AutoTokenizer.from_pretrained(model)
+            network = loader.from_pretrained(model, dtype=torch.float32)
+    except (OSError, ValueError, KeyError) as error:  # a missing file, or one that does not fit
+        if isinstance(error, InputError):
+            raise
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(
+            f"{model}: transformers cannot load a model and its tokenizer from it ({reason})."
+        ) from error
+    if masked and tokenizer.mask_token_id is None:
+        raise InputError(f"{model}: {kind} predicts masked tokens, and its tokenizer has no mask.")
+    return network, tokenizer, masked
+
+
+def _head(model: str, architectures: list[str]) -> tuple[str, bool]:
+    """Return the architecture, and whether its loss is on masked tokens."""
+    for name in architectures:
+        if name.endswith("ForMaskedLM"):
+            return name, True
+        if name.endswith(("ForCausalLM", "LMHeadModel")):
+            return name, False
+    named = ", ".join(architectures) or "no architecture"
+    raise InputError(
+        f"{model}: its config names {named}, which has no loss on plain text: save the gradient "
+        "of your own training's first step, and pass that file as gradients."
+    )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep loading reports and progress bars of transformers off the screen."""
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _label_all(
+    tokens: dict[str, "torch.Tensor"], tokenizer: Any, seed: int
+) -> dict[str, "torch.Tensor"]:
+    """Ask a causal model for every token but the padding."""
+    labels = tokens["input_ids"].masked_fill(tokens["attention_mask"] == 0, -100)
+    return {**tokens, "labels": labels}
+
+
+def _mask_some(
+    tokens: dict[str, "torch.Tensor"], tokenizer: Any, seed: int
+) -> dict[str, "torch.Tensor"]:
+    """Ask a masked model for 15 % of the words, at least one of each text."""
+    import torch
+
+    generator = stream(seed, "text_gradients", "masked tokens")
+    inputs = tokens["input_ids"].clone()
+    labels = torch.full_like(inputs, -100)
+    for row, ids in enumerate(tokens["input_ids"].tolist()):
+        special = tokenizer.get_special_tokens_mask(ids, already_has_special_tokens=True)
+        words = [place for place, flag in enumerate(special) if not flag]
+        count = min(len(words), max(1, round(_MASKED * len(words))))
+        for index in generator.permutation(len(words))[:count]:
+            place = words[index]
+            labels[row, place] = inputs[row, place]
+            inputs[row, place] = tokenizer.mask_token_id
+    return {**tokens, "input_ids": inputs, "labels": labels}

@@ -1,0 +1,117 @@
+"""The gradient of the first step of the fine-tuning in `experiments.finetune_delta`.
+
+The same weights, head, texts and loss, with dropout off. It is saved under the names of
+base.safetensors, so that it can be audited beside the update:
+
+    python -m experiments.first_gradient --out results/finetune_delta/gradient.safetensors
+    cosa-theory audit results/finetune_delta/base.safetensors \
+        results/finetune_delta/tuned.safetensors \
+        --gradients results/finetune_delta/gradient.safetensors
+"""
+
+import argparse
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.numpy import save
+from torch import Tensor, nn
+from transformers import AutoModel, AutoTokenizer
+
+from cosa_theory.assets import asset_folder, read_reuters
+from cosa_theory.deltas.gradients import first_step_gradients
+from cosa_theory.errors import InputError
+from cosa_theory.files import atomic_path
+from experiments.finetune_delta import (
+    Config,
+    _batches,
+    _Classifier,
+    _quiet_transformers,
+    _torch_settings,
+    load_config,
+)
+
+__all__ = ["run"]
+
+DEFAULT_OUT = Path("results/finetune_delta/gradient.safetensors")
+
+
+def run(config: Config, out: str | Path = DEFAULT_OUT) -> dict[str, Any]:
+    """Compute the gradient of the first batch's loss, and store that of the encoder's matrices.
+
+    Parameters
+    ----------
+    config : Config
+        The settings of the fine-tuning.
+    out : path
+        The safetensors file; its metadata hold the settings.
+
+    Returns
+    -------
+    dict
+        Name to gradient ∂loss/∂W, as numpy arrays in float32.
+    """
+    with _torch_settings(config):
+        model, inputs, labels = _first_step(config)
+
+        def loss(network: Any, batch: dict[str, Tensor]) -> Tensor:
+            return nn.functional.cross_entropy(network(**batch), labels)
+
+        found = {
+            layer.name.removeprefix("encoder."): layer.delta
+            for layer in first_step_gradients(model, inputs, loss=loss)
+            if layer.name.startswith("encoder.")
+        }
+    settings = json.dumps(dataclasses.asdict(config))
+    with atomic_path(out) as path:
+        path.write_bytes(save(found, metadata={"config": settings}))
+    return found
+
+
+def _first_step(config: Config) -> tuple[nn.Module, dict[str, Tensor], Tensor]:
+    """Return the model before training, and the inputs and labels of its first batch."""
+    folder = asset_folder("encoder")
+    train = read_reuters("train")
+    classes = sorted({text.category for text in train})
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    with _quiet_transformers():
+        encoder = AutoModel.from_pretrained(folder, add_pooling_layer=False)
+    model = _Classifier(encoder, encoder.config.hidden_size, len(classes))
+    texts = [train[index] for index in next(_batches(len(train), config))]
+    tokens = tokenizer(
+        [text.text for text in texts],
+        padding=True,
+        truncation=True,
+        max_length=config.max_tokens,
+        return_tensors="pt",
+    )
+    inputs = {name: tokens[name] for name in ("input_ids", "attention_mask")}
+    return model, inputs, torch.tensor([classes.index(text.category) for text in texts])
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the experiment from the command line; the result is the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.first_gradient",
+        description="Save the gradient of the first step of experiments.finetune_delta.",
+        epilog="example: python -m experiments.first_gradient --out gradient.safetensors",
+    )
+    parser.add_argument("--out", type=Path, default=DEFAULT_OUT, help="default: %(default)s")
+    parser.add_argument("--config", type=Path, help="TOML file with fields of the fine-tuning")
+    parser.add_argument("--seed", type=int, help="default: 0")
+    chosen = parser.parse_args(arguments)
+    try:
+        found = run(load_config(chosen.config, seed=chosen.seed), chosen.out)
+    except InputError as error:
+        for problem in error.problems:
+            print(f"error: {problem}", file=sys.stderr)
+        return 2
+    print(f"The gradients of {len(found)} matrices are in {chosen.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
