@@ -1,41 +1,66 @@
 """Restricted isometry and Johnson-Lindenstrauss properties, measured with certificates."""
 
-from importlib import import_module
-from typing import Any
-
 from cosa_theory.isometry.certificates import RipBound, RipBracket, Witness, combine
+from cosa_theory.isometry.coherence import (
+    SparkBounds,
+    babel,
+    mutual_coherence,
+    spark_bounds,
+    welch_bound,
+)
+from cosa_theory.isometry.cores import CoreIsometry, core_isometry
+from cosa_theory.isometry.gram import DenseGram, KroneckerGram
+from cosa_theory.isometry.guarantees import Guarantee, recovery_guarantees
+from cosa_theory.isometry.intervals import Estimate
+from cosa_theory.isometry.jl import JLDistortion, jl_distortion, jl_min_dim
+from cosa_theory.isometry.jl_costs import JLComparison, cheapest, jl_ensembles
+from cosa_theory.isometry.jl_curves import (
+    KroneckerVariance,
+    jl_failure_curve,
+    jl_ratios,
+    kronecker_ratios,
+    kronecker_variance,
+)
+from cosa_theory.isometry.kronecker import kronecker_rip_bounds, norm_condition
 from cosa_theory.isometry.lower import rip_lower
 from cosa_theory.isometry.rip import rip_bracket, rip_exact
-
-_LATER = {
-    "rip_upper": "upper",
-    "sdp_bound": "sdp",
-    "kronecker_rip_bounds": "kronecker",
-    "core_isometry": "kronecker",
-    "mutual_coherence": "coherence",
-    "babel": "coherence",
-    "welch_bound": "coherence",
-    "spark_bounds": "coherence",
-    "recovery_guarantees": "guarantees",
-    "jl_min_dim": "jl",
-    "jl_distortion": "jl",
-    "jl_failure_curve": "jl",
-    "kronecker_variance": "jl",
-}
+from cosa_theory.isometry.sdp import rip_sdp
+from cosa_theory.isometry.upper import UPPER_METHODS, rip_upper
 
 __all__ = [
+    "UPPER_METHODS",
+    "CoreIsometry",
+    "DenseGram",
+    "Estimate",
+    "Guarantee",
+    "JLComparison",
+    "JLDistortion",
+    "KroneckerGram",
+    "KroneckerVariance",
     "RipBound",
     "RipBracket",
+    "SparkBounds",
     "Witness",
+    "babel",
+    "cheapest",
     "combine",
+    "core_isometry",
+    "jl_distortion",
+    "jl_ensembles",
+    "jl_failure_curve",
+    "jl_min_dim",
+    "jl_ratios",
+    "kronecker_ratios",
+    "kronecker_rip_bounds",
+    "kronecker_variance",
+    "mutual_coherence",
+    "norm_condition",
+    "recovery_guarantees",
     "rip_bracket",
     "rip_exact",
     "rip_lower",
-    *_LATER,
+    "rip_sdp",
+    "rip_upper",
+    "spark_bounds",
+    "welch_bound",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    if name in _LATER:
-        return getattr(import_module(f"cosa_theory.isometry.{_LATER[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -111,18 +111,21 @@ def outward(least: float, greatest: float, slack: float) -> tuple[float, float]:
 
 
 def inward(least: float, greatest: float, slack: float) -> tuple[float, float]:
-    """Return an inner bound made safe against rounding, as far as it does not turn over."""
-    middle = (least + greatest) / 2
-    return min(least + slack, middle), max(greatest - slack, middle)
+    """Return an inner bound made safe against rounding.
+
+    Where the two are closer than rounding they change places: each remains a bound of its own
+    eigenvalue, and together they prove nothing about the distance between them.
+    """
+    return least + slack, max(greatest - slack, 0.0)
 
 
 def scale_free_constant(least: float, greatest: float) -> float:
     """Return (κ² − 1)/(κ² + 1), κ² = greatest/least: the constant after the best rescaling.
 
     Multiplying A by c turns both eigenvalues into c² times themselves; the larger of their
-    distances from 1 is least where c² is 2/(least + greatest).
+    distances from 1 is least where c² is 2/(least + greatest). Ends that changed places give 0.
     """
-    return (greatest - least) / (greatest + least) if greatest > 0 else 1.0
+    return max((greatest - least) / (greatest + least), 0.0) if greatest > 0 else 1.0
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,6 +14,7 @@ from cosa_theory.operators import KroneckerOperator
 __all__ = ["DenseGram", "Gram", "KroneckerGram", "as_gram"]
 
 _FORMED_UP_TO = 4096  # columns up to which the whole Gram matrix is kept (128 MiB)
+_LONGEST = 1e150  # squared norm of a column; its square must be finite
 _NORM_ROWS = 1 << 22  # entries of an image A X Bᵀ held at a time
 
 Indices = NDArray[np.int64]
@@ -38,7 +39,7 @@ class DenseGram:
     Raises
     ------
     ValueError
-        If A is not a matrix of finite real numbers, or has entries whose squares overflow.
+        If A is not a matrix of finite real numbers, or a column has a squared norm above 1e150.
     """
 
     def __init__(self, A: Any, name: str = "A") -> None:
@@ -66,10 +67,13 @@ class DenseGram:
 
     @property
     def dependent_from(self) -> int:
-        """The least number of columns some of which are dependent by dimension: k + 1, or d + 1.
+        """The least number of columns of which some set is sure to be dependent, or d + 1 if none.
 
-        d + 1 says that counting dimensions proves no dependence.
+        1 if a column is zero, else k + 1 by dimension; a dependence that takes a look at the
+        entries, such as of equal columns, does not count.
         """
+        if self.diagonal.min() == 0.0:
+            return 1
         return min(self.rows_of_A, self.columns) + 1
 
     def rows(self, columns: Indices) -> Floats:
@@ -141,7 +145,7 @@ class KroneckerGram:
 
     @property
     def dependent_from(self) -> int:
-        """The least number of columns some of which are dependent by dimension, or mn + 1.
+        """The least number of columns of which some set is sure to be dependent, or mn + 1 if none.
 
         Columns packed in one row or one column of the domain are dependent as a factor's are.
 
@@ -151,8 +155,9 @@ class KroneckerGram:
         underdetermined Kronecker product systems", Linear Algebra and its Applications 431 (2009),
         2437-2447.
         """
-        certain = [side.dependent_from for side in (self.left, self.right) if _is_wide(side)]
-        return min(certain, default=self.columns + 1)
+        sides = (self.left, self.right)
+        sure = [side.dependent_from for side in sides if side.dependent_from <= side.columns]
+        return min(sure, default=self.columns + 1)
 
     def rows(self, columns: Indices) -> Floats:
         """Return rows of G, shape (…, mn) for indices of shape (…): outer products."""
@@ -207,14 +212,10 @@ def as_gram(A: Any) -> Gram:
     return DenseGram(A)
 
 
-def _is_wide(gram: DenseGram) -> bool:
-    return gram.columns > gram.rows_of_A
-
-
 def _check_range(squares: Floats, name: str) -> None:
-    """Refuse columns whose squared norm overflows."""
-    if not np.isfinite(squares).all():
+    """Refuse columns so long that products of entries of G would overflow."""
+    if not (squares < _LONGEST).all():
         raise ValueError(
-            f"the squared norm of a column of {name} overflows: divide the matrix by "
-            "a power of two first"
+            f"the squared norm of a column of {name} is {squares.max():.3g}, above {_LONGEST:g}: "
+            "divide the matrix by a power of two first"
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -107,10 +108,9 @@ def rip_lower(
     slack = rounding_slack(gram.rows_of_A, s, gram.largest)
     least, greatest = inward(low.value, high.value, slack)
     note = ""
-    if s >= gram.dependent_from or (low.value == 0.0 and np.count_nonzero(low.coefficients) == 1):
-        least = 0.0
     if s >= gram.dependent_from:
-        note = f"Some {gram.dependent_from} columns are dependent by dimension: the least is 0."
+        least = 0.0
+        note = f"The least is exactly 0: some {gram.dependent_from} columns are dependent."
     return RipBound(
         side="lower",
         s=s,
@@ -172,7 +172,7 @@ def _search(
     begin = np.concatenate([leaders.supports[:quarter], grown.supports, drawn[: 2 * quarter]])
     climbed = climb(gram, begin, sign)
     tried = leaders.evaluations + pairs.evaluations + grown.evaluations
-    found = merged(climbed, Found(climbed.supports[:0], climbed.values[:0], tried))
+    found = replace(climbed, evaluations=climbed.evaluations + tried)
     if math.comb(s, 2) * gram.columns**2 > _EXCHANGED or s == gram.columns:
         return found
     return merged(found, *(settle(gram, each, sign) for each in found.supports[:_SETTLED]))

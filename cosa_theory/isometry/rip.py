@@ -15,7 +15,9 @@ from cosa_theory.isometry.certificates import (
 )
 from cosa_theory.isometry.enumeration import best_of_all
 from cosa_theory.isometry.gram import Gram, Indices, KroneckerGram, as_gram
+from cosa_theory.isometry.kronecker import kronecker_rip_bounds
 from cosa_theory.isometry.lower import rip_lower, search_supports, witness_of
+from cosa_theory.isometry.upper import UPPER_METHODS, rip_upper
 
 __all__ = ["rip_bracket", "rip_exact"]
 
@@ -119,37 +121,55 @@ def rip_bracket(
     exact : int
         How many supports are worth enumerating; 0 to search always.
     methods : sequence of str, optional
-        Upper bounds to take the best of; by default all, the semidefinite one up to 150 columns.
+        Names of the upper bounds of `rip_upper` to combine, for a matrix that is not given in
+        factors; by default all, the semidefinite one up to 150 columns.
     about : str, optional
         What the matrix is called in the result.
 
     Returns
     -------
     RipBracket
+        All bounds that were computed are in `tried`. A semidefinite solver that stops early
+        leaves a wider bracket, with a note.
 
     Raises
     ------
     ValueError
-        If A is not a finite real matrix, the order is not from 1 to d, or a method is unknown.
+        If A is not a finite real matrix, the order is not from 1 to d, or `methods` is empty or
+        holds an unknown name.
+
+    Examples
+    --------
+    >>> from cosa_theory.projections import make_projection
+    >>> bracket = rip_bracket(make_projection("gaussian", 20, 30), 2)
+    >>> bracket.exact, bracket.lower == bracket.upper
+    (True, True)
     """
     gram = as_gram(A)
     s = checked_order(s, gram.columns)
+    methods = _checked_methods(methods, gram)
     about = about or _name_of(gram)
     if math.comb(gram.columns, s) <= exact:
         bound = rip_exact(gram, s, max_supports=exact)
         return RipBracket(s, bound, bound, (bound,), about)
     if isinstance(gram, KroneckerGram):
-        from cosa_theory.isometry.kronecker import kronecker_rip_bounds
-
-        return kronecker_rip_bounds(gram.left.A, gram.right.A, s, seed=seed, about=about)
-    from cosa_theory.isometry.upper import rip_upper
-
-    if methods is None:
-        methods = ("coherence", "babel", "spectrum")
-        methods += ("sdp",) if gram.columns <= _SDP_COLUMNS else ()
+        return kronecker_rip_bounds(gram.left, gram.right, s, seed=seed, about=about)
     lower = rip_lower(gram, s, seed=seed)
     uppers = [rip_upper(gram, s, method=method) for method in methods]
     return RipBracket(s, lower, combine(uppers), (lower, *uppers), about)
+
+
+def _checked_methods(methods: Sequence[str] | None, gram: Gram) -> Sequence[str]:
+    """Return the upper bounds to compute, after checking their names."""
+    if methods is None:
+        affordable = gram.columns <= _SDP_COLUMNS
+        return [name for name in UPPER_METHODS if name != "sdp" or affordable]
+    unknown = [name for name in methods if name not in UPPER_METHODS]
+    if unknown or isinstance(methods, str) or not methods:
+        raise ValueError(
+            f"methods is {methods!r}: it must be a sequence of some of {', '.join(UPPER_METHODS)}"
+        )
+    return methods
 
 
 def _name_of(gram: Gram) -> str:

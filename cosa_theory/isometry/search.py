@@ -17,7 +17,7 @@ product Hu bounds the gain of all columns at once, without an eigenvalue computa
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
@@ -227,7 +227,7 @@ def climb(gram: Gram, supports: Indices, sign: int) -> Found:
         gains = values > found.values + threshold
         settled.append(Found(found.supports[~gains], found.values[~gains], 0))
         found = _ranked(swapped[gains], values[gains], 0)
-    return merged(*settled, Found(supports[:0], np.empty(0), evaluations))
+    return replace(merged(*settled), evaluations=evaluations)
 
 
 def _batches(gram: Gram, count: int, s: int) -> list[slice]:
