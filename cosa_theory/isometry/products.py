@@ -6,6 +6,7 @@ are products of large entries, so the few largest of each factor row are enough.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
@@ -83,41 +84,33 @@ def extreme_disc(left: FactorRows, right: FactorRows, order: int, sign: Literal[
     -----
     Of the products x_r y_c of two descending lists the k largest have rc ≤ k, because rc − 1
     others are at least as large; so O(s ln s) products of a row are looked at. All rows at once
-    would be as many as the columns of A ⊗ B: the rows of one factor are first paired with an
-    envelope of the other's, which bounds them, and pairs are evaluated in descending order until
-    no bound exceeds what was found. The result is exact.
+    would be as many as the columns of A ⊗ B: each row of the left factor is first paired with an
+    envelope of a group of rows of the right one, which bounds all pairs of the group, and groups
+    are evaluated in descending order until no bound exceeds what was found. The result is exact.
     """
-    bound_left = _discs(left.values, _extremes(right), order, sign)
-    bound_right = _discs(right.values, _extremes(left), order, sign)
-    rows = np.argsort(-bound_left, kind="stable")
-    columns = np.argsort(-bound_right, kind="stable")
+    groups = _groups(right)
+    bounds = np.column_stack([_bound(left, group, order, sign) for group in groups])
     best = -np.inf
-    for i in rows:
-        if bound_left[i] <= best:
+    for place in np.argsort(-bounds, axis=None, kind="stable"):
+        i, g = divmod(int(place), len(groups))
+        if bounds[i, g] <= best:
             break
-        hopeful = columns[: np.searchsorted(-bound_right[columns], -best)]
-        if hopeful.size == 0:
-            break
-        row = left.values[i : i + 1]
-        found = _pairs(row, right.values[hopeful], order, sign).max()
-        best = max(best, float(found))
+        found = _pairs(left.values[i : i + 1], groups[g].values, order, sign)
+        best = max(best, float(found.max()))
     return best
 
 
-def _extremes(rows: FactorRows) -> NDArray[np.float64]:
-    """Return two rows that together bound all: an envelope with the largest and least diagonal."""
-    both = np.repeat(rows.envelope, 2, axis=0)
-    both[1, 0] = rows.diagonal.min()
-    return both
+def _groups(rows: FactorRows) -> list[FactorRows]:
+    """Return the rows in some √d groups of similar diagonal, which their envelopes fit."""
+    ordered = rows.values[np.argsort(rows.diagonal, kind="stable")]
+    number = math.isqrt(len(ordered) - 1) + 1
+    return [FactorRows(part) for part in np.array_split(ordered, number)]
 
 
-def _discs(
-    rows: NDArray[np.float64], envelope: NDArray[np.float64], order: int, sign: int
-) -> NDArray[np.float64]:
-    """Return a bound of sign·a_ij + t_ij over all j, for every row i."""
-    reach = _reaches(rows, envelope[:1], order)
-    centre = sign * rows[:, 0] * (envelope[0, 0] if sign > 0 else envelope[1, 0])
-    return centre + reach
+def _bound(left: FactorRows, group: FactorRows, order: int, sign: int) -> NDArray[np.float64]:
+    """Return a bound of sign·a_ij + t_ij over all j of a group, for every row i."""
+    farthest = group.diagonal.max() if sign > 0 else group.diagonal.min()
+    return sign * left.diagonal * farthest + _reaches(left.values, group.envelope, order)
 
 
 def _pairs(

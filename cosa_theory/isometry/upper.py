@@ -119,14 +119,14 @@ def rip_upper(A: Any, s: int, method: str = "coherence", **options: Any) -> RipB
     """
     if method not in UPPER_METHODS:
         raise ValueError(f"method is {method!r}: it must be one of {', '.join(UPPER_METHODS)}")
+    if options and method != "sdp":
+        raise ValueError(f"option {next(iter(options))} belongs to sdp: {method} takes none")
     if isinstance(A, KroneckerOperator):
         from cosa_theory.isometry.kronecker import kronecker_upper
 
-        return kronecker_upper(*A.factors, s, method, **options)
+        return kronecker_upper(*A.factors, s, method)
     if method == "sdp":
         return rip_sdp(A, s, **options)
-    if options:
-        raise ValueError(f"option {next(iter(options))} belongs to sdp: {method} takes none")
     start = time.perf_counter()
     gram = A if isinstance(A, DenseGram) else DenseGram(A)
     s = checked_order(s, gram.columns)

@@ -96,7 +96,8 @@ def measurement_bound(s: Numbers, m: Numbers, n: Numbers, constant: float = 1.0)
 
     References
     ----------
-    He and Joseph, arXiv 2409.08699v1 (2024).
+    Y. He, G. Joseph, "On the restricted isometry property of Kronecker-structured matrices", arXiv
+    2409.08699v1 (2024).
     """
     if not constant > 0:
         raise ValueError(f"constant must be positive, got {constant}")
