@@ -64,7 +64,7 @@ class Config:
         Of everything drawn.
     """
 
-    shapes: tuple[Shape, ...] = ((48, 40, 12, 10), (24, 96, 6, 32))
+    shapes: tuple[Shape, ...] = ((48, 40, 12, 10), (24, 96, 6, 32), (64, 64, 2, 3))
     kinds: tuple[str, ...] = KINDS
     draws: int = 2000
     core: tuple[int, int] = (96, 48)
