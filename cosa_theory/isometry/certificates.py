@@ -347,6 +347,10 @@ def combine(bounds: Sequence[RipBound]) -> RipBound:
     tightest = min if bounds[0].side == "upper" else max
     high = tightest(bounds, key=lambda bound: bound.greatest)
     low = tightest(bounds, key=lambda bound: -bound.least)
+    if high.least == low.least:  # one method rather than two that tie
+        low = high
+    elif low.greatest == high.greatest:
+        high = low
     deciding = (low, high) if 1.0 - low.least > high.greatest - 1.0 else (high, low)
     return RipBound(
         side=bounds[0].side,
