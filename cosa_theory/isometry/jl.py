@@ -301,7 +301,8 @@ def jl_distortion(
         transposed = vectors.shape[0] == columns
         remedy = "pass X.T, vectors are rows" if transposed else f"vectors need {columns} entries"
         raise ValueError(f"X has shape {vectors.shape} and A has {columns} columns: {remedy}")
-    images = np.asarray(factor.right(vectors))
+    with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is refused below
+        images = np.asarray(factor.right(vectors))
     if not np.isfinite(images).all():
         raise ValueError("A X has entries that are not finite: A holds NaN or Inf, or overflows")
     if differences:
