@@ -5,7 +5,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["ASSUMPTIONS", "Assumption", "Measured", "Outcome", "judge"]
+__all__ = [
+    "ASSUMPTIONS",
+    "ENERGY",
+    "Assumption",
+    "Measured",
+    "Outcome",
+    "judge",
+    "variance_factor",
+]
 
 Outcome = Literal["holds", "fails", "undecided"]
 ENERGY = 0.9
@@ -18,24 +26,20 @@ class Measured:
 
     Parameters
     ----------
-    value : float or None
-        The number; None where it does not exist, as for a zero update.
-    low, high : float or None
+    value : float
+        The number.
+    low, high : float
         The interval, both ends included.
     """
 
-    value: float | None
-    low: float | None
-    high: float | None
+    value: float
+    low: float
+    high: float
 
     @classmethod
     def exact(cls, value: float) -> "Measured":
         """Return a number known without uncertainty."""
         return cls(value, value, value)
-
-
-NOTHING = Measured(None, None, None)
-"""What a zero update has of every measure."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,36 @@ def compressing_rows(m: int, n: int, a: int, b: int) -> float:
     return min(a if a < m else math.inf, b if b < n else math.inf)
 
 
+def variance_factor(m: int, n: int, a: int, b: int, ratio: float) -> float:
+    """Return the variance of ‖ΦX‖² over that of an unstructured Gaussian map with ab rows.
+
+    1 + (a + b + 1)/PR(X) for Gaussian factors. A whole side is the identity: then only the other
+    factor projects, Var‖AX‖² = (2/a) ‖X‖⁴/PR(X), and the quotient is n/PR (or m/PR); with both
+    sides whole nothing varies.
+
+    Parameters
+    ----------
+    m, n, a, b : int
+        The layer and the core in use.
+    ratio : float
+        PR(X), the participation ratio.
+
+    Returns
+    -------
+    float
+    """
+    if a < m and b < n:
+        return 1 + (a + b + 1) / ratio
+    return n / ratio if a < m else m / ratio if b < n else 0.0
+
+
+def _flat_enough(m: int, n: int, a: int, b: int) -> float:
+    """Return the participation ratio at which `variance_factor` is 2, at least 1."""
+    if a < m and b < n:
+        return a + b + 1.0
+    return max(1.0, n / 2 if a < m else m / 2 if b < n else 1.0)
+
+
 def _spark_wall(m: int, n: int, a: int, b: int) -> float:
     return min(compressing_rows(m, n, a, b) / 2, float(m * n))
 
@@ -127,10 +161,11 @@ _ALL = (
         quantity="participation ratio PR = (Σσ²)²/Σσ⁴",
         relation="at least",
         bound="a + b + 1",
-        threshold=lambda m, n, a, b: float(a + b + 1),
+        threshold=_flat_enough,
         reason="For Gaussian factors Var‖ΦX‖²/‖X‖⁴ = (2/(ab))(1 + (a + b + 1)/PR(X)), exactly, "
         "where an unstructured Gaussian map of ab rows has 2/(ab): the variance is at most doubled "
-        "when PR ≥ a + b + 1. (Fourth moments of independent entries, by Isserlis' theorem.)",
+        "when PR ≥ a + b + 1. (Fourth moments of Gaussian entries, by Isserlis' theorem.) Where "
+        "b = n only L projects, and the same needs PR ≥ n/2; where a = m, PR ≥ m/2.",
     ),
     Assumption(
         name="compressible",
@@ -190,15 +225,15 @@ ASSUMPTIONS: Mapping[str, Assumption] = {one.name: one for one in _ALL}
 """Every assumption by its name, in the order of all tables."""
 
 
-def judge(assumption: Assumption, measured: Measured, threshold: float) -> Outcome:
+def judge(assumption: Assumption, measured: Measured | None, threshold: float) -> Outcome:
     """Decide whether an assumption holds, by the whole interval and not by the value.
 
     Parameters
     ----------
     assumption : Assumption
         Its relation is used.
-    measured : Measured
-        The number and its interval.
+    measured : Measured or None
+        The number and its interval; None where there is none, as for a zero update.
     threshold : float
         The bound.
 
@@ -207,7 +242,7 @@ def judge(assumption: Assumption, measured: Measured, threshold: float) -> Outco
     {"holds", "fails", "undecided"}
         "undecided" where the interval has the threshold inside, or there is no number.
     """
-    if measured.low is None or measured.high is None:
+    if measured is None:
         return "undecided"
     if assumption.relation == "at most":
         met, missed = measured.high <= threshold, measured.low > threshold

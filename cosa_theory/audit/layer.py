@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cosa_theory import __version__, laws
-from cosa_theory.audit.assumptions import ASSUMPTIONS, NOTHING, Measured, judge
+from cosa_theory.audit.assumptions import ASSUMPTIONS, Measured, judge, variance_factor
 from cosa_theory.audit.core import Conditioning, Core, choose_core, measure_conditioning
 from cosa_theory.audit.sparsity import BasisSparsity, measure_bases
 from cosa_theory.deltas import LayerDelta
@@ -147,7 +147,9 @@ def _audit(subjects: Subjects, settings: Settings) -> dict[str, Any]:
     return result
 
 
-def _about_the_core(m: int, n: int, core: Core, conditioning: Conditioning) -> dict[str, Measured]:
+def _about_the_core(
+    m: int, n: int, core: Core, conditioning: Conditioning
+) -> dict[str, Measured | None]:
     a, b = core.asked
     return {
         "admissible": Measured.exact(max(a / m, b / n)),
@@ -165,6 +167,7 @@ def _sizes(m: int, n: int, core: Core) -> dict[str, Any]:
         "asked_a": asked_a,
         "asked_b": asked_b,
         "rank_budget": core.rank,
+        "participation_needed": ASSUMPTIONS["flat_spectrum"].threshold(m, n, core.a, core.b),
     }
 
 
@@ -175,12 +178,16 @@ def _columns(conditioning: Conditioning) -> dict[str, Any]:
     return {**values, **_flat("scale_free", conditioning.scale_free)}
 
 
-def _flat(name: str, measured: Measured) -> dict[str, Any]:
-    """Return a number with its interval as three columns."""
-    return {name: measured.value, f"{name}_low": measured.low, f"{name}_high": measured.high}
+def _flat(name: str, measured: Measured | None) -> dict[str, Any]:
+    """Return a number with its interval as three columns, null where there is none."""
+    names = (name, f"{name}_low", f"{name}_high")
+    values = (None,) * 3 if measured is None else dataclasses.astuple(measured)
+    return dict(zip(names, values, strict=True))
 
 
-def _outcomes(judged: Mapping[str, Measured], m: int, n: int, core: Core) -> list[dict[str, Any]]:
+def _outcomes(
+    judged: Mapping[str, Measured | None], m: int, n: int, core: Core
+) -> list[dict[str, Any]]:
     """Return one row of the table of assumptions for each number."""
     rows = []
     for assumption in ASSUMPTIONS.values():
@@ -191,9 +198,9 @@ def _outcomes(judged: Mapping[str, Measured], m: int, n: int, core: Core) -> lis
         rows.append(
             {
                 "assumption": assumption.name,
-                "value": measured.value,
-                "low": measured.low,
-                "high": measured.high,
+                "value": measured.value if measured else None,
+                "low": measured.low if measured else None,
+                "high": measured.high if measured else None,
                 "threshold": threshold,
                 "relation": assumption.relation,
                 "outcome": judge(assumption, measured, threshold),
@@ -208,7 +215,7 @@ class _Found:
     """What was measured of one subject."""
 
     row: dict[str, Any]
-    judged: dict[str, Measured]
+    judged: dict[str, Measured | None]
     bases: list[BasisSparsity]
     best: BasisSparsity | None
 
@@ -235,16 +242,16 @@ def _measure(
     rounding = subject.rounding_rms * math.sqrt(m * n)
     if not sigma[0] > 0:
         names = [one.name for one in ASSUMPTIONS.values() if one.of_update]
-        return _Found(row | _NO_MEASURES, dict.fromkeys(names, NOTHING), [], None)
+        return _Found(row | _NO_MEASURES, dict.fromkeys(names), [], None)
     ratio = participation_ratio(sigma, rounding)
     bases = measure_bases(subject.delta, transforms, rounding)
     best = min(bases, key=lambda one: (one.effective.value, one.profile["numerical_sparsity"]))
-    compressible = min(bases, key=lambda one: one.exponent.value or 0.0)
+    compressible = min(bases, key=lambda one: one.exponent.value)
     captured = _captured(subject, sigma, core, settings)
     error = Measured(*(math.sqrt(1 - x) for x in (captured.mean, captured.high, captured.low)))
     row |= {
         **_flat("participation_ratio", ratio),
-        "variance_factor": 1 + (core.a + core.b + 1) / float(ratio.value or 1.0),
+        "variance_factor": variance_factor(m, n, core.a, core.b, ratio.value),
         "best_basis": best.basis,
         **_flat("sparsity", best.effective),
         "numerical_sparsity": best.profile["numerical_sparsity"],
@@ -255,7 +262,7 @@ def _measure(
         "captured": captured.mean,
         "draws": captured.draws,
     }
-    judged = {
+    judged: dict[str, Measured | None] = {
         "flat_spectrum": ratio,
         "compressible": compressible.exponent,
         "spark_wall": best.effective,
@@ -266,15 +273,15 @@ def _measure(
 
 
 _NO_MEASURES: dict[str, Any] = {
-    **_flat("participation_ratio", NOTHING),
+    **_flat("participation_ratio", None),
     "variance_factor": None,
     "best_basis": None,
-    **_flat("sparsity", NOTHING),
+    **_flat("sparsity", None),
     "numerical_sparsity": None,
     "gini": None,
-    **_flat("weak_lp", NOTHING),
+    **_flat("weak_lp", None),
     "compressible_basis": None,
-    **_flat("error", NOTHING),
+    **_flat("error", None),
     "captured": None,
     "draws": 0,
 }

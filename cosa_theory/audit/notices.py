@@ -30,12 +30,13 @@ def audit_notices(layers: pd.DataFrame) -> Iterator[str]:
 def _about_the_core(layers: pd.DataFrame) -> Iterator[str]:
     total = len(layers)
     names = layers["layer"]
-    for name, asked_a, asked_b, a, b in _cut(layers)[:1]:
-        cut = _cut(layers)
+    cut = layers[(layers["asked_a"] > layers["m"]) | (layers["asked_b"] > layers["n"])]
+    if len(cut):
+        one = cut.iloc[0]
         yield (
-            f"A core of {asked_a} × {asked_b} does not fit {_of(len(cut), total, 'matrix')}: all "
-            f"but the first assumption are judged with the core cut to the matrix, {a} × {b} for "
-            f"{name}."
+            f"A core of {one.asked_a} × {one.asked_b} does not fit "
+            f"{_of(len(cut), total, 'matrix')}: what is measured there is the core cut to the "
+            f"matrix, {one.a} × {one.b} for {one.layer}."
         )
     smaller = layers.loc[layers["rank_budget"].notna(), ["layer", "rank_budget"]]
     if smaller["rank_budget"].nunique() > 1:
@@ -46,7 +47,7 @@ def _about_the_core(layers: pd.DataFrame) -> Iterator[str]:
             f"{_of(len(small), total, 'matrix')}, which get the nearest smaller budget instead: "
             f"{first_few(list(small), 3)}."
         )
-    beyond = names[layers["a"] + layers["b"] + 1 > layers[["m", "n"]].min(axis=1)]
+    beyond = names[layers["participation_needed"] > layers[["m", "n"]].min(axis=1)]
     if len(beyond):
         yield (
             f"In {_of(len(beyond), total, 'matrix')} a + b + 1 is above min(m, n): no update has "
@@ -59,12 +60,6 @@ def _about_the_core(layers: pd.DataFrame) -> Iterator[str]:
             "identity, which loses nothing; a square Gaussian factor would span the same and be "
             f"far worse conditioned ({first_few(list(whole), 3)})."
         )
-
-
-def _cut(layers: pd.DataFrame) -> list[tuple[str, int, int, int, int]]:
-    """Return the layers that the core asked for does not fit."""
-    cut = layers[(layers["asked_a"] > layers["m"]) | (layers["asked_b"] > layers["n"])]
-    return list(cut[["layer", "asked_a", "asked_b", "a", "b"]].itertuples(index=False, name=None))
 
 
 def _about_the_numbers(subject: str, layers: pd.DataFrame) -> Iterator[str]:
@@ -96,7 +91,7 @@ def _about_the_numbers(subject: str, layers: pd.DataFrame) -> Iterator[str]:
         inside = int(((low <= law) & (law <= high)).sum())
         yield (
             f"The predicted error √(1 − ab/(mn)) of {subject}s lies in the measured 95 % interval "
-            f"in {inside} of {len(measured)} matrices ({0.95 * len(measured):.0f} expected)."
+            f"in {_of(inside, len(measured), 'matrix')} ({0.95 * len(measured):.0f} expected)."
         )
 
 

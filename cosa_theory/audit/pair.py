@@ -49,7 +49,7 @@ TABLES: Mapping[str, Mapping[str, str]] = {
         **_floats("norm", "relative_norm", "rounding_rms", "exact_zeros"),
         **_floats("stable_rank", "flatness"),
         **_intervals("participation_ratio"),
-        **_floats("variance_factor"),
+        **_floats("participation_needed", "variance_factor"),
         "best_basis": "object",
         **_intervals("sparsity"),
         **_floats("numerical_sparsity", "gini"),
@@ -95,9 +95,10 @@ class Audit:
         One row per matrix and subject, with every number: sizes `m`, `n`, the core in use `a`,
         `b` and the one asked for; `norm` ‖X‖_F, `relative_norm` to ‖W‖_F, `exact_zeros` (share of
         the entries); the measures behind the assumptions with their intervals; `variance_factor`
-        1 + (a + b + 1)/PR; `sigma_min` to `scale_free_high`, about the tall dictionary
-        Ψ = L ⊗ Rᵀ (mn × ab), `delta` at the named scale, `bai_yin_scale_free` the asymptotic
-        value of `scale_free`; `predicted_error` √(1 − ab/(mn)) beside the measured `error`.
+        (`cosa_theory.audit.assumptions.variance_factor`), which is 2 at `participation_needed`;
+        `sigma_min` to `scale_free_high`, about the tall dictionary Ψ = L ⊗ Rᵀ (mn × ab), with
+        `delta` at the named scale and `bai_yin_scale_free` the asymptotic value of `scale_free`;
+        `predicted_error` √(1 − ab/(mn)) beside the measured `error`.
     sparsity : pandas.DataFrame
         One row per matrix, subject and basis: the profile of
         `cosa_theory.spectrum.sparsity_profile` and `effective`, the coefficients that hold 90 %

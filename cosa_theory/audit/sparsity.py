@@ -107,7 +107,9 @@ def _energy_count(energy: NDArray[np.float64], noise: float) -> tuple[int, int, 
         """Count the coefficients needed so that the norm of the others is at most `limit`."""
         if limit < 0:
             return energy.size
-        return max(1, energy.size - int(np.searchsorted(energy, limit**2, side="right")))
+        # A tie, as with equal entries, is not to be lost to the rounding of 1 − 0.9.
+        left_out = int(np.searchsorted(energy, limit**2 * (1 + 1e-12), side="right"))
+        return max(1, energy.size - left_out)
 
     return (
         outside(left * (norm + noise) + noise),

@@ -65,7 +65,13 @@ def _of_updates(rows: pd.DataFrame) -> str:
         [verb] = groups
         plural = {"holds": "hold", "fails": "fail", "undecided": "are undecided"}[verb]
         return f"All {len(rows)} assumptions of the theory {plural} in {matrices}"
-    counted = _and([_headline(kind, len(names), matrices) for kind, names in groups.items()])
+    again = "it" if total == 1 else "all"  # for the second group on
+    counted = _and(
+        [
+            _headline(kind, len(names), again if place else matrices)
+            for place, (kind, names) in enumerate(groups.items())
+        ]
+    )
     return f"Of {len(rows)} assumptions of the theory, {counted}: {_named(rows)}"
 
 

@@ -184,14 +184,14 @@ def _marks() -> list[Artist]:
 
 
 def plot_participation(ax: Axes, layers: pd.DataFrame) -> Axes:
-    """Draw the participation ratio of each matrix against a + b + 1, both on logarithmic scales.
+    """Draw participation ratios against those needed, a + b + 1, both on logarithmic scales.
 
     Parameters
     ----------
     ax : matplotlib.axes.Axes
         Where to draw.
     layers : pandas.DataFrame
-        Columns subject, a, b, participation_ratio with its `_low` and `_high`, variance_factor.
+        Columns subject, participation_needed, participation_ratio with its `_low` and `_high`.
 
     Returns
     -------
@@ -201,7 +201,7 @@ def plot_participation(ax: Axes, layers: pd.DataFrame) -> Axes:
     """
     styles = {"update": (BLUE, "o"), "gradient": (VERMILION, "X")}
     live = layers[layers["participation_ratio"].notna()]
-    needed = (live["a"] + live["b"] + 1).astype(float)
+    needed = live["participation_needed"].astype(float)
     for subject, (colour, marker) in styles.items():
         chosen = live["subject"] == subject
         if chosen.any():
@@ -222,8 +222,8 @@ def plot_participation(ax: Axes, layers: pd.DataFrame) -> Axes:
                 label=_SUBJECTS[subject],
             )
     reach = np.array([0.7 * needed.min(), 1.4 * needed.max()])
-    ax.plot(reach, reach, color=BLACK, linewidth=0.9, label="a + b + 1: variance doubled")
-    ax.plot(reach, reach / 10, color=GREY, linestyle="--", linewidth=0.9, label="a tenth: × 11")
+    ax.plot(reach, reach, color=BLACK, linewidth=0.9, label="needed: variance doubled")
+    ax.plot(reach, reach / 10, color=GREY, linestyle="--", linewidth=0.9, label="a tenth of that")
     ax.set_xscale("log")
     ax.set_yscale("log")
     ax.set_xlim(*reach)
@@ -232,7 +232,7 @@ def plot_participation(ax: Axes, layers: pd.DataFrame) -> Axes:
         axis.set_major_formatter(StrMethodFormatter("{x:,g}"))
     ax.xaxis.set_minor_locator(LogLocator(subs=(2.0, 5.0)))
     ax.xaxis.set_minor_formatter(StrMethodFormatter("{x:,g}"))
-    ax.set_xlabel("a + b + 1")
+    ax.set_xlabel("participation ratio needed, a + b + 1")
     ax.set_ylabel("participation ratio")
     return ax
 
@@ -367,10 +367,11 @@ AUDIT_FIGURES: dict[str, Drawing] = {
     "participation": Drawing(
         participation_figure,
         "Flat enough for a Kronecker projection?",
-        "Each mark is one matrix: the participation ratio of its singular values against "
-        "a + b + 1. The variance of ‖ΦX‖² is 1 + (a + b + 1)/PR times that of an unstructured "
-        "Gaussian map with as many rows: twice on the line, 11 times on the dashed one. Bars, "
-        "where they can be seen, are what rounding of the stored weights leaves open.",
+        "Each mark is one matrix: the participation ratio of its singular values against the one "
+        "needed, a + b + 1 (n/2 where b = n, m/2 where a = m). The variance of ‖ΦX‖² is "
+        "1 + (a + b + 1)/PR times that of an unstructured Gaussian map with as many rows: twice "
+        "on the line, less above it. Bars, where they can be seen, are what rounding of the "
+        "stored weights leaves open.",
         _live,
     ),
     "decay": Drawing(

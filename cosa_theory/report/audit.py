@@ -48,7 +48,6 @@ def _summary(assumptions: pd.DataFrame, subject: str) -> View:
         *(Column(outcome, "" if outcome != "undecided" else _UNDECIDED) for outcome in OUTCOMES),
         Column("measured", "median over the matrices (range)"),
         Column("threshold", "median (range)"),
-        Column("threshold, formula", text=True, detail=True),
         Column("in plain words", text=True),
     )
     lines = []
@@ -57,7 +56,7 @@ def _summary(assumptions: pd.DataFrame, subject: str) -> View:
         sign = "≤" if assumption.relation == "at most" else "≥"
         cells = [assumption.title, *(str(outcome[one]) for one in OUTCOMES)]
         cells += [_spread(of["value"], number), f"{sign} {_spread(of['threshold'], number)}"]
-        lines.append((*cells, f"{sign} {assumption.bound}", assumption.meaning))
+        lines.append((*cells, assumption.meaning))
     return View(f"Assumptions, for {_SUBJECTS[subject]}", columns, tuple(lines))
 
 
@@ -93,7 +92,7 @@ def _modules(tables: Any, subject: str) -> View:
                 count(len(group)),
                 _only(f"{m} × {n}" for m, n in zip(group["m"], group["n"], strict=True)),
                 _only(f"{a} × {b}" for a, b in zip(group["a"], group["b"], strict=True)),
-                *(number(group[name].median()) for name in ("participation_ratio",)),
+                number(group["participation_ratio"].median()),
                 number(group["variance_factor"].median()),
                 count(group["sparsity"].median()),
                 percent(share.median()),
