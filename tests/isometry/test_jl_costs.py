@@ -1,0 +1,149 @@
+"""Ensembles compared: rows needed, time and memory, and the cheapest for a distortion."""
+
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from cosa_theory.isometry import jl_costs
+from cosa_theory.isometry.jl_costs import (
+    application_seconds,
+    cheapest,
+    chi_square_dimension,
+    jl_ensembles,
+    needed_dimensions,
+    projection_bytes,
+)
+from cosa_theory.isometry.vectors import synthetic_vectors
+from cosa_theory.laws.norms import chi_square_failure
+from cosa_theory.projections import KINDS, make_projection
+
+GAUSSIAN = synthetic_vectors("gaussian", 60, 200)
+SPIKES = synthetic_vectors("spike", 60, 200)
+
+
+@pytest.mark.parametrize(("eps", "failure"), [(0.1, 0.05), (0.5, 0.05), (0.3, 1e-6), (0.9, 0.5)])
+def test_chi_square_dimension_is_the_least_that_meets_the_law(eps, failure):
+    k = chi_square_dimension(eps, failure)
+    assert chi_square_failure(k, eps) <= failure
+    assert k == 1 or chi_square_failure(k - 1, eps) > failure
+
+
+def test_the_table_says_what_was_measured():
+    found = jl_ensembles(40, GAUSSIAN, eps=0.3, draws=8, seed=1)
+    assert list(found.table["kind"]) == list(KINDS)
+    for row in found.table.to_dict("records"):
+        distortions = np.abs(found.ratios[row["kind"]] - 1)
+        assert distortions.shape == (8, 60)
+        assert row["mean"] == pytest.approx(distortions.mean())
+        assert row["max"] == pytest.approx(distortions.max())
+        assert row["failure"] == pytest.approx(np.mean(distortions > 0.3))
+        assert row["quantile"] == pytest.approx(np.quantile(distortions, 0.95, axis=1).mean())
+        for name in ("mean", "quantile", "failure"):
+            assert row[f"{name}_low"] <= row[name] <= row[f"{name}_high"]
+        assert row["chi_square"] == pytest.approx(chi_square_failure(40, 0.3))
+        assert row["seconds"] > 0
+
+
+def test_the_gaussian_row_meets_the_chi_square_law():
+    """Mutually orthogonal vectors have independent images: the count is binomial."""
+    found = jl_ensembles(20, np.eye(50), eps=0.3, kinds=["gaussian"], draws=20, seed=2)
+    failures = found.table["failure"][0] * 1000
+    low, high = stats.binom.ppf([1e-4, 1 - 1e-4], 1000, chi_square_failure(20, 0.3))
+    assert low <= failures <= high
+
+
+def test_curves_are_shares_of_the_same_ratios():
+    found = jl_ensembles(20, GAUSSIAN, kinds=["sjlt", "haar"], draws=4)
+    curves = found.failure_curves([0.1, 0.4])
+    assert list(curves["kind"]) == ["sjlt", "sjlt", "haar", "haar"]
+    share = np.mean(np.abs(found.ratios["haar"] - 1) > 0.4)
+    assert curves["probability"].iloc[-1] == pytest.approx(share)
+    assert curves["chi_square"].iloc[-1] == pytest.approx(chi_square_failure(20, 0.4))
+
+
+def test_kinds_that_cannot_have_so_many_rows_are_left_out():
+    kinds = set(jl_ensembles(230, GAUSSIAN, draws=2).table["kind"])
+    assert kinds == set(KINDS) - {"haar"}  # srht is padded to 256
+    assert set(jl_ensembles(300, GAUSSIAN, draws=2).table["kind"]) == set(KINDS) - {"haar", "srht"}
+
+
+def test_bytes_are_those_of_the_form_that_is_multiplied():
+    dense = make_projection("gaussian", 30, 200)
+    assert projection_bytes(dense) == 30 * 200 * 8
+    assert projection_bytes(dense, "float32") == 30 * 200 * 4
+    thin = make_projection("sjlt", 100, 200)
+    assert projection_bytes(thin) == thin.data.nbytes + thin.indices.nbytes + thin.indptr.nbytes
+    third = make_projection("achlioptas", 30, 200)  # one entry in three: multiplied as dense
+    assert projection_bytes(third) == 30 * 200 * 8
+    srht = make_projection("srht", 30, 200)
+    assert projection_bytes(srht) == srht.signs.nbytes + srht.rows.nbytes + 8  # and the scale
+
+
+def test_times_are_per_vector_and_the_best_of_several_rounds(monkeypatch):
+    clock = iter(np.cumsum([0, 9, 0, 3, 0, 5, 0, 8, 0, 7]))
+    monkeypatch.setattr(jl_costs.time, "perf_counter", lambda: float(next(clock)))
+    assert application_seconds(np.ones((3, 200)), GAUSSIAN) == pytest.approx(3 / 60)
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "sjlt", "haar"])
+def test_the_dimension_found_meets_the_target_and_the_next_smaller_does_not(kind):
+    row = needed_dimensions(GAUSSIAN, 0.4, kinds=[kind], draws=10, seed=3).iloc[0]
+    assert row["quantile_high"] <= 0.4
+    grid = jl_costs._grid(200)
+    smaller = grid[grid.index(int(row["k"])) - 1]
+    below = jl_ensembles(smaller, GAUSSIAN, kinds=[kind], draws=10, seed=3).table.iloc[0]
+    assert below["quantile_high"] > 0.4
+
+
+def test_signs_keep_a_spike_in_one_row_and_very_sparse_entries_never_do():
+    table = needed_dimensions(SPIKES, 0.4, draws=5, seed=4).set_index("kind")
+    assert table.loc["rademacher", "k"] == table.loc["sjlt", "k"] == table.loc["srht", "k"] == 1
+    assert table.loc["gaussian", "k"] > 20
+    assert np.isnan(table.loc["very_sparse", "k"])
+    assert table.loc["haar", "k"] < table.loc["gaussian", "k"]
+
+
+def test_progress_names_every_kind():
+    seen = []
+    needed_dimensions(SPIKES, 0.4, kinds=["sjlt", "srht"], draws=2, progress=seen.append)
+    assert seen == ["sjlt", "srht"]
+
+
+def test_the_cheapest_is_the_fastest_that_meets_the_distortion():
+    table = pd.DataFrame(
+        {
+            "kind": ["a", "b", "c", "d"],
+            "quantile_high": [0.1, 0.2, 0.3, np.nan],
+            "seconds": [3.0, 2.0, 1.0, 0.1],
+        }
+    )
+    assert cheapest(table, 0.2)["kind"] == "b"
+    assert cheapest(table, 0.5)["kind"] == "c"
+    assert cheapest(table, 0.05) is None
+
+
+def test_the_search_finds_the_first_index_from_any_start():
+    for last in (0, 1, 7):
+        for start in range(last + 1):
+            for first in range(last + 2):
+                found = jl_costs._first_true(lambda i, first=first: i >= first, start, last)
+                assert found == (first if first <= last else None)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: jl_ensembles(5, GAUSSIAN, draws=1), "draws is 1"),
+        (lambda: needed_dimensions(GAUSSIAN, 0.1, draws=1), "draws is 1"),
+        (lambda: needed_dimensions(GAUSSIAN, 1.0, draws=2), "eps is 1.0"),
+        (lambda: chi_square_dimension(0.1, 0.0), "failure is 0.0"),
+        (lambda: jl_ensembles(5, np.zeros((2, 9)), draws=2), "vector 0 is zero"),
+        (lambda: jl_ensembles(5, GAUSSIAN, kinds=["round"], draws=2), "kind is 'round'"),
+    ],
+)
+def test_bad_arguments_are_named(call, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        call()
