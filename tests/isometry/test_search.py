@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 from scipy.stats import chi2
 
 from cosa_theory import CosaBasis, KroneckerOperator
-from cosa_theory.isometry import lower, rip_lower
+from cosa_theory.isometry import lower, rip_lower, search
 from cosa_theory.isometry.enumeration import best_of_all, supports_reaching
 from cosa_theory.isometry.gram import DenseGram, KroneckerGram, as_gram
 from cosa_theory.isometry.search import (
     Found,
+    _best_swap,
     best_pairs,
     climb,
     exceeds,
@@ -202,8 +203,6 @@ def test_growth_adds_the_column_of_the_greatest_quotient_in_its_plane(sign):
 @sides
 @pytest.mark.parametrize("s", [2, 3, 5])
 def test_the_score_of_a_swap_never_exceeds_its_eigenvalue(s, sign, monkeypatch):
-    from cosa_theory.isometry import search
-
     A = gaussian(7, 11)
     gram = DenseGram(A)
     scores = []
@@ -212,7 +211,7 @@ def test_the_score_of_a_swap_never_exceeds_its_eigenvalue(s, sign, monkeypatch):
         search, "_plane", lambda *args: scores.append(plane(*args).copy()) or plane(*args)
     )
     supports = np.sort(random_supports(stream(4, s), 30, s, 11), axis=1)
-    search._best_swap(gram, supports, sign)
+    _best_swap(gram, supports, sign)
     assert len(scores) == s
     for place, bounds in enumerate(scores):
         for number, support in enumerate(supports):
@@ -239,6 +238,7 @@ def test_a_climb_ends_higher_and_counts_its_candidates(s, sign):
     found = climb(gram, start, sign)
     assert found.values.min() >= values.min()
     assert found.values[0] >= values.max()
+    assert (_best_swap(gram, found.supports, sign)[1] <= found.values + 1e-9).all()
     assert found.evaluations >= len(np.unique(np.sort(start, axis=1), axis=0)) * s * (14 - s)
     for support, value in zip(found.supports, found.values, strict=True):
         assert len(set(support)) == s
