@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from cosa_theory.files import atomic_path
 from cosa_theory.plotting import save_figure
-from cosa_theory.report import jl
+from cosa_theory.report import audit, jl
 from cosa_theory.report.document import Document, Presentation
 from cosa_theory.report.html import (
     figures_html,
@@ -27,6 +27,7 @@ from cosa_theory.report.text import render_view
 __all__ = ["PRESENTATIONS", "document_page", "document_text", "write_document_page"]
 
 PRESENTATIONS: dict[str, Presentation] = {
+    "audit": audit.PRESENTATION,
     "jl": jl.PRESENTATION,
 }
 
