@@ -69,8 +69,8 @@ def application_seconds(A: Any, X: Any) -> float:
 def projection_bytes(A: Any, dtype: Any = "float64") -> int:
     """Return the memory of a projection in the form it is multiplied in.
 
-    A dense array, the three arrays of a sparse one, the signs, rows and scale of an SRHT. A sparse array
-    with more than one entry in eight counts as dense, because it is multiplied as such.
+    A dense array, the three arrays of a sparse one, the signs, rows and scale of an SRHT. A sparse
+    array with more than one entry in eight counts as dense, because it is multiplied as such.
 
     Parameters
     ----------
