@@ -14,6 +14,7 @@ from cosa_theory.operators import KroneckerOperator
 __all__ = ["DenseGram", "Gram", "KroneckerGram", "as_gram"]
 
 _FORMED_UP_TO = 4096  # columns up to which the whole Gram matrix is kept (128 MiB)
+_CHOSEN = 1 << 22  # entries of A copied at a time for the blocks of supports
 _LONGEST = 1e150  # squared norm of a column; its square must be finite
 _NORM_ROWS = 1 << 22  # entries of an image A X Bᵀ held at a time
 
@@ -89,8 +90,13 @@ class DenseGram:
         """Return G restricted to each support, shape (N, s, s) for supports of shape (N, s)."""
         if self.columns <= _FORMED_UP_TO:
             return self.full[supports[:, :, None], supports[:, None, :]]
-        chosen = self.A.T[supports]
-        return chosen @ chosen.transpose(0, 2, 1)
+        count, s = supports.shape
+        blocks = np.empty((count, s, s))
+        step = max(1, _CHOSEN // (s * self.rows_of_A))
+        for start in range(0, count, step):
+            chosen = self.A.T[supports[start : start + step]]
+            blocks[start : start + step] = chosen @ chosen.transpose(0, 2, 1)
+        return blocks
 
     def squared_norm(self, support: Indices, coefficients: Floats) -> float:
         """Return ‖Ax‖² for the vector with these coefficients on the support, computed from A."""

@@ -33,7 +33,7 @@ from cosa_theory.projections import stream
 __all__ = ["rip_lower", "search_supports", "witness_of"]
 
 _SEEDS = 4096  # columns up to which all are tried as the first of a pair; beyond, an eighth of it
-_ROWS = 1 << 22  # entries of G that one round of climbing reads, about: it limits the starts
+_ROWS = 1 << 21  # entries of G that one round of climbing reads, about: it limits the starts
 _SETTLED = 4  # supports to improve by exchanges of two columns
 _EXCHANGED = 1 << 20  # pairs of columns up to which that is worth its time
 _SEARCHED = 1 << 14  # columns of a Kronecker product up to which all are candidates
