@@ -26,6 +26,7 @@ __all__ = [
 ]
 
 _BLOCK = 1 << 22  # entries of the Gram matrix held at a time
+_RESOLVED = 1e-8  # λ_min/λ_max of a float64 Gram matrix from which on the rank is surely full
 
 
 def unit_columns(A: Any, name: str = "A") -> NDArray[np.float64]:
@@ -250,7 +251,7 @@ def spark_bounds(A: Any) -> SparkBounds:
     rows, columns = matrix.shape
     if not np.all(np.abs(matrix).max(axis=0)):
         return SparkBounds(1, 1, "a zero column")
-    rank = int(np.linalg.matrix_rank(matrix))
+    rank = _rank(matrix)
     if rank == columns:
         return SparkBounds(math.inf, math.inf, "all columns are independent")
     slack = 4 * (rows + columns) * 2.0**-53
@@ -263,3 +264,14 @@ def spark_bounds(A: Any) -> SparkBounds:
     if lower == 2 and sums[0] >= 1.0:
         return SparkBounds(2, 2, "two parallel columns")
     return SparkBounds(lower, rank + 1, "Babel function; rank")
+
+
+def _rank(matrix: NDArray[np.float64]) -> int:
+    """Return the numerical rank; full rank is read off the smaller Gram matrix where that can."""
+    with np.errstate(over="ignore", invalid="ignore"):  # then the singular values decide
+        short = matrix @ matrix.T if matrix.shape[0] < matrix.shape[1] else matrix.T @ matrix
+    if np.isfinite(short).all():
+        values = np.linalg.eigvalsh(short)
+        if values[0] > _RESOLVED * values[-1]:
+            return len(short)
+    return int(np.linalg.matrix_rank(matrix))

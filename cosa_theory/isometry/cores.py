@@ -63,6 +63,11 @@ class CoreIsometry:
         """The constant at the best scale that the two limits would give."""
         return scale_free_constant(self.bai_yin_least, self.bai_yin_greatest)
 
+    def scaled(self, factor: float) -> CoreIsometry:
+        """Return the same for a dictionary multiplied by √factor, such as at another scale."""
+        ends = (self.least, self.greatest, self.gain, self.bai_yin_least, self.bai_yin_greatest)
+        return CoreIsometry(*(factor * end for end in ends))
+
 
 def core_isometry(basis: CosaBasis) -> CoreIsometry:
     """Find the exact isometry constant of the dictionary over all cores, dense ones included.

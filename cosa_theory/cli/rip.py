@@ -1,0 +1,167 @@
+"""`cosa-theory rip`: proven brackets of restricted isometry constants."""
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from cosa_theory.cli.app import (
+    Json,
+    Out,
+    Seed,
+    app,
+    check_out,
+    deliver,
+    provenance_of,
+    whole_numbers,
+)
+from cosa_theory.cli.arrays import read_array
+from cosa_theory.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["rip"]
+
+
+@app.command(
+    short_help="Restricted isometry: proven brackets for a CoSA layer or for one matrix.",
+    epilog="Examples: cosa-theory rip --shape 4096 4096 --core 1024 256 --sparsity 2,4,8,16; "
+    "cosa-theory rip matrix.npy --sparsity 2,3 --out rip",
+)
+def rip(
+    matrix: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[FILE[:TENSOR]]",
+            help="A matrix in a .npy or .safetensors file, in place of a layer.",
+        ),
+    ] = None,
+    shape: Annotated[
+        tuple[int, int] | None,
+        typer.Option(metavar="M N", help="Sizes of the layer's update ΔW."),
+    ] = None,
+    core: Annotated[
+        tuple[int, int] | None, typer.Option(metavar="A B", help="Sizes of the core Y.")
+    ] = None,
+    sparsity: Annotated[
+        str, typer.Option(metavar="S,S,...", help="Orders s: numbers of nonzero entries.")
+    ] = "2,4,8,16",
+    kind: Annotated[
+        str,
+        typer.Option(metavar="NAME,...", help="Ensembles of L and R, or all (some minutes)."),
+    ] = "gaussian",
+    scale: Annotated[
+        Literal["synthesis", "analysis"] | None,
+        typer.Option(
+            help="Scale of L and R. [default: what keeps norms on average, synthesis for the "
+            "dictionary and analysis for the sensing operator]"
+        ),
+    ] = None,
+    about: Annotated[
+        Literal["dictionary", "sensing", "both"],
+        typer.Option(help="The tall dictionary of updates, the wide sensing operator, or both."),
+    ] = "both",
+    seed: Seed = 0,
+    out: Out = None,
+    as_json: Json = False,
+) -> None:
+    """Bracket restricted isometry constants: what is proven from below and from above.
+
+    For a layer everything follows from its two factors; for a matrix of at most 150 columns the
+    semidefinite bound is solved too. The first line printed is the verdict.
+    """
+    settings = dict(locals())
+    orders = sorted(set(whole_numbers("--sparsity", sparsity, "2,4,8,16")))
+    kinds = _kinds(kind)
+    _check(matrix, shape, core)
+    from cosa_theory.report import Document
+    from cosa_theory.report.rip import rip_verdict
+
+    check_out(out)
+    if shape is not None and core is not None:
+        tables = _layer_tables((*shape, *core), orders, kinds, about, scale, seed)
+    else:
+        tables = _matrix_tables(str(matrix), orders, seed)
+    made = provenance_of(settings, seed)
+    deliver(Document("rip", rip_verdict(tables), _notices(tables), tables, made), out, as_json)
+
+
+def _kinds(text: str) -> list[str]:
+    """Read "gaussian,haar", or "all"."""
+    from cosa_theory.projections import KINDS
+
+    kinds = list(KINDS) if text == "all" else [part.strip() for part in text.split(",")]
+    unknown = [kind for kind in kinds if kind not in KINDS]
+    if unknown:
+        raise InputError(f"--kind is {unknown[0]!r}: choose among {', '.join(KINDS)}, or all")
+    return list(dict.fromkeys(kinds))
+
+
+def _check(
+    matrix: str | None,
+    shape: tuple[int, int] | None,
+    core: tuple[int, int] | None,
+) -> None:
+    if matrix is not None and (shape is not None or core is not None):
+        raise InputError(f"{matrix} and --shape or --core exclude each other: give a file or sizes")
+    if matrix is None and (shape is None or core is None):
+        raise InputError("nothing to do: give --shape M N with --core A B, or the file of a matrix")
+    for name, sizes in (("--shape", shape), ("--core", core)):
+        if sizes is not None and min(sizes) < 1:
+            raise InputError(f"{name} is {sizes[0]} {sizes[1]}: give two positive integers")
+
+
+def _layer_tables(
+    sizes: tuple[int, int, int, int],
+    orders: list[int],
+    kinds: list[str],
+    about: str,
+    scale: str | None,
+    seed: int,
+) -> "dict[str, pd.DataFrame]":
+    from cosa_theory.isometry.overview import layer_isometry
+    from cosa_theory.report import progress_bar
+
+    wanted = ("dictionary", "sensing") if about == "both" else (about,)
+    with progress_bar("steps") as advance:
+        try:
+            return layer_isometry(
+                *sizes,
+                orders=orders,
+                kinds=kinds,
+                about=wanted,
+                scale=scale,
+                seed=seed,
+                progress=advance,
+            )
+        except ValueError as error:
+            raise InputError(str(error)) from error
+
+
+def _matrix_tables(spec: str, orders: list[int], seed: int) -> "dict[str, pd.DataFrame]":
+    from cosa_theory.isometry.overview import matrix_isometry
+    from cosa_theory.report import progress_bar
+
+    array = read_array(spec, "FILE")
+    with progress_bar("orders") as advance:
+        try:
+            return matrix_isometry(array, orders, seed=seed, progress=advance)
+        except ValueError as error:
+            raise InputError(f"{spec}: {error}") from error
+
+
+def _notices(tables: "dict[str, pd.DataFrame]") -> tuple[str, ...]:
+    """Return what the bounds noted, and columns that are zero."""
+    from cosa_theory.report.rip import operator_name
+
+    notices = []
+    for row in tables["columns"].to_dict("records"):
+        if row["least_norm"] == 0:
+            notices.append(
+                f"{operator_name(row)} has zero columns, so δ_s ≥ 1 and no coherence: a sparse "
+                "projection with so few rows misses some coordinates"
+            )
+    for row in tables["brackets"].to_dict("records"):
+        if row["note"]:
+            notices.append(f"{operator_name(row)}, s = {row['s']}: {row['note']}")
+    return tuple(notices)
