@@ -1,5 +1,6 @@
 """Every threshold of the paper checks, with its reason, stated before anything is measured."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -38,6 +39,46 @@ THRESHOLDS: dict[str, Threshold] = {
         1e-13,
         "Both sides add up at most 500 products in double precision (unit 1e-16), so rounding "
         "leaves about 1e-15; a wrong order or a missing transpose leaves about 1.",
+    ),
+    "c2_delta": Threshold(
+        "restricted isometry constant at the best scale",
+        "at most",
+        1 / math.sqrt(2),
+        "Below it at order 2s, ℓ1 minimisation recovers every s-sparse vector, and above it not "
+        "always (Cai and Zhang 2014). The best scale is the kindest reading of the claim.",
+    ),
+    "c2_product": Threshold(
+        "δ_s of a product over the bound (1 + δ_s(A))(1 + δ_s(B)) − 1 by its factors",
+        "at most",
+        1.0 + 1e-9,
+        "A theorem (Jokar and Mehrmann 2009); only rounding is allowed.",
+    ),
+    "c2_bracket": Threshold(
+        "largest distance of an enumerated constant from its bracket",
+        "at most",
+        1e-12,
+        "Both ends are proven; only the rounding of the enumeration is allowed.",
+    ),
+    "c3_every": Threshold(
+        "isometry constant over all cores at the best scale, (κ² − 1)/(κ² + 1)",
+        "at most",
+        0.5,
+        "It is the factor by which gradient descent at its best step size shrinks the slowest part "
+        "of the error: at one half every part at least halves in each step.",
+    ),
+    "c3_typical": Threshold(
+        "relative standard deviation of ‖L Y R‖²/‖Y‖² over random cores",
+        "at most",
+        0.1,
+        "Then the norms of 95 % of such cores agree to about 10 %: isometry for practical "
+        "purposes.",
+    ),
+    "c3_law": Threshold(
+        "|z| of the measured spreads against those computed from the factors",
+        "at most",
+        4.0,
+        "The formula is exact for a given basis: beyond 4 standard errors the measurement is "
+        "wrong.",
     ),
     "c4_kept": Threshold(
         "share of the update's energy that comes back",
@@ -104,5 +145,39 @@ THRESHOLDS: dict[str, Threshold] = {
         "at most",
         0.0,
         "Both are whole numbers; a difference means that the count does not describe the factors.",
+    ),
+    "c11_failure": Threshold(
+        "chance that a norm is off by two standard deviations, over the Gaussian's",
+        "at most",
+        2.0,
+        "Twice a chance of 5 %: made up for by about a quarter more rows. Ensembles that need more "
+        "than that do not work alike.",
+    ),
+    "c11_energy": Threshold(
+        "captured energy over the law ab/(mn)",
+        "at least",
+        0.95,
+        "An ensemble that loses a twentieth is made up for by a core one twentieth larger.",
+    ),
+    "c11_delta": Threshold(
+        "restricted isometry constant of the dictionary over the Gaussian one's, both exact",
+        "at most",
+        1.25,
+        "Constants fall as one over the square root of the sizes: a quarter more is a layer of "
+        "two thirds the size.",
+    ),
+    "c11_condition": Threshold(
+        "inverse condition number of the dictionary over the Gaussian one's",
+        "at least",
+        0.8,
+        "A condition number one quarter higher needs about a quarter more conjugate gradient "
+        "steps.",
+    ),
+    "c11_gaussian": Threshold(
+        "|z| of the Gaussian ensemble's failures against the χ² law",
+        "at most",
+        4.0,
+        "The law is exact for Gaussian projections: beyond 4 standard deviations the measurement "
+        "is wrong.",
     ),
 }
