@@ -12,7 +12,13 @@ from cosa_theory.audit.assumptions import ENERGY, Measured
 from cosa_theory.spectrum import sparsity_profile
 from cosa_theory.transforms import Transform
 
-__all__ = ["BasisSparsity", "measure_bases"]
+__all__ = [
+    "NO_DECAY",
+    "BasisSparsity",
+    "energy_count",
+    "measure_bases",
+    "numerical_sparsity_range",
+]
 
 NO_DECAY = 1e3
 """The weak-ℓp exponent at which magnitudes count as equal; that of equal ones is infinite."""
@@ -78,8 +84,8 @@ def _measure(basis: str, coefficients: NDArray[Any], rounding: float) -> BasisSp
     noise = rounding / float(magnitudes[-1])
     magnitudes = magnitudes / magnitudes[-1]  # so that no square underflows
     energy = np.cumsum(np.square(magnitudes, dtype=np.float64))
-    few, count, many = _energy_count(energy, noise)
-    low, high = _numerical_sparsity(magnitudes, float(energy[-1]), noise)
+    few, count, many = energy_count(energy, noise)
+    low, high = numerical_sparsity_range(magnitudes, float(energy[-1]), noise)
     return BasisSparsity(
         basis=basis,
         profile=_named(profile, basis),
@@ -95,11 +101,23 @@ def _named(profile: Mapping[Hashable, Any], basis: str) -> dict[str, Any]:
     return named | {"basis": basis, "weak_lp": min(named["weak_lp"], NO_DECAY)}
 
 
-def _energy_count(energy: NDArray[np.float64], noise: float) -> tuple[int, int, int]:
+def energy_count(energy: NDArray[np.float64], noise: float) -> tuple[int, int, int]:
     """Return the count that holds 90 % of the energy, between the least and most it can be.
 
     With x̂ = x + e, ‖e‖ = noise, what the s largest entries of x leave out is within ‖e‖ of what
     those of x̂ leave out, and ‖x‖ within ‖e‖ of ‖x̂‖.
+
+    Parameters
+    ----------
+    energy : ndarray
+        Cumulative sums of x̂², the smallest first.
+    noise : float
+        ‖e‖.
+
+    Returns
+    -------
+    least, count, most : int
+        The fewest entries of x that could hold 90 %, those of x̂ that do, the most of x.
     """
     norm, left = math.sqrt(energy[-1]), math.sqrt(1 - ENERGY)
 
@@ -118,10 +136,24 @@ def _energy_count(energy: NDArray[np.float64], noise: float) -> tuple[int, int, 
     )
 
 
-def _numerical_sparsity(
+def numerical_sparsity_range(
     magnitudes: NDArray[Any], energy: float, noise: float
 ) -> tuple[float, float]:
-    """Return the least and greatest ‖x‖₁²/‖x‖₂² that rounding allows; ‖e‖₁ ≤ √N ‖e‖₂."""
+    """Return the least and greatest ‖x‖₁²/‖x‖₂² that rounding allows; ‖e‖₁ ≤ √N ‖e‖₂.
+
+    Parameters
+    ----------
+    magnitudes : ndarray
+        |x̂| for x̂ = x + e.
+    energy : float
+        ‖x̂‖².
+    noise : float
+        ‖e‖.
+
+    Returns
+    -------
+    least, greatest : float
+    """
     size = magnitudes.size
     total, norm = float(magnitudes.sum(dtype=np.float64)), math.sqrt(energy)
     spread = math.sqrt(size) * noise

@@ -12,6 +12,7 @@ from cosa_theory.audit import ASSUMPTIONS, TABLES, audit_pair
 from cosa_theory.basis import CosaBasis
 from cosa_theory.deltas import open_pair
 from cosa_theory.errors import InputError
+from cosa_theory.projections import make_projection
 from cosa_theory.spectrum import sparsity_profile, summarize
 from tests.audit.layers import dense, layer, low_rank, sparse_in, weight
 
@@ -125,12 +126,19 @@ def test_the_numbers_are_those_of_the_functions_of_one_matrix():
         assert table[column].to_numpy() == pytest.approx(profile[column].to_numpy(), rel=1e-6)
 
 
-@pytest.mark.parametrize(("kind", "scale"), [("gaussian", "synthesis"), ("rademacher", "analysis")])
-def test_the_conditioning_is_that_of_the_bases_drawn(kind, scale):
-    found = row(dense(), kind=kind, scale=scale, seed=5)
+@pytest.mark.parametrize(
+    ("kind", "scale", "core"),
+    [
+        ("gaussian", "synthesis", (12, 10)),
+        ("rademacher", "analysis", (12, 10)),
+        ("gaussian", "synthesis", (1, 1)),  # the greatest singular value may be below 1
+    ],
+)
+def test_the_conditioning_is_that_of_the_bases_drawn(kind, scale, core):
+    found = row(dense(), kind=kind, scale=scale, seed=5, core=core)
     ranges = [
         CosaBasis.sample(
-            *(96, 80, 12, 10),
+            *(96, 80, *core),
             kind=kind,
             scale=scale,
             seed=5,
@@ -148,13 +156,27 @@ def test_the_conditioning_is_that_of_the_bases_drawn(kind, scale):
     assert (found["scale_free_low"], found["scale_free_high"]) == pytest.approx(
         (constants.min(), constants.max())
     )
-    edges = (
-        (1 + np.sqrt(12 / 96)) * (1 + np.sqrt(10 / 80)),
-        (1 - np.sqrt(12 / 96)) * (1 - np.sqrt(10 / 80)),
+    most, least = (
+        (1 + sign * np.sqrt(core[0] / 96)) * (1 + sign * np.sqrt(core[1] / 80)) for sign in (1, -1)
     )
-    assert found["bai_yin_scale_free"] == pytest.approx(
-        (edges[0] ** 2 - edges[1] ** 2) / (edges[0] ** 2 + edges[1] ** 2)
-    )
+    assert found["bai_yin_scale_free"] == pytest.approx((most**2 - least**2) / (most**2 + least**2))
+
+
+def test_a_whole_side_is_the_identity_and_leaves_the_conditioning_to_the_other():
+    found = row(dense(), core=(96, 10))
+    factors = [
+        make_projection(
+            *("gaussian", 10, 80),
+            scale="synthesis",
+            key=("enc.layer.0.query.weight", "draw", index, "R"),
+        )
+        for index in range(4)
+    ]
+    sigma = np.array([np.linalg.svd(R, compute_uv=False) for R in factors])
+    assert found["sigma_min"] == pytest.approx(sigma[:, -1].mean())
+    assert found["sigma_max"] == pytest.approx(sigma[:, 0].mean())
+    low, high = 1 - np.sqrt(1 / 8), 1 + np.sqrt(1 / 8)
+    assert found["bai_yin_scale_free"] == pytest.approx((high**2 - low**2) / (high**2 + low**2))
 
 
 def test_the_predicted_error_lies_in_the_measured_interval_as_often_as_it_says():
@@ -343,7 +365,7 @@ def test_other_settings_are_computed_anew(tmp_path, computed, change):
 @pytest.mark.parametrize("change", ["delta", "rounding", "gradient", "another gradient"])
 def test_another_subject_is_computed_anew(tmp_path, computed, change):
     name = "enc.layer.0.query.weight"
-    given = {"gradients": {name: dense(seed=9)}} if change == "another gradient" else {}
+    given = {"gradients": {name: -dense(seed=2)}} if change == "another gradient" else {}
     audit_pair([layer(dense())], **QUICK, cells=tmp_path, **given)
     one = layer(dense())
     if change == "delta":

@@ -4,13 +4,18 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import brentq
 from scipy.stats import norm
 
 from cosa_theory.audit.layer import participation_ratio
-from cosa_theory.audit.sparsity import NO_DECAY, measure_bases
+from cosa_theory.audit.sparsity import (
+    NO_DECAY,
+    energy_count,
+    measure_bases,
+    numerical_sparsity_range,
+)
 from cosa_theory.transforms import DCT, Coordinate, SingularBasis
 from tests.audit.layers import dense, sparse_in, weight
 
@@ -35,29 +40,63 @@ def test_the_count_is_the_fewest_entries_with_ninety_percent_of_the_energy(seed,
     assert found.effective.high >= numerical * (1 - 1e-9)
 
 
-@given(st.integers(0, 10_000), st.floats(1e-6, 2.0))
-def test_the_interval_holds_the_sparsity_of_the_update_before_rounding(seed, level):
+def rounded(seed, level, kind):
+    """Return a matrix, and the same with an error of a norm that is `level` times its own.
+
+    The error is random, or the one that moves a measure the most: along the small entries, along
+    the signs, or along the first singular vectors.
+    """
     generator = np.random.default_rng(seed)
     x = generator.standard_t(2, (9, 7))
-    error = generator.standard_normal((9, 7))
-    error *= level * np.linalg.norm(x) / np.linalg.norm(error)
-    found = measure(x + error, np.linalg.norm(error)).effective
-    assert found.low <= count_90(x) <= found.high
-    assert found.low <= np.abs(x).sum() ** 2 / np.square(x).sum() * (1 + 1e-9)
-    assert found.high * (1 + 1e-9) >= np.abs(x).sum() ** 2 / np.square(x).sum()
+    if kind == "random":
+        error = generator.standard_normal(x.shape)
+    elif kind == "small entries":
+        error = np.where(np.abs(x) < np.quantile(np.abs(x), 0.7), x, 0.0)
+    elif kind == "signs":
+        error = np.sign(x)
+    else:
+        U, _, Vt = np.linalg.svd(x)
+        error = np.outer(U[:, 0], Vt[0])
+    error *= generator.choice([-1, 1]) * level * np.linalg.norm(x) / np.linalg.norm(error)
+    return x, x + error, float(np.linalg.norm(error))
 
 
-@given(st.integers(0, 10_000), st.floats(1e-6, 2.0))
-def test_the_interval_of_the_participation_ratio_holds_that_before_rounding(seed, level):
-    generator = np.random.default_rng(seed)
-    x = generator.standard_normal((9, 7)) * np.geomspace(0.1, 2, 7)
-    error = generator.standard_normal((9, 7))
-    error *= level * np.linalg.norm(x) / np.linalg.norm(error)
-    sigma, exact = (np.linalg.svd(y, compute_uv=False) for y in (x + error, x))
-    found = participation_ratio(sigma, np.linalg.norm(error))
+errors = st.sampled_from(["random", "small entries", "signs", "first singular vectors"])
+
+
+@settings(max_examples=300)
+@given(st.integers(0, 10_000), st.floats(1e-6, 2.0), errors)
+def test_the_intervals_hold_both_counts_of_the_update_before_rounding(seed, level, kind):
+    x, stored, rounding = rounded(seed, level, kind)
+    magnitudes = np.sort(np.abs(stored), axis=None)
+    energy = np.cumsum(magnitudes**2)
+    fewest, _, most = energy_count(energy, rounding)
+    assert fewest <= count_90(x) <= most
+    low, high = numerical_sparsity_range(magnitudes, float(energy[-1]), rounding)
+    numerical = np.abs(x).sum() ** 2 / np.square(x).sum()
+    assert low * (1 - 1e-9) <= numerical <= high * (1 + 1e-9)
+    both = measure(stored, rounding).effective
+    assert both.low == pytest.approx(min(low, fewest))
+    assert both.high == pytest.approx(max(high, most))
+
+
+@settings(max_examples=300)
+@given(st.integers(0, 10_000), st.floats(1e-6, 2.0), errors)
+def test_the_interval_of_the_participation_ratio_holds_that_before_rounding(seed, level, kind):
+    x, stored, rounding = rounded(seed, level, kind)
+    sigma, exact = (np.linalg.svd(y, compute_uv=False) for y in (stored, x))
+    found = participation_ratio(sigma, rounding)
     ratio = np.sum(exact**2) ** 2 / np.sum(exact**4)
-    assert 1 <= found.low <= ratio <= found.high <= 7
+    assert 1 <= found.low <= ratio * (1 + 1e-9)
+    assert ratio * (1 - 1e-9) <= found.high <= 7
     assert found.low <= found.value <= found.high
+
+
+def test_rounding_could_hide_that_a_dominant_singular_value_is_not_there():
+    tail = np.full(60, 60**-0.5)
+    found = participation_ratio(np.concatenate([[1.0], tail]), 1.0)
+    assert found.value < 5
+    assert found.high >= 60
 
 
 def test_without_rounding_the_interval_of_the_participation_ratio_is_a_point():
