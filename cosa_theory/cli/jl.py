@@ -1,7 +1,6 @@
 """`cosa-theory jl`: how many dimensions points need, and what each ensemble does to vectors."""
 
 import math
-import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -179,9 +178,9 @@ def _vectors(
         }
         return None, drawn
     if vectors is not None:
-        rows, name = _read_vectors(vectors)
+        rows = _read_rows(vectors)
         try:
-            return None, {f"rows of {name}": sample_rows([rows], count, seed=seed)}
+            return None, {f"rows of {Path(vectors).name}": sample_rows([rows], count, seed=seed)}
         except ValueError as error:
             raise InputError(
                 f"{vectors}: every row is zero, there is nothing to project"
@@ -196,53 +195,16 @@ def _vectors(
     return opened, {"rows of ΔW": rows}
 
 
-def _read_vectors(spec: str) -> tuple["NDArray[Any]", str]:
-    """Read FILE or FILE:TENSOR; return the matrix and its name."""
-    path, tensor = spec, ""
-    if not os.path.exists(path) and ":" in spec:
-        path, _, tensor = spec.rpartition(":")
-    if not os.path.isfile(path):
-        raise InputError(f"--vectors is {spec}: there is no such file")
-    if path.endswith(".npy"):
-        array, name = _read_npy(path), Path(path).name
-    elif path.endswith(".safetensors"):
-        array, name = _read_safetensors(path, tensor)
-    else:
-        raise InputError(f"{path} is neither .npy nor .safetensors: convert it to one of them")
+def _read_rows(spec: str) -> "NDArray[Any]":
+    from cosa_theory.cli.arrays import read_array
     from cosa_theory.isometry.jl import as_vectors
 
     try:
-        return as_vectors(array), name
+        return as_vectors(read_array(spec, "--vectors"))
+    except InputError:
+        raise
     except ValueError as error:
-        raise InputError(f"{path}: {error}") from error
-
-
-def _read_npy(path: str) -> "NDArray[Any]":
-    import numpy as np
-
-    try:
-        return np.asarray(np.load(path, allow_pickle=False))
-    except (ValueError, EOFError) as error:
-        raise InputError(f"{path} cannot be read as an array of numbers ({error})") from error
-
-
-def _read_safetensors(path: str, tensor: str) -> tuple["NDArray[Any]", str]:
-    from safetensors import SafetensorError, safe_open
-
-    from cosa_theory.operators import to_host
-
-    try:
-        with safe_open(path, framework="pt") as file:
-            names = list(file.keys())
-            if not tensor and len(names) == 1:
-                tensor = names[0]
-            if tensor not in names:
-                asked = f"no tensor {tensor!r}" if tensor else f"{len(names)} tensors"
-                known = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
-                raise InputError(f"{path} has {asked}: name one as {path}:NAME (it has {known})")
-            return to_host(file.get_tensor(tensor)), tensor
-    except SafetensorError as error:
-        raise InputError(f"{path} cannot be read as safetensors ({error})") from error
+        raise InputError(f"{spec}: {error}") from error
 
 
 def _dimension(points: int, eps: float) -> "pd.DataFrame":

@@ -55,7 +55,7 @@ def _interval(row: Mapping[Any, Any], name: str, low: str, high: str) -> str:
 
 
 def over_all_vectors(needed: pd.DataFrame) -> pd.DataFrame:
-    """Return for every ensemble its row with the most dimensions, over all sets of vectors.
+    """Return for every ensemble its row with the most dimensions (then the slowest), over all sets.
 
     An ensemble that fails on one set, or needs all d rows there, is left out: with all d rows a
     projection saves nothing.
@@ -63,7 +63,7 @@ def over_all_vectors(needed: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for _, group in needed.groupby("kind", sort=False):
         if group["k"].notna().all() and (group["k"] < group["d"]).all():
-            rows.append(group.sort_values("k").iloc[-1:])
+            rows.append(group.sort_values(["k", "seconds"]).iloc[-1:])
     return pd.concat(rows) if rows else needed.iloc[:0]
 
 

@@ -103,6 +103,17 @@ def test_a_law_without_the_spectrum_is_told_apart():
     assert not found.measured.low <= 2 * found.unstructured <= found.measured.high
 
 
+def test_factors_of_equal_size_are_drawn_by_their_roles():
+    X = np.arange(16.0).reshape(4, 4)
+    ratios = kronecker_ratios("gaussian", 3, 3, X, draws=2, seed=8, key=("layer",))
+    for i, ratio in enumerate(ratios):
+        A, B = (
+            make_projection("gaussian", 3, 4, seed=8, key=("jl", "layer", i, role)) for role in "AB"
+        )
+        assert ratio == pytest.approx(np.sum((A @ X @ B.T) ** 2) / np.sum(X**2))
+        assert not np.array_equal(A, B)
+
+
 def test_keys_make_kronecker_draws_independent():
     X = rectangular(1.0)
     first = kronecker_ratios("gaussian", 4, 3, X, draws=5, seed=8)
