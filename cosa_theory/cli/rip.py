@@ -70,7 +70,10 @@ def rip(
     For a layer everything follows from its two factors; for a matrix of at most 150 columns the
     semidefinite bound is solved too. The first line printed is the verdict.
     """
-    settings = dict(locals())
+    # Lists, as JSON reads them back: a page rendered again from the tables is the same page.
+    settings = {
+        name: list(value) if isinstance(value, tuple) else value for name, value in locals().items()
+    }
     orders = sorted(set(whole_numbers("--sparsity", sparsity, "2,4,8,16")))
     kinds = _kinds(kind)
     _check(matrix, shape, core)

@@ -8,13 +8,14 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import NullLocator
 
 from cosa_theory.plotting.spec import Drawing
 from cosa_theory.plotting.style import BLACK, PAGE_WIDTH, Style, family_style, house_style
 
 __all__ = ["CORES_FIGURE", "ORDERS_FIGURE", "plot_core_range", "plot_order_brackets"]
 
-_TOP = 2.0  # of the axis of δ; more than 1 says no more than 1 does
+_LINEAR = 0.1  # below it the axis of δ is linear, so that a constant of zero has a place
 _SHARE = 0.7  # of the room between two orders that the ensembles of one take
 _TITLES = {
     "dictionary": "tall Ψ: s-sparse cores",
@@ -35,7 +36,7 @@ def _kinds(table: pd.DataFrame) -> list[str]:
     return list(dict.fromkeys(table["kind"])) if "kind" in table else [""]
 
 
-def plot_order_brackets(ax: Axes, table: pd.DataFrame) -> Axes:
+def plot_order_brackets(ax: Axes, table: pd.DataFrame, top: float | None = None) -> Axes:
     """Draw a bracket of δ_s for every order and ensemble, as an interval with its ends marked.
 
     Parameters
@@ -44,17 +45,20 @@ def plot_order_brackets(ax: Axes, table: pd.DataFrame) -> Axes:
         Where to draw.
     table : pandas.DataFrame
         Columns s, lower, upper, and kind where there are several ensembles.
+    top : float, optional
+        Where the axis of δ ends, for panels that share it. By default above the largest end.
 
     Returns
     -------
     matplotlib.axes.Axes
-        The same axes, from 0 to 2: an end above is drawn as an arrow at the top. Shaded from 1,
-        where a bracket promises nothing; dashed at 1/√2, below which δ_2s lets ℓ1 recover every
-        s-sparse vector (Cai and Zhang 2014).
+        The same axes, logarithmic above 0.1. Shaded from 1, where a bracket promises nothing;
+        dashed at 1/√2, below which δ_2s lets ℓ1 recover every s-sparse vector (Cai and Zhang
+        2014).
     """
     orders = sorted(int(s) for s in table["s"].unique())
     kinds = _kinds(table)
-    ax.axhspan(1.0, _TOP, color="#EDEDED", lw=0, zorder=0, label="vacuous: δ may be 1 or more")
+    top = _top(table) if top is None else top
+    ax.axhspan(1.0, top, color="#EDEDED", lw=0, zorder=0, label="vacuous: δ may be 1 or more")
     ax.axhline(1 / math.sqrt(2), color=BLACK, ls=(0, (6, 2)), lw=0.7, zorder=1, label="1/√2")
     step = _SHARE / len(kinds)
     for place, kind in enumerate(kinds):
@@ -63,21 +67,24 @@ def plot_order_brackets(ax: Axes, table: pd.DataFrame) -> Axes:
         x = np.array([orders.index(int(s)) for s in rows["s"]], dtype=float)
         x += (place - (len(kinds) - 1) / 2) * step
         lower, upper = (rows[end].to_numpy(dtype=float) for end in ("lower", "upper"))
-        ax.vlines(x, np.minimum(lower, _TOP), np.minimum(upper, _TOP), color=style.colour, lw=1.6)
+        ax.vlines(x, lower, upper, color=style.colour, lw=1.6)
         for ends in (lower, upper):
-            inside = ends <= _TOP
-            ax.plot(x[inside], ends[inside], style.marker, color=style.colour, ms=3.5, zorder=3)
-        above = upper > _TOP
-        ax.plot(
-            x[above], np.full(above.sum(), _TOP - 0.04), "^", color=style.colour, ms=4, zorder=3
-        )
+            ax.plot(x, ends, style.marker, color=style.colour, ms=3.5, zorder=3, clip_on=False)
         ax.plot([], [], style.marker + "-", color=style.colour, label=style.label)
     ax.set_xticks(range(len(orders)), [str(s) for s in orders])
     ax.set_xlim(-0.5, len(orders) - 0.5)
-    ax.set_ylim(0.0, _TOP)
+    ax.set_yscale("symlog", linthresh=_LINEAR, linscale=0.5)
+    ticks = [0.0, *(t for t in (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0) if t < top)]
+    ax.set_yticks(ticks, [f"{t:g}" for t in ticks])
+    ax.yaxis.set_minor_locator(NullLocator())
+    ax.set_ylim(0.0, top)
     ax.grid(axis="x", visible=False)
     ax.set_xlabel("order s")
     return ax
+
+
+def _top(table: pd.DataFrame) -> float:
+    return max(2.0, 1.4 * float(table["upper"].max()))
 
 
 def plot_core_range(ax: Axes, table: pd.DataFrame) -> Axes:
@@ -131,7 +138,7 @@ def orders_figure(tables: Mapping[str, pd.DataFrame]) -> Figure:
         axes = figure.subplots(1, len(abouts), squeeze=False, sharey=True)[0]
         for ax, about in zip(axes, abouts, strict=True):
             rows = table[table["about"] == about]
-            plot_order_brackets(ax, rows)
+            plot_order_brackets(ax, rows, _top(table))
             first = rows.iloc[0]
             ax.set_title(f"{_TITLES[about]}, {first['rows']:,} × {first['columns']:,}")
         axes[0].set_ylabel(r"restricted isometry constant $\delta_s$")
@@ -157,7 +164,7 @@ def cores_figure(tables: Mapping[str, pd.DataFrame]) -> Figure:
         for ax, scale in zip(axes, scales, strict=True):
             plot_core_range(ax, table[table["scale"] == scale])
             ax.set_title(f"{scale} scale")
-            ax.set_xlabel("‖L Y R‖²/‖Y‖² over all cores Y")
+            ax.set_xlabel(r"$\|LYR\|^2/\|Y\|^2$ over all cores $Y$")
         handles, labels = axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper left", borderpad=0)
     return figure
@@ -167,8 +174,8 @@ ORDERS_FIGURE = Drawing(
     orders_figure,
     "What is proven of δ_s",
     "Each interval lies between a proven lower and a proven upper end of the restricted isometry "
-    "constant δ_s; an arrow says that the upper end is above 2. Shaded: δ of 1 or more, where "
-    "nothing is promised. Dashed: 1/√2, below which δ_2s lets ℓ1 recover every s-sparse vector.",
+    "constant δ_s. Shaded: δ of 1 or more, where nothing is promised. Dashed: 1/√2, below which "
+    "δ_2s lets ℓ1 recover every s-sparse vector. Below 0.1 the axis is linear.",
     lambda tables: "brackets" in tables and not tables["brackets"].empty,
 )
 CORES_FIGURE = Drawing(

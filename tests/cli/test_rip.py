@@ -1,0 +1,219 @@
+"""`cosa-theory rip` as a stranger uses it, with good input and bad."""
+
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from safetensors.numpy import save_file
+
+from cosa_theory import CosaBasis
+from cosa_theory.cli import main
+from cosa_theory.isometry.overview import layer_isometry, matrix_isometry
+from cosa_theory.isometry.rip import rip_exact
+from cosa_theory.plotting.rip import CORES_FIGURE, ORDERS_FIGURE
+from cosa_theory.projections import KINDS
+from cosa_theory.report.rip import rip_verdict
+
+LAYER = ("--shape", "40", "32", "--core", "24", "16", "--sparsity", "1,2,4")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """The folder of one complete run, of a dense, a sparse and an orthonormal ensemble."""
+    out = tmp_path_factory.mktemp("rip") / "out"
+    kinds = ("--kind", "gaussian,very_sparse,haar")
+    assert main(["rip", *LAYER, *kinds, "--out", str(out)]) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def matrix(tmp_path_factory):
+    path = tmp_path_factory.mktemp("matrix") / "A.npy"
+    np.save(path, np.random.default_rng(0).standard_normal((12, 18)) / math.sqrt(12))
+    return path
+
+
+def errors(capsys):
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    return printed.err.splitlines()
+
+
+def test_the_first_line_is_the_verdict_about_both_operators(capsys):
+    assert main(["rip", *LAYER, "--kind", "haar"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("orthonormal factors: Ψ is proven to have δ_s < 1 on cores with up")
+    assert "it is an isometry to rounding" in lines[0]
+    assert "no method recovers all updates with more than 8 nonzero entries" in lines[0]
+    text = "\n".join(lines)
+    for title in ("Restricted isometry constants", "over all cores", "coherence", "Guaranteed"):
+        assert title in text
+
+
+def test_json_is_one_document_alone_on_standard_output(capsys):
+    assert main(["rip", *LAYER, "--json", "--about", "sensing", "--seed", "3"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["command"] == "rip"
+    assert document["verdict"].startswith("Gaussian factors: Φ")
+    rows = document["brackets"]
+    assert [row["s"] for row in rows] == [1, 2, 4]
+    assert {row["about"] for row in rows} == {"sensing"}
+    assert {row["scale"] for row in rows} == {"analysis"}
+    assert all(row["lower"] <= row["upper"] for row in rows)
+    assert all(row["vacuous"] == (row["upper"] >= 1) for row in rows)
+    assert "cores" not in document
+    assert len(document["guarantees"]) == 6
+    assert document["provenance"]["seed"] == 3
+    assert document["provenance"]["arguments"]["sparsity"] == "1,2,4"
+
+
+def test_out_holds_tables_summary_figures_and_page_and_report_renders_them_again(made, capsys):
+    names = {path.name for path in made.iterdir()}
+    tables = {f"{name}.parquet" for name in ("brackets", "cores", "columns", "guarantees")}
+    assert names == {*tables, "rip.json", "report.html", "figures"}
+    figures = {path.name for path in (made / "figures").iterdir()}
+    assert figures == {f"{n}.{e}" for n in ("brackets", "cores") for e in ("pdf", "png")}
+    page = (made / "report.html").read_text(encoding="utf-8")
+    assert page.count("data:image/svg+xml") == 2
+    assert main(["report", str(made)]) == 0
+    assert capsys.readouterr().out.startswith("Gaussian factors (2 other ensembles below): Ψ")
+    assert (made / "report.html").read_text(encoding="utf-8") == page
+
+
+def test_every_ensemble_and_scale_has_its_constant_over_all_cores(made):
+    cores = pd.read_parquet(made / "cores.parquet")
+    assert set(zip(cores["kind"], cores["scale"], strict=True)) == {
+        (kind, scale) for kind in KINDS for scale in ("synthesis", "analysis")
+    }
+    for row in cores.to_dict("records"):
+        settings = {"kind": row["kind"], "scale": row["scale"]}
+        low, high = CosaBasis.sample(40, 32, 24, 16, **settings).singular_value_range()
+        assert row["least"] == pytest.approx(low**2, abs=1e-9)
+        assert row["greatest"] == pytest.approx(high**2)
+    haar = cores[(cores["kind"] == "haar") & (cores["scale"] == "synthesis")].iloc[0]
+    assert haar["delta"] < 1e-12
+    assert haar["bai_yin_delta"] > 5
+
+
+def test_zero_columns_of_a_sparse_projection_are_told_and_have_no_coherence(capsys):
+    settings = ("--shape", "40", "32", "--core", "8", "6", "--sparsity", "2")
+    assert main(["rip", *settings, "--kind", "very_sparse", "--about", "sensing", "--json"]) == 0
+    printed = capsys.readouterr()
+    document = json.loads(printed.out)
+    assert document["columns"][0]["coherence"] is None
+    assert document["columns"][0]["spark_upper"] == 1
+    assert document["brackets"][0]["lower"] >= 1
+    assert any("Φ (very sparse) has zero columns" in notice for notice in document["notices"])
+    assert "note: Φ (very sparse) has zero columns" in printed.err
+
+
+def test_a_matrix_is_bracketed_as_it_is_scaled(matrix, capsys):
+    assert main(["rip", str(matrix), "--sparsity", "2,3", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    A = np.load(matrix)
+    for row, s in zip(document["brackets"], (2, 3), strict=True):
+        assert row["exact"]
+        assert row["lower"] == pytest.approx(rip_exact(A, s).value)
+        assert len(row["worst_support"].split(", ")) == s
+    assert document["verdict"].startswith("A is ")
+
+
+@pytest.mark.parametrize("name", ["one.safetensors", "two.safetensors:b"])
+def test_a_matrix_may_be_a_tensor_of_a_safetensors_file(name, matrix, tmp_path, capsys):
+    A = np.load(matrix)
+    save_file({"a": A}, tmp_path / "one.safetensors")
+    save_file({"a": 2 * A, "b": A}, tmp_path / "two.safetensors")
+    assert main(["rip", str(tmp_path / name), "--sparsity", "2"]) == 0
+    first = capsys.readouterr().out
+    assert main(["rip", str(matrix), "--sparsity", "2"]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == first.splitlines()[0]
+
+
+def test_the_same_seed_prints_the_same_and_another_seed_other_brackets():
+    first, again, other = (
+        layer_isometry(12, 10, 6, 5, [2], seed=seed)["brackets"]["lower"] for seed in (0, 0, 1)
+    )
+    assert list(first) == list(again)
+    assert list(first) != list(other)
+
+
+def test_the_brackets_of_a_layer_hold_for_the_operators_formed():
+    table = layer_isometry(5, 4, 3, 2, [1, 2, 3], kinds=KINDS, seed=1)["brackets"]
+    for row in table.to_dict("records"):
+        basis = CosaBasis.sample(5, 4, 3, 2, kind=row["kind"], scale=row["scale"], seed=1)
+        tall = row["about"] == "dictionary"
+        operator = basis.dictionary() if tall else basis.sensing()
+        assert operator.shape == (row["rows"], row["columns"])
+        exact = rip_exact(operator @ np.eye(operator.shape[1]), row["s"]).value
+        assert row["lower"] - 1e-9 <= exact <= row["upper"] + 1e-9
+
+
+def test_figures_are_drawn_from_the_tables_of_a_layer_and_of_a_matrix():
+    layer = layer_isometry(12, 10, 6, 5, [1, 2], kinds=("gaussian", "haar"))
+    axes = ORDERS_FIGURE.draw(layer).axes
+    assert [ax.get_title(loc="left") for ax in axes] == [
+        "tall Ψ: s-sparse cores, 120 × 30",
+        "wide Φ: s-sparse updates, 30 × 120",
+    ]
+    assert axes[0].get_ylim() == axes[1].get_ylim()
+    assert axes[0].get_ylim()[1] > layer["brackets"]["upper"].max()
+    assert {"Gaussian", "orthonormal"} < set(axes[0].get_legend_handles_labels()[1])
+    assert len(CORES_FIGURE.draw(layer).axes) == 2
+    single = matrix_isometry(np.eye(4), [1, 2])
+    assert len(ORDERS_FIGURE.draw(single).axes) == 1
+    assert ORDERS_FIGURE.drawable(single)
+    assert not CORES_FIGURE.drawable(single)
+    assert rip_verdict(single).startswith("A is proven to have δ_s < 1 on vectors with up to 2")
+
+
+BAD = {
+    "nothing to do": ([], "nothing to do: give --shape M N with --core A B, or the file"),
+    "shape alone": (["--shape", "4", "4"], "nothing to do"),
+    "both": (["A.npy", "--core", "2", "2"], "exclude each other"),
+    "no file": (["A.npy"], "FILE is A.npy: there is no such file"),
+    "kind": ([*LAYER, "--kind", "gauss"], "--kind is 'gauss': choose among gaussian, rademacher"),
+    "sparsity": ([*LAYER, "--sparsity", "2,x"], "--sparsity is '2,x': give positive integers"),
+    "order": ([*LAYER, "--sparsity", "400"], "from 1 to the 384 columns"),
+    "size": (["--shape", "0", "4", "--core", "2", "2"], "--shape is 0 4: give two positive"),
+    "haar": (["--shape", "4", "4", "--core", "5", "2", "--kind", "haar"], "5"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_one_plain_line_and_exit_code_two(name, capsys):
+    arguments, message = BAD[name]
+    assert main(["rip", *arguments]) == 2
+    lines = errors(capsys)
+    assert len(lines) == 1
+    assert lines[0].startswith("error: ")
+    assert message in lines[0]
+
+
+def test_files_that_are_no_matrix_of_numbers_are_named(tmp_path, capsys):
+    cases = {
+        "pickled.npy": np.array([{"a": 1}], dtype=object),
+        "vector.npy": np.ones(3),
+        "nan.npy": np.array([[1.0, np.nan], [0.0, 1.0]]),
+    }
+    for name, array in cases.items():
+        np.save(tmp_path / name, array, allow_pickle=True)
+        assert main(["rip", str(tmp_path / name), "--sparsity", "1"]) == 2
+        (line,) = errors(capsys)
+        assert line.startswith(f"error: {tmp_path / name}")
+    (tmp_path / "A.txt").write_text("1 2")
+    assert main(["rip", str(tmp_path / "A.txt")]) == 2
+    assert "neither .npy nor .safetensors" in errors(capsys)[0]
+    (tmp_path / "B.safetensors").write_bytes(b"nothing")
+    assert main(["rip", str(tmp_path / "B.safetensors")]) == 2
+    assert "cannot be read as safetensors" in errors(capsys)[0]
+    save_file({"a": np.eye(2), "b": np.eye(2)}, tmp_path / "C.safetensors")
+    assert main(["rip", str(tmp_path / "C.safetensors")]) == 2
+    assert "has 2 tensors: name one as" in errors(capsys)[0]
+
+
+def test_help_shows_an_example(capsys):
+    assert main(["rip", "--help"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "cosa-theory rip --shape 4096 4096 --core 1024 256 --sparsity 2,4,8,16" in text
