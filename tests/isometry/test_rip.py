@@ -14,12 +14,14 @@ from cosa_theory import CosaBasis, KroneckerOperator
 from cosa_theory.isometry import (
     KroneckerGram,
     mutual_coherence,
+    rip,
     rip_bracket,
     rip_exact,
     rip_lower,
     rip_upper,
 )
 from cosa_theory.isometry.certificates import checked_matrix, rounding_slack
+from cosa_theory.isometry.search import Found
 from cosa_theory.projections import KINDS, make_projection, stream
 
 CHEAP = ("coherence", "babel", "spectrum")
@@ -130,6 +132,17 @@ def test_the_search_remains_good_at_higher_orders():
     values = [(gaussian(12, 20, seed), s) for seed in range(6) for s in (5, 6)]
     equal = [rip_lower(A, s).value >= rip_exact(A, s).value - 1e-11 for A, s in values]
     assert all(equal)
+
+
+@pytest.mark.parametrize("s", [2, 3, 6])
+def test_enumeration_does_not_rely_on_the_search_that_it_starts_from(s, monkeypatch):
+    A = gaussian(5, 9)
+    poor = Found(np.arange(s)[None], np.zeros(1), 0)
+    monkeypatch.setattr(rip, "search_supports", lambda *args, **options: poor)
+    least, greatest = plain_enumeration(A, s)
+    exact = rip_exact(A, s)
+    assert math.isclose(exact.greatest, greatest, rel_tol=1e-12)
+    assert math.isclose(exact.least, least, rel_tol=1e-9, abs_tol=1e-13)
 
 
 @settings(max_examples=30, deadline=None)
@@ -361,3 +374,14 @@ def test_a_kronecker_operator_has_the_constants_of_its_explicit_product(shape, s
     assert math.isclose(lower.value, exact.value, rel_tol=1e-10)
     assert math.isclose(lower.recompute(operator), exact.value, rel_tol=1e-10)
     assert rip_lower(KroneckerGram(A, B), s).value == lower.value
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_basis_of_any_ensemble_is_measured_through_its_factors(kind):
+    operator = CosaBasis.sample(8, 6, 4, 3, kind=kind, seed=2).sensing()
+    full = operator @ np.eye(48)
+    exact = rip_exact(full, 2)
+    bound = rip_lower(operator, 2)
+    assert bound.value <= exact.value
+    assert math.isclose(bound.least, exact.least, abs_tol=1e-10)
+    assert math.isclose(bound.greatest, exact.greatest, rel_tol=1e-10)

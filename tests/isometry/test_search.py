@@ -259,14 +259,34 @@ def test_an_exchange_finds_every_gain_of_one_or_two_columns(s, sign):
         assert gains <= {tuple(S) for S in found.supports} <= gains | {tuple(support)}
 
 
+def witness_support(bound, sign):
+    return (bound.greatest_witness if sign > 0 else bound.least_witness).support
+
+
 @sides
 def test_where_the_search_settles_no_exchange_of_two_columns_gains(sign):
-    A = gaussian(20, 30, 3)
-    bound = rip_lower(A, 4)
-    support = (bound.greatest_witness if sign > 0 else bound.least_witness).support
-    assert len(exchange(DenseGram(A), support, sign).supports) == 1
-    start = np.array([0, 1, 2, 3])
-    assert settle(DenseGram(A), start, sign).values[0] > value_of(A, start, sign)
+    for seed in range(10):  # four starts: climbing alone ends short of it in some
+        A = gaussian(12, 40, seed)
+        support = witness_support(rip_lower(A, 5, starts=4, supports=50), sign)
+        assert len(exchange(DenseGram(A), support, sign).supports) == 1
+
+
+@sides
+def test_settling_gains_until_no_exchange_does(sign):
+    gram, start = DenseGram(gaussian(20, 30)), np.arange(4)
+    found = settle(gram, start, sign)
+    assert found.values[0] > top_eigenpairs(gram, start[None], sign)[0][0]
+    assert len(exchange(gram, found.supports[0], sign).supports) == 1
+
+
+@sides
+def test_with_too_many_columns_for_exchanges_the_search_ends_where_no_swap_gains(sign):
+    assert math.comb(8, 2) * 300**2 > lower._EXCHANGED
+    for seed in range(6):  # growing alone ends short of it in some
+        gram = DenseGram(gaussian(60, 300, seed))
+        support = witness_support(rip_lower(gram, 8, starts=4), sign)
+        value = top_eigenpairs(gram, support[None], sign)[0][0]
+        assert _best_swap(gram, support[None], sign)[1][0] <= value + 1e-9
 
 
 @sides
