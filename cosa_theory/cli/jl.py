@@ -233,7 +233,7 @@ def _compare(
     from cosa_theory.isometry.jl_costs import chi_square_dimension, jl_ensembles, needed_dimensions
     from cosa_theory.projections import KINDS
 
-    parts: dict[str, list[pd.DataFrame]] = {"ensembles": [], "needed": [], "curves": []}
+    parts: dict[str, list[pd.DataFrame]] = {"ensembles": [], "curves": []}
     done, total = 0, 2 * len(sets) * len(KINDS)
 
     def finished(steps: int, name: str) -> None:
@@ -246,14 +246,12 @@ def _compare(
         rows = k or min(chi_square_dimension(eps), d)
         compared = jl_ensembles(rows, vectors, eps=eps, draws=draws, seed=seed)
         finished(len(KINDS), name)
-        needed = needed_dimensions(
-            vectors, eps, draws=draws, seed=seed, progress=partial(finished, 1)
-        )
         levels = np.linspace(0, 4 * math.sqrt(2 / rows), 41)[1:]
         parts["ensembles"].append(compared.table.assign(vectors_of=name))
-        parts["needed"].append(needed.assign(vectors_of=name))
         parts["curves"].append(compared.failure_curves(levels).assign(k=rows, d=d, vectors_of=name))
-    return {name: pd.concat(tables, ignore_index=True) for name, tables in parts.items()}
+    needed = needed_dimensions(sets, eps, draws=draws, seed=seed, progress=partial(finished, 1))
+    joined = {name: pd.concat(tables, ignore_index=True) for name, tables in parts.items()}
+    return {"needed": needed, **joined}
 
 
 def _left_out(ensembles: "pd.DataFrame") -> tuple[str, ...]:

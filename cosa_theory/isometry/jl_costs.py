@@ -41,29 +41,34 @@ _TIMED = 0.03  # seconds over which a product is repeated
 _ROUNDS = 5  # and how often at least
 
 
-def application_seconds(A: Any, X: Any) -> float:
-    """Return the time of one product A x, in seconds per vector.
+def application_seconds(projections: Sequence[Any], X: Any) -> list[float]:
+    """Return the time of one product A x for each of several projections, in seconds per vector.
 
-    The vectors are projected together, X Aᵀ as the library computes it (`Factor`), on one thread;
-    the best of at least five warm rounds counts.
+    The vectors are projected together, X Aᵀ as the library computes it (`Factor`), on one thread.
+    The projections take turns, so that a busy machine slows all alike, and the best of at least
+    five warm rounds counts.
 
     Parameters
     ----------
-    A : array, sparse array or SRHT, shape (k, d)
-        The projection.
+    projections : sequence of array, sparse array or SRHT, each of shape (k_i, d)
+        The projections.
     X : array, shape (n, d)
-        Vectors as rows; the product runs in their type.
+        Vectors as rows; the products run in their type.
     """
-    vectors, factor = as_vectors(X), Factor(A)
+    vectors, factors = as_vectors(X), [Factor(A) for A in projections]
+    best, spent, rounds = [math.inf] * len(factors), 0.0, 0
     with one_thread():
-        factor.right(vectors)
-        best, spent, rounds = math.inf, 0.0, 0
-        while rounds < _ROUNDS or spent < _TIMED:
-            start = time.perf_counter()
+        for factor in factors:
             factor.right(vectors)
-            taken = time.perf_counter() - start
-            best, spent, rounds = min(best, taken), spent + taken, rounds + 1
-    return best / len(vectors)
+        while rounds < _ROUNDS or spent < _TIMED * len(factors):
+            for place, factor in enumerate(factors):
+                start = time.perf_counter()
+                factor.right(vectors)
+                taken = time.perf_counter() - start
+                best[place] = min(best[place], taken)
+                spent += taken
+            rounds += 1
+    return [seconds / len(vectors) for seconds in best]
 
 
 def projection_bytes(A: Any, dtype: Any = "float64") -> int:
@@ -136,9 +141,19 @@ def _row(kind: str, k: int, X: NDArray[Any], ratios: NDArray[np.float64], eps: f
     }
 
 
-def _cost(kind: str, k: int, X: NDArray[Any], seed: int) -> dict:
-    A = make_projection(kind, k, X.shape[1], seed=seed, key=("jl", 0), dtype=X.dtype.name)
-    return {"seconds": application_seconds(A, X), "bytes": projection_bytes(A, X.dtype)}
+def _with_costs(rows: Sequence[dict], X: NDArray[Any], seed: int) -> list[dict]:
+    """Add time and memory to the rows that have a k; all are timed together."""
+    found = [row for row in rows if "k" in row]
+    drawn = [
+        make_projection(
+            row["kind"], row["k"], X.shape[1], seed=seed, key=("jl", 0), dtype=X.dtype.name
+        )
+        for row in found
+    ]
+    times = application_seconds(drawn, X) if drawn else []
+    for row, A, seconds in zip(found, drawn, times, strict=True):
+        row |= {"seconds": seconds, "bytes": projection_bytes(A, X.dtype)}
+    return list(rows)
 
 
 def _admissible(kind: str, k: int, d: int) -> bool:
@@ -240,9 +255,8 @@ def jl_ensembles(
     for kind in kinds:
         if _admissible(kind, k, vectors.shape[1]):
             ratios[kind] = jl_ratios(kind, k, vectors, draws=draws, seed=seed)
-            row = _row(kind, k, vectors, ratios[kind], eps)
-            rows.append(row | _cost(kind, k, vectors, seed))
-    return JLComparison(k, pd.DataFrame(rows), ratios)
+            rows.append(_row(kind, k, vectors, ratios[kind], eps))
+    return JLComparison(k, pd.DataFrame(_with_costs(rows, vectors, seed)), ratios)
 
 
 def cheapest(table: pd.DataFrame, distortion: float) -> pd.Series | None:
@@ -291,7 +305,7 @@ def _first_true(holds: Callable[[int], bool], start: int, last: int) -> int | No
 
 
 def needed_dimensions(
-    X: ArrayLike,
+    X: ArrayLike | Mapping[str, ArrayLike],
     distortion: float,
     *,
     kinds: Sequence[str] = KINDS,
@@ -307,18 +321,22 @@ def needed_dimensions(
 
     Parameters
     ----------
-    X, kinds, draws, seed
-        As for `jl_ensembles`.
+    X : array, shape (n, d), or mapping of str to such arrays
+        Non-zero vectors as rows; several sets of one length by name, each measured by itself.
     distortion : float
         The target ε, in (0, 1).
+    kinds, draws, seed
+        As for `jl_ensembles`.
     progress : callable, optional
-        Called with each kind when it is done.
+        Called with each kind when it is done, set after set.
 
     Returns
     -------
     pandas.DataFrame
-        One row per ensemble: the columns of `JLComparison.table` at the k found, with the target as
-        `eps`; an ensemble that needs more than d rows has no numbers: projecting gains nothing.
+        One row per set and ensemble: `vectors_of` (the set's name, empty for a single array) and
+        the columns of `JLComparison.table` at the k found, with the target as `eps`; an ensemble
+        that needs more than d rows has no numbers: projecting gains nothing. All projections are
+        timed together, on the vectors of the first set.
 
     Raises
     ------
@@ -329,27 +347,40 @@ def needed_dimensions(
 
     if draws < 2:
         raise ValueError(f"draws is {draws}; intervals over draws need at least 2")
-    vectors = as_vectors(X)
-    d = vectors.shape[1]
+    named = X if isinstance(X, Mapping) else {"": X}
+    sets = {name: as_vectors(vectors) for name, vectors in named.items()}
+    first = next(iter(sets.values()))
+    for name, vectors in sets.items():
+        if vectors.shape[1] != first.shape[1]:
+            raise ValueError(
+                f"the vectors {name!r} have length {vectors.shape[1]}, others {first.shape[1]}: "
+                "compare sets of one length"
+            )
+    rows = []
+    for name, vectors in sets.items():
+        for kind in kinds:
+            found = _needed(kind, vectors, distortion, draws, seed)
+            rows.append({"vectors_of": name, **found})
+            if progress is not None:
+                progress(kind)
+    columns = ["vectors_of", *_row("", 1, first[:1], np.ones((2, 1)), 0.5), "seconds", "bytes"]
+    return pd.DataFrame(_with_costs(rows, first, seed)).reindex(columns=columns)
+
+
+def _needed(kind: str, X: NDArray[Any], distortion: float, draws: int, seed: int) -> dict:
+    """Return the row of the least k on the grid that meets the target, or one without a k."""
+    d = X.shape[1]
     grid = _grid(d)
     start = int(np.searchsorted(grid, min(chi_square_dimension(distortion), d)))
-    rows = []
-    for kind in kinds:
-        measured: dict[int, dict] = {}
+    measured: dict[int, dict] = {}
 
-        def met(place: int, kind: str = kind, measured: dict[int, dict] = measured) -> bool:
-            k = grid[place]
-            if place not in measured:
-                ratios = jl_ratios(kind, k, vectors, draws=draws, seed=seed)
-                measured[place] = _row(kind, k, vectors, ratios, distortion)
-            return bool(measured[place]["quantile_high"] <= distortion)
+    def met(place: int) -> bool:
+        if place not in measured:
+            ratios = jl_ratios(kind, grid[place], X, draws=draws, seed=seed)
+            measured[place] = _row(kind, grid[place], X, ratios, distortion)
+        return bool(measured[place]["quantile_high"] <= distortion)
 
-        place = _first_true(met, start, len(grid) - 1)
-        if place is None:
-            rows.append({"kind": kind, "d": d, "vectors": len(vectors), "eps": distortion})
-        else:
-            rows.append(measured[place] | _cost(kind, grid[place], vectors, seed))
-        if progress is not None:
-            progress(kind)
-    columns = [*_row("", 1, vectors[:1], np.ones((2, 1)), 0.5), "seconds", "bytes"]
-    return pd.DataFrame(rows).reindex(columns=columns)
+    place = _first_true(met, start, len(grid) - 1)
+    if place is None:
+        return {"kind": kind, "d": d, "vectors": len(X), "eps": distortion}
+    return measured[place]

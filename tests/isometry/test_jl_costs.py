@@ -82,10 +82,12 @@ def test_bytes_are_those_of_the_form_that_is_multiplied():
     assert projection_bytes(srht) == srht.signs.nbytes + srht.rows.nbytes + 8  # and the scale
 
 
-def test_times_are_per_vector_and_the_best_of_several_rounds(monkeypatch):
-    clock = iter(np.cumsum([0, 9, 0, 3, 0, 5, 0, 8, 0, 7]))
+def test_times_are_per_vector_and_the_best_of_rounds_taken_in_turn(monkeypatch):
+    lengths = [9, 20, 3, 40, 5, 30, 8, 21, 7, 22]  # of the first, the second, the first, …
+    clock = iter(np.cumsum([step for length in lengths for step in (0, length)]))
     monkeypatch.setattr(jl_costs.time, "perf_counter", lambda: float(next(clock)))
-    assert application_seconds(np.ones((3, 200)), GAUSSIAN) == pytest.approx(3 / 60)
+    times = application_seconds([np.ones((3, 200)), np.ones((4, 200))], GAUSSIAN)
+    assert times == pytest.approx([3 / 60, 20 / 60])
 
 
 @pytest.mark.parametrize("kind", ["gaussian", "sjlt", "haar"])
@@ -104,6 +106,15 @@ def test_signs_keep_a_spike_in_one_row_and_very_sparse_entries_never_do():
     assert table.loc["gaussian", "k"] > 20
     assert np.isnan(table.loc["very_sparse", "k"])
     assert table.loc["haar", "k"] < table.loc["gaussian", "k"]
+
+
+def test_sets_are_measured_by_themselves_and_timed_together():
+    settings = {"kinds": ["gaussian", "sjlt"], "draws": 5, "seed": 5}
+    both = needed_dimensions({"g": GAUSSIAN, "s": SPIKES}, 0.4, **settings)
+    assert list(both["vectors_of"]) == ["g", "g", "s", "s"]
+    alone = needed_dimensions(SPIKES, 0.4, **settings)
+    measured = ["kind", "k", "quantile", "failure", "bytes"]
+    assert both[both["vectors_of"] == "s"][measured].reset_index(drop=True).equals(alone[measured])
 
 
 def test_progress_names_every_kind():
@@ -139,6 +150,7 @@ def test_the_search_finds_the_first_index_from_any_start():
         (lambda: jl_ensembles(5, GAUSSIAN, draws=1), "draws is 1"),
         (lambda: needed_dimensions(GAUSSIAN, 0.1, draws=1), "draws is 1"),
         (lambda: needed_dimensions(GAUSSIAN, 1.0, draws=2), "eps is 1.0"),
+        (lambda: needed_dimensions({"a": SPIKES, "b": np.eye(3)}, 0.1), "'b' have length 3"),
         (lambda: chi_square_dimension(0.1, 0.0), "failure is 0.0"),
         (lambda: jl_ensembles(5, np.zeros((2, 9)), draws=2), "vector 0 is zero"),
         (lambda: jl_ensembles(5, GAUSSIAN, kinds=["round"], draws=2), "kind is 'round'"),
