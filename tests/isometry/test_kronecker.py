@@ -13,6 +13,7 @@ from cosa_theory.isometry.cores import core_isometry
 from cosa_theory.isometry.gram import DenseGram
 from cosa_theory.isometry.kronecker import kronecker_rip_bounds, kronecker_upper, norm_condition
 from cosa_theory.isometry.lower import rip_lower
+from cosa_theory.isometry.products import FactorRows, extreme_disc
 from cosa_theory.isometry.rip import rip_exact
 from cosa_theory.isometry.upper import rip_upper
 from cosa_theory.laws.isometry import best_scale_constant, core_constant, kronecker_rip_upper
@@ -188,6 +189,33 @@ def test_the_same_seed_finds_the_same_bracket():
     first, again = (kronecker_rip_bounds(A, B, 4, seed=5) for _ in range(2))
     assert (first.lower, first.upper) == (again.lower, again.upper)
     assert np.array_equal(first.vector, again.vector)
+
+
+@given(
+    seed=st.integers(0, 10**6),
+    rows=st.tuples(st.integers(1, 7), st.integers(1, 7)),
+    counts=st.tuples(st.integers(0, 4), st.integers(0, 4)),
+    order=st.integers(1, 8),
+    sign=st.sampled_from([1, -1]),
+    spread=st.floats(0.0, 3.0),
+)
+def test_the_extreme_disc_is_the_largest_over_all_pairs_of_rows(
+    seed, rows, counts, order, sign, spread
+):
+    """For any lists, also where the diagonal is not the largest entry of its row."""
+    generator = np.random.default_rng(seed)
+    sides = []
+    for number, count in zip(rows, counts, strict=True):
+        lists = np.exp(spread * generator.standard_normal((number, 1 + count)))
+        lists[:, 1:] = -np.sort(-lists[:, 1:], axis=1)
+        sides.append(FactorRows(lists[:, :order]))
+    expected = -math.inf
+    for first in sides[0].values:
+        for second in sides[1].values:
+            products = np.outer(first, second).ravel()
+            others = np.sort(products[1:])[::-1][: order - 1]
+            expected = max(expected, sign * products[0] + others.sum())
+    assert extreme_disc(*sides, order, sign) == pytest.approx(expected, rel=1e-12)
 
 
 def test_a_pair_is_only_evaluated_where_its_bound_leaves_hope(monkeypatch):
