@@ -177,15 +177,20 @@ def test_the_verdict_counts_orders_that_are_proven(table):
 
 
 def test_the_figure_draws_each_bracket_between_its_ends(table):
-    figure = brackets_figure(table)
-    axes = figure.axes
+    table = table.assign(upper=table["upper"] + 0.1)  # at these sizes the ends meet
+    axes = brackets_figure(table).axes
     assert len(axes) == 4 * 3
     assert [ax.get_ylabel() for ax in axes[::4]] == ["Gaussian", "orthonormal", "very sparse"]
     rows = table[(table["kind"] == "gaussian") & (table["scale"] == "unit-norm")]
     rows = rows[(rows["about"] == "tall") & (rows["m"] == 6) & (rows["structure"] == "kronecker")]
-    drawn = [line for line in axes[0].lines if line.get_label() == "Kronecker product"]
-    np.testing.assert_array_equal(drawn[0].get_xdata(), rows["s"])
-    np.testing.assert_allclose(drawn[0].get_ydata(), rows["lower"])
+    upper, lower = axes[0].lines[-2:]
+    assert lower.get_label() == "Kronecker product"
+    np.testing.assert_array_equal(lower.get_xdata(), rows["s"])
+    np.testing.assert_allclose(lower.get_ydata(), rows["lower"])
+    np.testing.assert_allclose(upper.get_ydata(), rows["upper"])
+    band = axes[0].collections[-1].get_paths()[0].vertices[:, 1]
+    assert band.min() == pytest.approx(rows["lower"].min())
+    assert band.max() == pytest.approx(rows["upper"].max())
     assert axes[0].get_title(loc="left") == "tall Ψ, 30 × 6"
     assert axes[2].get_title(loc="left") == "tall, s = 2"
 

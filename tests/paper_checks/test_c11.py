@@ -84,7 +84,7 @@ def test_factors_that_repeat_a_row_flip_everything_about_the_dictionary():
 def test_the_interval_of_a_quotient_covers_it():
     """Fieller's interval is exact for normal samples of equal size and variance, nearly so here."""
     generator = stream(0, "quotient")
-    trials, hits = 1000, 0
+    trials, hits = 5000, 0
     for _ in range(trials):
         x, y = generator.normal(3.0, 0.6, 12), generator.normal(2.0, 0.4, 12)
         estimate = c11.quotient(x, y)
