@@ -80,10 +80,13 @@ def measure_bases(
 def _measure(basis: str, coefficients: NDArray[Any], rounding: float) -> BasisSparsity:
     """Measure one array of coefficients."""
     [profile] = sparsity_profile(coefficients, bases=("coordinate",)).to_dict("records")
-    magnitudes = np.sort(np.abs(coefficients), axis=None)  # increasing
+    # In place wherever it can be: a vocabulary has many millions of coefficients.
+    magnitudes = np.abs(coefficients).ravel()
+    magnitudes.sort()
     noise = rounding / float(magnitudes[-1])
-    magnitudes = magnitudes / magnitudes[-1]  # so that no square underflows
-    energy = np.cumsum(np.square(magnitudes, dtype=np.float64))
+    magnitudes /= magnitudes[-1]  # so that no square underflows
+    energy = np.square(magnitudes, dtype=np.float64)
+    np.cumsum(energy, out=energy)
     few, count, many = energy_count(energy, noise)
     low, high = numerical_sparsity_range(magnitudes, float(energy[-1]), noise)
     return BasisSparsity(
@@ -174,7 +177,12 @@ def _exponent(of_tenth: float, magnitudes: NDArray[Any]) -> Measured:
 def _decay(magnitudes: NDArray[Any]) -> tuple[tuple[float, float], ...]:
     """Return the best s-term error at fractions spread evenly over their logarithm."""
     size = magnitudes.size
-    sums = np.concatenate([[0.0], np.cumsum(magnitudes, dtype=np.float64)])
     fractions = np.geomspace(max(_DECAY_FROM, 1 / size), 1.0, _DECAY_POINTS)
-    counts = np.unique(np.ceil(fractions * size - 1e-9).astype(np.int64))
-    return tuple((int(s) / size, float(sums[size - s] / sums[-1])) for s in counts)
+    counts = np.unique(np.ceil(fractions * size - 1e-9).astype(np.int64))  # the last is all
+    # Sums between one count and the next; what is left of the last boundary is never outside.
+    parts = np.add.reduceat(magnitudes, size - counts[::-1], dtype=np.float64)
+    inside = np.cumsum(parts[::-1])
+    return tuple(
+        (int(s) / size, max(0.0, 1.0 - float(held / inside[-1])))
+        for s, held in zip(counts, inside, strict=True)
+    )

@@ -52,7 +52,7 @@ def verdict(assumptions: pd.DataFrame) -> str:
     }
     parts = [_of_updates(rows["update"])]
     if "gradient" in rows:
-        parts.append(_named(rows["gradient"], " for the gradient of the first step"))
+        parts.append(_of_gradients(rows["gradient"], rows["update"]))
     return "; ".join([*parts, *_zero_updates(assumptions)]) + "."
 
 
@@ -73,6 +73,13 @@ def _of_updates(rows: pd.DataFrame) -> str:
         ]
     )
     return f"Of {len(rows)} assumptions of the theory, {counted}: {_named(rows)}"
+
+
+def _of_gradients(rows: pd.DataFrame, updates: pd.DataFrame) -> str:
+    """Name the assumptions by outcome, or say that the counts are those of the updates."""
+    if rows.equals(updates.loc[rows.index]):
+        return "the same counts for the gradient of the first step"
+    return _named(rows, " for the gradient of the first step")
 
 
 def _groups(rows: pd.DataFrame) -> dict[str, list[str]]:

@@ -145,14 +145,11 @@ def _unmatched(
 ) -> Iterator[str]:
     without = [name for name in shapes if name not in pairs]
     if without:
-        yield (
-            f"{len(without)} of {len(shapes)} matrices have no gradient and are audited by their "
-            f"update alone: {first_few(without)}."
-        )
+        yield f"{len(without)} of {len(shapes)} matrices without a gradient: {first_few(without)}."
     partners = set(pairs.values())
     left = [name for name in found if name not in partners]
     if left:
-        yield f"{len(left)} gradients belong to no matrix of the pair: {first_few(left)}."
+        yield f"{len(left)} of {len(found)} gradients without a matrix: {first_few(left)}."
 
 
 def first_step_gradients(

@@ -227,6 +227,7 @@ def plot_participation(ax: Axes, layers: pd.DataFrame) -> Axes:
     ax.set_xscale("log")
     ax.set_yscale("log")
     ax.set_xlim(*reach)
+    ax.set_ylim(bottom=0.8)  # a participation ratio is at least 1
     # Plain numbers: a decade or less is shown, in which 2 × 10² is hard to read.
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_formatter(StrMethodFormatter("{x:,g}"))
@@ -366,7 +367,7 @@ AUDIT_FIGURES: dict[str, Drawing] = {
     ),
     "participation": Drawing(
         participation_figure,
-        "Flat enough for a Kronecker projection?",
+        "Participation ratios, and what a Kronecker projection needs",
         "Each mark is one matrix: the participation ratio of its singular values against the one "
         "needed, a + b + 1 (n/2 where b = n, m/2 where a = m). The variance of ‖ΦX‖² is "
         "1 + (a + b + 1)/PR times that of an unstructured Gaussian map with as many rows: twice "

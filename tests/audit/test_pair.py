@@ -271,7 +271,7 @@ def test_a_gradient_is_judged_beside_the_update():
 def test_matrices_without_a_gradient_are_named():
     layers = [layer(dense(), "a.weight"), layer(dense(seed=1), "b.weight")]
     audit = audit_pair(layers, **QUICK, gradients={"b.weight": dense()})
-    assert "1 of 2 matrices have no gradient" in "\n".join(audit.notices)
+    assert "1 of 2 matrices without a gradient" in "\n".join(audit.notices)
     assert audit.layers.query("subject == 'gradient'")["layer"].tolist() == ["b.weight"]
 
 

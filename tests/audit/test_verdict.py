@@ -80,6 +80,13 @@ def test_a_gradient_has_its_part_of_the_sentence():
     )
 
 
+def test_a_gradient_with_the_same_counts_is_not_listed_again():
+    about = {name: "fails" for name, one in ASSUMPTIONS.items() if one.of_update}
+    gradient = table(about, subject="gradient")
+    found = verdict(pd.concat([table(everywhere("fails", admissible="holds")), gradient]))
+    assert found.endswith("decodable; the same counts for the gradient of the first step.")
+
+
 def test_counts_keep_the_order_of_the_assumptions_whatever_that_of_the_rows():
     rows = table(everywhere("fails")).sample(frac=1, random_state=0)
     found = counts(rows)

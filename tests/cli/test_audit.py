@@ -182,7 +182,7 @@ def test_a_model_without_a_head_is_refused_with_the_remedy(tmp_path, paths, caps
 
 def test_matrices_without_a_gradient_are_noted(pair, paths, capsys):
     assert main(["audit", *paths, "--gradients", str(pair / "gradient.safetensors"), *QUICK]) == 0
-    assert "note: 2 of 4 matrices have no gradient" in capsys.readouterr().err
+    assert "note: 2 of 4 matrices without a gradient" in capsys.readouterr().err
 
 
 # Errors ------------------------------------------------------------------------------------------

@@ -173,9 +173,8 @@ def test_what_has_no_partner_is_told():
     found = match_gradients(given, SHAPES)
     assert of(found, "layers.0.q.weight") is None
     assert found.notices == (
-        "1 of 2 matrices have no gradient and are audited by their update alone: "
-        "layers.0.q.weight.",
-        "1 gradients belong to no matrix of the pair: head.weight.",
+        "1 of 2 matrices without a gradient: layers.0.q.weight.",
+        "1 of 2 gradients without a matrix: head.weight.",
     )
 
 
