@@ -1,5 +1,15 @@
 """Closed forms, as plain functions of sizes: what the theory predicts before anything is drawn."""
 
+from cosa_theory.laws.isometry import (
+    RIP_ALGORITHMS,
+    best_scale_constant,
+    core_constant,
+    kronecker_rip_upper,
+    measurement_bound,
+    rip_condition,
+    spark_wall,
+    uniform_sparsity_limit,
+)
 from cosa_theory.laws.synthesis import (
     advantage_bound,
     bai_yin_edges,
@@ -18,18 +28,26 @@ from cosa_theory.laws.synthesis import (
 )
 
 __all__ = [
+    "RIP_ALGORITHMS",
     "advantage_bound",
     "bai_yin_edges",
     "best_core_noise",
+    "best_scale_constant",
+    "core_constant",
     "energy_law",
     "energy_variance",
     "equal_budget_rank",
     "gradient_step_squared_cosine",
     "isotropic_core_norm",
+    "kronecker_rip_upper",
     "marchenko_pastur_edges",
+    "measurement_bound",
     "product_flops",
     "rank_one_energy_moment",
     "rank_wall",
+    "rip_condition",
     "scale_gain",
+    "spark_wall",
+    "uniform_sparsity_limit",
     "update_noise",
 ]

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cosa_theory import CosaBasis
+from cosa_theory.isometry import products
 from cosa_theory.isometry.certificates import RipBracket, combine
 from cosa_theory.isometry.cores import core_isometry
 from cosa_theory.isometry.gram import DenseGram
@@ -212,15 +213,19 @@ def test_the_extreme_disc_is_the_largest_over_all_pairs_of_rows(
     expected = -math.inf
     for first in sides[0].values:
         for second in sides[1].values:
-            products = np.outer(first, second).ravel()
-            others = np.sort(products[1:])[::-1][: order - 1]
-            expected = max(expected, sign * products[0] + others.sum())
+            entries = np.outer(first, second).ravel()
+            others = np.sort(entries[1:])[::-1][: order - 1]
+            expected = max(expected, sign * entries[0] + others.sum())
     assert extreme_disc(*sides, order, sign) == pytest.approx(expected, rel=1e-12)
+    # Pairs are left out by bounds of groups, none of which may be below a pair of its group.
+    for group in products._groups(sides[1]):
+        bounds = products._bound(sides[0], group, order, sign)
+        for row, bound in zip(sides[0].values, bounds, strict=True):
+            pairs = products._pairs(row[None], group.values, order, sign)
+            assert pairs.max() <= bound + 1e-12 * abs(bound)
 
 
 def test_a_pair_is_only_evaluated_where_its_bound_leaves_hope(monkeypatch):
-    from cosa_theory.isometry import products
-
     evaluated = []
     pairs = products._pairs
 
