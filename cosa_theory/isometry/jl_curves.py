@@ -13,15 +13,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from cosa_theory.isometry.intervals import Estimate, proportion_interval, variance_interval
 from cosa_theory.isometry.jl import as_vectors, squared_norms
-from cosa_theory.laws.norms import (
+from cosa_theory.laws.kronecker import (
     MatrixMoments,
-    chi_square_failure,
-    gram_moments,
-    haar_failure,
     kronecker_inflation,
     kronecker_variance_law,
     matrix_moments,
 )
+from cosa_theory.laws.norms import chi_square_failure, gram_moments, haar_failure
 from cosa_theory.operators import KroneckerOperator
 from cosa_theory.projections import make_projection
 
@@ -30,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "KroneckerVariance",
+    "exact_failure",
     "jl_failure_curve",
     "jl_ratios",
     "kronecker_ratios",
@@ -234,7 +233,7 @@ class KroneckerVariance:
         .variance_interval`: a standard error from the fourth moment, normal on the scale of the
         logarithm.
     law : float
-        `cosa_theory.laws.norms.kronecker_variance_law`.
+        `cosa_theory.laws.kronecker.kronecker_variance_law`.
     """
 
     kind: str

@@ -1,0 +1,133 @@
+"""The Kronecker variance law: exact by enumeration of finite factors, and by simulation."""
+
+import itertools
+import math
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cosa_theory.laws import kronecker, norms
+from cosa_theory.projections import make_projection
+from tests.laws.ensembles import DENSITY, Z, outcomes, sjlt_outcomes, srht_outcomes, z_of_variance
+
+X_SMALL = np.array([[2.0, -1.0], [0.5, 1.0]]) / math.sqrt(6.25)
+
+
+@pytest.mark.parametrize("right", ["rademacher", "very_sparse", "achlioptas"])
+@pytest.mark.parametrize("left", ["rademacher", "very_sparse"])
+def test_kronecker_law_holds_exactly_for_finite_factors(left, right):
+    """A is 2 × 2 and B is 1 × 2: unequal, and of different ensembles."""
+    factors = [
+        (A, B, p * r)
+        for (A, p), (B, r) in itertools.product(outcomes(left, 2, 2), outcomes(right, 1, 2))
+    ]
+    values = np.array([[np.sum((A @ X_SMALL @ B.T) ** 2), weight] for A, B, weight in factors])
+    exact = float(((values[:, 0] - 1) ** 2) @ values[:, 1])
+    X = kronecker.matrix_moments(X_SMALL)
+    law = kronecker.kronecker_variance_law(
+        norms.gram_moments(left, 2, 2, DENSITY), norms.gram_moments(right, 1, 2, DENSITY), X
+    )
+    assert law == pytest.approx(exact, rel=1e-12)
+    closed = kronecker.kronecker_norm_variance(
+        2,
+        1,
+        X.participation_ratio,
+        kurtoses=tuple(norms.entry_kurtosis(kind, density=DENSITY) for kind in (left, right)),
+        row_fourth=X.row_fourth,
+        column_fourth=X.column_fourth,
+        entry_fourth=X.entry_fourth,
+    )
+    assert closed == pytest.approx(exact, rel=1e-12)
+
+
+def test_kronecker_law_holds_exactly_for_a_hadamard_and_a_sparse_jl_factor():
+    X = np.array([[2.0, -1.0], [0.5, 1.0], [0.0, 3.0]])
+    X /= np.linalg.norm(X)
+    left, right = list(srht_outcomes(2, 3, False)), list(sjlt_outcomes(2, 2, 1))
+    exact = sum(
+        p * r * (np.sum((A @ X @ B.T) ** 2) - 1) ** 2
+        for (A, p), (B, r) in itertools.product(left, right)
+    )
+    law = kronecker.kronecker_variance_law(
+        norms.gram_moments("srht", 2, 3),
+        norms.gram_moments("sjlt", 2, 2),
+        kronecker.matrix_moments(X),
+    )
+    assert law == pytest.approx(exact, rel=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "rademacher", "very_sparse", "haar"])
+def test_kronecker_law_meets_drawn_rectangular_factors(kind):
+    m, n, a, b, draws = 9, 6, 5, 2, 4000
+    rng = np.random.default_rng(3)
+    X = rng.standard_normal((m, 2)) @ np.diag([3.0, 1.0]) @ rng.standard_normal((2, n))
+    X /= np.linalg.norm(X)
+    ratios = []
+    for i in range(draws):
+        A = make_projection(kind, a, m, seed=2, key=("kron", i, "A"))
+        B = make_projection(kind, b, n, seed=2, key=("kron", i, "B"))
+        ratios.append(float(np.sum((B @ (A @ X).T) ** 2)))
+    law = kronecker.kronecker_variance_law(
+        norms.gram_moments(kind, a, m), norms.gram_moments(kind, b, n), kronecker.matrix_moments(X)
+    )
+    assert abs(z_of_variance(ratios, law)) < Z
+
+
+def test_synthesis_law_is_the_analysis_law_with_the_layers_sizes():
+    """‖L Y R‖² at synthesis scale, L and R Gaussian with entries of variance 1/m and 1/n."""
+    m, n, a, b, draws = 11, 7, 4, 3, 20_000
+    rng = np.random.default_rng(4)
+    Y = np.outer(rng.standard_normal(a), rng.standard_normal(b)) + 0.3
+    Y /= np.linalg.norm(Y)
+    L = rng.standard_normal((draws, m, a)) / math.sqrt(m)
+    R = rng.standard_normal((draws, b, n)) / math.sqrt(n)
+    ratios = np.sum((L @ Y @ R) ** 2, axis=(1, 2))
+    ratio = kronecker.matrix_moments(Y).participation_ratio
+    assert abs(z_of_variance(ratios, kronecker.kronecker_norm_variance(m, n, ratio))) < Z
+    assert abs(z_of_variance(ratios, kronecker.kronecker_norm_variance(a, b, ratio))) > 2 * Z
+
+
+def test_core_participation_is_the_mean_of_a_gaussian_cores():
+    a, b, draws = 5, 3, 20_000
+    Y = np.random.default_rng(5).standard_normal((draws, a, b))
+    energy = np.linalg.svd(Y, compute_uv=False) ** 2
+    inverse = (energy**2).sum(axis=1) / energy.sum(axis=1) ** 2
+    error = inverse.std(ddof=1) / math.sqrt(draws)
+    assert abs(inverse.mean() - kronecker.core_participation(a, b)) < Z * error
+
+
+@given(st.integers(1, 8), st.integers(1, 8), st.integers(0, 2**32 - 1))
+def test_matrix_moments_agree_with_the_singular_values(m, n, seed):
+    X = np.random.default_rng(seed).standard_normal((m, n)) * 1e-200  # squares would underflow
+    moments = kronecker.matrix_moments(X)
+    X = X / np.linalg.norm(X * 1e200) * 1e200
+    sigma = np.linalg.svd(X, compute_uv=False)
+    assert moments.participation_ratio == pytest.approx(1 / np.sum(sigma**4), rel=1e-9)
+    assert moments.row_fourth == pytest.approx(np.sum(np.linalg.norm(X, axis=1) ** 4))
+    assert moments.column_fourth == pytest.approx(np.sum(np.linalg.norm(X, axis=0) ** 4))
+    assert moments.entry_fourth == pytest.approx(np.sum(X**4))
+
+
+def test_inflation_is_the_gaussian_law_over_an_unstructured_maps():
+    a, b, ratio = np.array([4, 96]), np.array([7, 48]), np.array([1.0, 33.0])
+    law = kronecker.kronecker_norm_variance(a, b, ratio)
+    assert kronecker.kronecker_inflation(a, b, ratio) == pytest.approx(law * a * b / 2)
+    assert kronecker.kronecker_inflation(96, 48, 145) == pytest.approx(2.0)  # PR = a + b + 1
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: kronecker.kronecker_norm_variance(2, 2, 0.5), "participation_ratio must be"),
+        (lambda: kronecker.kronecker_norm_variance(2, 2, 1, kurtoses=(0, 3)), "kurtoses must be"),
+        (lambda: kronecker.matrix_moments(np.zeros((2, 2))), "finite and not zero"),
+        (lambda: kronecker.matrix_moments(np.array([[1.0, np.nan]])), "finite and not zero"),
+        (lambda: kronecker.matrix_moments(np.ones(3)), "X must be a matrix"),
+    ],
+)
+def test_bad_arguments_are_named(call, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        call()
