@@ -18,6 +18,7 @@ import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,15 @@ from cosa_theory.files import atomic_path
 from cosa_theory.projections import stream
 from cosa_theory.provenance import provenance
 
-__all__ = ["Config", "load_config", "run"]
+__all__ = [
+    "Config",
+    "Task",
+    "batches",
+    "load_config",
+    "quiet_transformers",
+    "run",
+    "torch_settings",
+]
 
 DEFAULT_OUT = Path("results/finetune_delta")
 _FILES = ("base.safetensors", "tuned.safetensors", "loss.parquet", "summary.json")
@@ -136,7 +145,7 @@ def run(config: Config, out: str | Path = DEFAULT_OUT) -> pd.DataFrame:
     if _is_finished(out, identity):
         return pd.read_parquet(out / "loss.parquet")
     started = time.perf_counter()
-    with _torch_settings(config):
+    with torch_settings(config):
         base, tuned, curve, (correct, tested) = _fine_tune(config)
     interval = binomtest(correct, tested).proportion_ci(0.95, method="wilson")
     summary = {
@@ -177,7 +186,7 @@ def _is_finished(out: Path, identity: str) -> bool:
 
 
 @contextmanager
-def _torch_settings(config: Config) -> Iterator[None]:
+def torch_settings(config: Config) -> Iterator[None]:
     """Set threads and the seed of dropout for the block alone."""
     threads = torch.get_num_threads()
     torch.set_num_threads(config.threads)
@@ -190,7 +199,7 @@ def _torch_settings(config: Config) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet_transformers() -> Iterator[None]:
+def quiet_transformers() -> Iterator[None]:
     """Keep the loading report, which would list the pooler left out on purpose, off the screen."""
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()
@@ -202,7 +211,7 @@ def _quiet_transformers() -> Iterator[None]:
         logging.enable_progress_bar()
 
 
-class _Classifier(nn.Module):
+class Classifier(nn.Module):
     """An encoder, the mean of its outputs over the tokens of a text, and a linear head."""
 
     def __init__(self, encoder: nn.Module, width: int, classes: int) -> None:
@@ -221,29 +230,67 @@ class _Classifier(nn.Module):
 Weights = dict[str, Tensor]
 
 
-def _fine_tune(config: Config) -> tuple[Weights, Weights, pd.DataFrame, tuple[int, int]]:
-    """Return the weights before and after, the loss curve, and (correct, tested) texts."""
-    folder = asset_folder("encoder")
-    train, test = read_reuters("train"), read_reuters("test")
-    classes = sorted({text.category for text in train})
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    with _quiet_transformers():
-        # Mean pooling does not use BERT's pooler, which would only add an untrained matrix.
-        encoder = AutoModel.from_pretrained(folder, add_pooling_layer=False)
-    model = _Classifier(encoder, encoder.config.hidden_size, len(classes))
-    base = _weights(encoder)
+@dataclass(frozen=True)
+class Task:
+    """What is trained, and on what.
 
-    def batch_of(texts: list[Text]) -> tuple[dict[str, Tensor], Tensor]:
-        tokens = tokenizer(
+    Attributes
+    ----------
+    model : Classifier
+        The encoder before training, with a new head.
+    train, test : list of Text
+        Both splits of Reuters R8.
+    """
+
+    model: Classifier
+    train: list[Text]
+    test: list[Text]
+    _tokenizer: Any
+    _max_tokens: int
+
+    @classmethod
+    def load(cls, config: Config) -> "Task":
+        """Return the task; the head's first weights are drawn from torch's generator."""
+        folder = asset_folder("encoder")
+        train, test = read_reuters("train"), read_reuters("test")
+        with quiet_transformers():
+            # Mean pooling does not use BERT's pooler, which would only add an untrained matrix.
+            encoder = AutoModel.from_pretrained(folder, add_pooling_layer=False)
+        classes = len({text.category for text in train})
+        model = Classifier(encoder, encoder.config.hidden_size, classes)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        return cls(model, train, test, tokenizer, config.max_tokens)
+
+    @cached_property
+    def classes(self) -> list[str]:
+        """The categories, in the order of the logits."""
+        return sorted({text.category for text in self.train})
+
+    def batch(self, texts: list[Text]) -> tuple[dict[str, Tensor], Tensor]:
+        """Return the model's inputs and the labels of some texts."""
+        tokens = self._tokenizer(
             [text.text for text in texts],
             padding=True,
             truncation=True,
-            max_length=config.max_tokens,
+            max_length=self._max_tokens,
             return_tensors="pt",
         )
         inputs = {name: tokens[name] for name in ("input_ids", "attention_mask")}
-        return inputs, torch.tensor([classes.index(text.category) for text in texts])
+        return inputs, torch.tensor([self.classes.index(text.category) for text in texts])
 
+
+def _fine_tune(config: Config) -> tuple[Weights, Weights, pd.DataFrame, tuple[int, int]]:
+    """Return the weights before and after, the loss curve, and (correct, tested) texts."""
+    task = Task.load(config)
+    base = _weights(task.model.encoder)
+    curve = _train(task, config)
+    correct, tested = _test(task, config)
+    return base, _weights(task.model.encoder), curve, (correct, tested)
+
+
+def _train(task: Task, config: Config) -> pd.DataFrame:
+    """Train the model of the task; return the loss curve."""
+    model = task.model
     optimiser = torch.optim.AdamW(
         [
             {"params": list(model.encoder.parameters()), "lr": config.learning_rate},
@@ -256,8 +303,8 @@ def _fine_tune(config: Config) -> tuple[Weights, Weights, pd.DataFrame, tuple[in
     rows = []
     model.train()
     with _progress("fine-tuning", config.steps) as advance:
-        for step, indices in enumerate(_batches(len(train), config), start=1):
-            inputs, labels = batch_of([train[index] for index in indices])
+        for step, indices in enumerate(batches(len(task.train), config), start=1):
+            inputs, labels = task.batch([task.train[index] for index in indices])
             loss = nn.functional.cross_entropy(model(**inputs), labels)
             optimiser.zero_grad()
             loss.backward()
@@ -266,19 +313,23 @@ def _fine_tune(config: Config) -> tuple[Weights, Weights, pd.DataFrame, tuple[in
             schedule.step()
             rows.append({"step": step, "loss": loss.item(), "learning_rate": rate})
             advance(f"loss {loss.item():.3f}")
+    return pd.DataFrame(rows)
 
-    model.eval()
-    order = stream(config.seed, "finetune_delta", "test").permutation(len(test))
-    chosen = [test[index] for index in order[: config.test_texts]]
+
+def _test(task: Task, config: Config) -> tuple[int, int]:
+    """Return how many of the test texts the model puts into their category, and their number."""
+    model = task.model.eval()
+    order = stream(config.seed, "finetune_delta", "test").permutation(len(task.test))
+    chosen = [task.test[index] for index in order[: config.test_texts]]
     # Sorted by length, the texts of a batch need little padding.
     chosen.sort(key=lambda text: len(text.text))
     correct = 0
     with torch.inference_mode(), _progress("testing", math.ceil(len(chosen) / 64)) as advance:
         for start in range(0, len(chosen), 64):
-            inputs, labels = batch_of(chosen[start : start + 64])
+            inputs, labels = task.batch(chosen[start : start + 64])
             correct += int((model(**inputs).argmax(1) == labels).sum())
             advance("")
-    return base, _weights(encoder), pd.DataFrame(rows), (correct, len(chosen))
+    return correct, len(chosen)
 
 
 def _weights(encoder: nn.Module) -> Weights:
@@ -293,7 +344,7 @@ def _rate(step: int, config: Config) -> float:
     return (config.steps - step) / (config.steps - warm_up)
 
 
-def _batches(texts: int, config: Config) -> Iterator[list[int]]:
+def batches(texts: int, config: Config) -> Iterator[list[int]]:
     """Yield the indices of each step's texts: every text once before any text twice."""
     generator = stream(config.seed, "finetune_delta", "batches")
     order: list[int] = []

@@ -16,23 +16,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.numpy import save
-from torch import Tensor, nn
-from transformers import AutoModel, AutoTokenizer
+from torch import Tensor
+from torch.nn.functional import cross_entropy
 
-from cosa_theory.assets import asset_folder, read_reuters
 from cosa_theory.deltas.gradients import first_step_gradients
 from cosa_theory.errors import InputError
 from cosa_theory.files import atomic_path
-from experiments.finetune_delta import (
-    Config,
-    _batches,
-    _Classifier,
-    _quiet_transformers,
-    _torch_settings,
-    load_config,
-)
+from experiments.finetune_delta import Config, Task, batches, load_config, torch_settings
 
 __all__ = ["run"]
 
@@ -54,42 +45,23 @@ def run(config: Config, out: str | Path = DEFAULT_OUT) -> dict[str, Any]:
     dict
         Name to gradient ∂loss/∂W, as numpy arrays in float32.
     """
-    with _torch_settings(config):
-        model, inputs, labels = _first_step(config)
+    with torch_settings(config):
+        task = Task.load(config)
+        first = next(batches(len(task.train), config))
+        inputs, labels = task.batch([task.train[index] for index in first])
 
         def loss(network: Any, batch: dict[str, Tensor]) -> Tensor:
-            return nn.functional.cross_entropy(network(**batch), labels)
+            return cross_entropy(network(**batch), labels)
 
         found = {
             layer.name.removeprefix("encoder."): layer.delta
-            for layer in first_step_gradients(model, inputs, loss=loss)
+            for layer in first_step_gradients(task.model, inputs, loss=loss)
             if layer.name.startswith("encoder.")
         }
     settings = json.dumps(dataclasses.asdict(config))
     with atomic_path(out) as path:
         path.write_bytes(save(found, metadata={"config": settings}))
     return found
-
-
-def _first_step(config: Config) -> tuple[nn.Module, dict[str, Tensor], Tensor]:
-    """Return the model before training, and the inputs and labels of its first batch."""
-    folder = asset_folder("encoder")
-    train = read_reuters("train")
-    classes = sorted({text.category for text in train})
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    with _quiet_transformers():
-        encoder = AutoModel.from_pretrained(folder, add_pooling_layer=False)
-    model = _Classifier(encoder, encoder.config.hidden_size, len(classes))
-    texts = [train[index] for index in next(_batches(len(train), config))]
-    tokens = tokenizer(
-        [text.text for text in texts],
-        padding=True,
-        truncation=True,
-        max_length=config.max_tokens,
-        return_tensors="pt",
-    )
-    inputs = {name: tokens[name] for name in ("input_ids", "attention_mask")}
-    return model, inputs, torch.tensor([classes.index(text.category) for text in texts])
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -33,7 +33,7 @@ from cosa_theory.isometry.vectors import sample_rows
 from cosa_theory.laws.norms import fourth_power
 from cosa_theory.projections import stream
 from experiments import finetune_delta, first_gradient
-from experiments.finetune_delta import _quiet_transformers
+from experiments.finetune_delta import quiet_transformers
 
 __all__ = ["NAMES", "Config", "read", "run"]
 
@@ -159,7 +159,7 @@ def _activations(config: Config) -> Iterator[NDArray[np.floating]]:
         max_length=config.max_tokens,
         return_tensors="pt",
     )
-    with _quiet_transformers():
+    with quiet_transformers():
         encoder = AutoModel.from_pretrained(folder, add_pooling_layer=False).eval()
     present = tokens["attention_mask"].bool()
     inputs: dict[int, torch.Tensor] = {}

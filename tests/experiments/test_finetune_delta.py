@@ -107,7 +107,7 @@ def test_a_short_run_learns(tmp_path):
 
 
 def test_every_text_comes_once_before_any_comes_twice():
-    batches = list(finetune_delta._batches(10, Config(steps=5, batch=4)))
+    batches = list(finetune_delta.batches(10, Config(steps=5, batch=4)))
     indices = [index for batch in batches for index in batch]
     assert [len(batch) for batch in batches] == [4] * 5
     assert sorted(indices[:10]) == list(range(10))
