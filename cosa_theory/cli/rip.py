@@ -32,7 +32,7 @@ def rip(
     matrix: Annotated[
         str | None,
         typer.Argument(
-            metavar="[FILE[:TENSOR]]",
+            metavar="FILE[:TENSOR]",
             help="A matrix in a .npy or .safetensors file, in place of a layer.",
         ),
     ] = None,

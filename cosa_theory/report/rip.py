@@ -16,6 +16,7 @@ __all__ = ["PRESENTATION", "operator_name", "rip_verdict"]
 _SYMBOLS = {"dictionary": "Ψ", "sensing": "Φ", "matrix": "A"}
 _SUBJECTS = {"dictionary": "cores", "sensing": "updates", "matrix": "vectors"}
 _ROUNDING = 1e-10
+_COLUMNS_SHOWN = 8
 
 
 def _name(kind: Any) -> str:
@@ -156,6 +157,17 @@ def _kind_columns(table: pd.DataFrame) -> tuple[Column, ...]:
     return about, Column("ensemble", text=True), Column("scale", "of the factors", text=True)
 
 
+def _range(low: Any, high: Any) -> str:
+    return MISSING if pd.isna(low) else f"[{_small(low)}, {_small(high)}]"
+
+
+def _support(text: str) -> str:
+    """Shorten a long list of columns; the table keeps it whole."""
+    columns = text.split(", ")
+    shown = ", ".join(columns[:_COLUMNS_SHOWN])
+    return shown + (", …" if len(columns) > _COLUMNS_SHOWN else "")
+
+
 def _bracket_view(document: Document) -> View:
     table = document.tables["brackets"]
     columns = (
@@ -180,7 +192,7 @@ def _bracket_view(document: Document) -> View:
             f"[{_small(row['scale_free_lower'])}, {_small(row['scale_free_upper'])}]",
             row["lower_method"],
             row["upper_method"],
-            row["worst_support"],
+            _support(row["worst_support"]),
             number(row["seconds"]),
         )
         for row in table.to_dict("records")
@@ -209,7 +221,7 @@ def _core_view(document: Document) -> View:
             _small(row["delta"]),
             _small(row["condition"]),
             _small(row["scale_free"]),
-            f"[{_small(row['bai_yin_least'])}, {_small(row['bai_yin_greatest'])}]",
+            _range(row["bai_yin_least"], row["bai_yin_greatest"]),
             _small(row["bai_yin_delta"]),
         )
         for row in document.tables["cores"].to_dict("records")
