@@ -1,7 +1,8 @@
 """`cosa-theory jl`: how many dimensions points need, and what each ensemble does to vectors."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,6 +18,7 @@ from cosa_theory.cli.app import (
     app,
     check_out,
     deliver,
+    note,
     provenance_of,
 )
 from cosa_theory.errors import InputError
@@ -117,15 +119,25 @@ def jl(
     notices: tuple[str, ...] = ()
     if opened is not None:
         notices = tuple(opened.report.notices)
-    if sets:
-        with progress_bar("ensembles") as advance:
-            tables |= _compare(sets, k, eps, draws, seed, advance)
-        notices += _left_out(tables["ensembles"])
-    if opened is not None and core is not None:
-        with progress_bar("matrices") as advance:
-            tables["kronecker"] = _kronecker(opened, core, kind, draws, seed, advance)
+    with _interruptible():
+        if sets:
+            with progress_bar("ensembles") as advance:
+                tables |= _compare(sets, k, eps, draws, seed, advance)
+            notices += _left_out(tables["ensembles"])
+        if opened is not None and core is not None:
+            with progress_bar("matrices") as advance:
+                tables["kronecker"] = _kronecker(opened, core, kind, draws, seed, advance)
     made = provenance_of(settings, seed)
     deliver(Document("jl", jl_verdict(tables), notices, tables, made), out, as_json)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        note("interrupted: nothing is kept, the same command starts from the beginning")
+        raise typer.Exit(130) from None
 
 
 def _check(

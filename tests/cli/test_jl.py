@@ -8,6 +8,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from cosa_theory.cli import main
+from cosa_theory.isometry import jl_costs
 from cosa_theory.isometry.jl_costs import chi_square_dimension
 from cosa_theory.projections import KINDS
 
@@ -186,6 +187,17 @@ def test_the_same_command_gives_the_same_numbers(made, pair, capsys):
     found = document(capsys, "--pair", *pair, "--core", "6", "4", "--eps", "0.6", *QUICK)
     stored = pd.read_parquet(made / "kronecker.parquet")
     assert [row["variance"] for row in found["kronecker"]] == list(stored["variance"])
+
+
+def test_an_interruption_is_one_plain_line(capsys, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(jl_costs, "jl_ensembles", interrupted)
+    assert main(["jl", "--dim", "20"]) == 130
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("interrupted: nothing is kept")
 
 
 def test_help_shows_examples(capsys):
