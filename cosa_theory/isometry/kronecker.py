@@ -35,7 +35,6 @@ __all__ = [
     "norm_condition",
 ]
 
-_SEARCHED_UP_TO = 1 << 16  # columns of A ⊗ B up to which its own supports are searched
 # What a search in a factor spends: of some thousand columns under a second, for a bound that is 1 %
 # from that of the default.
 _EFFORT = {"supports": 500, "starts": 8}
@@ -259,8 +258,8 @@ def kronecker_rip_bounds(
     about : str
         What A ⊗ B is called in the result.
     search : bool
-        Whether to search supports of A ⊗ B itself, beside products of the factors' witnesses, up
-        to 65,536 columns (seconds).
+        Whether to search supports of A ⊗ B itself, beside products of the factors' witnesses:
+        some seconds an order for a layer of an LLM.
 
     Returns
     -------
@@ -325,7 +324,7 @@ def _bracket(
         spectrum,
     ]
     lowers = [_products_found(left, right, s)]
-    if search and left.columns * right.columns <= _SEARCHED_UP_TO:
+    if search:
         lowers.append(rip_lower(KroneckerGram(left.gram, right.gram), s, seed=seed))
     return RipBracket(s, combine(lowers), combine(uppers), (*lowers, *uppers), about)
 
