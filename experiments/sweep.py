@@ -15,7 +15,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -29,7 +29,6 @@ from threadpoolctl import threadpool_limits
 
 from cosa_theory.files import atomic_path
 from cosa_theory.provenance import provenance
-from cosa_theory.report import progress_bar
 from experiments.cluster import connected
 from experiments.stoppable import call_within, stop_idle
 
@@ -124,8 +123,7 @@ def run_cells(
     finished = {job.position: stored for job in planned if (stored := _read(job, timeout))}
     missing = [job for job in planned if job.position not in finished]
     failures: list[tuple[_Job, _Outcome]] = []
-    bar = progress_bar(name) if progress else nullcontext(lambda done, total, name: None)
-    with bar as advance, _resumable(planned, finished, Path(folder)):
+    with _bar(name, progress) as advance, _resumable(planned, finished, Path(folder)):
         advance(len(finished), len(planned), "")
         for job, outcome in _computed(compute, missing, jobs, dask, timeout):
             if outcome.status == "failed":
@@ -175,6 +173,15 @@ def write_table(
     document = {"verdict": verdict, "provenance": provenance(arguments, seed=seed)}
     with atomic_path(folder / f"{name}.json") as path:
         path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+
+def _bar(name: str, shown: bool) -> AbstractContextManager[Callable[[int, int, str], None]]:
+    if not shown:
+        return nullcontext(lambda done, total, name: None)
+    # Here and not above: every worker loads this module, and none the drawing that comes with it.
+    from cosa_theory.report import progress_bar
+
+    return progress_bar(name)
 
 
 def _check_settings(jobs: int | None, timeout: float | None) -> None:

@@ -22,7 +22,7 @@ Size = tuple[int, int, int, int]
 # (m, n, a, b), the last a layer of 4096 × 4096 with the released core.
 TALL: tuple[Size, ...] = ((64, 64, 16, 16), (256, 256, 64, 32), (4096, 4096, 1024, 256))
 WIDE: tuple[Size, ...] = ((64, 64, 16, 16), (256, 256, 64, 32), (256, 256, 128, 128))
-ORDERS = (2, 4, 8)
+ORDERS = (2, 4, 8, 16)
 # Small enough to enumerate all supports of the product.
 ENUMERATED: tuple[tuple[Size, int], ...] = (((16, 16, 8, 8), 2), ((16, 16, 8, 8), 3))
 
