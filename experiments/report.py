@@ -1,4 +1,4 @@
-"""The main job: fine-tune a real model, survey its update, check the paper, write one page.
+"""The main job: fine-tune a real model, survey and audit its update, check the paper.
 
 Example: `python -m experiments.report --out results/report`
 """
@@ -16,12 +16,22 @@ from pathlib import Path
 import pandas as pd
 
 from cosa_theory.assets import asset_folder
+from cosa_theory.audit import audit_pair
 from cosa_theory.deltas import open_pair
 from cosa_theory.errors import InputError
 from cosa_theory.provenance import provenance
-from cosa_theory.report import Results, progress_bar, read_results, write_page, write_results
+from cosa_theory.report import (
+    Document,
+    Results,
+    progress_bar,
+    read_results,
+    write_document,
+    write_document_page,
+    write_page,
+    write_results,
+)
 from cosa_theory.survey import survey_pair
-from experiments import finetune_delta
+from experiments import finetune_delta, first_gradient
 from paper_checks.run import document, headline, run_checks, write
 
 __all__ = ["Config", "run"]
@@ -67,8 +77,8 @@ def run(config: Config, out: Path, pair: Path = finetune_delta.DEFAULT_OUT) -> p
     Returns
     -------
     pandas.DataFrame
-        Where the time went: stage, seconds. The headline of the survey and that of the paper
-        checks are in its `attrs`, as "verdict" and "checks".
+        Where the time went: stage, seconds. The headlines of the survey, the audit and the
+        paper checks are in its `attrs`, as "verdict", "audit" and "checks".
     """
     times: dict[str, float] = {}
     with _timed("fetch the model and the texts", times):
@@ -87,6 +97,18 @@ def run(config: Config, out: Path, pair: Path = finetune_delta.DEFAULT_OUT) -> p
             workers=os.cpu_count() or 1,
             progress=advance,
         )
+    with _timed("audit the theory's assumptions", times), progress_bar("matrices") as advance:
+        gradient = pair / "gradient.safetensors"
+        first_gradient.run(settings, gradient)
+        audit = audit_pair(
+            open_pair(*checkpoints),
+            gradients=gradient,
+            draws=config.draws,
+            seed=config.seed,
+            cells=out / "audit" / ".cells",
+            workers=os.cpu_count() or 1,
+            progress=advance,
+        )
     with _timed("check the paper's claims", times):
         verdicts = run_checks((), checkpoints, config.seed, lambda name: _say(f"  {name}"))
     base, tuned = map(str, checkpoints)
@@ -95,17 +117,24 @@ def run(config: Config, out: Path, pair: Path = finetune_delta.DEFAULT_OUT) -> p
         made = provenance(arguments, seed=config.seed)
         made["seconds"] = {stage: round(seconds, 1) for stage, seconds in times.items()}
         write_results(Results.of_survey(survey, made), out)
+        judged = Document("audit", audit.verdict, audit.notices, audit.tables, made)
+        write_document(judged, out / "audit")
+        write_document_page(judged, out / "audit")
         write(verdicts, document(verdicts, arguments, config.seed), out)
         write_page(read_results(out), out)
     table = pd.DataFrame({"stage": list(times), "seconds": list(times.values())})
-    table.attrs = {"verdict": survey.verdict, "checks": headline(verdicts)}
+    table.attrs = {
+        "verdict": survey.verdict,
+        "audit": audit.verdict,
+        "checks": headline(verdicts),
+    }
     return table
 
 
 @contextmanager
 def _timed(stage: str, times: dict[str, float]) -> Iterator[None]:
     """Announce a stage on standard error and note how long it took."""
-    _say(f"{len(times) + 1}/5 {stage}")
+    _say(f"{len(times) + 1}/6 {stage}")
     started = time.perf_counter()
     yield
     times[stage] = time.perf_counter() - started
@@ -120,7 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     defaults = Config()
     parser = argparse.ArgumentParser(
         prog="python -m experiments.report",
-        description="Fine-tune a real model, survey its update, check the paper, write one page.",
+        description="Fine-tune a real model, survey and audit its update, check the paper.",
         epilog="example: python -m experiments.report --out results/report",
     )
     parser.add_argument(
@@ -144,8 +173,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for problem in error.problems:
             _say(f"error: {problem}")
         return 2
-    print(table.attrs["verdict"])
-    print(table.attrs["checks"])
+    for name in ("verdict", "audit", "checks"):
+        print(table.attrs[name])
     print("\nWhere the time went:")
     for stage, seconds in zip(table["stage"], table["seconds"], strict=True):
         print(f"  {stage:<36}{seconds:>7.1f} s")

@@ -14,7 +14,7 @@ from matplotlib.ticker import LogLocator, StrMethodFormatter
 from scipy.special import ndtri
 
 from cosa_theory.audit import ASSUMPTIONS
-from cosa_theory.plotting.heatmap import OUTSIDE, _grid, _shorten
+from cosa_theory.plotting.heatmap import OUTSIDE, module_grid, shortened
 from cosa_theory.plotting.spec import Drawing
 from cosa_theory.plotting.style import (
     BLACK,
@@ -74,9 +74,9 @@ def plot_outcomes(ax: Axes, rows: pd.DataFrame) -> Axes:
         matrix stay white.
     """
     order = {name: place for place, name in enumerate(OUTCOMES)}
-    codes = _grid(rows.assign(code=rows["outcome"].map(order)), "code")
+    codes = module_grid(rows.assign(code=rows["outcome"].map(order)), "code")
     found = np.rint(codes.to_numpy(dtype=float))
-    values = _grid(rows, "value").reindex_like(codes).to_numpy(dtype=float)
+    values = module_grid(rows, "value").reindex_like(codes).to_numpy(dtype=float)
     ax.pcolormesh(
         np.ma.masked_invalid(found),
         cmap=ListedColormap(_TINTS),
@@ -107,7 +107,7 @@ def _compact(value: float) -> str:
 
 
 def _label_cells(ax: Axes, grid: pd.DataFrame) -> None:
-    ax.set_yticks(np.arange(len(grid)) + 0.5, [_shorten(str(name)) for name in grid.index])
+    ax.set_yticks(np.arange(len(grid)) + 0.5, [shortened(str(name)) for name in grid.index])
     every = -(-grid.shape[1] // 16)
     ax.set_xticks(np.arange(0, grid.shape[1], every) + 0.5, list(grid.columns)[::every])
     ax.invert_yaxis()

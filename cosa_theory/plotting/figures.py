@@ -16,7 +16,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from cosa_theory.plotting.budgets import at_budget, common_budgets, middle_budget
 from cosa_theory.plotting.families import plot_captured_energy, plot_law_ratio, pool_families
-from cosa_theory.plotting.heatmap import plot_crossover_map, plot_flatness_map
+from cosa_theory.plotting.heatmap import plot_crossover_map, plot_flatness_map, shortened
 from cosa_theory.plotting.spec import FigureSpec
 from cosa_theory.plotting.spectra import plot_cumulative_energy, plot_spectrum
 from cosa_theory.plotting.style import COLUMN_WIDTH, PAGE_WIDTH, house_style
@@ -80,7 +80,7 @@ class ModuleType:
     def title(self) -> str:
         """Two lines for a panel."""
         count = f", {len(self.layers)} layers" if len(self.layers) > 1 else ""
-        return f"{_shorten(self.module)}\n{self.m} × {self.n}{count}"
+        return f"{shortened(self.module, 32)}\n{self.m} × {self.n}{count}"
 
     def rows(self, table: pd.DataFrame) -> pd.DataFrame:
         """Return the rows of a table that belong to these layers."""
@@ -104,10 +104,6 @@ def module_types(layers: pd.DataFrame) -> list[ModuleType]:
     for row in layers[["layer", "module", "m", "n"]].to_dict("records"):
         found.setdefault((row["module"], row["m"], row["n"]), []).append(row["layer"])
     return [ModuleType(*key, tuple(names)) for key, names in found.items()]
-
-
-def _shorten(name: str, length: int = 32) -> str:
-    return name if len(name) <= length else "…" + name[1 - length :]
 
 
 def _panels(types: list[ModuleType], height: float) -> tuple[Figure, list[Axes]]:
@@ -194,7 +190,7 @@ def layer_figure(tables: SurveyTables, layer: str) -> Figure:
         ax = figure.subplots()
         plot_spectrum(ax, tables.spectra[tables.spectra["layer"] == layer], layers)
         shape = f"{layers['m'].iloc[0]} × {layers['n'].iloc[0]}"
-        ax.set_title(f"{_shorten(layer, 48)}\n{shape}", linespacing=1.05)
+        ax.set_title(f"{shortened(layer, 48)}\n{shape}", linespacing=1.05)
         _shared_legend(figure, [ax], 2)
     return figure
 

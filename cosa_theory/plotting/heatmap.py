@@ -8,12 +8,12 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm, Normalize
 
-__all__ = ["plot_crossover_map", "plot_flatness_map"]
+__all__ = ["OUTSIDE", "module_grid", "plot_crossover_map", "plot_flatness_map", "shortened"]
 
 OUTSIDE = "–"  # the column of matrices that belong to no numbered block
 
 
-def _grid(table: pd.DataFrame, column: str) -> pd.DataFrame:
+def module_grid(table: pd.DataFrame, column: str) -> pd.DataFrame:
     """Arrange one value per (module, block); matrices outside the blocks share a column."""
     rows = table.assign(
         block=table["block"].astype("Int64").astype("string").fillna(OUTSIDE),
@@ -29,7 +29,8 @@ def _grid(table: pd.DataFrame, column: str) -> pd.DataFrame:
     return grid.loc[[*grid.index[inside], *grid.index[~inside]], order]
 
 
-def _shorten(name: str, length: int = 34) -> str:
+def shortened(name: str, length: int = 34) -> str:
+    """Return a name of at most about `length` characters, its middle left out if need be."""
     return name if len(name) <= length else f"{name[: length // 2 - 1]}…{name[-length // 2 :]}"
 
 
@@ -48,7 +49,7 @@ def _draw(ax: Axes, grid: pd.DataFrame, norm: Normalize, colours: str, label: st
     mesh = ax.pcolormesh(
         np.ma.masked_invalid(values), norm=norm, cmap=colours, edgecolors="white", linewidth=0.6
     )
-    ax.set_yticks(np.arange(len(grid)) + 0.5, [_shorten(name) for name in grid.index])
+    ax.set_yticks(np.arange(len(grid)) + 0.5, [shortened(name) for name in grid.index])
     ax.set_xticks(np.arange(grid.shape[1]) + 0.5, list(grid.columns))
     if grid.shape[1] > 24:  # every number would collide with its neighbour
         every = -(-grid.shape[1] // 24)
@@ -100,7 +101,7 @@ def plot_flatness_map(ax: Axes, layers: pd.DataFrame) -> Axes:
     matplotlib.axes.Axes
         The same axes. Cells without a value stay grey.
     """
-    grid = _grid(layers, "flatness")
+    grid = module_grid(layers, "flatness")
     # Three decades tell real updates apart; smaller values take the colour of the lowest.
     bar = _draw(ax, grid, LogNorm(1e-3, 1.0), "cividis", "1: flat")
     bar.minorticks_off()
@@ -126,7 +127,7 @@ def plot_crossover_map(ax: Axes, crossover: pd.DataFrame) -> Axes:
     matplotlib.axes.Axes
         The same axes. Cells without a value stay grey.
     """
-    grid = _grid(crossover, "crossover_ratio")
+    grid = module_grid(crossover, "crossover_ratio")
     ratios = crossover["crossover_ratio"].astype(float)
     ratios = ratios[np.isfinite(ratios) & (ratios > 0)]
     # The same distance on both sides of 1, so that the neutral colour means a tie.

@@ -18,6 +18,7 @@ from cosa_theory.plotting import (
     pool_families,
     save_figure,
 )
+from cosa_theory.report.document import Document, read_document
 from cosa_theory.report.html import (
     figures_html,
     headline_html,
@@ -28,8 +29,9 @@ from cosa_theory.report.html import (
     table_html,
     terms_html,
 )
+from cosa_theory.report.presentations import PRESENTATIONS
+from cosa_theory.report.results import AUDIT, PAGE, Results
 from cosa_theory.report.results import FIGURES as FIGURE_FOLDER
-from cosa_theory.report.results import PAGE, Results
 from cosa_theory.report.summary import family_view, layer_view, measured_family, module_view
 from cosa_theory.report.views import number, percent
 
@@ -178,10 +180,22 @@ def render_page(results: Results) -> str:
         One document that needs no other file: the verdict first, then the comparison, the tables,
         the figures, notes on the input and on the method, paper checks and provenance.
     """
-    return _render(results, draw_figures(results))
+    return _render(results, draw_figures(results), None)
 
 
-def _render(results: Results, figures: Mapping[str, Figure]) -> str:
+def _assumptions(audit: Document | None) -> str:
+    """Return the verdict and the first tables of an audit, and the way to its page."""
+    if audit is None:
+        return ""
+    shown = PRESENTATIONS["audit"]
+    table = table_html(shown.views(audit)[0])
+    page = f"{AUDIT}/{PAGE}"
+    link = f'Every layer, with figures: <a href="{page}">{page}</a>'
+    body = f"<p>{escape(audit.verdict)}</p>\n{table}\n<p>{link}</p>"
+    return section_html("The assumptions of the theory", body)
+
+
+def _render(results: Results, figures: Mapping[str, Figure], audit: Document | None) -> str:
     arguments = results.provenance.get("arguments", {})
     base, tuned = (escape(str(arguments.get(name, "–"))) for name in ("base", "tuned"))
     views = [module_view(results), family_view(results)]
@@ -193,6 +207,7 @@ def _render(results: Results, figures: Mapping[str, Figure]) -> str:
 {section_html("At equal trainable parameters", tables)}
 {section_html("Figures", figures_html(figures, FIGURES))}
 {section_html("Layers", table_html(layer_view(results)))}
+{_assumptions(audit)}
 {notices_html(results.notices)}
 {section_html("How to read this", terms_html(TERMS))}
 {section_html("Where these numbers come from", record_html(results.provenance))}
@@ -208,17 +223,19 @@ def write_page(results: Results, folder: str | os.PathLike[str]) -> Path:
     results : Results
         What to show.
     folder : path
-        Created if it is not there.
+        Created if it is not there. The results of an audit in its folder audit are summed up on
+        the page.
 
     Returns
     -------
     pathlib.Path
         The page.
     """
-    page = Path(folder) / PAGE
+    page, under = Path(folder) / PAGE, Path(folder) / AUDIT
+    audit = read_document(under, "audit") if (under / "audit.json").is_file() else None
     figures = draw_figures(results)
     for name, figure in figures.items():
         save_figure(figure, Path(folder) / FIGURE_FOLDER, name)
     with atomic_path(page) as path:
-        path.write_text(_render(results, figures), encoding="utf-8")
+        path.write_text(_render(results, figures, audit), encoding="utf-8")
     return page

@@ -25,6 +25,8 @@ SUMMARY = "spectrum.json"
 CHECKS = "checks.parquet"
 PAGE = "report.html"
 FIGURES = "figures"
+AUDIT = "audit"
+"""Folder of an audit of the same pair, under the results of its survey."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,8 @@ def clear_results(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
     if (folder / FIGURES).is_dir():
         shutil.rmtree(folder / FIGURES)
+    if (folder / AUDIT).is_dir():
+        clear_results(folder / AUDIT)
 
 
 def _tables_of(summary: Path) -> list[str]:

@@ -1,5 +1,6 @@
 """The main job, with a tiny pair in place of the fine-tuned model."""
 
+import html
 import json
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from cosa_theory.errors import InputError
-from cosa_theory.report import read_results
+from cosa_theory.report import read_document, read_results
 from experiments import report
 from paper_checks.base import Case, Claim, Verdict
 
@@ -35,7 +36,11 @@ def tiny(monkeypatch):
         case = Case.exact("one", "all", 0.0, "c1_error")
         return [Verdict(claim, "holds", "No difference at all.", (case,), 0.0)]
 
+    def gradient(config, out):
+        save_file({"layers.0.up.weight": np.ones((24, 20), np.float32)}, out)
+
     monkeypatch.setattr(report, "asset_folder", lambda name: name)
+    monkeypatch.setattr(report.first_gradient, "run", gradient)
     monkeypatch.setattr(report.finetune_delta, "run", finetune)
     monkeypatch.setattr(report, "run_checks", checks)
     return calls
@@ -53,22 +58,28 @@ def test_the_job_ends_with_the_path_of_a_page_that_holds_survey_and_checks(tiny,
     lines = capsys.readouterr().out.splitlines()
     stored = read_results(out)
     assert lines[0] == stored.verdict
-    assert lines[1] == "Of 1 claim of the paper, 1 holds (C1)."
+    judged = read_document(out / "audit", "audit")
+    assert lines[1] == judged.verdict
+    assert set(judged.tables["assumptions"]["subject"]) == {"update", "gradient"}
+    assert lines[2] == "Of 1 claim of the paper, 1 holds (C1)."
     assert lines[-1] == str(out / "report.html")
     page = (out / "report.html").read_text()
     assert "No difference at all." in page
+    assert html.escape(judged.verdict) in page
+    assert '<a href="audit/report.html">' in page
+    assert (out / "audit" / "report.html").is_file()
     assert list(stored.checks["verdict"]) == ["holds"]
-    assert json.loads((out / "checks.json").read_text())["verdict"] == lines[1]
+    assert json.loads((out / "checks.json").read_text())["verdict"] == lines[2]
 
 
 def test_the_time_of_every_stage_is_printed_and_stored(tiny, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(report, "write_page", lambda *_: None)
     table = report.run(report.Config(draws=4), tmp_path / "report", tmp_path / "pair")
-    assert len(table) == 5
+    assert len(table) == 6
     assert (table["seconds"] >= 0).all()
     stored = read_results(tmp_path / "report").provenance["seconds"]
-    assert list(stored) == list(table["stage"])[:4]
-    assert "5/5 write tables" in capsys.readouterr().err
+    assert list(stored) == list(table["stage"])[:5]
+    assert "6/6 write tables" in capsys.readouterr().err
 
 
 def test_input_that_can_be_mended_gives_plain_lines_and_exit_code_2(

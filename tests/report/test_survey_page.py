@@ -11,6 +11,7 @@ from pandas.testing import assert_frame_equal
 
 from cosa_theory.errors import InputError
 from cosa_theory.report import (
+    Document,
     Results,
     family_view,
     layer_view,
@@ -19,6 +20,7 @@ from cosa_theory.report import (
     render_page,
     render_text,
     render_view,
+    write_document,
     write_results,
 )
 from cosa_theory.report.results import TABLES
@@ -101,6 +103,14 @@ def test_a_later_run_leaves_nothing_of_an_earlier_one_but_no_other_file_is_touch
     left = {path.name for path in tmp_path.iterdir()}
     assert left == {"mine.txt", "spectrum.json", *(f"{name}.parquet" for name in TABLES)}
     assert read_results(tmp_path).checks is None
+
+
+def test_a_later_survey_takes_the_audit_of_an_earlier_one_with_it(tmp_path):
+    write_results(toy_results(), tmp_path)
+    write_document(Document("audit", "Old.", (), {"rows": CHECKS}, {}), tmp_path / "audit")
+    (tmp_path / "audit" / "mine.txt").write_text("kept")
+    write_results(toy_results(), tmp_path)
+    assert [path.name for path in (tmp_path / "audit").iterdir()] == ["mine.txt"]
 
 
 def test_the_summary_is_strict_json_with_nulls_for_what_does_not_exist(tmp_path):
