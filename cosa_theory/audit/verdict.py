@@ -7,6 +7,7 @@ from cosa_theory.audit.assumptions import ASSUMPTIONS
 __all__ = ["counts", "verdict"]
 
 _VERBS = {"holds": "holds", "fails": "fails", "undecided": "is undecided"}
+_PLURALS = {"holds": "hold", "fails": "fail", "undecided": "are undecided"}
 OUTCOMES = tuple(_VERBS)
 
 
@@ -63,8 +64,7 @@ def _of_updates(rows: pd.DataFrame) -> str:
     groups = _groups(rows)
     if len(groups) == 1 and "mixed" not in groups:
         [verb] = groups
-        plural = {"holds": "hold", "fails": "fail", "undecided": "are undecided"}[verb]
-        return f"All {len(rows)} assumptions of the theory {plural} in {matrices}"
+        return f"All {len(rows)} assumptions of the theory {_PLURALS[verb]} in {matrices}"
     again = "it" if total == 1 else "all"  # for the second group on
     counted = _and(
         [
@@ -79,7 +79,7 @@ def _of_gradients(rows: pd.DataFrame, updates: pd.DataFrame) -> str:
     """Name the assumptions by outcome, or say that the counts are those of the updates."""
     if rows.equals(updates.loc[rows.index]):
         return "the same counts for the gradient of the first step"
-    return _named(rows, " for the gradient of the first step")
+    return f"for the gradient of the first step, {_named(rows)}"
 
 
 def _groups(rows: pd.DataFrame) -> dict[str, list[str]]:
@@ -102,18 +102,18 @@ def _headline(kind: str, count: int, matrices: str) -> str:
     return f"{count} {verbs[kind]}"
 
 
-def _named(rows: pd.DataFrame, of: str = "") -> str:
+def _named(rows: pd.DataFrame) -> str:
     """List the assumptions by outcome, those of mixed outcome with their counts."""
     groups = _groups(rows)
-    parts = [
-        f"{kind}{of}: {', '.join(ASSUMPTIONS[name].title for name in groups[kind])}"
-        for kind in OUTCOMES
-        if kind in groups
-    ]
+    parts = []
+    for kind in OUTCOMES:
+        titles = [ASSUMPTIONS[name].title for name in groups.get(kind, [])]
+        if titles:
+            parts.append(f"{_and(titles)} {(_VERBS if len(titles) == 1 else _PLURALS)[kind]}")
     for name in groups.get("mixed", []):
         outcomes = {one: int(rows[one][name]) for one in OUTCOMES}
         counted = [f"{_VERBS[one]} in {count}" for one, count in outcomes.items() if count]
-        parts.append(f"{ASSUMPTIONS[name].title} {_and(counted)}{of}")
+        parts.append(f"{ASSUMPTIONS[name].title} {_and(counted)}")
     return "; ".join(parts)
 
 

@@ -47,8 +47,8 @@ def test_different_outcomes_are_counted_and_named():
     found = verdict(table(everywhere("fails", admissible="holds", compressible=mixed)))
     assert found == (
         "Of 7 assumptions of the theory, 1 holds in all 3 matrices, 5 fail in all and 1 differs "
-        "from matrix to matrix: holds: core fits the layer; fails: near-isometry, flat spectrum, "
-        "below the spark wall, enough measurements, decodable; compressible holds in 1, fails in 1 "
+        "from matrix to matrix: core fits the layer holds; near-isometry, flat spectrum, below the "
+        "spark wall, enough measurements and decodable fail; compressible holds in 1, fails in 1 "
         "and is undecided in 1."
     )
 
@@ -74,9 +74,9 @@ def test_a_gradient_has_its_part_of_the_sentence():
     gradient = table(about | {"spark_wall": "holds"}, subject="gradient")
     found = verdict(pd.concat([gradient, update]))
     assert found == (
-        "All 7 assumptions of the theory fail in all 3 matrices; holds for the gradient of the "
-        "first step: below the spark wall; fails for the gradient of the first step: flat "
-        "spectrum, compressible, enough measurements, decodable."
+        "All 7 assumptions of the theory fail in all 3 matrices; for the gradient of the first "
+        "step, below the spark wall holds; flat spectrum, compressible, enough measurements and "
+        "decodable fail."
     )
 
 
@@ -84,7 +84,7 @@ def test_a_gradient_with_the_same_counts_is_not_listed_again():
     about = {name: "fails" for name, one in ASSUMPTIONS.items() if one.of_update}
     gradient = table(about, subject="gradient")
     found = verdict(pd.concat([table(everywhere("fails", admissible="holds")), gradient]))
-    assert found.endswith("decodable; the same counts for the gradient of the first step.")
+    assert found.endswith("decodable fail; the same counts for the gradient of the first step.")
 
 
 def test_counts_keep_the_order_of_the_assumptions_whatever_that_of_the_rows():
