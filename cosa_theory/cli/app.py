@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -35,6 +36,7 @@ __all__ = [
     "open_checked_pair",
     "provenance_of",
     "resumable",
+    "store_and_print",
     "whole_numbers",
 ]
 
@@ -218,23 +220,56 @@ def provenance_of(settings: dict[str, Any], seed: int) -> dict[str, Any]:
     """Return where a result comes from, given the arguments of its command."""
     from cosa_theory.provenance import provenance
 
-    plain = {
-        name: str(value) if isinstance(value, Path) else value for name, value in settings.items()
-    }
-    return provenance(plain, seed=seed)
+    return provenance({name: _plain(value) for name, value in settings.items()}, seed=seed)
+
+
+def _plain(value: Any) -> Any:
+    """Return an argument as it will read when it comes back from JSON."""
+    if isinstance(value, (list, tuple)):
+        return [_plain(part) for part in value]
+    return str(value) if isinstance(value, Path) else value
 
 
 def deliver(document: "Document", out: Path | None, as_json: bool) -> None:
-    """Print a document, as text or as JSON, and store it with figures and page if asked to."""
+    """Store a document with figures and page if asked to, and print it as text or as JSON."""
     from cosa_theory.report import document_text, write_document, write_document_page
+
+    def store(folder: Path) -> Path:
+        write_document(document, folder)
+        return write_document_page(document, folder)
 
     for notice in document.notices:
         note(f"note: {notice}")
-    if as_json:
-        print(json.dumps(document.as_json(), ensure_ascii=False, indent=1, allow_nan=False))
-    else:
-        print(document_text(document))
-    if out is not None:
-        write_document(document, out)
-        page = write_document_page(document, out)
+    show = document.as_json if as_json else partial(document_text, document)
+    store_and_print(store, show, out)
+
+
+def store_and_print(
+    store: Callable[[Path], Path], show: Callable[[], str | dict[str, Any]], out: Path | None
+) -> None:
+    """Store a result, then print it: text, or one JSON document.
+
+    Stored first, because printing ends at once where a reader such as `head` has closed the pipe;
+    printed even so where storing failed, so that a full disk does not lose the result.
+
+    Parameters
+    ----------
+    store : callable
+        Writes into the folder it is given; returns the page.
+    show : callable
+        Returns the text, or what goes into JSON.
+    out : path or None
+        The folder, if the result is to be stored.
+    """
+    page = None
+    try:
+        if out is not None:
+            page = store(out)
+    finally:
+        shown = show()
+        as_json = not isinstance(shown, str)
+        if as_json:
+            shown = json.dumps(shown, ensure_ascii=False, indent=1, allow_nan=False)
+        print(shown)
+    if page is not None:
         print(f"\nReport: {page}", file=sys.stderr if as_json else sys.stdout)

@@ -1,8 +1,8 @@
 """`cosa-theory spectrum`: two checkpoints side by side, low rank against CoSA."""
 
-import json
 import os
-import sys
+from functools import partial
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -27,6 +27,7 @@ from cosa_theory.cli.app import (
     open_checked_pair,
     provenance_of,
     resumable,
+    store_and_print,
     whole_numbers,
 )
 
@@ -133,11 +134,9 @@ def spectrum(
         if notice not in pair.report.notices:
             note(f"note: {notice}")
     results = Results.of_survey(survey, provenance_of(settings, seed))
-    if as_json:
-        print(json.dumps(results.as_json(), ensure_ascii=False, indent=1, allow_nan=False))
-    else:
-        print(render_text(results))
-    if out is not None:
-        write_results(results, out)
-        page = write_page(results, out)
-        print(f"\nReport: {page}", file=sys.stderr if as_json else sys.stdout)
+
+    def store(folder: Path) -> Path:
+        write_results(results, folder)
+        return write_page(results, folder)
+
+    store_and_print(store, results.as_json if as_json else partial(render_text, results), out)

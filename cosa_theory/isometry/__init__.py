@@ -13,7 +13,12 @@ from cosa_theory.isometry.gram import DenseGram, KroneckerGram
 from cosa_theory.isometry.guarantees import Guarantee, recovery_guarantees
 from cosa_theory.isometry.intervals import Estimate
 from cosa_theory.isometry.jl import JLDistortion, jl_distortion, jl_min_dim
-from cosa_theory.isometry.jl_costs import JLComparison, cheapest, jl_ensembles
+from cosa_theory.isometry.jl_costs import (
+    JLComparison,
+    cheapest,
+    jl_ensembles,
+    needed_dimensions,
+)
 from cosa_theory.isometry.jl_curves import (
     KroneckerVariance,
     jl_failure_curve,
@@ -22,9 +27,14 @@ from cosa_theory.isometry.jl_curves import (
     kronecker_variance,
 )
 from cosa_theory.isometry.kronecker import kronecker_rip_bounds, norm_condition
+from cosa_theory.isometry.kronecker_coherence import (
+    kronecker_babel,
+    kronecker_coherence,
+    kronecker_spark,
+)
 from cosa_theory.isometry.lower import rip_lower
 from cosa_theory.isometry.rip import rip_bracket, rip_exact
-from cosa_theory.isometry.sdp import rip_sdp
+from cosa_theory.isometry.sdp import dual_bound, rip_sdp
 from cosa_theory.isometry.upper import UPPER_METHODS, rip_upper
 
 __all__ = [
@@ -45,15 +55,20 @@ __all__ = [
     "cheapest",
     "combine",
     "core_isometry",
+    "dual_bound",
     "jl_distortion",
     "jl_ensembles",
     "jl_failure_curve",
     "jl_min_dim",
     "jl_ratios",
+    "kronecker_babel",
+    "kronecker_coherence",
     "kronecker_ratios",
     "kronecker_rip_bounds",
+    "kronecker_spark",
     "kronecker_variance",
     "mutual_coherence",
+    "needed_dimensions",
     "norm_condition",
     "recovery_guarantees",
     "rip_bracket",
