@@ -108,7 +108,8 @@ def rip_bracket(
 
     The constant itself where there are at most `exact` supports; else the best lower bound of
     `rip_lower` and what the upper bounds of `rip_upper` prove together. A Kronecker operator is
-    bracketed from its factors, see `kronecker_rip_bounds`.
+    bracketed from its factors, see `kronecker_rip_bounds`, with the semidefinite bound beside that
+    where there are few columns.
 
     Parameters
     ----------
@@ -121,8 +122,8 @@ def rip_bracket(
     exact : int
         How many supports are worth enumerating; 0 to search always.
     methods : sequence of str, optional
-        Names of the upper bounds of `rip_upper` to combine, for a matrix that is not given in
-        factors; by default all, the semidefinite one up to 150 columns.
+        Names of the upper bounds of `rip_upper` to combine; by default all, the semidefinite one
+        up to 150 columns. All bounds from the factors of a Kronecker operator are always taken.
     about : str, optional
         What the matrix is called in the result.
 
@@ -153,7 +154,12 @@ def rip_bracket(
         bound = rip_exact(gram, s, max_supports=exact)
         return RipBracket(s, bound, bound, (bound,), about)
     if isinstance(gram, KroneckerGram):
-        return kronecker_rip_bounds(gram.left, gram.right, s, seed=seed, about=about)
+        found = kronecker_rip_bounds(gram.left, gram.right, s, seed=seed, about=about)
+        if "sdp" not in methods:
+            return found
+        tried = (*found.tried, rip_upper(gram, s, method="sdp"))
+        upper = combine([bound for bound in tried if bound.side == "upper"])
+        return RipBracket(s, found.lower_bound, upper, tried, about)
     lower = rip_lower(gram, s, seed=seed)
     uppers = [rip_upper(gram, s, method=method) for method in methods]
     return RipBracket(s, lower, combine(uppers), (lower, *uppers), about)

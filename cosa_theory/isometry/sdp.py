@@ -15,7 +15,7 @@ from cosa_theory.isometry.certificates import (
     outward,
     rounding_slack,
 )
-from cosa_theory.isometry.gram import DenseGram
+from cosa_theory.isometry.gram import as_gram
 
 __all__ = ["dual_bound", "rip_sdp"]
 
@@ -97,8 +97,9 @@ def rip_sdp(
 
     Parameters
     ----------
-    A : array, operator or DenseGram, shape (k, d)
-        The matrix, with columns of any norm.
+    A : array, operator or Gram, shape (k, d)
+        The matrix, with columns of any norm. Of a Kronecker operator the d × d Gram matrix is
+        formed from its factors, which `max_columns` keeps small.
     s : int
         The order, from 1 to d.
     solver : {"SCS", "CLARABEL"}
@@ -137,7 +138,7 @@ def rip_sdp(
         raise ValueError(
             f"max_iters is {max_iters} and time_limit {time_limit}: both must be positive"
         )
-    held = A if isinstance(A, DenseGram) else DenseGram(A)
+    held = as_gram(A)
     size = held.columns
     s = checked_order(s, size)
     if size > max_columns:
@@ -145,7 +146,7 @@ def rip_sdp(
             f"the semidefinite bound is meant for at most {max_columns} columns, A has {size}: "
             "use another method, or raise max_columns"
         )
-    gram = held.full
+    gram = held.rows(np.arange(size))
     limits = (solver, max_iters, time_limit)
     greatest, U_greatest, note_greatest = _side(gram, s, limits)
     negative_least, U_least, note_least = _side(-gram, s, limits)

@@ -91,8 +91,8 @@ def rip_upper(A: Any, s: int, method: str = "coherence", **options: Any) -> RipB
     Parameters
     ----------
     A : array, operator or DenseGram, shape (k, d)
-        Columns of any norm, zero included. Of a Kronecker operator only the factors are used
-        ("coherence", "babel" and "spectrum").
+        Columns of any norm, zero included. Of a Kronecker operator only the factors are
+        used.
     s : int
         The order, from 1 to d.
     method : {"coherence", "babel", "spectrum", "sdp"}
@@ -109,7 +109,7 @@ def rip_upper(A: Any, s: int, method: str = "coherence", **options: Any) -> RipB
     Raises
     ------
     ValueError
-        For an unknown method, a bad matrix or order, or a Kronecker operator with "sdp".
+        For an unknown method or option, or a bad matrix or order.
 
     References
     ----------
@@ -120,6 +120,10 @@ def rip_upper(A: Any, s: int, method: str = "coherence", **options: Any) -> RipB
     if method not in UPPER_METHODS:
         raise ValueError(f"method is {method!r}: it must be one of {', '.join(UPPER_METHODS)}")
     if options and method != "sdp":
+        raise ValueError(f"option {next(iter(options))} belongs to sdp: {method} takes none")
+    if method == "sdp":
+        return rip_sdp(A, s, **options)
+    if options:
         raise ValueError(f"option {next(iter(options))} belongs to sdp: {method} takes none")
     if isinstance(A, KroneckerOperator):
         from cosa_theory.isometry.kronecker import kronecker_upper

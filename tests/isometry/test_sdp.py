@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cosa_theory import KroneckerOperator
 from cosa_theory.isometry import sdp
+from cosa_theory.isometry.rip import rip_bracket, rip_exact
 from cosa_theory.isometry.sdp import dual_bound, rip_sdp
 from cosa_theory.isometry.upper import rip_upper
 from cosa_theory.projections import KINDS, make_projection
@@ -180,3 +182,28 @@ def test_bad_arguments_are_named_with_a_remedy():
         rip_sdp(np.full((3, 3), np.nan), 1)
     with pytest.raises(ValueError, match="square and of one size"):
         dual_bound(np.eye(3), np.eye(4), 1)
+
+
+@pytest.mark.parametrize("s", [1, 2, 4])
+def test_a_kronecker_product_has_the_bound_of_the_matrix_it_stands_for(s):
+    A, B = gaussian(3, 4, seed=6), gaussian(4, 3, seed=7) * np.linspace(0.5, 1.5, 3)
+    product = np.kron(A, B)
+    least, greatest = sparse_range(product, s)
+    found = rip_upper(KroneckerOperator(A, B), s, "sdp")
+    assert found.least <= least
+    assert found.greatest >= greatest
+    expected = rip_sdp(product, s)
+    # Both Gram matrices differ by rounding, and the solver is asked for four digits only.
+    assert found.greatest == pytest.approx(expected.greatest, rel=1e-3)
+    G = product.T @ product
+    assert dual_bound(G, found.proof["U_greatest"], s) == pytest.approx(found.greatest, rel=1e-12)
+
+
+def test_a_small_kronecker_product_is_bracketed_more_narrowly_than_from_its_factors():
+    K = KroneckerOperator(gaussian(5, 8, seed=8), gaussian(6, 5, seed=9))
+    exact = rip_exact(K, 3).value
+    alone = rip_bracket(K, 3, exact=0, methods=["babel"])
+    both = rip_bracket(K, 3, exact=0)
+    assert exact <= both.upper < 0.95 * alone.upper
+    assert both.lower == alone.lower <= exact
+    assert "sdp" in both.upper_bound.method
