@@ -264,7 +264,7 @@ def test_a_gradient_is_judged_beside_the_update():
     assert rows["update", "flat_spectrum"] == "holds"
     assert rows["gradient", "flat_spectrum"] == "fails"
     assert "admissible" not in rows["gradient"]
-    assert "fails for the gradient of the first step: flat spectrum" in audit.verdict
+    assert "; for the gradient of the first step, flat spectrum, " in audit.verdict
     assert audit.layers["subject"].tolist() == ["update", "gradient"]
 
 
