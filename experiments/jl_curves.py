@@ -7,11 +7,9 @@ over independent draws, beside the exact χ² law of Gaussian projections and th
     python -m figures.jl_curves results/jl_curves --out results/figures
 """
 
-import dataclasses
 import hashlib
 import math
 import sys
-from argparse import Namespace
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,8 +24,8 @@ from cosa_theory.isometry.vectors import SYNTHETIC, synthetic_vectors
 from cosa_theory.laws.norms import chi_square_failure, fourth_power, gram_moments
 from cosa_theory.projections import KINDS
 from experiments import real_vectors
-from experiments.options import read_config, run_command, sweep_parser, sweep_settings
-from experiments.sweep import run_cells, write_table
+from experiments.sweep import run_cells
+from experiments.sweep_command import sweep_command
 
 __all__ = ["PRESETS", "Cell", "Config", "cells", "compute", "run"]
 
@@ -208,18 +206,9 @@ def verdict(table: pd.DataFrame) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Measure the curves from the command line; the result is the exit code."""
     description = "How often projections of every ensemble change squared norms by more than eps."
-    parser = sweep_parser(NAME, description, PRESETS)
-    return run_command(lambda: _main(parser.parse_args(arguments)))
-
-
-def _main(chosen: Namespace) -> None:
-    config = read_config(PRESETS[chosen.preset], chosen.config, seed=chosen.seed)
-    table = run(config, **sweep_settings(chosen))
-    text = verdict(table)
-    arguments = dataclasses.asdict(config)
-    write_table(table, chosen.out, NAME, arguments=arguments, verdict=text, seed=config.seed)
-    print(text)
-    print(f"{len(table)} points of the curves are in {chosen.out / NAME}.parquet")
+    return sweep_command(
+        NAME, description, PRESETS, run, lambda table, config: verdict(table), arguments
+    )
 
 
 if __name__ == "__main__":

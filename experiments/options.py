@@ -1,9 +1,4 @@
-"""What the commands of all sweeps share: options, settings from a preset or a file, errors.
-
-def main(arguments=None):
-    parser = sweep_parser("rip_brackets", "Brackets of ...", presets=PRESETS)
-    return run_command(lambda: _main(parser.parse_args(arguments)))
-"""
+"""What the commands of all sweeps share: options, settings from a preset or a file, errors."""
 
 import argparse
 import dataclasses

@@ -9,9 +9,7 @@ mean: synthesis for tall matrices, analysis for wide ones.
     python -m figures.rip_brackets results/rip_brackets --out results/figures
 """
 
-import dataclasses
 import sys
-from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,8 +21,8 @@ from cosa_theory import CosaBasis
 from cosa_theory.isometry import RipBracket, rip_bracket
 from cosa_theory.operators import Factor, KroneckerOperator
 from cosa_theory.projections import KINDS, make_projection
-from experiments.options import read_config, run_command, sweep_parser, sweep_settings
-from experiments.sweep import run_cells, write_table
+from experiments.sweep import run_cells
+from experiments.sweep_command import sweep_command
 
 __all__ = ["PRESETS", "Cell", "Config", "cells", "compute", "matrix_of", "run"]
 
@@ -279,18 +277,7 @@ def verdict(table: pd.DataFrame, config: Config) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Run the sweep from the command line; the result is the exit code."""
     description = "Brackets of restricted isometry constants for every ensemble, plain and product."
-    parser = sweep_parser(NAME, description, PRESETS)
-    return run_command(lambda: _main(parser.parse_args(arguments)))
-
-
-def _main(chosen: Namespace) -> None:
-    config = read_config(PRESETS[chosen.preset], chosen.config, seed=chosen.seed)
-    table = run(config, **sweep_settings(chosen))
-    text = verdict(table, config)
-    arguments = dataclasses.asdict(config)
-    write_table(table, chosen.out, NAME, arguments=arguments, verdict=text, seed=config.seed)
-    print(text)
-    print(f"{len(table)} brackets are in {chosen.out / NAME}.parquet")
+    return sweep_command(NAME, description, PRESETS, run, verdict, arguments)
 
 
 if __name__ == "__main__":

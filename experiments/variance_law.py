@@ -7,11 +7,9 @@ coordinates (which ensembles with a heavy or a light tail notice), or is a real 
     python -m figures.variance_law results/variance_law --out results/figures
 """
 
-import dataclasses
 import hashlib
 import math
 import sys
-from argparse import Namespace
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,8 +22,8 @@ from cosa_theory.deltas import open_pair
 from cosa_theory.isometry.jl_curves import KroneckerVariance, kronecker_variance
 from cosa_theory.projections import KINDS, make_projection
 from experiments import finetune_delta
-from experiments.options import read_config, run_command, sweep_parser, sweep_settings
-from experiments.sweep import run_cells, write_table
+from experiments.sweep import run_cells
+from experiments.sweep_command import sweep_command
 
 __all__ = ["PRESETS", "Cell", "Config", "cells", "compute", "run"]
 
@@ -260,18 +258,9 @@ def verdict(table: pd.DataFrame) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Measure the variances from the command line; the result is the exit code."""
     description = "Variance of Kronecker projections against its law, real updates included."
-    parser = sweep_parser(NAME, description, PRESETS)
-    return run_command(lambda: _main(parser.parse_args(arguments)))
-
-
-def _main(chosen: Namespace) -> None:
-    config = read_config(PRESETS[chosen.preset], chosen.config, seed=chosen.seed)
-    table = run(config, **sweep_settings(chosen))
-    text = verdict(table)
-    arguments = dataclasses.asdict(config)
-    write_table(table, chosen.out, NAME, arguments=arguments, verdict=text, seed=config.seed)
-    print(text)
-    print(f"{len(table)} variances are in {chosen.out / NAME}.parquet")
+    return sweep_command(
+        NAME, description, PRESETS, run, lambda table, config: verdict(table), arguments
+    )
 
 
 if __name__ == "__main__":

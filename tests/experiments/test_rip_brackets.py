@@ -159,7 +159,7 @@ def test_the_command_writes_a_table_that_its_figure_reads(tmp_path, capsys, monk
     first, second = capsys.readouterr().out.splitlines()
     assert first.startswith("With unit columns at (m, n, a, b) = (6, 5, 3, 2), the tall dictionary")
     stored = pd.read_parquet(out / "rip_brackets.parquet")
-    assert second.startswith(f"{len(stored)} brackets are in")
+    assert second.startswith(f"{len(stored)} rows are in")
     monkeypatch.setattr(sys, "argv", ["x", str(out), "--out", str(tmp_path / "figures")])
     with pytest.raises(SystemExit) as ended:
         runpy.run_module("figures.rip_brackets", run_name="__main__")
