@@ -230,7 +230,8 @@ def spark_bounds(A: Any) -> SparkBounds:
     -------
     SparkBounds
         A zero column gives exactly 1. Below, the least k with μ₁(k − 1) ≥ 1, which is at least
-        1 + 1/μ; above, the rank plus one. Rank and parallel columns are decided up to rounding.
+        1 + 1/μ; above, the rank plus one. Rank and parallel columns are decided up to rounding,
+        with all columns scaled to norm one: their norms do not matter.
 
     Raises
     ------
@@ -251,6 +252,7 @@ def spark_bounds(A: Any) -> SparkBounds:
     rows, columns = matrix.shape
     if not np.all(np.abs(matrix).max(axis=0)):
         return SparkBounds(1, 1, "a zero column")
+    matrix = unit_columns(matrix)  # else short columns count as rounding of long ones
     rank = _rank(matrix)
     if rank == columns:
         return SparkBounds(math.inf, math.inf, "all columns are independent")
@@ -267,11 +269,9 @@ def spark_bounds(A: Any) -> SparkBounds:
 
 
 def _rank(matrix: NDArray[np.float64]) -> int:
-    """Return the numerical rank; full rank is read off the smaller Gram matrix where that can."""
-    with np.errstate(over="ignore", invalid="ignore"):  # then the singular values decide
-        short = matrix @ matrix.T if matrix.shape[0] < matrix.shape[1] else matrix.T @ matrix
-    if np.isfinite(short).all():
-        values = np.linalg.eigvalsh(short)
-        if values[0] > _RESOLVED * values[-1]:
-            return len(short)
+    """Return the rank of unit columns; the smaller Gram matrix tells where it is surely full."""
+    short = matrix @ matrix.T if matrix.shape[0] < matrix.shape[1] else matrix.T @ matrix
+    values = np.linalg.eigvalsh(short)
+    if values[0] > _RESOLVED * values[-1]:
+        return len(short)
     return int(np.linalg.matrix_rank(matrix))

@@ -155,6 +155,15 @@ def test_the_spark_is_known_where_it_is_plain():
     assert (lines.lower, lines.upper) == (3, 3)
 
 
+def test_the_spark_does_not_depend_on_the_scale_of_columns_however_extreme():
+    scales = np.array([1e17, 1e-18, 1.0, 1e200, 1e-200, 1.0])
+    for rows, columns in ((6, 4), (4, 6), (6, 6)):
+        A = gaussian(rows, columns)
+        assert spark_bounds(A * scales[:columns]) == spark_bounds(A)
+    assert spark_bounds(np.diag([1.0, 1e-20])).lower == math.inf
+    assert spark_bounds(np.array([[1.0, 1e-300], [0.0, 1e-300]])).lower == math.inf
+
+
 def test_the_lower_bound_of_the_spark_is_at_least_one_plus_one_over_the_coherence():
     # Identity and Hadamard basis: coherence 1/4, Babel μ₁(k) = k/4, spark 8.
     H = np.array([[1.0]])
