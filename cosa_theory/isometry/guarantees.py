@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from cosa_theory.isometry.certificates import RipBound, RipBracket
 from cosa_theory.laws.isometry import rip_condition
 
@@ -119,6 +121,8 @@ def _known(delta: Any, order: int | None) -> dict[int, tuple[float, float]]:
         delta = {order: delta}
     elif order is not None:
         raise ValueError("order is for a single number: the mapping names its orders")
+    elif not delta:
+        raise ValueError("no constant is given: the mapping of orders to constants is empty")
     known = {}
     for key, value in delta.items():
         if isinstance(key, bool) or not hasattr(key, "__index__") or int(key) < 1:
@@ -139,10 +143,17 @@ def _constants(order: int, value: Any) -> tuple[float, float]:
         if value.s != order:
             raise ValueError(f"a bound of order {value.s} stands at order {order}")
         return value.value, min(value.scale_free, value.value)
-    number = float(value)
+    number = _number(value)
     if not number >= 0:
-        raise ValueError(f"δ_{order} is {value}: it must be zero or positive")
+        raise ValueError(f"δ_{order} is {value!r}: it must be a number, zero or positive")
     return number, number
+
+
+def _number(value: Any) -> float:
+    """Return a real number as a float, and NaN for anything else."""
+    if isinstance(value, (str, bool)) or not hasattr(value, "__float__") or np.ndim(value) > 0:
+        return math.nan
+    return float(value)
 
 
 def _guarantee(
@@ -179,8 +190,8 @@ def _guarantee(
 
 
 def _by_coherence(coherence: float) -> Guarantee:
-    if not 0.0 <= coherence <= 1.0:
-        raise ValueError(f"coherence is {coherence}: it must be in [0, 1]")
+    if not 0.0 <= _number(coherence) <= 1.0:
+        raise ValueError(f"coherence is {coherence!r}: it must be a number from 0 to 1")
     shown = math.inf
     if coherence > 0:
         shown = math.ceil((1 + 1 / coherence) / 2) - 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,7 +31,7 @@ class Estimate(NamedTuple):
 
 def checked_confidence(confidence: float) -> float:
     """Return the confidence level, after checking that it lies strictly between 0 and 1."""
-    if not 0 < confidence < 1:
+    if not isinstance(confidence, Real) or not 0 < confidence < 1:
         raise ValueError(f"confidence is {confidence!r}; it must lie between 0 and 1, as in 0.95")
     return float(confidence)
 

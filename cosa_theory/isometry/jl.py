@@ -75,7 +75,7 @@ def jl_min_dim(n_points: Any, eps: Any) -> Any:
     for count in np.unique(counts):
         _checked_count(count)
     for tolerance in np.unique(tolerances):
-        _checked_eps(tolerance)
+        _checked_eps(float(tolerance))
     number = counts.astype(np.float64)
     bound = 4 * np.log(number) / (tolerances**2 * (0.5 - tolerances / 3))
     result = np.ceil(bound * (1 + _ROUNDING))
@@ -94,6 +94,8 @@ def jl_min_dim(n_points: Any, eps: Any) -> Any:
 
 
 def _checked_count(value: Any) -> int:
+    if isinstance(value, np.ndarray):
+        value = value[()]  # an array of no dimension is its number
     whole = not isinstance(value, (bool, np.bool_)) and hasattr(value, "__index__")
     if isinstance(value, (float, np.floating)) and math.isfinite(value) and value == int(value):
         value, whole = int(value), True
@@ -104,11 +106,11 @@ def _checked_count(value: Any) -> int:
 
 def _checked_eps(value: Any) -> float:
     try:
-        eps = float(value)
+        eps = math.nan if isinstance(value, str) else float(value)
     except (TypeError, ValueError):
         eps = math.nan
     if not 0 < eps < 1:
-        raise ValueError(f"eps is {value}; it must lie strictly between 0 and 1")
+        raise ValueError(f"eps is {value!r}; it must lie strictly between 0 and 1")
     return eps
 
 
@@ -230,8 +232,8 @@ class JLDistortion:
         eps : float
             ε > 0.
         """
-        if not eps > 0:
-            raise ValueError(f"eps is {eps!r}; it must be positive")
+        if isinstance(eps, str) or not eps > 0:
+            raise ValueError(f"eps is {eps!r}; it must be a positive number")
         independent = self._independent
         hits = np.count_nonzero(independent > eps)
         low, high = proportion_interval(hits, independent.size, self.confidence)

@@ -54,10 +54,15 @@ def projections(
     ValueError
         If `draws` is not positive, or from `make_projection`.
     """
-    if draws < 1:
-        raise ValueError(f"draws is {draws}; it must be at least 1")
+    _check_draws(draws, 1)
     for i in range(draws):
         yield make_projection(kind, k, d, seed=seed, key=("jl", i), **options)
+
+
+def _check_draws(draws: Any, least: int) -> None:
+    whole = isinstance(draws, (int, np.integer)) and not isinstance(draws, bool)
+    if not whole or draws < least:
+        raise ValueError(f"draws is {draws!r}; it must be a whole number of at least {least}")
 
 
 def _unit_rows(X: Any) -> NDArray[np.float64]:
@@ -90,6 +95,7 @@ def jl_ratios(
     ValueError
         From `projections`, or if a vector is zero or not finite.
     """
+    _check_draws(draws, 1)
     rows = _unit_rows(X)
     ratios = np.empty((draws, len(rows)))
     transposed = np.ascontiguousarray(rows.T)
@@ -201,8 +207,7 @@ def kronecker_ratios(
     ValueError
         As for `projections`, or if X is not a finite, non-zero matrix.
     """
-    if draws < 1:
-        raise ValueError(f"draws is {draws}; it must be at least 1")
+    _check_draws(draws, 1)
     matrix = np.asarray(X, dtype=np.float64)
     matrix_moments(matrix)  # refuses what is not a finite, non-zero matrix
     matrix = matrix / np.max(np.abs(matrix))
@@ -290,8 +295,7 @@ def kronecker_variance(
     ValueError
         As for `kronecker_ratios`.
     """
-    if draws < 2:
-        raise ValueError(f"draws is {draws}; a variance needs at least 2")
+    _check_draws(draws, 2)  # a variance needs two
     options = {} if density is None else {"density": density}
     ratios = kronecker_ratios(kind, a, b, X, draws=draws, seed=seed, key=key, **options)
     moments, (m, n) = matrix_moments(X), np.shape(X)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any
 
 from cosa_theory.isometry.certificates import (
@@ -67,6 +68,7 @@ def rip_exact(A: Any, s: int, *, max_supports: int = 50_000_000) -> RipBound:
     begun = time.perf_counter()
     gram = as_gram(A)
     s = checked_order(s, gram.columns)
+    _check_limit("max_supports", max_supports)
     count = math.comb(gram.columns, s)
     if count > max_supports:
         raise ValueError(
@@ -148,6 +150,7 @@ def rip_bracket(
     """
     gram = as_gram(A)
     s = checked_order(s, gram.columns)
+    _check_limit("exact", exact)
     methods = _checked_methods(methods, gram)
     about = about or _name_of(gram)
     if math.comb(gram.columns, s) <= exact:
@@ -163,6 +166,11 @@ def rip_bracket(
     lower = rip_lower(gram, s, seed=seed)
     uppers = [rip_upper(gram, s, method=method) for method in methods]
     return RipBracket(s, lower, combine(uppers), (lower, *uppers), about)
+
+
+def _check_limit(name: str, value: Any) -> None:
+    if not isinstance(value, Real) or isinstance(value, bool) or math.isnan(value):
+        raise ValueError(f"{name} is {value!r}: it must be a number of supports")
 
 
 def _checked_methods(methods: Sequence[str] | None, gram: Gram) -> Sequence[str]:

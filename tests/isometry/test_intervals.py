@@ -101,6 +101,8 @@ def test_levels_outside_zero_and_one_are_refused():
         lambda: quantile_interval([1.0], 0.5, 0.0),
         lambda: proportion_interval(1, 2, 95),
         lambda: variance_interval([1.0, 2.0], 1.0, -1),
+        lambda: mean_interval([1.0, 2.0], "95 %"),
+        lambda: mean_interval([1.0, 2.0], None),
     ):
         with pytest.raises(ValueError, match="confidence is"):
             call()

@@ -69,6 +69,7 @@ def test_min_dim_known_values():
     assert jl_min_dim(10**6, 0.1) == 11841 + 1
     assert jl_min_dim(1, 0.1) == 0
     assert jl_min_dim(1e4, 0.1) == 7895
+    assert jl_min_dim(np.array(1e4), np.array(0.1)) == 7895
 
 
 @pytest.mark.parametrize(
@@ -84,6 +85,9 @@ def test_min_dim_known_values():
         (10, 1.0, "eps is 1.0"),
         (10, -0.1, "eps is -0.1"),
         (10, math.nan, "eps is nan"),
+        (np.array(10.5), 0.1, "n_points is 10.5"),
+        (10, "0.1", "eps is '0.1'"),
+        (10, None, "eps is None"),
         ([10, 0], 0.1, "n_points is 0"),
         ([10, 3.5], 0.1, "n_points is 3.5"),
         ([10], [0.1, 1.5], "eps is 1.5"),
@@ -224,6 +228,7 @@ def test_bad_input_is_named(A, vectors, options, message):
         jl_distortion(A, vectors, **options)
 
 
-def test_a_failure_level_must_be_positive():
-    with pytest.raises(ValueError, match="eps is 0"):
-        jl_distortion(np.eye(24), X).failure(0)
+def test_a_failure_level_must_be_a_positive_number():
+    for eps, message in ((0, "eps is 0"), (math.nan, "eps is nan"), ("0.1", "eps is '0.1'")):
+        with pytest.raises(ValueError, match=message):
+            jl_distortion(np.eye(24), X).failure(eps)

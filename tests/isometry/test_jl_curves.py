@@ -127,6 +127,9 @@ def test_keys_make_kronecker_draws_independent():
     ("call", "message"),
     [
         (lambda: jl_ratios("gaussian", 5, MIXED, draws=0), "draws is 0"),
+        (lambda: jl_ratios("gaussian", 5, MIXED, draws=2.5), "draws is 2.5"),
+        (lambda: jl_ratios("gaussian", 5, MIXED, draws=True), "draws is True"),
+        (lambda: kronecker_variance("gaussian", 2, 2, np.eye(3), draws="9"), "draws is '9'"),
         (lambda: jl_ratios("gaussian", 5, np.zeros(12), draws=2), "vector 0 is zero"),
         (lambda: jl_failure_curve("gaussian", 5, np.ones((2, 12)), 0.1), "must be one vector"),
         (lambda: jl_failure_curve("gaussian", 5, MIXED, [0.1, 0.0]), "eps must be positive"),

@@ -294,6 +294,14 @@ def test_too_many_supports_are_refused_with_their_number_and_the_remedy():
     assert rip_exact(gaussian(20, 30), 4, max_supports=27405).evaluations == 27405
 
 
+@pytest.mark.parametrize("limit", ["many", None, float("nan"), True])
+def test_a_limit_on_supports_must_be_a_number(limit):
+    with pytest.raises(ValueError, match=r"max_supports is .*: it must be a number"):
+        rip_exact(gaussian(4, 5), 2, max_supports=limit)
+    with pytest.raises(ValueError, match=r"exact is .*: it must be a number"):
+        rip_bracket(gaussian(4, 5), 2, exact=limit)
+
+
 def test_the_same_seed_finds_the_same_bound():
     A = gaussian(20, 60)
     first, second = rip_lower(A, 5, seed=3), rip_lower(A, 5, seed=3)
