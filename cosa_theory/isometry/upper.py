@@ -91,8 +91,7 @@ def rip_upper(A: Any, s: int, method: str = "coherence", **options: Any) -> RipB
     Parameters
     ----------
     A : array, operator or DenseGram, shape (k, d)
-        Columns of any norm, zero included. Of a Kronecker operator only the factors are
-        used.
+        Columns of any norm, zero included. Of a Kronecker operator only the factors are used.
     s : int
         The order, from 1 to d.
     method : {"coherence", "babel", "spectrum", "sdp"}
@@ -123,14 +122,10 @@ def rip_upper(A: Any, s: int, method: str = "coherence", **options: Any) -> RipB
         raise ValueError(f"option {next(iter(options))} belongs to sdp: {method} takes none")
     if method == "sdp":
         return rip_sdp(A, s, **options)
-    if options:
-        raise ValueError(f"option {next(iter(options))} belongs to sdp: {method} takes none")
     if isinstance(A, KroneckerOperator):
         from cosa_theory.isometry.kronecker import kronecker_upper
 
         return kronecker_upper(*A.factors, s, method)
-    if method == "sdp":
-        return rip_sdp(A, s, **options)
     start = time.perf_counter()
     gram = A if isinstance(A, DenseGram) else DenseGram(A)
     s = checked_order(s, gram.columns)
