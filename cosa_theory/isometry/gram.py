@@ -16,6 +16,7 @@ __all__ = ["DenseGram", "Gram", "KroneckerGram", "as_gram"]
 _FORMED_UP_TO = 4096  # columns up to which the whole Gram matrix is kept (128 MiB)
 _CHOSEN = 1 << 22  # entries of A copied at a time for the blocks of supports
 _LONGEST = 1e150  # squared norm of a column; its square must be finite
+_SHORTEST = 1e-150  # squared norm of the longest column; its square must keep its digits
 _NORM_ROWS = 1 << 22  # entries of an image A X Bᵀ held at a time
 
 Indices = NDArray[np.int64]
@@ -40,13 +41,14 @@ class DenseGram:
     Raises
     ------
     ValueError
-        If A is not a matrix of finite real numbers, or a column has a squared norm above 1e150.
+        If A is not a matrix of finite real numbers, a column has a squared norm above 1e150, or
+        all have one below 1e-150 and some entry is not zero.
     """
 
     def __init__(self, A: Any, name: str = "A") -> None:
         self.A = checked_matrix(A, name)
         self.rows_of_A, self.columns = self.A.shape
-        _check_range(self.diagonal, name)
+        _check_range(self.largest, name, zero=not self.A.any())
 
     @cached_property
     def diagonal(self) -> Floats:
@@ -73,7 +75,8 @@ class DenseGram:
         1 if a column is zero, else k + 1 by dimension; a dependence that takes a look at the
         entries, such as of equal columns, does not count.
         """
-        if self.diagonal.min() == 0.0:
+        shortest = self.diagonal == self.diagonal.min()
+        if not self.A[:, shortest].any(axis=0).all():  # a square may have underflown to zero
             return 1
         return min(self.rows_of_A, self.columns) + 1
 
@@ -97,6 +100,13 @@ class DenseGram:
             chosen = self.A.T[supports[start : start + step]]
             blocks[start : start + step] = chosen @ chosen.transpose(0, 2, 1)
         return blocks
+
+    def restricted(self, columns: Indices) -> DenseGram:
+        """Return the Gram matrix of some columns, which may all be too short to be checked."""
+        part = DenseGram.__new__(DenseGram)
+        part.A = self.A[:, columns]
+        part.rows_of_A, part.columns = part.A.shape
+        return part
 
     def squared_norm(self, support: Indices, coefficients: Floats) -> float:
         """Return ‖Ax‖² for the vector with these coefficients on the support, computed from A."""
@@ -132,7 +142,8 @@ class KroneckerGram:
         self.right = B if isinstance(B, DenseGram) else DenseGram(B, "B")
         self.rows_of_A = self.left.rows_of_A * self.right.rows_of_A
         self.columns = self.left.columns * self.right.columns
-        _check_range(np.array(self.largest), "A ⊗ B")
+        zero = self.left.largest == 0.0 or self.right.largest == 0.0
+        _check_range(self.largest, "A ⊗ B", zero=zero)
 
     @property
     def domain_shape(self) -> tuple[int, int]:
@@ -190,9 +201,10 @@ class KroneckerGram:
 
     def restricted(self, rows: Indices, columns: Indices) -> KroneckerGram:
         """Return the Gram matrix of the columns aᵢ ⊗ bⱼ, i among `rows` and j among `columns`."""
-        return KroneckerGram(
-            DenseGram(self.left.A[:, rows], "A"), DenseGram(self.right.A[:, columns], "B")
-        )
+        part = KroneckerGram.__new__(KroneckerGram)
+        part.left, part.right = self.left.restricted(rows), self.right.restricted(columns)
+        part.rows_of_A, part.columns = self.rows_of_A, rows.size * columns.size
+        return part
 
 
 Gram: TypeAlias = DenseGram | KroneckerGram
@@ -218,10 +230,15 @@ def as_gram(A: Any) -> Gram:
     return DenseGram(A)
 
 
-def _check_range(squares: Floats, name: str) -> None:
-    """Refuse columns so long that products of entries of G would overflow."""
-    if not (squares < _LONGEST).all():
-        raise ValueError(
-            f"the squared norm of a column of {name} is {squares.max():.3g}, above {_LONGEST:g}: "
-            "divide the matrix by a power of two first"
-        )
+def _check_range(largest: float, name: str, *, zero: bool) -> None:
+    """Refuse columns so long, or all so short, that products of entries of G leave the range."""
+    if not largest < _LONGEST:
+        limit, remedy = f"above {_LONGEST:g}", "divide"
+    elif largest < _SHORTEST and not zero:
+        limit, remedy = f"below {_SHORTEST:g}", "multiply"
+    else:
+        return
+    raise ValueError(
+        f"the squared norm of the longest column of {name} is {largest:.3g}, {limit}: {remedy} the "
+        "matrix by a power of two first"
+    )

@@ -117,6 +117,25 @@ def test_columns_are_surely_dependent_from_the_spark_wall_on(A, number):
     assert as_gram(A).dependent_from == number
 
 
+def test_columns_out_of_the_range_of_squares_are_refused_and_zero_ones_are_not():
+    A = np.random.default_rng(0).standard_normal((4, 6))
+    for scale, remedy in ((1e80, "divide"), (1e200, "divide"), (1e-80, "multiply")):
+        with pytest.raises(ValueError, match=f"longest column of A is .*{remedy} the matrix"):
+            DenseGram(scale * A)
+    with pytest.raises(ValueError, match="longest column of A is 0, below 1e-150: multiply"):
+        DenseGram(1e-200 * A)
+    with pytest.raises(ValueError, match=r"longest column of A ⊗ B is .*, below 1e-150"):
+        KroneckerGram(1e-50 * A, 1e-50 * A)
+    assert DenseGram(np.zeros((2, 3))).dependent_from == 1
+    assert KroneckerGram(np.zeros((2, 3)), 1e-60 * A).largest == 0.0
+    short = KroneckerGram(np.hstack([A, 1e-80 * A]), np.eye(3)).restricted(
+        np.arange(6, 12), np.arange(2)
+    )
+    assert (short.columns, short.largest < 1e-150) == (12, True)
+    # The square of a short column beside long ones may underflow; that does not make it zero.
+    assert DenseGram(np.diag([1.0, 1e-200])).dependent_from == 3
+
+
 def test_random_supports_are_uniform():
     drawn = random_supports(stream(0, "uniform"), 60_000, 3, 6)
     assert (np.diff(np.sort(drawn, axis=1), axis=1) > 0).all()
