@@ -131,11 +131,11 @@ class CosaBasis:
 
     def dictionary(self) -> KroneckerOperator:
         """Return Y ↦ L Y R, which is L ⊗ Rᵀ (mn × ab) on row-major vectors."""
-        return KroneckerOperator(self._left, self._right.T)
+        return KroneckerOperator(self._left, self._right.T, "the dictionary Ψ = L ⊗ Rᵀ")
 
     def sensing(self) -> KroneckerOperator:
         """Return ΔW ↦ Lᵀ ΔW Rᵀ, which is Lᵀ ⊗ R (ab × mn) on row-major vectors."""
-        return KroneckerOperator(self._left.T, self._right)
+        return KroneckerOperator(self._left.T, self._right, "the sensing operator Φ = Lᵀ ⊗ R")
 
     def synthesize(self, Y: Any) -> Any:
         """Return the update L Y R, shape (…, m, n), of a core or a stack of cores (…, a, b)."""

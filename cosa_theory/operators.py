@@ -258,6 +258,8 @@ class KroneckerOperator(LinearOperator):
     B : array, tensor, sparse array or LinearOperator, shape (q, n)
         The factors, kept as they are and never multiplied out. They may differ in kind and type,
         and must not change afterwards (see `Factor`).
+    name : str
+        What results about it call it.
 
     Attributes
     ----------
@@ -295,7 +297,8 @@ class KroneckerOperator(LinearOperator):
     (2, 4)
     """
 
-    def __init__(self, A: Any, B: Any) -> None:
+    def __init__(self, A: Any, B: Any, name: str = "the Kronecker product A ⊗ B") -> None:
+        self.name = name
         self._A = A if isinstance(A, Factor) else Factor(A, "A")
         self._B = B if isinstance(B, Factor) else Factor(B, "B")
         (p, m), (q, n) = self._A.shape, self._B.shape
@@ -356,7 +359,7 @@ class KroneckerOperator(LinearOperator):
         return self._transpose().apply(Y)
 
     def _transpose(self) -> KroneckerOperator:
-        return KroneckerOperator(self._A.T, self._B.T)
+        return KroneckerOperator(self._A.T, self._B.T, f"the transpose of {self.name}")
 
     _adjoint = _transpose  # the factors are real
 

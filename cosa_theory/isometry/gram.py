@@ -50,6 +50,11 @@ class DenseGram:
         self.rows_of_A, self.columns = self.A.shape
         _check_range(self.largest, name, zero=not self.A.any())
 
+    @property
+    def about(self) -> str:
+        """Which matrix this is, as in "the matrix A (wide, 20 × 30)"."""
+        return _described("the matrix A", self.rows_of_A, self.columns)
+
     @cached_property
     def diagonal(self) -> Floats:
         """Squared norms of the columns, shape (d,)."""
@@ -123,6 +128,8 @@ class KroneckerGram:
     B : array, tensor, sparse array or LinearOperator, shape (q, n)
         The factors, or their `DenseGram`. Column number i·n + j of A ⊗ B is aᵢ ⊗ bⱼ, entry (i, j)
         of an m × n matrix in row-major order.
+    name : str
+        What results about it call it.
 
     Attributes
     ----------
@@ -137,13 +144,19 @@ class KroneckerGram:
         As `DenseGram`, for either factor.
     """
 
-    def __init__(self, A: Any, B: Any) -> None:
+    def __init__(self, A: Any, B: Any, name: str = "the Kronecker product A ⊗ B") -> None:
+        self.name = name
         self.left = A if isinstance(A, DenseGram) else DenseGram(A, "A")
         self.right = B if isinstance(B, DenseGram) else DenseGram(B, "B")
         self.rows_of_A = self.left.rows_of_A * self.right.rows_of_A
         self.columns = self.left.columns * self.right.columns
         zero = self.left.largest == 0.0 or self.right.largest == 0.0
         _check_range(self.largest, "A ⊗ B", zero=zero)
+
+    @property
+    def about(self) -> str:
+        """Which matrix this is, as in "the dictionary Ψ = L ⊗ Rᵀ (tall, 256 × 64)"."""
+        return _described(self.name, self.rows_of_A, self.columns)
 
     @property
     def domain_shape(self) -> tuple[int, int]:
@@ -224,7 +237,7 @@ def as_gram(A: Any) -> Gram:
         As `DenseGram`.
     """
     if isinstance(A, KroneckerOperator):
-        return KroneckerGram(*A.factors)
+        return KroneckerGram(*A.factors, A.name)
     if isinstance(A, (DenseGram, KroneckerGram)):
         return A
     return DenseGram(A)
@@ -242,3 +255,8 @@ def _check_range(largest: float, name: str, *, zero: bool) -> None:
         f"the squared norm of the longest column of {name} is {largest:.3g}, {limit}: {remedy} the "
         "matrix by a power of two first"
     )
+
+
+def _described(name: str, rows: int, columns: int) -> str:
+    form = "tall" if rows > columns else "wide" if rows < columns else "square"
+    return f"{name} ({form}, {rows} × {columns})"

@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any, overload
+from typing import Any, cast, overload
 
 import numpy as np
 
@@ -35,6 +35,7 @@ __all__ = [
     "norm_condition",
 ]
 
+_MOST_ROWS = 1 << 20  # of a matrix whose supports were enumerated
 # What a search in a factor spends: of some thousand columns under a second, for a bound that is 1 %
 # from that of the default.
 _EFFORT = {"supports": 500, "starts": 8}
@@ -228,11 +229,23 @@ def _joined(pair: tuple[RipBound, RipBound], name: str) -> Witness:
 
 @overload
 def kronecker_rip_bounds(
-    A: Any, B: Any, s: int | None = None, *, seed: int = ..., about: str = ..., search: bool = ...
+    A: Any,
+    B: Any,
+    s: int | None = None,
+    *,
+    seed: int = ...,
+    about: str | None = ...,
+    search: bool = ...,
 ) -> RipBracket: ...
 @overload
 def kronecker_rip_bounds(
-    A: Any, B: Any, s: Sequence[int], *, seed: int = ..., about: str = ..., search: bool = ...
+    A: Any,
+    B: Any,
+    s: Sequence[int],
+    *,
+    seed: int = ...,
+    about: str | None = ...,
+    search: bool = ...,
 ) -> tuple[RipBracket, ...]: ...
 def kronecker_rip_bounds(
     A: Any,
@@ -240,7 +253,7 @@ def kronecker_rip_bounds(
     s: int | Sequence[int] | None = None,
     *,
     seed: int = 0,
-    about: str = "the Kronecker product A ⊗ B",
+    about: str | None = None,
     search: bool = True,
 ) -> RipBracket | tuple[RipBracket, ...]:
     """Enclose δ_s(A ⊗ B) by what is known of the factors.
@@ -255,8 +268,8 @@ def kronecker_rip_bounds(
         brackets it must be left out.
     seed : int
         Of the search for witnesses.
-    about : str
-        What A ⊗ B is called in the result.
+    about : str, optional
+        What A ⊗ B is called in the result; by default by its shape.
     search : bool
         Whether to search supports of A ⊗ B itself, beside products of the factors' witnesses:
         some seconds an order for a layer of an LLM.
@@ -294,14 +307,17 @@ def kronecker_rip_bounds(
        Processing 21 (2012), 494-504.
     """
     if isinstance(A, RipBracket) or isinstance(B, RipBracket):
-        return _of_brackets(A, B, s, about)
+        return _of_brackets(A, B, s, about or "the Kronecker product A ⊗ B")
     if s is None:
         raise ValueError("the order s is missing: it can be left out with two brackets only")
+    if isinstance(s, np.ndarray):
+        s = cast("int | Sequence[int]", s.tolist())
     if isinstance(s, Sequence) and not s:
         raise ValueError("s is empty: name at least one order")
     orders = list(s) if isinstance(s, Sequence) else [s]
     start = time.perf_counter()
     left, right = _sides(A, B, orders, seed)
+    about = about or KroneckerGram(left.gram, right.gram).about
     for side in (left, right):  # what all orders share is computed here, and shared out in time
         _ = side.rows, side.spectrum
     shared = (time.perf_counter() - start) / len(orders)
@@ -339,12 +355,12 @@ def _of_brackets(first: Any, second: Any, s: Any, about: str) -> RipBracket:
             f"the brackets are of orders {first.s} and {second.s}, with s = {s}: all must agree"
         )
     order = first.s
-    (up_first, up_second) = first.upper_bound, second.upper_bound
-    ends = up_first.least * up_second.least, up_first.greatest * up_second.greatest
+    outer_first, outer_second = _ends(first.upper_bound, 1), _ends(second.upper_bound, 1)
+    inner_first, inner_second = _ends(first.lower_bound, -1), _ends(second.lower_bound, -1)
+    ends = outer_first[0] * outer_second[0], outer_first[1] * outer_second[1]
     upper = _upper(order, ends, 4 * math.ulp(ends[1]), "product", start)
-    low_first, low_second = first.lower_bound, second.lower_bound
-    greatest = max(low_first.greatest * up_second.least, up_first.least * low_second.greatest)
-    least = min(low_first.least * up_second.greatest, up_first.greatest * low_second.least)
+    greatest = max(inner_first[1] * outer_second[0], outer_first[0] * inner_second[1])
+    least = min(inner_first[0] * outer_second[1], outer_first[1] * inner_second[0])
     slack = 4 * math.ulp(greatest)
     # Both values are attained, or surpassed, by different vectors: they may turn over.
     least, greatest = min(least + slack, upper.greatest), max(greatest - slack, upper.least)
@@ -358,6 +374,18 @@ def _of_brackets(first: Any, second: Any, s: Any, about: str) -> RipBracket:
         note="Follows from the factors' brackets, without a vector of its own.",
     )
     return RipBracket(order, lower, upper, (lower, upper), about)
+
+
+def _ends(bound: RipBound, sign: int) -> tuple[float, float]:
+    """Return the ends of a bound; those of an enumeration moved by what rounding did to them.
+
+    Outwards for sign 1, inwards for −1. An enumerated constant does not know how many rows its
+    matrix has, so this allows for more than any that fits in memory with its supports.
+    """
+    if bound.side != "exact":
+        return bound.least, bound.greatest
+    slack = sign * rounding_slack(_MOST_ROWS, bound.s, bound.greatest)
+    return max(0.0, bound.least - slack), bound.greatest + slack
 
 
 def norm_condition(A: Any, B: Any) -> bool:

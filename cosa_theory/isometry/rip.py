@@ -152,7 +152,7 @@ def rip_bracket(
     s = checked_order(s, gram.columns)
     _check_limit("exact", exact)
     methods = _checked_methods(methods, gram)
-    about = about or _name_of(gram)
+    about = about or gram.about
     if math.comb(gram.columns, s) <= exact:
         bound = rip_exact(gram, s, max_supports=exact)
         return RipBracket(s, bound, bound, (bound,), about)
@@ -184,9 +184,3 @@ def _checked_methods(methods: Sequence[str] | None, gram: Gram) -> Sequence[str]
             f"methods is {methods!r}: it must be a sequence of some of {', '.join(UPPER_METHODS)}"
         )
     return methods
-
-
-def _name_of(gram: Gram) -> str:
-    shape = f"{gram.rows_of_A} × {gram.columns}"
-    kronecker = isinstance(gram, KroneckerGram)
-    return f"the Kronecker product A ⊗ B ({shape})" if kronecker else f"the matrix A ({shape})"

@@ -26,6 +26,8 @@ _SOLVERS: dict[str, tuple[str, str, dict[str, float]]] = {
     "CLARABEL": ("max_iter", "time_limit", {}),
 }
 
+_LARGEST = 1e6  # of the multipliers for a Gram matrix with entries of at most 1: more is not one
+
 
 def dual_bound(G: Any, U: Any, s: int) -> float:
     """Return the bound of λ_max,s(G) that one matrix of multipliers proves.
@@ -51,7 +53,7 @@ def dual_bound(G: Any, U: Any, s: int) -> float:
     Raises
     ------
     ValueError
-        If the shapes differ or s is outside its range.
+        If the shapes differ, G is not symmetric, an entry is not finite or s is outside its range.
 
     Notes
     -----
@@ -68,6 +70,10 @@ def dual_bound(G: Any, U: Any, s: int) -> float:
     G, U = np.asarray(G, dtype=np.float64), np.asarray(U, dtype=np.float64)
     if G.ndim != 2 or G.shape[0] != G.shape[1] or G.shape != U.shape:
         raise ValueError(f"G and U must be square and of one size, got {G.shape} and {U.shape}")
+    if not (np.isfinite(G).all() and np.array_equal(G, G.T)):
+        raise ValueError("G must be symmetric and finite: pass (G + Gᵀ)/2")
+    if not np.isfinite(U).all():
+        raise ValueError("U holds NaN or infinite entries: every multiplier must be finite")
     s, size = checked_order(s, len(G)), len(G)
     off = (U + U.T) / 2
     np.fill_diagonal(off, 0.0)
@@ -134,10 +140,9 @@ def rip_sdp(
     start = time.perf_counter()
     if solver not in _SOLVERS:
         raise ValueError(f"solver is {solver!r}: it must be one of {', '.join(_SOLVERS)}")
-    if max_iters < 1 or not time_limit > 0:
-        raise ValueError(
-            f"max_iters is {max_iters} and time_limit {time_limit}: both must be positive"
-        )
+    for name, limit in (("max_iters", max_iters), ("time_limit", time_limit)):
+        if isinstance(limit, bool) or not isinstance(limit, (int, float)) or not limit > 0:
+            raise ValueError(f"{name} is {limit!r}: it must be a positive number")
     held = as_gram(A)
     size = held.columns
     s = checked_order(s, size)
@@ -181,7 +186,7 @@ def _side(
         if proposal is not None:
             points.append(proposal)
     bounds = [dual_bound(gram, U, s) for U in points]
-    best = int(np.argmin(bounds))
+    best = min(range(len(points)), key=bounds.__getitem__)
     return bounds[best], points[best], note
 
 
@@ -200,12 +205,12 @@ def _proposed(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # "may be inaccurate" becomes the note
             problem.solve(solver=solver, **settings)
-    except (cvxpy.error.SolverError, ArithmeticError, ValueError) as error:
-        reason = " ".join(str(error).split())
+    except Exception as error:  # whatever a solver throws costs tightness, never the bound
+        reason = " ".join(str(error).split()) or type(error).__name__
         return None, f"{solver} failed ({reason}), so this end is that of spectrum or Gershgorin"
     note = "" if problem.status == cvxpy.OPTIMAL else f"{solver} stopped early ({problem.status})"
     values = multipliers.value
-    if values is None or not np.isfinite(values).all():
+    if values is None or not np.abs(values).max() < _LARGEST:  # true for NaN and Inf too
         return None, f"{note or solver} without multipliers: this end is spectrum or Gershgorin"
     U = np.zeros_like(gram)
     U[np.triu_indices(len(gram), 1)] = scale * np.asarray(values, dtype=np.float64)

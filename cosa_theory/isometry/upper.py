@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Callable
 from typing import Any
@@ -15,9 +16,8 @@ from cosa_theory.isometry.certificates import (
     rounding_slack,
 )
 from cosa_theory.isometry.coherence import off_diagonal_blocks
-from cosa_theory.isometry.gram import DenseGram
+from cosa_theory.isometry.gram import DenseGram, KroneckerGram, as_gram
 from cosa_theory.isometry.sdp import rip_sdp
-from cosa_theory.operators import KroneckerOperator
 
 __all__ = ["UPPER_METHODS", "rip_upper", "spectrum_range"]
 
@@ -90,7 +90,7 @@ def rip_upper(A: Any, s: int, method: str = "coherence", **options: Any) -> RipB
 
     Parameters
     ----------
-    A : array, operator or DenseGram, shape (k, d)
+    A : array, operator or Gram, shape (k, d)
         Columns of any norm, zero included. Of a Kronecker operator only the factors are used.
     s : int
         The order, from 1 to d.
@@ -121,13 +121,17 @@ def rip_upper(A: Any, s: int, method: str = "coherence", **options: Any) -> RipB
     if options and method != "sdp":
         raise ValueError(f"option {next(iter(options))} belongs to sdp: {method} takes none")
     if method == "sdp":
+        known = [name for name in inspect.signature(rip_sdp).parameters if name not in ("A", "s")]
+        unknown = [name for name in options if name not in known]
+        if unknown:
+            raise ValueError(f"option {unknown[0]} is unknown: sdp has {', '.join(known)}")
         return rip_sdp(A, s, **options)
-    if isinstance(A, KroneckerOperator):
+    start = time.perf_counter()
+    gram = as_gram(A)
+    if isinstance(gram, KroneckerGram):
         from cosa_theory.isometry.kronecker import kronecker_upper
 
-        return kronecker_upper(*A.factors, s, method)
-    start = time.perf_counter()
-    gram = A if isinstance(A, DenseGram) else DenseGram(A)
+        return kronecker_upper(gram.left, gram.right, s, method)
     s = checked_order(s, gram.columns)
     least, greatest = outward(*_ENCLOSURES[method](gram, s))
     return RipBound(

@@ -15,7 +15,7 @@ from cosa_theory.isometry.gram import DenseGram
 from cosa_theory.isometry.kronecker import kronecker_rip_bounds, kronecker_upper, norm_condition
 from cosa_theory.isometry.lower import rip_lower
 from cosa_theory.isometry.products import FactorRows, extreme_disc
-from cosa_theory.isometry.rip import rip_exact
+from cosa_theory.isometry.rip import rip_bracket, rip_exact
 from cosa_theory.isometry.upper import rip_upper
 from cosa_theory.laws.isometry import best_scale_constant, core_constant, kronecker_rip_upper
 from cosa_theory.projections import KINDS
@@ -173,7 +173,7 @@ def test_low_rank_updates_are_invisible_to_the_sensing_operator():
 
 def test_several_orders_share_the_factors_and_agree_with_one_at_a_time():
     A, B = gaussian(12, 8), gaussian(10, 7, seed=1)
-    together = kronecker_rip_bounds(A, B, [2, 3, 5], about="the product")
+    together = kronecker_rip_bounds(A, B, np.array([2, 3, 5]), about="the product")
     assert [bracket.s for bracket in together] == [2, 3, 5]
     for bracket in together:
         alone = kronecker_rip_bounds(DenseGram(A), DenseGram(B), bracket.s)
@@ -312,3 +312,25 @@ def test_bad_arguments_are_named_with_a_remedy():
         kronecker_rip_bounds(A, np.full((2, 2), np.nan), 1)
     with pytest.raises(ValueError, match="must be one of coherence, babel, spectrum"):
         kronecker_upper(A, B, 2, "factors")
+
+
+def test_brackets_of_enumerated_constants_allow_for_their_rounding():
+    A, B = gaussian(6, 4, seed=1), gaussian(5, 3, seed=2)
+    first, second = rip_bracket(A, 2), rip_bracket(B, 2)
+    assert first.exact
+    assert second.exact
+    composed = kronecker_rip_bounds(first, second)
+    ends = first.upper_bound, second.upper_bound
+    assert composed.upper_bound.greatest > ends[0].greatest * ends[1].greatest * (1 + 1e-12)
+    assert composed.upper_bound.least < ends[0].least * ends[1].least * (1 - 1e-12)
+    exact = rip_exact(np.kron(A, B), 2)
+    assert composed.lower <= exact.value <= composed.upper
+
+
+def test_a_result_names_what_it_is_about():
+    basis = CosaBasis.sample(6, 5, 3, 2)
+    psi, phi = basis.dictionary(), basis.sensing()
+    assert rip_bracket(psi, 2).about == "the dictionary Ψ = L ⊗ Rᵀ (tall, 30 × 6)"
+    assert rip_bracket(phi, 2).about == "the sensing operator Φ = Lᵀ ⊗ R (wide, 6 × 30)"
+    found = kronecker_rip_bounds(*phi.factors, 2)
+    assert found.about == "the Kronecker product A ⊗ B (wide, 6 × 30)"

@@ -325,7 +325,7 @@ def test_a_bracket_is_exact_where_enumeration_is_affordable():
     assert bracket.exact
     assert bracket.lower == bracket.upper == rip_exact(A, 3).value
     assert bracket.method == "enumeration"
-    assert bracket.about == "the matrix A (6 × 9)"
+    assert bracket.about == "the matrix A (wide, 6 × 9)"
 
 
 @pytest.mark.parametrize("s", [2, 4])
@@ -365,7 +365,9 @@ def test_a_kronecker_operator_is_bracketed_from_its_factors(which):
     assert bracket.lower <= exact <= bracket.upper
     assert math.isclose(rip_bracket(operator, 2).lower, exact, rel_tol=1e-12)
     rows, columns = operator.shape
-    assert bracket.about == f"the Kronecker product A ⊗ B ({rows} × {columns})"
+    name = {"dictionary": "the dictionary Ψ = L ⊗ Rᵀ (tall", "sensing": "the sensing operator Φ = "}
+    assert bracket.about.startswith(name[which])
+    assert bracket.about.endswith(f", {rows} × {columns})")
 
 
 @pytest.mark.parametrize("shape", [(4, 3, 3, 2), (3, 4, 2, 3), (2, 5, 3, 1)])

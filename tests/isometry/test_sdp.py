@@ -129,7 +129,9 @@ PAIRS = 12 * 11 // 2
 FAILURES = {
     "solver error": (Problem(None, cvxpy.error.SolverError("did not start")), None),
     "arithmetic error": (Problem(None, ZeroDivisionError("division by zero")), None),
+    "crash": (Problem(None, RuntimeError("segments of the problem were lost")), None),
     "infeasible": (Problem("infeasible"), None),
+    "huge": (Problem("optimal"), np.full(PAIRS, 1.7e308)),
     "not a number": (Problem("user_limit"), np.full(PAIRS, np.nan)),
     "garbage": (Problem("optimal_inaccurate"), 1e6 * np.sin(np.arange(PAIRS))),
     "wrong sign": (Problem("optimal_inaccurate"), np.full(PAIRS, 3.0)),
@@ -174,8 +176,17 @@ def test_bad_arguments_are_named_with_a_remedy():
         rip_sdp(A, 2, max_columns=5)
     with pytest.raises(ValueError, match="solver is 'GUROBI': it must be one of SCS, CLARABEL"):
         rip_sdp(A, 2, solver="GUROBI")
-    with pytest.raises(ValueError, match="both must be positive"):
-        rip_sdp(A, 2, time_limit=0.0)
+    for limit in ({"time_limit": 0.0}, {"max_iters": "many"}, {"max_iters": True}):
+        with pytest.raises(ValueError, match="must be a positive number"):
+            rip_sdp(A, 2, **limit)
+    with pytest.raises(ValueError, match="option tolerance is unknown: sdp has solver, "):
+        rip_upper(A, 2, "sdp", tolerance=1e-3)
+    G = A.T @ A
+    for bad in (np.triu(G), np.full((6, 6), np.inf)):
+        with pytest.raises(ValueError, match="G must be symmetric and finite"):
+            dual_bound(bad, G, 2)
+    with pytest.raises(ValueError, match="every multiplier must be finite"):
+        dual_bound(G, np.full((6, 6), np.nan), 2)
     with pytest.raises(ValueError, match="order s is 7"):
         rip_sdp(A, 7)
     with pytest.raises(ValueError, match=r"A\[0, 0\] is nan"):
