@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 __all__ = ["rip"]
 
 
+_ORDERS = (2, 4, 8, 16)
+
+
 @app.command(
     short_help="Restricted isometry: proven brackets for a CoSA layer or for one matrix.",
     epilog="Examples: cosa-theory rip --shape 4096 4096 --core 1024 256 --sparsity 2,4,8,16; "
@@ -44,8 +47,13 @@ def rip(
         tuple[int, int] | None, typer.Option(metavar="A B", help="Sizes of the core Y.")
     ] = None,
     sparsity: Annotated[
-        str, typer.Option(metavar="S,S,...", help="Orders s: numbers of nonzero entries.")
-    ] = "2,4,8,16",
+        str | None,
+        typer.Option(
+            metavar="S,S,...",
+            help="Orders s: numbers of nonzero entries. [default: 2,4,8,16, as far as there are "
+            "columns]",
+        ),
+    ] = None,
     kind: Annotated[
         str,
         typer.Option(metavar="NAME,...", help="Ensembles of L and R, or all (some minutes)."),
@@ -70,11 +78,7 @@ def rip(
     For a layer everything follows from its two factors; for a matrix of at most 150 columns the
     semidefinite bound is solved too. The first line printed is the verdict.
     """
-    # Lists, as JSON reads them back: a page rendered again from the tables is the same page.
-    settings = {
-        name: list(value) if isinstance(value, tuple) else value for name, value in locals().items()
-    }
-    orders = sorted(set(whole_numbers("--sparsity", sparsity, "2,4,8,16")))
+    settings = dict(locals())
     kinds = _kinds(kind)
     _check(matrix, shape, core)
     from cosa_theory.report import Document
@@ -82,11 +86,27 @@ def rip(
 
     check_out(out)
     if shape is not None and core is not None:
-        tables = _layer_tables((*shape, *core), orders, kinds, about, scale, seed)
+        sizes = (*shape, *core)
+        columns = sizes[0] * sizes[1] if about == "sensing" else sizes[2] * sizes[3]
+        orders = _orders(sparsity, columns)
+        tables = _layer_tables(sizes, orders, kinds, about, scale, seed)
     else:
-        tables = _matrix_tables(str(matrix), orders, seed)
+        tables = _matrix_tables(str(matrix), sparsity, seed)
     made = provenance_of(settings, seed)
     deliver(Document("rip", rip_verdict(tables), _notices(tables), tables, made), out, as_json)
+
+
+def _orders(text: str | None, columns: int) -> list[int]:
+    """Read "2,4,8,16", which is the default too, as far as there are so many columns."""
+    if text is None:
+        return [s for s in _ORDERS if s <= columns] or [columns]
+    orders = sorted(set(whole_numbers("--sparsity", text, "2,4,8,16")))
+    if orders[-1] > columns:
+        raise InputError(
+            f"--sparsity names the order {orders[-1]}: the matrix has {columns:,} columns, give "
+            "orders up to that"
+        )
+    return orders
 
 
 def _kinds(text: str) -> list[str]:
@@ -141,14 +161,19 @@ def _layer_tables(
             raise InputError(str(error)) from error
 
 
-def _matrix_tables(spec: str, orders: list[int], seed: int) -> "dict[str, pd.DataFrame]":
+def _matrix_tables(spec: str, sparsity: str | None, seed: int) -> "dict[str, pd.DataFrame]":
+    from cosa_theory.isometry import DenseGram
     from cosa_theory.isometry.overview import matrix_isometry
     from cosa_theory.report import progress_bar
 
     array = read_array(spec, "FILE")
     with progress_bar("orders") as advance:
         try:
-            return matrix_isometry(array, orders, seed=seed, progress=advance)
+            gram = DenseGram(array, spec)
+            orders = _orders(sparsity, gram.columns)
+            return matrix_isometry(gram, orders, seed=seed, progress=advance)
+        except InputError:
+            raise
         except ValueError as error:
             raise InputError(f"{spec}: {error}") from error
 

@@ -122,7 +122,7 @@ def matrix_isometry(
 
     Parameters
     ----------
-    A : array or operator, shape (k, d)
+    A : array, operator or DenseGram, shape (k, d)
         The matrix, as it is scaled.
     orders : sequence of int
         The s of δ_s.
@@ -140,7 +140,7 @@ def matrix_isometry(
     ValueError
         If A is not a real finite matrix, or an order is outside its range.
     """
-    gram = DenseGram(A)
+    gram = A if isinstance(A, DenseGram) else DenseGram(A)
     brackets = []
     for done, s in enumerate(orders, 1):
         brackets.append(rip_bracket(gram, s, seed=seed, about=ABOUT["matrix"]))

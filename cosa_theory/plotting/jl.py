@@ -8,10 +8,16 @@ import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from cosa_theory.plotting.spec import Drawing
-from cosa_theory.plotting.style import BLACK, GREY, PAGE_WIDTH, family_style, house_style
+from cosa_theory.plotting.style import (
+    BLACK,
+    GREY,
+    PAGE_WIDTH,
+    family_style,
+    house_style,
+    log_axis,
+)
 
 __all__ = [
     "CURVES_FIGURE",
@@ -109,16 +115,6 @@ def _points(ax: Axes, table: pd.DataFrame, x: pd.Series, scale: pd.Series) -> No
             )
 
 
-def _log_axes(ax: Axes) -> None:
-    """Set both axes to logarithms, with labels at 1, 3, 10, 30, …."""
-    ax.set_xscale("log")
-    ax.set_yscale("log")
-    for axis in (ax.xaxis, ax.yaxis):
-        axis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
-        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axis.set_minor_formatter(NullFormatter())
-
-
 def plot_variance_law(ax: Axes, table: pd.DataFrame) -> Axes:
     """Draw the measured variance of ‖A X Bᵀ‖² against its law, with confidence intervals.
 
@@ -137,7 +133,8 @@ def plot_variance_law(ax: Axes, table: pd.DataFrame) -> Axes:
     ends = np.array([table["law"].min() * 0.7, table["law"].max() * 1.4], dtype=float)
     ax.plot(ends, ends, zorder=1, **_LAW)
     _points(ax, table, table["law"], pd.Series(1.0, index=table.index))
-    _log_axes(ax)
+    for axis in (ax.xaxis, ax.yaxis):
+        log_axis(axis)
     ax.set_xlabel("variance, law")
     ax.set_ylabel("variance, measured")
     return ax
@@ -164,7 +161,8 @@ def plot_inflation(ax: Axes, table: pd.DataFrame) -> Axes:
     ax.plot(line, 1 + 1 / line, zorder=1, label="law, Gaussian", **_LAW)
     ax.axhline(1.0, color=GREY, lw=0.6)
     _points(ax, table, x, table["a"] * table["b"] / 2)
-    _log_axes(ax)
+    for axis in (ax.xaxis, ax.yaxis):
+        log_axis(axis)
     ax.set_xlabel("participation ratio over a + b + 1")
     ax.set_ylabel("variance × ab/2")
     return ax

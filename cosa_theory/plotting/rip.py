@@ -11,7 +11,14 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import NullLocator
 
 from cosa_theory.plotting.spec import Drawing
-from cosa_theory.plotting.style import BLACK, PAGE_WIDTH, Style, family_style, house_style
+from cosa_theory.plotting.style import (
+    BLACK,
+    PAGE_WIDTH,
+    Style,
+    family_style,
+    house_style,
+    log_axis,
+)
 
 __all__ = ["CORES_FIGURE", "ORDERS_FIGURE", "plot_core_range", "plot_order_brackets"]
 
@@ -115,7 +122,7 @@ def plot_core_range(ax: Axes, table: pd.DataFrame) -> Axes:
             label="limits for independent entries (Bai and Yin)" if place == 0 else None,
         )  # fmt: skip
     ax.axvline(1.0, color=BLACK, lw=0.7, ls=(0, (6, 2)))
-    ax.set_xscale("log")
+    log_axis(ax.xaxis)
     ax.set_yticks(range(len(kinds)), [_style(str(kind)).label for kind in kinds])
     ax.set_ylim(len(kinds) - 0.4, -0.6)
     ax.grid(axis="y", visible=False)

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from cosa_theory.files import atomic_path
 from cosa_theory.spectrum import FAMILIES
@@ -23,6 +25,7 @@ __all__ = [
     "as_data_uri",
     "family_style",
     "house_style",
+    "log_axis",
     "save_figure",
 ]
 
@@ -121,6 +124,14 @@ def family_style(family: str) -> Style:
     """
     label = FAMILIES[family].label if family in FAMILIES else family.replace("_", " ")
     return Style(label, *_FAMILIES.get(family, (GREY, "-", ".")))
+
+
+def log_axis(axis: Axis) -> None:
+    """Set an axis to logarithms with plain numbers at 1, 3, 10, 30, …, which few decades need."""
+    axis.axes.set(**{f"{axis.axis_name}scale": "log"})  # type: ignore[attr-defined]
+    axis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 @contextmanager

@@ -21,6 +21,8 @@ __all__ = [
     "terms_html",
 ]
 
+_REM_PER_INCH = 8  # a figure of page width is 56 rem wide, one of column width half of it
+
 
 def table_html(view: View) -> str:
     """Return a view as an HTML table with the meaning of its columns below it, if it has rows."""
@@ -61,7 +63,8 @@ def _class(column: Column, cell: str = "") -> str:
 
 def headline_html(verdict: str) -> str:
     """Set the first clause large and the numbers behind it smaller; the words stay as they are."""
-    first, colon, rest = verdict.partition(": ")
+    mark = ": " if ": " in verdict else ". "
+    first, colon, rest = verdict.partition(mark)
     return (
         f'{escape(first + colon)}<span class="rest">{escape(rest)}</span>'
         if rest
@@ -80,7 +83,8 @@ def figures_html(figures: Mapping[str, Figure], specs: Mapping[str, FigureSpec[A
     for name, figure in figures.items():
         spec = specs[name]
         parts.append(
-            f'<figure id="{name}"><img src="{as_data_uri(figure)}" alt="{escape(spec.title)}">'
+            f'<figure id="{name}"><img src="{as_data_uri(figure)}" alt="{escape(spec.title)}" '
+            f'style="max-width:{_REM_PER_INCH * figure.get_figwidth():.0f}rem">'
             f"<figcaption><b>{escape(spec.title)}.</b> {escape(spec.caption)}</figcaption></figure>"
         )
     return "\n".join(parts)

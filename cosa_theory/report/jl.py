@@ -67,7 +67,13 @@ def over_all_vectors(needed: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(rows) if rows else needed.iloc[:0]
 
 
-def _of_points(row: Mapping[Any, Any]) -> str:
+def _of_points(row: Mapping[Any, Any], length: float) -> str:
+    """Say what the lemma promises for points, and whether vectors so long gain by it."""
+    if row["k"] >= length:
+        return (
+            f"{count(row['points'])} points of length {count(length)} gain nothing within "
+            f"{_tolerance(row['eps'])}: the lemma asks for {count(row['k'])} dimensions."
+        )
     return (
         f"{count(row['points'])} points keep all squared distances within "
         f"{_tolerance(row['eps'])} in {count(row['k'])} dimensions (such an embedding exists; one "
@@ -124,7 +130,9 @@ def jl_verdict(tables: Mapping[str, pd.DataFrame]) -> str:
     """
     sentences = []
     if "dimension" in tables:
-        sentences += [_of_points(row) for row in tables["dimension"].to_dict("records")]
+        lengths = tables["needed"]["d"] if "needed" in tables else [math.inf]
+        rows = tables["dimension"].to_dict("records")
+        sentences += [_of_points(row, max(lengths)) for row in rows]
     if "needed" in tables:
         sentences.append(_of_ensembles(tables["needed"]))
     if "kronecker" in tables:

@@ -47,6 +47,12 @@ def _of_orders(rows: pd.DataFrame) -> str:
             f"{symbol} is proven to have δ_s < 1 on {subject} with up to {_entries(best['s'])} "
             f"(δ_{best['s']} in {_bracket(best)})"
         )
+    elif len(lost) == len(rows):
+        first = rows.iloc[0]
+        return (
+            f"{symbol} is proven to have δ_s ≥ 1 at every order asked (δ_{first['s']} in "
+            f"{_bracket(first)})"
+        )
     else:
         first = rows.iloc[0]
         sentence = (
@@ -115,21 +121,20 @@ def rip_verdict(tables: Mapping[str, pd.DataFrame]) -> str:
     for about in dict.fromkeys(brackets["about"]):
         rows = brackets[brackets["about"] == about]
         rows = rows if kind is None else rows[rows["kind"] == kind]
-        sentence = _of_orders(rows)
+        sentences.append(_of_orders(rows))
         if about == "dictionary" and kind is not None:
-            sentence += "; " + _of_cores(tables["cores"], kind, str(rows["scale"].iloc[0]))
+            sentences.append(_of_cores(tables["cores"], kind, str(rows["scale"].iloc[0])))
         elif "guarantees" in tables:
             subject = _SUBJECTS[about]
-            sentence += "; " + _of_recovery(tables["guarantees"], kind, subject)
             found = tables["columns"][tables["columns"]["about"] == about]
             found = found if kind is None else found[found["kind"] == kind]
-            sentence += _of_spark(found, subject)
-        sentences.append(sentence + ".")
-    text = " ".join(sentences)
+            recovery = _of_recovery(tables["guarantees"], kind, subject)
+            sentences.append(recovery + _of_spark(found, subject))
+    text = " ".join(f"{sentence[0].upper()}{sentence[1:]}." for sentence in sentences)
     if kind is None:
         return text
     others = "" if len(kinds) == 1 else f" ({len(kinds) - 1} other ensembles below)"
-    return f"{_name(kind)} factors{others}: {text}"
+    return f"With {_name(kind)} factors{others}, {text}"
 
 
 def operator_name(row: Mapping[Any, Any]) -> str:

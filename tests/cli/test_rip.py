@@ -44,8 +44,8 @@ def errors(capsys):
 def test_the_first_line_is_the_verdict_about_both_operators(capsys):
     assert main(["rip", *LAYER, "--kind", "haar"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("orthonormal factors: Ψ is proven to have δ_s < 1 on cores with up")
-    assert "it is an isometry to rounding" in lines[0]
+    assert lines[0].startswith("With orthonormal factors, Ψ is proven to have δ_s < 1 on cores ")
+    assert "Over all cores, dense ones included, it is an isometry to rounding." in lines[0]
     assert "no method recovers all updates with more than 8 nonzero entries" in lines[0]
     text = "\n".join(lines)
     for title in ("Restricted isometry constants", "over all cores", "coherence", "Guaranteed"):
@@ -56,7 +56,7 @@ def test_json_is_one_document_alone_on_standard_output(capsys):
     assert main(["rip", *LAYER, "--json", "--about", "sensing", "--seed", "3"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["command"] == "rip"
-    assert document["verdict"].startswith("Gaussian factors: Φ")
+    assert document["verdict"].startswith("With Gaussian factors, Φ")
     rows = document["brackets"]
     assert [row["s"] for row in rows] == [1, 2, 4]
     assert {row["about"] for row in rows} == {"sensing"}
@@ -78,7 +78,7 @@ def test_out_holds_tables_summary_figures_and_page_and_report_renders_them_again
     page = (made / "report.html").read_text(encoding="utf-8")
     assert page.count("data:image/svg+xml") == 2
     assert main(["report", str(made)]) == 0
-    assert capsys.readouterr().out.startswith("Gaussian factors (2 other ensembles below): Ψ")
+    assert capsys.readouterr().out.startswith("With Gaussian factors (2 other ensembles below), Ψ")
     assert (made / "report.html").read_text(encoding="utf-8") == page
 
 
@@ -175,7 +175,10 @@ BAD = {
     "no file": (["A.npy"], "FILE is A.npy: there is no such file"),
     "kind": ([*LAYER, "--kind", "gauss"], "--kind is 'gauss': choose among gaussian, rademacher"),
     "sparsity": ([*LAYER, "--sparsity", "2,x"], "--sparsity is '2,x': give positive integers"),
-    "order": ([*LAYER, "--sparsity", "400"], "from 1 to the 384 columns"),
+    "order": (
+        [*LAYER, "--sparsity", "400"],
+        "--sparsity names the order 400: the matrix has 384 columns",
+    ),
     "size": (["--shape", "0", "4", "--core", "2", "2"], "--shape is 0 4: give two positive"),
     "haar": (["--shape", "4", "4", "--core", "5", "2", "--kind", "haar"], "5"),
 }
@@ -217,3 +220,22 @@ def test_help_shows_an_example(capsys):
     assert main(["rip", "--help"]) == 0
     text = " ".join(capsys.readouterr().out.split())
     assert "cosa-theory rip --shape 4096 4096 --core 1024 256 --sparsity 2,4,8,16" in text
+
+
+def test_orders_nobody_asked_for_end_with_the_columns(capsys):
+    assert main(["rip", "--shape", "8", "8", "--core", "2", "2", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["brackets"]
+    assert [(row["about"], row["s"]) for row in rows] == [
+        ("dictionary", 2),
+        ("dictionary", 4),
+        ("sensing", 2),
+        ("sensing", 4),
+    ]
+
+
+def test_a_constant_of_one_or_more_everywhere_is_said_once(capsys):
+    settings = ("--shape", "8", "8", "--core", "9", "2", "--about", "dictionary")
+    assert main(["rip", *settings, "--sparsity", "2"]) == 0
+    verdict = capsys.readouterr().out.splitlines()[0]
+    assert verdict.startswith("With Gaussian factors, Ψ is proven to have δ_s ≥ 1 at every order ")
+    assert "not proven" not in verdict
