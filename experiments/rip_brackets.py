@@ -189,7 +189,8 @@ def matrix_of(cell: Cell) -> Any:
     basis = CosaBasis.sample(cell.m, cell.n, cell.a, cell.b, kind=cell.kind, **settings)
     operator = basis.dictionary() if cell.about == "tall" else basis.sensing()
     # The columns of a Kronecker product have the products of the factors' norms.
-    return KroneckerOperator(*(_scaled(factor, cell.scale) for factor in operator.factors))
+    left, right = (_scaled(factor, cell.scale) for factor in operator.factors)
+    return KroneckerOperator(left, right, operator.name)
 
 
 def _scaled(matrix: Any, scale: str) -> np.ndarray:

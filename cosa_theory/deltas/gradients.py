@@ -2,14 +2,14 @@
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cosa_theory.deltas.checkpoint import Checkpoint, locate, open_checkpoint
 from cosa_theory.deltas.header import TensorInfo
-from cosa_theory.deltas.layers import FLOAT_DTYPES, LayerDelta, storage_noise
+from cosa_theory.deltas.layers import FLOAT_DTYPES, LayerDelta, Matrix, storage_noise
 from cosa_theory.deltas.matching import first_few, match_names
 from cosa_theory.errors import InputError
 
@@ -31,11 +31,14 @@ class Gradients:
         Name of the matrix to name of its gradient.
     notices : tuple of str
         What was not matched, as plain sentences.
+    weights : mapping of str to ndarray
+        The weights at which they were taken, by the names of the gradients, where that is known.
     """
 
     source: Checkpoint
     names: dict[str, str]
     notices: tuple[str, ...] = ()
+    weights: Mapping[str, Matrix] = field(default_factory=dict)
 
     def of(self, layer: LayerDelta) -> LayerDelta | None:
         """Return the gradient of a layer, in place of its update.
@@ -54,11 +57,18 @@ class Gradients:
         Raises
         ------
         InputError
-            If the gradient holds NaN or Inf.
+            If the gradient holds NaN or Inf, or was taken at weights other than the layer's base.
         """
         name = self.names.get(layer.name)
         if name is None:
             return None
+        taken_at = self.weights.get(name)
+        # As far apart as storing one of them in bfloat16 can put them, and no further.
+        if taken_at is not None and not np.allclose(taken_at, layer.base, rtol=2**-7, atol=1e-30):
+            raise InputError(
+                f"the gradient {name} was taken at other weights than the base's: take it with the "
+                "model that BASE was saved from"
+            )
         gradient = self.source.load(name)
         if not np.isfinite(gradient).all():
             raise InputError(
@@ -92,6 +102,8 @@ def match_gradients(source: Any, shapes: Mapping[str, tuple[int, int]]) -> Gradi
         If no gradient has a matrix, or gradients have another shape than their matrices or are
         no floating-point numbers: one sentence for each.
     """
+    if not isinstance(source, (str, os.PathLike, Mapping)):
+        source = list(source)
     checkpoint = _open(source)
     found = {name: info for name, info in checkpoint.infos.items() if len(info.shape) == 2}
     wanted = {name: TensorInfo("float32", shape) for name, shape in shapes.items()}
@@ -118,7 +130,9 @@ def match_gradients(source: Any, shapes: Mapping[str, tuple[int, int]]) -> Gradi
             )
     if problems:
         raise InputError(*problems)
-    return Gradients(checkpoint, match.pairs, tuple(_unmatched(match.pairs, shapes, found)))
+    known = {one.name: one.base for one in source} if isinstance(source, list) else {}
+    notices = tuple(_unmatched(match.pairs, shapes, found))
+    return Gradients(checkpoint, match.pairs, notices, known)
 
 
 def _open(source: Any) -> Checkpoint:

@@ -118,7 +118,8 @@ def _load(model: str) -> tuple[Any, Any, bool]:
             raise
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(
-            f"{model}: transformers cannot load a model and its tokenizer from it ({reason})."
+            f"{model}: transformers cannot load a model and its tokenizer from it ({reason}): name "
+            "a folder with both, or check the name on the hub and the network"
         ) from error
     if masked and tokenizer.mask_token_id is None:
         raise InputError(f"{model}: {kind} predicts masked tokens, and its tokenizer has no mask.")

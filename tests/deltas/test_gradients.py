@@ -204,6 +204,17 @@ def test_nan_in_a_gradient_is_named_when_it_is_read():
         of(match_gradients(given, SHAPES), "layers.0.q.weight")
 
 
+def test_gradients_taken_at_other_weights_are_refused_and_rounded_ones_are_not():
+    name, weight = "layers.0.q.weight", np.linspace(-1, 1, 12, dtype=np.float32).reshape(4, 3)
+    gradient = np.ones((4, 3), np.float32)
+    layer = LayerDelta(name, gradient, weight)
+    rounded = LayerDelta(name, gradient, weight * np.float32(1 + 2**-8))
+    assert match_gradients([rounded], {name: (4, 3)}).of(layer) is not None
+    other = LayerDelta(name, gradient, weight + np.float32(0.1))
+    with pytest.raises(InputError, match=r"layers\.0\.q\.weight was taken at other weights"):
+        match_gradients([other], {name: (4, 3)}).of(layer)
+
+
 def test_a_missing_file_is_named():
     with pytest.raises(InputError, match=r"nowhere/g\.safetensors"):
         match_gradients("nowhere/g.safetensors", SHAPES)
