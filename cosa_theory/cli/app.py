@@ -26,6 +26,7 @@ __all__ = [
     "OnNonfinite",
     "OnShape",
     "Out",
+    "ResumingOut",
     "Seed",
     "Threads",
     "TunedArgument",
@@ -59,13 +60,13 @@ BaseArgument = Annotated[
 TunedArgument = Annotated[
     str, typer.Argument(metavar="TUNED", help="The same, or the folder of a PEFT LoRA adapter.")
 ]
-Out = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="DIR",
-        help="Folder for tables (parquet), a JSON summary, figures (PDF, PNG) and report.html. "
-        "Earlier results in it are replaced; an interrupted run resumes.",
-    ),
+_OUT = (
+    "Folder for tables (parquet), a JSON summary, figures (PDF, PNG) and report.html. Earlier "
+    "results in it are replaced"
+)
+Out = Annotated[Path | None, typer.Option(metavar="DIR", help=f"{_OUT}.")]
+ResumingOut = Annotated[
+    Path | None, typer.Option(metavar="DIR", help=f"{_OUT}; an interrupted run resumes.")
 ]
 Json = Annotated[
     bool,

@@ -16,7 +16,7 @@ from cosa_theory.cli.app import (
     Json,
     OnNonfinite,
     OnShape,
-    Out,
+    ResumingOut,
     Seed,
     Threads,
     TunedArgument,
@@ -66,7 +66,7 @@ def _gradients(
 def audit(
     base: BaseArgument,
     tuned: TunedArgument,
-    out: Out = None,
+    out: ResumingOut = None,
     as_json: Json = False,
     include: Include = None,
     exclude: Exclude = None,

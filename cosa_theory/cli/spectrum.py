@@ -17,7 +17,7 @@ from cosa_theory.cli.app import (
     Json,
     OnNonfinite,
     OnShape,
-    Out,
+    ResumingOut,
     Seed,
     Threads,
     TunedArgument,
@@ -48,7 +48,7 @@ def _families(text: str | None) -> list[str] | None:
 def spectrum(
     base: BaseArgument,
     tuned: TunedArgument,
-    out: Out = None,
+    out: ResumingOut = None,
     as_json: Json = False,
     include: Include = None,
     exclude: Exclude = None,
