@@ -56,7 +56,7 @@ def document(monkeypatch):
     monkeypatch.setitem(PRESENTATIONS, "rip", shown)
     numbers = pd.DataFrame(
         {
-            "name": ["a", "<b>"],
+            "name": ["holds", "<b>"],  # a name is not an outcome
             "word": ["holds", "fails"],
             "value": [1.5, np.nan],
             "count": pd.array([1, None], dtype="Int64"),
@@ -120,6 +120,7 @@ def test_the_page_is_escaped_and_needs_no_other_file(document, tmp_path):
     assert "One assumption of &lt;two&gt; fails" in page
     assert "<title>Toy &lt;page&gt;</title>" in page
     assert "<li>A &lt;notice&gt;.</li>" in page
+    assert '<tr><td class="text">holds</td><td class="text holds">holds</td></tr>' in page
     assert '<td class="text fails">fails</td>' in page
     assert "&lt;b&gt;</td>" in page
     assert "<dd>A <b>number</b>.</dd>" in page
