@@ -71,8 +71,9 @@ def _of_points(row: Mapping[Any, Any], length: float) -> str:
     """Say what the lemma promises for points, and whether vectors so long gain by it."""
     if row["k"] >= length:
         return (
-            f"{count(row['points'])} points of length {count(length)} gain nothing within "
-            f"{_tolerance(row['eps'])}: the lemma asks for {count(row['k'])} dimensions."
+            f"The lemma promises {count(row['points'])} points of length {count(length)} no "
+            f"shorter projection within {_tolerance(row['eps'])}: it asks for "
+            f"{count(row['k'])} dimensions."
         )
     return (
         f"{count(row['points'])} points keep all squared distances within "

@@ -81,7 +81,8 @@ def test_synthetic_vectors_compare_all_ensembles_on_two_extremes(capsys):
     needed = {(row["vectors_of"], row["kind"]): row["k"] for row in found["needed"]}
     assert needed["spikes", "sjlt"] == 1
     assert found["verdict"].startswith(
-        "50 points of length 60 gain nothing within 50 %: the lemma asks for 188 dimensions."
+        "The lemma promises 50 points of length 60 no shorter projection within 50 %: it asks for "
+        "188 dimensions."
     )
     assert "The cheapest ensemble that keeps 95 % of the squared norms" in found["verdict"]
 
