@@ -45,6 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         problems = error.problems
     except typer.TyperException as error:  # a misspelt option, a missing argument
         problems = (error.format_message(),)
+    except MemoryError as error:
+        problems = (f"not enough memory: {error}; choose smaller sizes",)
     except OSError as error:  # a full disk, a folder without permission
         where = f"{error.filename}: " if error.filename else ""
         problems = (f"{where}{error.strerror or error}",)

@@ -37,6 +37,8 @@ def read_array(spec: str, option: str) -> "NDArray[Any]":
     if not os.path.isfile(path):
         raise InputError(f"{option} is {spec}: there is no such file")
     if path.endswith(".npy"):
+        if tensor:
+            raise InputError(f"{path} holds one array without a name: leave out :{tensor}")
         return _read_npy(path)
     if path.endswith(".safetensors"):
         return _read_safetensors(path, tensor)
@@ -46,10 +48,20 @@ def read_array(spec: str, option: str) -> "NDArray[Any]":
 def _read_npy(path: str) -> "NDArray[Any]":
     import numpy as np
 
+    # Not np.load: for anything without the magic string it supposes a pickle and advises to load
+    # it unsafely.
     try:
-        return np.asarray(np.load(path, allow_pickle=False))
+        with open(path, "rb") as file:
+            return np.lib.format.read_array(file, allow_pickle=False)
     except (ValueError, EOFError) as error:
-        raise InputError(f"{path} cannot be read as an array of numbers ({error})") from error
+        reason = str(error)
+        if "magic string" in reason:
+            reason = "it does not begin as a .npy file does"
+        elif "Object arrays" in reason:
+            reason = "it holds pickled objects, which are never loaded"
+        raise InputError(
+            f"{path} cannot be read as an array of numbers ({reason}): save one with numpy.save"
+        ) from error
 
 
 def _read_safetensors(path: str, tensor: str) -> "NDArray[Any]":

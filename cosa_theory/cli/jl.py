@@ -1,8 +1,7 @@
 """`cosa-theory jl`: how many dimensions points need, and what each ensemble does to vectors."""
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,17 +9,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cosa_theory.cli.app import (
+    AllowPickle,
     Exclude,
+    Flatten,
     Include,
     Json,
+    OnNonfinite,
+    OnShape,
     Out,
     Seed,
     app,
     check_out,
     deliver,
-    note,
+    open_checked_pair,
     provenance_of,
 )
+from cosa_theory.cli.interruption import interruptible
 from cosa_theory.errors import InputError
 
 if TYPE_CHECKING:
@@ -88,10 +92,18 @@ def jl(
         ),
     ] = None,
     kind: Annotated[
-        str, typer.Option(metavar="NAME", help="Ensemble of the Kronecker factors.")
-    ] = "gaussian",
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="With --core: ensemble of the Kronecker factors. [default: gaussian]",
+        ),
+    ] = None,
     include: Include = None,
     exclude: Exclude = None,
+    on_shape: OnShape = "error",
+    on_nonfinite: OnNonfinite = "error",
+    flatten: Flatten = False,
+    allow_pickle: AllowPickle = False,
     count: Annotated[
         int, typer.Option(min=1, metavar="N", help="Most vectors used, drawn at random.")
     ] = 256,
@@ -108,36 +120,41 @@ def jl(
     """
     settings = dict(locals())
     _check(points, eps, dim, vectors, pair, core, kind)
+    if pair is None and (include or exclude):
+        raise InputError("--include and --exclude need --pair BASE TUNED: they choose its matrices")
     from cosa_theory.report import Document, progress_bar
     from cosa_theory.report.jl import jl_verdict
 
     check_out(out)
-    opened, sets = _vectors(dim, vectors, pair, include, exclude, count, seed)
+    opened = None
+    if pair is not None:
+        opened = open_checked_pair(
+            *pair,
+            include=include,
+            exclude=exclude,
+            on_shape=on_shape,
+            on_nonfinite=on_nonfinite,
+            flatten=flatten,
+            allow_pickle=allow_pickle,
+        )
+    sets = _vectors(dim, vectors, opened, count, seed)
     tables: dict[str, pd.DataFrame] = {}
     if points is not None:
         tables["dimension"] = _dimension(points, eps)
     notices: tuple[str, ...] = ()
     if opened is not None:
         notices = tuple(opened.report.notices)
-    with _interruptible():
+    with interruptible():
         if sets:
             with progress_bar("ensembles") as advance:
                 tables |= _compare(sets, k, eps, draws, seed, advance)
             notices += _left_out(tables["ensembles"])
         if opened is not None and core is not None:
             with progress_bar("matrices") as advance:
-                tables["kronecker"] = _kronecker(opened, core, kind, draws, seed, advance)
+                factors = kind or "gaussian"
+                tables["kronecker"] = _kronecker(opened, core, factors, draws, seed, advance)
     made = provenance_of(settings, seed)
     deliver(Document("jl", jl_verdict(tables), notices, tables, made), out, as_json)
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    try:
-        yield
-    except KeyboardInterrupt:
-        note("interrupted: nothing is kept, the same command starts from the beginning")
-        raise typer.Exit(130) from None
 
 
 def _check(
@@ -147,7 +164,7 @@ def _check(
     vectors: str | None,
     pair: tuple[str, str] | None,
     core: tuple[int, int] | None,
-    kind: str,
+    kind: str | None,
 ) -> None:
     from cosa_theory.projections import KINDS
 
@@ -164,8 +181,10 @@ def _check(
         problems.append("--core needs --pair BASE TUNED: the law is tested on their updates")
     if core is not None and min(core) < 1:
         problems.append(f"--core is {core[0]} {core[1]}: give two positive integers")
-    if kind not in KINDS:
+    if kind is not None and kind not in KINDS:
         problems.append(f"--kind is {kind!r}: choose one of {', '.join(KINDS)}")
+    elif kind is not None and core is None:
+        problems.append("--kind needs --core A B: without it all ensembles are compared")
     if problems:
         raise InputError(*problems)
 
@@ -173,38 +192,35 @@ def _check(
 def _vectors(
     dim: int | None,
     vectors: str | None,
-    pair: tuple[str, str] | None,
-    include: list[str] | None,
-    exclude: list[str] | None,
+    pair: "DeltaPair | None",
     count: int,
     seed: int,
-) -> tuple["DeltaPair | None", dict[str, "NDArray[Any]"]]:
-    """Return the open pair, if there is one, and the sets of vectors by name."""
-    from cosa_theory.deltas import open_pair
+) -> dict[str, "NDArray[Any]"]:
+    """Return the sets of vectors by name."""
     from cosa_theory.isometry.vectors import sample_rows, synthetic_vectors
 
     if dim is not None:
         names = {"gaussian": "Gaussian vectors", "spike": "spikes"}
-        drawn = {
+        return {
             label: synthetic_vectors(name, count, dim, seed=seed) for name, label in names.items()
         }
-        return None, drawn
     if vectors is not None:
         rows = _read_rows(vectors)
         try:
-            return None, {f"rows of {Path(vectors).name}": sample_rows([rows], count, seed=seed)}
+            return {f"rows of {Path(vectors).name}": sample_rows([rows], count, seed=seed)}
         except ValueError as error:
             raise InputError(
                 f"{vectors}: every row is zero, there is nothing to project"
             ) from error
     if pair is None:
-        return None, {}
-    opened = open_pair(*pair, include=include or None, exclude=exclude or None)
+        return {}
     try:
-        rows = sample_rows((layer.delta for layer in opened), count, seed=seed)
+        rows = sample_rows((layer.delta for layer in pair), count, seed=seed)
+    except InputError:  # such as NaN in a matrix
+        raise
     except ValueError as error:
-        raise InputError(f"{pair[0]} and {pair[1]} do not differ: there is no update") from error
-    return opened, {"rows of ΔW": rows}
+        raise InputError("--pair: the matrices that were read do not differ: there is no update") from error
+    return {"rows of ΔW": rows}
 
 
 def _read_rows(spec: str) -> "NDArray[Any]":

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from cosa_theory.cli.app import app
+from cosa_theory.errors import InputError
 
 __all__ = ["report"]
 
@@ -27,6 +28,7 @@ def report(
         write_document_page,
         write_page,
     )
+    from cosa_theory.report.results import SUMMARY
 
     for command in PRESENTATIONS:
         if (results / f"{command}.json").is_file():
@@ -34,6 +36,12 @@ def report(
             verdict, page = document.verdict, write_document_page(document, results)
             break
     else:
+        if results.is_dir() and not (results / SUMMARY).is_file():
+            *others, last = ("spectrum", *PRESENTATIONS)
+            raise InputError(
+                f"{results} holds no results: name the folder given to --out of cosa-theory "
+                f"{', '.join(others)} or {last}"
+            )
         stored = read_results(results)
         verdict, page = stored.verdict, write_page(stored, results)
     print(verdict)

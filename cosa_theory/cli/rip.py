@@ -15,6 +15,7 @@ from cosa_theory.cli.app import (
     whole_numbers,
 )
 from cosa_theory.cli.arrays import read_array
+from cosa_theory.cli.interruption import interruptible
 from cosa_theory.errors import InputError
 
 if TYPE_CHECKING:
@@ -55,9 +56,12 @@ def rip(
         ),
     ] = None,
     kind: Annotated[
-        str,
-        typer.Option(metavar="NAME,...", help="Ensembles of L and R, or all (some minutes)."),
-    ] = "gaussian",
+        str | None,
+        typer.Option(
+            metavar="NAME,...",
+            help="Ensembles of L and R, or all (some minutes). [default: gaussian]",
+        ),
+    ] = None,
     scale: Annotated[
         Literal["synthesis", "analysis"] | None,
         typer.Option(
@@ -66,9 +70,12 @@ def rip(
         ),
     ] = None,
     about: Annotated[
-        Literal["dictionary", "sensing", "both"],
-        typer.Option(help="The tall dictionary of updates, the wide sensing operator, or both."),
-    ] = "both",
+        Literal["dictionary", "sensing", "both"] | None,
+        typer.Option(
+            help="The tall dictionary of updates, the wide sensing operator, or both. "
+            "[default: both]"
+        ),
+    ] = None,
     seed: Seed = 0,
     out: Out = None,
     as_json: Json = False,
@@ -79,19 +86,21 @@ def rip(
     semidefinite bound is solved too. The first line printed is the verdict.
     """
     settings = dict(locals())
-    kinds = _kinds(kind)
+    kinds = _kinds("gaussian" if kind is None else kind)
     _check(matrix, shape, core)
+    _of_layers(matrix, {"--kind": kind, "--scale": scale, "--about": about})
     from cosa_theory.report import Document
     from cosa_theory.report.rip import rip_verdict
 
     check_out(out)
-    if shape is not None and core is not None:
-        sizes = (*shape, *core)
-        columns = sizes[0] * sizes[1] if about == "sensing" else sizes[2] * sizes[3]
-        orders = _orders(sparsity, columns)
-        tables = _layer_tables(sizes, orders, kinds, about, scale, seed)
-    else:
-        tables = _matrix_tables(str(matrix), sparsity, seed)
+    with interruptible():
+        if shape is not None and core is not None:
+            sizes = (*shape, *core)
+            columns = sizes[0] * sizes[1] if about == "sensing" else sizes[2] * sizes[3]
+            orders = _orders(sparsity, columns)
+            tables = _layer_tables(sizes, orders, kinds, about or "both", scale, seed)
+        else:
+            tables = _matrix_tables(str(matrix), sparsity, seed)
     made = provenance_of(settings, seed)
     deliver(Document("rip", rip_verdict(tables), _notices(tables), tables, made), out, as_json)
 
@@ -132,6 +141,16 @@ def _check(
     for name, sizes in (("--shape", shape), ("--core", core)):
         if sizes is not None and min(sizes) < 1:
             raise InputError(f"{name} is {sizes[0]} {sizes[1]}: give two positive integers")
+
+
+def _of_layers(matrix: str | None, given: dict[str, str | None]) -> None:
+    """Refuse what would have no effect on a matrix from a file."""
+    idle = [name for name, value in given.items() if value is not None]
+    if matrix is not None and idle:
+        raise InputError(
+            f"{' and '.join(idle)} and {matrix} exclude each other: a file is taken as it is, "
+            "without factors to draw"
+        )
 
 
 def _layer_tables(
@@ -185,9 +204,10 @@ def _notices(tables: "dict[str, pd.DataFrame]") -> tuple[str, ...]:
     notices = []
     for row in tables["columns"].to_dict("records"):
         if row["least_norm"] == 0:
+            why = ": a sparse projection with so few rows misses some coordinates"
             notices.append(
-                f"{operator_name(row)} has zero columns, so δ_s ≥ 1 and no coherence: a sparse "
-                "projection with so few rows misses some coordinates"
+                f"{operator_name(row)} has zero columns, so δ_s ≥ 1 and no coherence"
+                + (why if "kind" in row else ": vectors there are lost, leave such columns out")
             )
     for row in tables["brackets"].to_dict("records"):
         if row["note"]:

@@ -67,8 +67,14 @@ def over_all_vectors(needed: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(rows) if rows else needed.iloc[:0]
 
 
+def _rows(number: Any) -> str:
+    return f"{count(number)} {'row' if number == 1 else 'rows'}"
+
+
 def _of_points(row: Mapping[Any, Any], length: float) -> str:
     """Say what the lemma promises for points, and whether vectors so long gain by it."""
+    if row["points"] == 1:
+        return "A single point has no distances to keep and needs no dimension."
     if row["k"] >= length:
         return (
             f"The lemma promises {count(row['points'])} points of length {count(length)} no "
@@ -93,14 +99,14 @@ def _of_ensembles(needed: pd.DataFrame) -> str:
             f"No ensemble keeps {goal} with fewer than {count(d)} rows: projecting gains nothing."
         )
     sentence = (
-        f"The cheapest ensemble that keeps {goal} is {_name(best['kind'])}: {count(best['k'])} "
-        f"rows, {_time(best['seconds'])} a vector, {_memory(best['bytes'])}"
+        f"The cheapest ensemble that keeps {goal} is {_name(best['kind'])}: {_rows(best['k'])}, "
+        f"{_time(best['seconds'])} a vector, {_memory(best['bytes'])}"
     )
     dense = whole[whole["kind"] == "gaussian"]
     if len(dense) and best["kind"] != "gaussian":
         row = dense.iloc[0]
         sentence += (
-            f"; a Gaussian one needs {count(row['k'])} rows, {_time(row['seconds'])} and "
+            f"; a Gaussian one needs {_rows(row['k'])}, {_time(row['seconds'])} and "
             f"{_memory(row['bytes'])}"
         )
     return sentence + "."

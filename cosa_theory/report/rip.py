@@ -214,7 +214,10 @@ def _core_view(document: Document) -> View:
         Column("δ", "isometry constant over all cores, max(greatest − 1, 1 − least)"),
         Column("κ", "condition number of Ψ"),
         Column("best scale", "(κ² − 1)/(κ² + 1), δ after the best rescaling"),
-        Column("Bai-Yin range", "limits of least and greatest for large independent entries"),
+        Column(
+            "Bai-Yin range",
+            "limits of least and greatest for large independent entries of the same mean square",
+        ),
         Column("Bai-Yin δ", "and the constant they would give"),
     )
     rows = tuple(

@@ -161,6 +161,7 @@ def test_an_interruption_says_what_is_kept_and_how_to_resume(pair, tmp_path, cap
         (["spectrum", "BASE", "TUNED", "--device", "tpu9"], "device is 'tpu9'"),
         (["spectrum", "absent.safetensors", "TUNED"], "absent.safetensors"),
         (["report", "absent"], "absent is not a folder"),
+        (["report", "."], ". holds no results: name the folder given to --out of"),
         (["repot"], "No such command 'repot'"),
     ],
 )

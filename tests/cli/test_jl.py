@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from cosa_theory.cli import main
 from cosa_theory.isometry import jl_costs
@@ -160,6 +160,33 @@ def test_all_problems_of_the_options_are_listed_at_once(capsys):
 def test_equal_models_are_an_error(pair, capsys):
     (line,) = errors(capsys, "--pair", pair[0], pair[0])
     assert "do not differ" in line
+
+
+def test_a_matrix_with_nan_is_named_and_can_be_skipped(pair, tmp_path, capsys):
+    tensors = load_file(pair[1])
+    name = sorted(tensors)[0]
+    tensors[name][0, 0] = np.nan
+    save_file(tensors, tmp_path / "nan.safetensors")
+    files = ("--pair", pair[0], str(tmp_path / "nan.safetensors"))
+    (line,) = errors(capsys, *files)
+    assert line.startswith(f"error: {name}: 1 NaN, first at [0, 0]")
+    assert line.endswith("or pass --on-nonfinite skip.")
+    found = document(capsys, *files, "--on-nonfinite", "skip", "--eps", "0.7", *QUICK)
+    assert any("skipped" in notice for notice in found["notices"])
+
+
+def test_options_that_would_do_nothing_are_refused(capsys):
+    assert "need --pair" in errors(capsys, "--dim", "9", "--include", "q_proj")[0]
+    assert "--kind needs --core" in errors(capsys, "--dim", "9", "--kind", "haar")[0]
+
+
+def test_one_point_and_one_row_are_told_in_the_singular(tmp_path, capsys):
+    assert document(capsys, "--points", "1")["verdict"] == (
+        "A single point has no distances to keep and needs no dimension."
+    )
+    np.save(tmp_path / "spikes.npy", np.eye(4, 6))  # whose norms signs alone keep, in one row
+    found = document(capsys, "--vectors", str(tmp_path / "spikes.npy"), "--eps", "0.5", *QUICK)
+    assert "1 row," in found["verdict"]
 
 
 def test_out_holds_tables_summary_figures_and_page(made):

@@ -181,6 +181,10 @@ BAD = {
     ),
     "size": (["--shape", "0", "4", "--core", "2", "2"], "--shape is 0 4: give two positive"),
     "haar": (["--shape", "4", "4", "--core", "5", "2", "--kind", "haar"], "5"),
+    "idle": (
+        ["A.npy", "--kind", "haar", "--about", "sensing"],
+        "--kind and --about and A.npy exclude each other",
+    ),
 }
 
 
@@ -205,6 +209,13 @@ def test_files_that_are_no_matrix_of_numbers_are_named(tmp_path, capsys):
         assert main(["rip", str(tmp_path / name), "--sparsity", "1"]) == 2
         (line,) = errors(capsys)
         assert line.startswith(f"error: {tmp_path / name}")
+        assert "pickle" not in line or "pickled objects, which are never loaded" in line
+    (tmp_path / "empty.npy").touch()
+    assert main(["rip", str(tmp_path / "empty.npy")]) == 2
+    assert "it does not begin as a .npy file does" in errors(capsys)[0]
+    np.save(tmp_path / "A.npy", np.eye(2))
+    assert main(["rip", f"{tmp_path / 'A.npy'}:w"]) == 2
+    assert "holds one array without a name: leave out :w" in errors(capsys)[0]
     (tmp_path / "A.txt").write_text("1 2")
     assert main(["rip", str(tmp_path / "A.txt")]) == 2
     assert "neither .npy nor .safetensors" in errors(capsys)[0]
@@ -239,3 +250,30 @@ def test_a_constant_of_one_or_more_everywhere_is_said_once(capsys):
     verdict = capsys.readouterr().out.splitlines()[0]
     assert verdict.startswith("With Gaussian factors, Ψ is proven to have δ_s ≥ 1 at every order ")
     assert "not proven" not in verdict
+
+
+def test_an_interruption_is_one_plain_line(matrix, capsys, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cosa_theory.isometry.overview.matrix_isometry", interrupted)
+    assert main(["rip", str(matrix)]) == 130
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("interrupted: nothing is kept")
+
+
+def test_zero_columns_of_a_file_are_not_laid_to_a_projection(tmp_path, capsys):
+    np.save(tmp_path / "A.npy", np.diag([1.0, 1.0, 0.0]))
+    assert main(["rip", str(tmp_path / "A.npy"), "--sparsity", "1", "--json"]) == 0
+    (notice, *_) = json.loads(capsys.readouterr().out)["notices"]
+    assert notice.startswith("A has zero columns, so δ_s ≥ 1")
+    assert "projection" not in notice
+
+
+def test_sizes_beyond_memory_are_one_plain_line(capsys):
+    huge = ("--shape", "10000000000", "10000000000", "--core", "100000", "100000")
+    assert main(["rip", *huge, "--sparsity", "2"]) == 2
+    (line,) = errors(capsys)
+    assert line.startswith("error: not enough memory: ")
+    assert line.endswith("choose smaller sizes")
