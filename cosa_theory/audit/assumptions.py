@@ -143,7 +143,7 @@ _ALL = (
     Assumption(
         name="near_isometry",
         title="near-isometry",
-        meaning="the map from cores to updates stretches no core much more than another",
+        meaning="the tall Ψ, from cores to updates, stretches no core much more than another",
         quantity="(κ² − 1)/(κ² + 1) with κ = σ_max/σ_min of the tall dictionary Ψ = L ⊗ Rᵀ: its "
         "isometry constant over all cores at the best scale",
         relation="at most",
@@ -157,7 +157,7 @@ _ALL = (
     Assumption(
         name="flat_spectrum",
         title="flat spectrum",
-        meaning="enough singular values share the energy for a Kronecker map to keep its length",
+        meaning="enough singular values share the energy for the wide Φ to keep its length",
         quantity="participation ratio PR = (Σσ²)²/Σσ⁴",
         relation="at least",
         bound="a + b + 1",
@@ -182,7 +182,7 @@ _ALL = (
     Assumption(
         name="spark_wall",
         title="below the spark wall",
-        meaning="so few coefficients matter that no other update as sparse has the same core",
+        meaning="so few coefficients matter that Φ gives no other update as sparse the same core",
         quantity="effective sparsity s in the best basis: the coefficients that hold 90 % of the "
         "energy, and the numerical sparsity ‖x‖₁²/‖x‖₂²",
         relation="at most",
@@ -197,7 +197,7 @@ _ALL = (
     Assumption(
         name="measurements",
         title="enough measurements",
-        meaning="the core has rows and columns enough for the restricted isometry at this sparsity",
+        meaning="the core is large enough for the restricted isometry of Φ at this sparsity",
         quantity="effective sparsity s in the best basis, as for the spark wall",
         relation="at most",
         bound="min(a, b)/ln max(m, n)",

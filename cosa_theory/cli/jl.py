@@ -219,7 +219,9 @@ def _vectors(
     except InputError:  # such as NaN in a matrix
         raise
     except ValueError as error:
-        raise InputError("--pair: the matrices that were read do not differ: there is no update") from error
+        raise InputError(
+            "--pair: the matrices that were read do not differ: there is no update"
+        ) from error
     return {"rows of ΔW": rows}
 
 

@@ -180,7 +180,12 @@ def _bracket_view(document: Document) -> View:
         Column("s", "order: number of nonzero entries"),
         Column("δ_s at least", "by a vector that proves it"),
         Column("δ_s at most", "by a bound on all supports at once"),
-        Column("", "vacuous: the upper end reaches 1, nothing is promised", text=True),
+        Column(
+            "that is",
+            "vacuous where the upper end reaches 1 and nothing is promised; exact where both ends "
+            "are the constant",
+            text=True,
+        ),
         Column("at the best scale", "bracket of (κ² − 1)/(κ² + 1) over s-sparse vectors"),
         Column("lower end by", text=True),
         Column("upper end by", text=True),
