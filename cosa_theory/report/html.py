@@ -63,13 +63,10 @@ def _class(column: Column, cell: str = "") -> str:
 
 def headline_html(verdict: str) -> str:
     """Set the first clause large and the numbers behind it smaller; the words stay as they are."""
-    mark = ": " if ": " in verdict else ". "
-    first, colon, rest = verdict.partition(mark)
-    return (
-        f'{escape(first + colon)}<span class="rest">{escape(rest)}</span>'
-        if rest
-        else escape(first)
-    )
+    ends = [verdict.find(mark) for mark in (": ", ". ") if mark in verdict]
+    end = min(ends, default=len(verdict)) + 2
+    first, rest = verdict[:end], verdict[end:]
+    return f'{escape(first)}<span class="rest">{escape(rest)}</span>' if rest else escape(first)
 
 
 def section_html(title: str, body: str) -> str:
