@@ -78,7 +78,7 @@ def _of_updates(rows: pd.DataFrame) -> str:
 def _of_gradients(rows: pd.DataFrame, updates: pd.DataFrame) -> str:
     """Name the assumptions by outcome, or say that the counts are those of the updates."""
     if rows.equals(updates.loc[rows.index]):
-        return "the same counts for the gradient of the first step"
+        return "what concerns updates has the same counts for the gradient of the first step"
     return f"for the gradient of the first step, {_named(rows)}"
 
 

@@ -110,7 +110,9 @@ def rip_lower(
     note = ""
     if s >= gram.dependent_from:
         least = 0.0
-        note = f"The least is exactly 0: some {gram.dependent_from} columns are dependent."
+        first = gram.dependent_from
+        why = "a column is zero" if first == 1 else f"some {first} columns are dependent"
+        note = f"The least is exactly 0: {why}."
     return RipBound(
         side="lower",
         s=s,

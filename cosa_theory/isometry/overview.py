@@ -76,9 +76,11 @@ def layer_isometry(
     -------
     dict of str to pandas.DataFrame
         "brackets": about, kind, scale, rows, columns, s, lower, upper, vacuous, exact,
-        lower_method, upper_method, scale_free_lower, scale_free_upper, worst_support, seconds,
-        note. "cores" (with the dictionary): kind, scale, least, greatest, delta, condition,
-        scale_free, bai_yin_least, bai_yin_greatest, bai_yin_delta, bai_yin_scale_free. "columns":
+        lower_method, upper_method, scale_free_lower, scale_free_upper, worst_support,
+        witness_columns and witness_values (the unit vector that attains the lower end, column i·n
+        + j for entry (i, j)), seconds, note. "cores" (with the dictionary): kind, scale, least,
+        greatest, delta, condition, scale_free, bai_yin_least, bai_yin_greatest, bai_yin_delta,
+        bai_yin_scale_free. "columns":
         about, kind, rows, columns, least_norm, greatest_norm, coherence, welch, babel_terms, babel,
         spark_lower, spark_upper, spark_how. "guarantees" (with the sensing operator): about, kind,
         and the fields of `Guarantee`.
@@ -187,6 +189,7 @@ def _describe(
 
 def _bracket_row(bracket: RipBracket, operator: Any) -> dict[str, Any]:
     low, high = bracket.scale_free
+    witness = bracket.lower_bound.witness
     return {
         "s": bracket.s,
         "lower": bracket.lower,
@@ -198,6 +201,8 @@ def _bracket_row(bracket: RipBracket, operator: Any) -> dict[str, Any]:
         "scale_free_lower": low,
         "scale_free_upper": high,
         "worst_support": _layout(bracket, operator),
+        "witness_columns": [] if witness is None else witness.support.tolist(),
+        "witness_values": [] if witness is None else witness.coefficients.tolist(),
         "seconds": bracket.seconds,
         "note": " ".join(
             dict.fromkeys(

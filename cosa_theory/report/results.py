@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from pyarrow.lib import ArrowInvalid
 
@@ -92,6 +93,8 @@ def plain(value: Any) -> Any:
     """Return `value` with numpy and pandas scalars made plain, and every missing number None."""
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray):  # a list, as parquet gives it back
+        value = value.tolist()
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
     if hasattr(value, "item"):

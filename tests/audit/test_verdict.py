@@ -84,7 +84,10 @@ def test_a_gradient_with_the_same_counts_is_not_listed_again():
     about = {name: "fails" for name, one in ASSUMPTIONS.items() if one.of_update}
     gradient = table(about, subject="gradient")
     found = verdict(pd.concat([table(everywhere("fails", admissible="holds")), gradient]))
-    assert found.endswith("decodable fail; the same counts for the gradient of the first step.")
+    assert found.endswith(
+        "decodable fail; what concerns updates has the same counts for the gradient of the first "
+        "step."
+    )
 
 
 def test_counts_keep_the_order_of_the_assumptions_whatever_that_of_the_rows():

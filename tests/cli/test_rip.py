@@ -277,3 +277,15 @@ def test_sizes_beyond_memory_are_one_plain_line(capsys):
     (line,) = errors(capsys)
     assert line.startswith("error: not enough memory: ")
     assert line.endswith("choose smaller sizes")
+
+
+def test_anyone_can_multiply_the_lower_end_again_with_the_witness_in_the_json(capsys):
+    assert main(["rip", *LAYER, "--json", "--seed", "5"]) == 0
+    for row in json.loads(capsys.readouterr().out)["brackets"]:
+        basis = CosaBasis.sample(40, 32, 24, 16, seed=5, scale=row["scale"])
+        operator = getattr(basis, row["about"])()
+        x = np.zeros(operator.shape[1])
+        x[row["witness_columns"]] = row["witness_values"]
+        assert np.count_nonzero(x) <= row["s"]
+        image = operator @ x
+        assert abs(image @ image / (x @ x) - 1) == pytest.approx(row["lower"], rel=1e-9)
