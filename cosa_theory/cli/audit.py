@@ -44,7 +44,12 @@ def _core(text: str | None) -> tuple[int, int] | None:
 
 
 def _gradients(
-    file: Path | None, model: str | None, data: Path | None, batch: int, tokens: int, seed: int
+    file: Path | None,
+    model: str | None,
+    data: Path | None,
+    batch: int | None,
+    tokens: int | None,
+    seed: int,
 ) -> Any:
     """Return the gradients to audit, from a file or from a model and its first texts."""
     if file is not None and (model is not None or data is not None):
@@ -53,10 +58,15 @@ def _gradients(
         missing = "--data FILE" if data is None else "--model FOLDER"
         raise InputError(f"--model and --data belong together: add {missing}")
     if model is None or data is None:
+        for option, value in (("--batch", batch), ("--max-tokens", tokens)):
+            if value is not None:
+                raise InputError(f"{option} is about the texts of --model and --data: give both")
         return file
     from cosa_theory.deltas.texts import text_gradients
 
-    return text_gradients(model, data, batch=batch, max_tokens=tokens, seed=seed)
+    given = {"batch": batch, "max_tokens": tokens}
+    chosen = {name: value for name, value in given.items() if value is not None}
+    return text_gradients(model, data, seed=seed, **chosen)
 
 
 @app.command(
@@ -107,11 +117,13 @@ def audit(
         Path | None, typer.Option(metavar="FILE", help="Texts for --model, one per line.")
     ] = None,
     batch: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Texts of --data, from the first on.")
-    ] = 8,
+        int | None,
+        typer.Option(min=1, metavar="N", help="Texts of --data, from the first on. [default: 8]"),
+    ] = None,
     max_tokens: Annotated[
-        int, typer.Option(min=2, metavar="N", help="Tokens of a text that are read.")
-    ] = 128,
+        int | None,
+        typer.Option(min=2, metavar="N", help="Tokens of a text that are read. [default: 128]"),
+    ] = None,
     draws: Annotated[
         int, typer.Option(min=2, metavar="N", help="Most draws of L and R per matrix.")
     ] = 20,

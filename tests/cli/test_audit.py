@@ -198,6 +198,8 @@ def test_matrices_without_a_gradient_are_noted(pair, paths, capsys):
         (("--model", "somewhere"), "--model and --data belong together: add --data FILE"),
         (("--data", "texts.txt"), "--model and --data belong together: add --model FOLDER"),
         (("--gradients", "a", "--model", "b", "--data", "c"), "two sources: give one of them"),
+        (("--batch", "2"), "--batch is about the texts of --model and --data: give both"),
+        (("--max-tokens", "9"), "--max-tokens is about the texts of --model and --data: give both"),
         (("--rank", "0"), "--rank"),
     ],
 )
