@@ -1,0 +1,110 @@
+"""Soft and hard thresholding, the two shrinkage steps of sparse recovery.
+
+Both take numpy arrays or torch tensors and return an array of the same library, type and device.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from array_api_compat import array_namespace, is_numpy_array
+
+__all__ = ["hard_threshold", "largest_entries", "soft_threshold"]
+
+
+def soft_threshold(X: Any, threshold: Any) -> Any:
+    """Return sign(x) · max(|x| − t, 0) for each entry x: the proximal map of t‖·‖₁.
+
+    Parameters
+    ----------
+    X : array or tensor
+    threshold : float or array
+        t ≥ 0, or an array of such that broadcasts against X, of its library and device.
+
+    Returns
+    -------
+    array or tensor
+        A new array of the shape of X; entries with |x| ≤ t are exactly zero.
+
+    References
+    ----------
+    D. L. Donoho, "De-noising by soft-thresholding", IEEE Trans. Information Theory 41 (1995),
+    613-627.
+    """
+    # x minus its projection on [−t, t] (Moreau): two passes, and exact zeros.
+    if is_numpy_array(X):
+        clipped = np.minimum(X, threshold)
+        np.maximum(clipped, -threshold, out=clipped)
+        return np.subtract(X, clipped, out=clipped)
+    return X - array_namespace(X).clip(X, -threshold, threshold)
+
+
+def largest_entries(X: Any, count: int) -> Any:
+    """Return where the entries of largest modulus of each item are.
+
+    Parameters
+    ----------
+    X : array or tensor, shape (B, m, n)
+        A batch of matrices.
+    count : int
+        How many to name, from 0 to mn.
+
+    Returns
+    -------
+    array or tensor of int64, shape (B, count)
+        Row-major indices i·n + j, in increasing order within an item. Which of several equal
+        entries at the boundary are named is left to the library.
+
+    Raises
+    ------
+    ValueError
+        If `count` is negative or above mn.
+    """
+    xp = array_namespace(X)
+    moduli = xp.abs(xp.reshape(X, (X.shape[0], -1)))
+    size = moduli.shape[1]
+    if not 0 <= count <= size:
+        raise ValueError(f"cannot choose {count} of {size} entries: ask for 0 to {size}")
+    if count == 0:
+        return xp.zeros((X.shape[0], 0), dtype=xp.int64, device=X.device)
+    if is_numpy_array(X):
+        chosen = np.argpartition(moduli, size - count, axis=1)[:, size - count :]
+        return np.sort(chosen, axis=1)
+    return moduli.topk(count, dim=1, sorted=False).indices.sort(dim=1).values
+
+
+def hard_threshold(X: Any, count: int) -> Any:
+    """Return each item with its entries of largest modulus kept and all others set to zero.
+
+    This is a nearest matrix with at most `count` nonzero entries.
+
+    Parameters
+    ----------
+    X : array or tensor, shape (B, m, n)
+        A batch of matrices.
+    count : int
+        How many entries to keep, from 0 to mn.
+
+    Returns
+    -------
+    array or tensor, shape (B, m, n)
+        A new array with at most `count` nonzero entries per item, ties broken arbitrarily.
+
+    Raises
+    ------
+    ValueError
+        If `count` is negative or above mn.
+
+    References
+    ----------
+    T. Blumensath, M. E. Davies, "Iterative hard thresholding for compressed sensing", Applied and
+    Computational Harmonic Analysis 27 (2009), 265-274.
+    """
+    xp = array_namespace(X)
+    chosen = largest_entries(X, count)
+    flat = xp.reshape(X, (X.shape[0], -1))
+    kept = xp.zeros_like(flat)
+    items = xp.reshape(xp.arange(X.shape[0], device=X.device), (-1, 1))
+    kept[items, chosen] = flat[items, chosen]
+    return xp.reshape(kept, X.shape)
