@@ -13,7 +13,7 @@ export HF_HUB_OFFLINE ?= 1
 report: $(VENV)/.installed-llm
 	$(BIN)/python -m experiments.report --out $(RESULTS)/report
 
-test: $(VENV)/.installed-llm $(VENV)/.installed-cluster $(VENV)/.installed-dev lint
+test: $(VENV)/.installed-llm $(VENV)/.installed-cluster $(VENV)/.installed-bench $(VENV)/.installed-dev lint
 	$(BIN)/python -m pytest -n 2 tests
 
 lint: $(VENV)/.installed-dev

@@ -131,11 +131,15 @@ class CosaBasis:
 
     def dictionary(self) -> KroneckerOperator:
         """Return Y ↦ L Y R, which is L ⊗ Rᵀ (mn × ab) on row-major vectors."""
-        return KroneckerOperator(self._left, self._right.T, "the dictionary Ψ = L ⊗ Rᵀ")
+        return KroneckerOperator(
+            self._left, self._right.T, "the dictionary Ψ = L ⊗ Rᵀ", "dictionary"
+        )
 
     def sensing(self) -> KroneckerOperator:
         """Return ΔW ↦ Lᵀ ΔW Rᵀ, which is Lᵀ ⊗ R (ab × mn) on row-major vectors."""
-        return KroneckerOperator(self._left.T, self._right, "the sensing operator Φ = Lᵀ ⊗ R")
+        return KroneckerOperator(
+            self._left.T, self._right, "the sensing operator Φ = Lᵀ ⊗ R", "sensing"
+        )
 
     def synthesize(self, Y: Any) -> Any:
         """Return the update L Y R, shape (…, m, n), of a core or a stack of cores (…, a, b)."""

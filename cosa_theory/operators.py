@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from array_api_compat import array_namespace, is_numpy_array, is_torch_array
@@ -162,11 +162,10 @@ class Factor:
 
     def right(self, X: Any) -> Any:
         """Return X Mᵀ for X of shape (…, c, q)."""
-        if not (self.is_sparse or self.is_operator):
-            return X @ self.like(X).T
-        xp = array_namespace(X)
-        product = self._times(xp.reshape(X, (-1, self.shape[1])).T)
-        return xp.reshape(product.T, (*X.shape[:-1], self.shape[0]))
+        rows = array_namespace(X).reshape(X, (-1, self.shape[1]))  # a stack in one product
+        implicit = self.is_sparse or self.is_operator
+        product = self._times(rows.T).T if implicit else rows @ self.like(X).T
+        return product.reshape(*X.shape[:-1], self.shape[0])
 
     def dense(self, dtype: np.dtype) -> np.ndarray:
         """Return M as a dense numpy array of one type."""
@@ -260,6 +259,9 @@ class KroneckerOperator(LinearOperator):
         and must not change afterwards (see `Factor`).
     name : str
         What results about it call it.
+    role : {"dictionary", "sensing", "general"}
+        What it is to a CoSA layer: the map from cores to updates, the one from updates to their
+        measurements, or neither.
 
     Attributes
     ----------
@@ -297,8 +299,14 @@ class KroneckerOperator(LinearOperator):
     (2, 4)
     """
 
-    def __init__(self, A: Any, B: Any, name: str = "the Kronecker product A ⊗ B") -> None:
-        self.name = name
+    def __init__(
+        self,
+        A: Any,
+        B: Any,
+        name: str = "the Kronecker product A ⊗ B",
+        role: Literal["dictionary", "sensing", "general"] = "general",
+    ) -> None:
+        self.name, self.role = name, role
         self._A = A if isinstance(A, Factor) else Factor(A, "A")
         self._B = B if isinstance(B, Factor) else Factor(B, "B")
         (p, m), (q, n) = self._A.shape, self._B.shape

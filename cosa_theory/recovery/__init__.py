@@ -1,0 +1,29 @@
+"""Recovery: solvers that bring ΔW back from its measurements, each with a certificate."""
+
+from cosa_theory.recovery.methods import METHODS, Method, SparsityWarning, options_of, recover
+from cosa_theory.recovery.problem import BASES, RecoveryProblem
+from cosa_theory.recovery.result import (
+    STATUSES,
+    Certificate,
+    RecoveryResult,
+    Solution,
+    relative_error,
+)
+from cosa_theory.recovery.system import RowSpace, System
+
+__all__ = [
+    "BASES",
+    "METHODS",
+    "STATUSES",
+    "Certificate",
+    "Method",
+    "RecoveryProblem",
+    "RecoveryResult",
+    "RowSpace",
+    "Solution",
+    "SparsityWarning",
+    "System",
+    "options_of",
+    "recover",
+    "relative_error",
+]

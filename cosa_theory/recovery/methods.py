@@ -1,0 +1,274 @@
+"""`recover`: one door to every solver, which also recomputes what a solver claims."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from cosa_theory.basis import CosaBasis
+from cosa_theory.laws import uniform_sparsity_limit
+from cosa_theory.operators import to_host
+from cosa_theory.recovery.closed_form import best_core, least_norm
+from cosa_theory.recovery.problem import RecoveryProblem
+from cosa_theory.recovery.result import STATUSES, RecoveryResult, Solution
+from cosa_theory.recovery.support import debias
+from cosa_theory.recovery.system import System, like_array
+
+__all__ = ["METHODS", "Method", "SparsityWarning", "options_of", "recover"]
+
+
+class SparsityWarning(UserWarning):
+    """A sparsity that no solver can recover uniformly from these measurements."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """A solver and what it works on.
+
+    Parameters
+    ----------
+    solve : callable
+        ``solve(system, Y, *, noise_level, ...)``, returns a `Solution`.
+    arrays : {"any", "numpy"}
+        Whether it takes tensors; otherwise they are brought to the host and back.
+    on_update : bool
+        Whether it works on the unknown itself instead of its coefficients in the sparsifying
+        basis.
+    sparse : bool
+        Whether its answers are sparse, so that least squares on the support makes sense.
+    """
+
+    solve: Callable[..., Solution]
+    arrays: Literal["any", "numpy"] = "numpy"
+    on_update: bool = False
+    sparse: bool = True
+
+
+METHODS: dict[str, Method] = {
+    "least_norm": Method(least_norm, arrays="any", sparse=False),
+    "best_core": Method(best_core, arrays="any", sparse=False),
+}
+"""Every solver by name."""
+
+
+def options_of(method: str) -> Mapping[str, inspect.Parameter]:
+    """Return the options that a method takes, besides the problem itself.
+
+    Raises
+    ------
+    ValueError
+        If there is no such method.
+    """
+    if method not in METHODS:
+        raise ValueError(f"method is {method!r}: choose among {', '.join(METHODS)}")
+    parameters = inspect.signature(METHODS[method].solve).parameters.values()
+    return {
+        one.name: one
+        for one in parameters
+        if one.kind is inspect.Parameter.KEYWORD_ONLY and one.name != "noise_level"
+    }
+
+
+def recover(
+    problem: RecoveryProblem,
+    method: str = "fista",
+    *,
+    sparsity: int | None = None,
+    start: Any = None,
+    debiasing: bool = True,
+    **options: Any,
+) -> RecoveryResult:
+    """Recover an update from its measurements, or a sparse core for an update.
+
+    Parameters
+    ----------
+    problem : RecoveryProblem
+        What is known. Its truth is not looked at.
+    method : str
+        A name in `METHODS`.
+    sparsity : int, optional
+        How many nonzero coefficients the unknown has, for the greedy methods, which otherwise find
+        out. The convex methods and the closed forms need no such number and do not use it.
+    start : array or tensor, shape (m, n) or (B, m, n), optional
+        A warm start for the methods that take one: an update, or a core if that is the unknown.
+    debiasing : bool
+        Whether least squares on the support is computed too, for methods with sparse answers.
+    **options
+        Those of the method, see `options_of`; none is needed. An option given as None counts as
+        not given.
+
+    Returns
+    -------
+    RecoveryResult
+        In the library, type and device of the measurements.
+
+    Raises
+    ------
+    ValueError
+        An unknown method, an option that the method does not have, or a value it refuses.
+
+    Warns
+    -----
+    SparsityWarning
+        If the sparsity asked for is above half of the spark, min(a, b)/2 for a CoSA core: then
+        some updates of this sparsity share their measurements.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from cosa_theory import CosaBasis
+    >>> basis = CosaBasis.sample(16, 12, 10, 8, seed=1, scale="analysis")
+    >>> update = np.zeros((16, 12))
+    >>> update[3, 4] = 1.0
+    >>> result = recover(RecoveryProblem(basis.sensing(), basis.encode(update)), "least_norm")
+    >>> result.estimate.shape, result.core.shape, result.status
+    ((16, 12), (10, 8), 'optimal')
+    """
+    began = time.perf_counter()
+    if sparsity is not None:
+        _check_sparsity(problem.system, sparsity)
+        if "sparsity" in options_of(method):
+            options["sparsity"] = sparsity
+    options = _checked_options(problem, method, start, options)
+    entry = METHODS[method]
+    system = problem.update_system if entry.on_update else problem.system
+    Y = problem.Y if entry.arrays == "any" else to_host(problem.Y)
+    solution = entry.solve(system, Y, noise_level=problem.noise_level, **options)
+    fitted = debias(system, Y, solution.coefficients) if debiasing and entry.sparse else None
+    return _result(problem, method, system, solution, fitted, began)
+
+
+def _checked_options(
+    problem: RecoveryProblem, method: str, start: Any, options: Mapping[str, Any]
+) -> dict[str, Any]:
+    known = options_of(method)
+    given = {name: value for name, value in options.items() if value is not None}
+    if start is not None:
+        given["start"] = start
+    unknown = [name for name in given if name not in known]
+    if unknown:
+        raise ValueError(
+            f"{method} has no option {unknown[0]!r}: it takes {', '.join(known) or 'none'}"
+        )
+    if start is not None:
+        given["start"] = _warm_start(problem, method, start)
+    return given
+
+
+def _warm_start(problem: RecoveryProblem, method: str, start: Any) -> Any:
+    """Return the coefficients of a starting point, in the library of the measurements."""
+    shape = problem.system.matrix_shape
+    array = np.asarray(to_host(start), dtype=to_host(problem.Y[:0]).dtype)
+    if array.shape[-2:] != tuple(shape) or array.size not in (
+        np.prod(shape),
+        np.prod(shape) * len(problem.Y),
+    ):
+        raise ValueError(
+            f"start has shape {array.shape}: it must be that of the unknown, {tuple(shape)}"
+        )
+    if not np.isfinite(array).all():
+        raise ValueError("start has an entry that is not finite: leave it out or mend it")
+    stack = np.ascontiguousarray(np.broadcast_to(array, (len(problem.Y), *shape)))
+    entry = METHODS[method]
+    coefficients = stack if entry.on_update else problem.to_coefficients(stack)
+    return like_array(coefficients, problem.Y) if entry.arrays == "any" else coefficients
+
+
+def _check_sparsity(system: System, sparsity: Any) -> None:
+    whole = isinstance(sparsity, (int, np.integer)) and not isinstance(sparsity, (bool, np.bool_))
+    if not whole or not 1 <= sparsity <= system.size:
+        raise ValueError(
+            f"sparsity is {sparsity!r}: it must be a whole number from 1 to the {system.size:,} "
+            "unknowns"
+        )
+    p, q = system.measurement_shape
+    m, n = system.coefficient_shape
+    sides = [rows for rows, columns in ((p, m), (q, n)) if rows < columns]
+    if not sides:
+        return  # tall: every core has its own update
+    limit = int(uniform_sparsity_limit(*sides)) if len(sides) == 2 else sides[0] // 2
+    if sparsity > limit:
+        warnings.warn(
+            f"sparsity is {sparsity}: {system.name} tells apart all updates with at most {limit} "
+            "nonzero entries, half of its spark; beyond, some share their measurements",
+            SparsityWarning,
+            stacklevel=3,
+        )
+
+
+def _result(
+    problem: RecoveryProblem,
+    method: str,
+    system: System,
+    solution: Solution,
+    fitted: Any,
+    began: float,
+) -> RecoveryResult:
+    def returned(stack: Any) -> Any:
+        """Bring a stack back to the caller's library; a single item loses its batch axis."""
+        stack = like_array(to_host(stack), problem.Y) if isinstance(stack, np.ndarray) else stack
+        return stack if problem.batched else stack[0]
+
+    def scalar(values: Any) -> Any:
+        return values if problem.batched else values[0].item()
+
+    entry = METHODS[method]
+    X = solution.coefficients
+    unknown = X.reshape(-1, *system.matrix_shape) if entry.on_update else problem.to_unknown(X)
+    debiased = None if fitted is None else _update(problem, problem.to_unknown(fitted))
+    certificate = solution.certificate
+    update = _update(problem, unknown)
+    return RecoveryResult(
+        method=method,
+        estimate=returned(update),
+        core=_returned_core(problem, unknown, returned),
+        coefficients=returned(X.reshape(-1, *system.matrix_shape)),
+        debiased=None if debiased is None else returned(debiased),
+        objective=scalar(solution.objective),
+        formula=solution.formula,
+        certificate=dataclasses.replace(
+            certificate,
+            value=scalar(certificate.value),
+            relative=scalar(certificate.relative),
+            dual=None if certificate.dual is None else returned(certificate.dual),
+        ),
+        residual=scalar(_residuals(system, to_host(problem.Y), X)),
+        status=max(solution.status, key=list(STATUSES).index),
+        statuses=solution.status,
+        iterations=scalar(solution.iterations),
+        seconds=time.perf_counter() - began,
+        history=solution.history,
+        message=solution.message,
+    )
+
+
+def _update(problem: RecoveryProblem, unknown: Any) -> Any:
+    """Return the updates that unknowns stand for."""
+    return problem.operator.apply(unknown) if problem.unknown == "core" else unknown
+
+
+def _returned_core(problem: RecoveryProblem, unknown: Any, returned: Callable[[Any], Any]) -> Any:
+    if problem.unknown == "core":
+        return returned(unknown)
+    if problem.system.plain:
+        return None
+    A, B = problem.operator.factors
+    basis = CosaBasis(A.T, B)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the many cores of a deficient factor, the least
+        cores = np.stack([to_host(basis.best_core(update)) for update in unknown])
+    return returned(cores)
+
+
+def _residuals(system: System, Y: Any, X: Any) -> Any:
+    """Return ‖Φx − y‖/‖y‖ of every item."""
+    difference = to_host(system.apply(X)) - Y
+    flat, wanted = (array.reshape(len(Y), -1).astype(np.float64) for array in (difference, Y))
+    return np.linalg.norm(flat, axis=1) / np.linalg.norm(wanted, axis=1)

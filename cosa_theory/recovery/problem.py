@@ -1,0 +1,286 @@
+"""What is to be recovered: an operator, measurements, a basis in which the unknown is sparse."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+from array_api_compat import array_namespace, is_torch_array
+from scipy import sparse
+from scipy.sparse.linalg import LinearOperator
+
+from cosa_theory.operators import Factor, KroneckerOperator, as_working_array, to_host
+from cosa_theory.recovery.system import System, like_array
+from cosa_theory.transforms import DCT, Coordinate, SingularBasis, Transform, Wavelet
+
+__all__ = ["BASES", "RecoveryProblem"]
+
+BASES = ("coordinate", "dct", "wavelet", "singular")
+"""Names of the sparsifying bases, see `cosa_theory.transforms`."""
+
+
+@dataclass(frozen=True, eq=False)
+class RecoveryProblem:
+    """Measurements y = Φ vec(ΔW) + noise, from which ΔW (or a sparse core) is to be recovered.
+
+    Parameters
+    ----------
+    operator : KroneckerOperator, array, tensor, sparse array or LinearOperator
+        ``basis.sensing()`` of a `cosa_theory.CosaBasis`: the measurements are Lᵀ ΔW Rᵀ and ΔW
+        (m × n) is the unknown. ``basis.dictionary()``: the measurements are an update ΔW and the
+        unknown is a core Y with L Y R ≈ ΔW. Any other matrix Φ (M × N): unstructured
+        measurements of a matrix with N entries in row-major order.
+    measurements : array or tensor, shape (p, q) or (B, p, q)
+        Of one unknown, or of B different ones; one vector of M numbers, or (B, M), for an
+        unstructured operator, and also accepted for a Kronecker one. float32 and float64 are
+        computed with as they are, lower precisions in float32, whole numbers in float64.
+    truth : array or tensor, shape (m, n) or (B, m, n), optional
+        Kept for scoring; no solver sees it.
+    noise_level : float
+        σ, a bound on the Frobenius norm of the noise of each right-hand side.
+    basis : {"coordinate", "dct", "wavelet", "singular"} or Transform
+        The orthonormal basis in which ΔW is taken to be sparse: ΔW = U C Vᵀ with sparse C. It is
+        folded into the operator, (A U) ⊗ (B V), which keeps its structure.
+    weight : array or tensor, shape (m, n), optional
+        W, whose singular vectors are the basis "singular".
+    shape : (int, int), optional
+        (m, n) for an unstructured operator; (1, N) by default.
+
+    Attributes
+    ----------
+    batched : bool
+        Whether there are several right-hand sides.
+    Y : array or tensor, shape (B, p, q)
+        The measurements as a stack; (B, 1, M) for an unstructured operator.
+
+    Raises
+    ------
+    ValueError
+        Shapes that do not fit, NaN or infinite entries, no measurements or only zeros, a noise
+        level that is negative or not below ‖y‖ (zero then explains the measurements), an unknown
+        basis, a singular basis without a weight, or a basis for a core.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from cosa_theory import CosaBasis
+    >>> basis = CosaBasis.sample(16, 12, 8, 8, seed=1, scale="analysis")
+    >>> update = np.zeros((16, 12))
+    >>> update[3, 4] = 1.0
+    >>> problem = RecoveryProblem(basis.sensing(), basis.encode(update))
+    >>> problem.unknown, problem.update_shape
+    ('update', (16, 12))
+    """
+
+    operator: Any
+    measurements: Any
+    truth: Any = None
+    noise_level: float = 0.0
+    basis: str | Transform = "coordinate"
+    weight: Any = None
+    shape: tuple[int, int] | None = None
+    batched: bool = field(init=False)
+    Y: Any = field(init=False)
+
+    def __post_init__(self) -> None:
+        operator = _checked_operator(self.operator, self.shape)
+        object.__setattr__(self, "operator", operator)
+        object.__setattr__(self, "measurements", _working(self.measurements, "the measurements"))
+        batched, stack = _stacked(self.measurements, operator, self._plain)
+        object.__setattr__(self, "batched", batched)
+        object.__setattr__(self, "Y", stack)
+        _check_noise(self.noise_level, stack)
+        _check_basis(self.basis, self.weight, self.unknown)
+        if self.truth is not None:
+            object.__setattr__(self, "truth", self._checked_update(self.truth, "the truth"))
+        self.transform  # noqa: B018 - a weight that does not fit is found here
+
+    @property
+    def _plain(self) -> bool:
+        return not isinstance(self.operator, KroneckerOperator)
+
+    @property
+    def unknown(self) -> Literal["update", "core"]:
+        """What is recovered: an update from its measurements, or a core for a given update."""
+        role = getattr(self.operator, "role", "general")
+        return "core" if role == "dictionary" else "update"
+
+    @property
+    def update_shape(self) -> tuple[int, int]:
+        """(m, n) of ΔW."""
+        if self._plain:
+            return self.shape or (1, int(self.operator.shape[1]))
+        operator = self.operator
+        return operator.range_shape if self.unknown == "core" else operator.domain_shape
+
+    @cached_property
+    def transform(self) -> Transform:
+        """The sparsifying basis."""
+        if not isinstance(self.basis, str):
+            return self.basis
+        if self.basis == "singular":
+            weight = to_host(self._checked_update(self.weight, "the weight"))
+            if weight.shape != self.update_shape:
+                raise ValueError(
+                    f"the weight has shape {weight.shape} and the update {self.update_shape}: "
+                    "give the weight of the same layer"
+                )
+            return SingularBasis(weight)
+        named: dict[str, Callable[[], Transform]] = {"dct": DCT, "wavelet": Wavelet}
+        return named.get(self.basis, Coordinate)()
+
+    @cached_property
+    def system(self) -> System:
+        """The map from coefficients in the basis to measurements."""
+        return self._system(self.transform)
+
+    @cached_property
+    def update_system(self) -> System:
+        """The map from the entries of the unknown itself to measurements."""
+        return self.system if self.transform.name == "coordinate" else self._system(Coordinate())
+
+    def _system(self, transform: Transform) -> System:
+        if self._plain:
+            matrix = Factor(self.operator, "the operator")
+            if transform.name != "coordinate":
+                rows = matrix.dense(matrix.dtype).reshape(-1, *self.update_shape)
+                folded = np.stack([transform.forward(row) for row in rows])
+                matrix = Factor(folded.reshape(matrix.shape), "the operator")
+            one = Factor(np.ones((1, 1)), "1")
+            return System(KroneckerOperator(one, matrix), self.update_shape, plain=True)
+        operator = self.operator
+        shape = operator.domain_shape
+        if transform.name == "coordinate":
+            return System(operator, shape)
+        factors = [Factor(factor, "factor") for factor in operator.factors]
+        dense = [factor.dense(factor.dtype) for factor in factors]
+        A, B = transform.rows(dense[0], 0), transform.rows(dense[1], 1)
+        name = f"{operator.name} in the {transform.name} basis"
+        return System(KroneckerOperator(A, B, name), shape)
+
+    def to_unknown(self, coefficients: Any) -> Any:
+        """Return the unknown matrices, (B, m, n) or (B, a, b), that have these coefficients."""
+        transform = self.transform
+        stack = coefficients.reshape(-1, *self.system.matrix_shape)
+        if transform.name == "coordinate":
+            return stack
+        return _mapped(transform.inverse, stack)
+
+    def to_coefficients(self, unknown: Any) -> Any:
+        """Return the coefficients, shaped as the system takes them, of unknown matrices."""
+        transform = self.transform
+        if transform.name != "coordinate":
+            unknown = _mapped(transform.forward, unknown)
+        return unknown.reshape(-1, *self.system.coefficient_shape)
+
+    def _checked_update(self, matrix: Any, name: str) -> Any:
+        matrix = _working(matrix, name)
+        if tuple(matrix.shape[-2:]) != tuple(self.update_shape) or matrix.ndim > 3:
+            raise ValueError(
+                f"{name} has shape {tuple(matrix.shape)}: it must be that of the update, "
+                f"{tuple(self.update_shape)}"
+            )
+        return matrix
+
+
+def _working(array: Any, name: str) -> Any:
+    """Return finite real numbers in float32 or float64."""
+    try:
+        array = as_working_array(array)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+    if is_torch_array(array):
+        array = array.detach()
+        array = array if array.element_size() >= 4 else array.float()
+    xp = array_namespace(array)
+    finite = xp.isfinite(array)
+    if not bool(xp.all(finite)):
+        where = np.argwhere(~to_host(finite))[0].tolist()
+        raise ValueError(
+            f"{name} at {where} is {float(array[tuple(where)])}: every entry must be finite"
+        )
+    return array
+
+
+def _checked_operator(operator: Any, shape: tuple[int, int] | None) -> Any:
+    """Return a Kronecker operator as it is, anything else as a checked matrix."""
+    if isinstance(operator, KroneckerOperator):
+        if shape is not None and tuple(shape) != operator.domain_shape:
+            raise ValueError(
+                f"shape is {tuple(shape)}, the operator maps matrices of {operator.domain_shape}: "
+                "leave shape out for a Kronecker operator"
+            )
+        for name, factor in zip("AB", operator.factors, strict=True):
+            _check_entries(factor, f"the factor {name} of {operator.name}")
+        return operator
+    matrix = Factor(operator, "the operator").matrix
+    _check_entries(matrix, "the operator")
+    if shape is not None and (min(shape) < 1 or math.prod(shape) != matrix.shape[1]):
+        raise ValueError(
+            f"shape is {tuple(shape)}, {math.prod(shape):,} entries, but the operator has "
+            f"{matrix.shape[1]:,} columns: give the shape (m, n) with mn columns"
+        )
+    return matrix
+
+
+def _check_entries(matrix: Any, name: str) -> None:
+    if isinstance(matrix, LinearOperator):
+        return
+    _working(matrix.data if sparse.issparse(matrix) else matrix, name)
+
+
+def _stacked(measurements: Any, operator: Any, plain: bool) -> tuple[bool, Any]:
+    """Return whether there are several right-hand sides, and all of them as (B, p, q)."""
+    p, q = (1, operator.shape[0]) if plain else operator.range_shape
+    shape, count = tuple(measurements.shape), p * q
+    vectors = {1: shape == (count,), 2: plain and shape[1:] == (count,)}
+    matrices = {2: not plain and shape == (p, q), 3: not plain and shape[1:] == (p, q)}
+    if 0 in shape or not (vectors.get(len(shape)) or matrices.get(len(shape))):
+        expected = f"({count},)" if plain else f"({p}, {q})"
+        raise ValueError(
+            f"the measurements have shape {shape}: the operator needs {expected}, or a batch of "
+            "such along a first axis"
+        )
+    batched = bool(len(shape) == 3 or (len(shape) == 2 and vectors[2]))
+    return batched, measurements.reshape(-1, p, q)
+
+
+def _check_noise(noise_level: float, Y: Any) -> None:
+    if not (math.isfinite(noise_level) and noise_level >= 0):
+        raise ValueError(f"noise_level must be finite and zero or positive, got {noise_level}")
+    stack = to_host(Y)
+    norms = np.linalg.norm(stack.reshape(len(stack), -1), axis=1)
+    if (norms == 0).any() and not stack[norms == 0].any():
+        raise ValueError(
+            "the measurements are all zero, which a zero update explains: there is nothing to "
+            "recover"
+        )
+    least = float(norms.min())
+    if noise_level >= least:
+        raise ValueError(
+            f"noise_level is {noise_level:g} and the measurements have norm {least:g}: zero "
+            "explains them, give the noise's norm alone"
+        )
+
+
+def _check_basis(basis: str | Transform, weight: Any, unknown: str) -> None:
+    if isinstance(basis, str) and basis not in BASES:
+        raise ValueError(f"basis is {basis!r}: choose among {', '.join(BASES)}, or a Transform")
+    if (basis == "singular") != (weight is not None):
+        raise ValueError(
+            "the singular basis needs the weight W, and only that basis does: give basis "
+            "'singular' and weight together"
+        )
+    if unknown == "core" and basis != "coordinate":
+        raise ValueError(f"basis is {basis!r}: a core is sparse in its own entries, leave it out")
+
+
+def _mapped(function: Callable[[Any], Any], stack: Any) -> Any:
+    """Apply a transform of single numpy matrices to a stack of any library."""
+    dtype = to_host(stack[:0]).dtype
+    done = np.stack([function(matrix) for matrix in to_host(stack)]).astype(dtype, copy=False)
+    return like_array(done, stack)

@@ -1,0 +1,202 @@
+"""What a solver returns: an estimate with the certificate that judges it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cosa_theory.operators import to_host
+
+__all__ = ["STATUSES", "Certificate", "RecoveryResult", "Solution", "relative_error"]
+
+STATUSES = {
+    "optimal": "the duality gap, or the normal equations, hold within the tolerance",
+    "fitted": "the measurements are explained within the tolerance or the noise level; no "
+    "optimality is claimed",
+    "stalled": "no further progress is possible in this precision, or on this support",
+    "iteration limit": "the iterations ended before the certificate held",
+    "diverged": "the iterations moved away; the best iterate is returned",
+    "infeasible": "no unknown satisfies the constraints",
+}
+"""What became of a problem, from best to worst."""
+
+
+@dataclass(frozen=True, eq=False)
+class Certificate:
+    """A number that proves how good an answer is, and which anyone can recompute.
+
+    Parameters
+    ----------
+    kind : {"duality gap", "residual", "normal equations"}
+        ``duality gap``: objective minus the dual objective at `dual`, an upper bound on how far
+        the objective is from its minimum. ``residual``: ‖Φx − y‖. ``normal equations``:
+        ‖Φᵀ(Φx − y)‖.
+    value : float, or array of shape (B,) for a batch
+        The number itself.
+    relative : float or array of shape (B,)
+        What is compared with the tolerance: the gap over the objective, the residual over ‖y‖, the
+        normal equations over ‖Φ‖‖y‖, unless the solver says otherwise.
+    tolerance : float
+        Its limit.
+    dual : array or tensor, shape (p, q) or (B, p, q), optional
+        The feasible dual point, for a gap.
+    """
+
+    kind: Literal["duality gap", "residual", "normal equations"]
+    value: Any
+    relative: Any
+    tolerance: float
+    dual: Any = None
+
+    @property
+    def holds(self) -> Any:
+        """Whether `relative` is within the tolerance (elementwise for a batch)."""
+        return self.relative <= self.tolerance
+
+
+@dataclass(frozen=True, eq=False)
+class Solution:
+    """What a solver makes of a `System` and a stack of right-hand sides; B of each.
+
+    Parameters
+    ----------
+    coefficients : array or tensor, shape (B, m, n)
+        The answers in the sparsifying basis.
+    objective : ndarray, shape (B,)
+        What `formula` says, at the answers.
+    formula : str
+        The problem solved, with its constants.
+    certificate : Certificate
+        With arrays of shape (B,).
+    status : tuple of str
+        Of each, among `STATUSES`.
+    iterations : ndarray of int, shape (B,)
+        Of each.
+    history : mapping of str to ndarray
+        One entry per check of the certificate: "iteration", and what was checked.
+    message : str
+        What the user should know besides.
+    """
+
+    coefficients: Any
+    objective: NDArray[np.float64]
+    formula: str
+    certificate: Certificate
+    status: tuple[str, ...]
+    iterations: NDArray[np.int64]
+    history: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    message: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class RecoveryResult:
+    """An estimate of ΔW, or of a core for it.
+
+    Parameters
+    ----------
+    method : str
+        The solver.
+    estimate : array or tensor, shape (m, n) or (B, m, n)
+        The update: the unknown itself, or L Y R where the unknown is the core Y.
+    core : array or tensor, shape (a, b) or (B, a, b), or None
+        The core: the unknown itself, or that of the update L Y R closest to the estimate. None
+        for an unstructured operator.
+    coefficients : array or tensor
+        Of the unknown in the sparsifying basis, shaped as the unknown.
+    debiased : array or tensor, or None
+        The update from least squares on the support of the coefficients, which undoes the
+        shrinkage of ℓ1; None where the support has more entries than there are measurements.
+    objective : float or array of shape (B,)
+        The value of `formula` at the coefficients.
+    formula : str
+        What was minimised, with its constants.
+    certificate : Certificate
+        How far the answer can be from what it claims.
+    residual : float or array of shape (B,)
+        ‖Φx̂ − y‖/‖y‖, recomputed at exit.
+    status : str
+        Among `STATUSES`; of a batch, the worst.
+    statuses : tuple of str
+        Of each right-hand side.
+    iterations : int or array of shape (B,)
+    seconds : float
+        Of the whole call.
+    history : mapping of str to array
+        What was checked at which iteration.
+    message : str
+        What the user should know besides.
+    """
+
+    method: str
+    estimate: Any
+    core: Any
+    coefficients: Any
+    debiased: Any
+    objective: Any
+    formula: str
+    certificate: Certificate
+    residual: Any
+    status: str
+    statuses: tuple[str, ...]
+    iterations: Any
+    seconds: float
+    history: Mapping[str, NDArray[Any]]
+    message: str
+
+    @property
+    def converged(self) -> bool:
+        """Whether the status of every right-hand side is "optimal" or "fitted"."""
+        return set(self.statuses) <= {"optimal", "fitted"}
+
+    @property
+    def support(self) -> NDArray[np.bool_]:
+        """Where the coefficients are not zero, shaped as they are."""
+        return to_host(self.coefficients) != 0
+
+    def relative_error(self, truth: Any, *, debiased: bool = False) -> Any:
+        """Return ‖estimate − truth‖/‖truth‖, one number for each right-hand side.
+
+        Parameters
+        ----------
+        truth : array or tensor, of the shape of the estimate
+        debiased : bool
+            Whether the debiased estimate is judged instead.
+
+        Raises
+        ------
+        ValueError
+            If there is no debiased estimate, or the truth has another shape or is zero.
+        """
+        estimate = self.debiased if debiased else self.estimate
+        if estimate is None:
+            raise ValueError(
+                "there is no debiased estimate: the support has more entries than there are "
+                "measurements"
+            )
+        return relative_error(estimate, truth)
+
+
+def relative_error(estimate: Any, truth: Any) -> Any:
+    """Return ‖estimate − truth‖/‖truth‖ in the Frobenius norm, one number for each matrix.
+
+    Parameters
+    ----------
+    estimate, truth : array or tensor, shape (m, n) or (B, m, n)
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ or a truth is zero.
+    """
+    estimate, truth = (to_host(array).astype(np.float64) for array in (estimate, truth))
+    if estimate.shape != truth.shape:
+        raise ValueError(f"the estimate has shape {estimate.shape} and the truth {truth.shape}")
+    size = np.linalg.norm(truth, axis=(-2, -1))
+    if (size == 0).any():
+        raise ValueError("the truth is zero, so there is no relative error")
+    errors = np.linalg.norm(estimate - truth, axis=(-2, -1)) / size
+    return errors if errors.ndim else float(errors)

@@ -1,0 +1,119 @@
+"""Least squares on a given support, from the columns of the two factors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import LinAlgError, cho_factor, cho_solve
+
+from cosa_theory.operators import to_host
+from cosa_theory.recovery.system import System, like_array
+from cosa_theory.threads import one_thread
+
+__all__ = ["debias", "gram_block", "solve_on_support", "support_of"]
+
+_DIRECT = 3000  # entries of a support up to which its Gram block is formed (72 MB)
+
+
+def support_of(X: Any, relative: float = 1e-6) -> NDArray[np.int64]:
+    """Return where |X| exceeds a share of its largest entry, as row-major indices.
+
+    Parameters
+    ----------
+    X : array or tensor, of any shape
+    relative : float
+        The share; 0 gives all that is not zero.
+    """
+    size = np.abs(to_host(X)).ravel()
+    return np.flatnonzero(size > relative * size.max(initial=0.0))
+
+
+def gram_block(system: System, support: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the Gram matrix of the columns of Φ on a support, (s, s) in float64.
+
+    Column i·n + j of A ⊗ B is aᵢ ⊗ bⱼ, so an entry is ⟨aᵢ, aₖ⟩⟨bⱼ, bₗ⟩; only the chosen columns
+    of the factors are multiplied.
+    """
+    A, B = system.factors
+    i, j = np.divmod(support, B.shape[1])
+    return _chosen_gram(A, i) * _chosen_gram(B, j)
+
+
+def _chosen_gram(factor: NDArray[np.float64], chosen: NDArray[np.int64]) -> NDArray[np.float64]:
+    different, places = np.unique(chosen, return_inverse=True)
+    columns = factor[:, different]
+    gram = columns.T @ columns
+    return gram[places[:, None], places]
+
+
+def solve_on_support(
+    system: System, correlations: NDArray[Any], support: NDArray[np.int64]
+) -> NDArray[np.float64] | None:
+    """Solve G_SS x = c_S, with G_SS the Gram matrix of the columns of Φ on the support S.
+
+    With c = Φᵀy this is least squares on the support; with c = Φᵀy − λ sign(x), the lasso's
+    stationarity there.
+
+    Parameters
+    ----------
+    system : System
+    correlations : ndarray, shape (mn,)
+        c; only its entries on the support are used.
+    support : ndarray of int, shape (s,)
+        Row-major indices.
+
+    Returns
+    -------
+    ndarray of float64, shape (s,), or None
+        None where the columns are dependent to working precision.
+    """
+    wanted = np.asarray(correlations).ravel()[support].astype(np.float64)
+    if support.size == 0:
+        return wanted
+    gram = gram_block(system, support)
+    with one_thread():
+        try:
+            factor = cho_factor(gram, lower=True, check_finite=False)
+        except LinAlgError:
+            return None
+        # Below this ratio of pivots a solution has no correct digit left.
+        pivots = np.diag(factor[0])
+        if pivots.min() <= 1e-7 * pivots.max():
+            return None
+        found = cho_solve(factor, wanted, check_finite=False)
+        return found + cho_solve(factor, wanted - gram @ found, check_finite=False)
+
+
+def debias(system: System, Y: Any, X: Any) -> Any:
+    """Return the least-squares fit on the support of each item's coefficients.
+
+    argmin ‖Φz − y‖ over z that vanish where x does (up to 1e-6 of its largest entry).
+
+    Parameters
+    ----------
+    system : System
+    Y : array or tensor, shape (B, p, q)
+    X : array or tensor, shape (B, m, n)
+
+    Returns
+    -------
+    array or tensor, shape (B, m, n), or None
+        None if the support of some item is empty, has more than M or 3,000 entries, or carries
+        dependent columns.
+    """
+    supports = [support_of(item) for item in X]
+    largest = max(support.size for support in supports)
+    if min(support.size for support in supports) == 0 or largest > min(
+        system.measurements, _DIRECT
+    ):
+        return None
+    correlations = to_host(system.apply_adjoint(Y))
+    fitted = np.zeros((len(supports), system.size))
+    for item, support in enumerate(supports):
+        values = solve_on_support(system, correlations[item], support)
+        if values is None:
+            return None
+        fitted[item, support] = values
+    return like_array(fitted.reshape(correlations.shape), X)
