@@ -1,0 +1,113 @@
+"""What the table of `experiments.recovery` says, in a few sentences."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+__all__ = ["RECOVERED", "margins", "reach", "verdict"]
+
+RECOVERED = 1e-3
+"""Relative error up to which a sparse update counts as recovered."""
+
+
+def margins(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the ℓ1 recoveries of real updates, with `gain`, share minus least_norm_share."""
+    rows = table[(table["sweep"] == "real") & (table["status"] == "done")]
+    rows = rows[rows["method"] != "least_norm"]
+    return rows.assign(gain=rows["share"] - rows["least_norm_share"])
+
+
+def reach(table: pd.DataFrame) -> "pd.Series[Any]":
+    """Return for each method the greatest sparsity up to which every draw was recovered.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        As `experiments.recovery.run` returns it.
+
+    Returns
+    -------
+    pandas.Series
+        Of whole numbers by method, largest first; 0 where the least sparsity failed already.
+    """
+    rows = table[table["sweep"] == "sparsity"]
+    held = rows["status"].eq("done") & (rows["relative_error"] <= RECOVERED)
+    worst = held.groupby([rows["method"], rows["parameter"]]).all()
+    unbroken = worst.groupby(level=0).cummin()  # the index is sorted by sparsity
+    sizes = unbroken.index.get_level_values(1).to_numpy() * unbroken.to_numpy()
+    found = pd.Series(sizes, unbroken.index).groupby(level=0).max().astype(int)
+    return found.sort_values(ascending=False, kind="stable")
+
+
+def verdict(table: pd.DataFrame, config: Any) -> str:
+    """Return the headline about real updates, then what synthetic ones say."""
+    return " ".join(filter(None, (_real(table, config), _sparse(table), _dense(table))))
+
+
+def _real(table: pd.DataFrame, config: Any) -> str:
+    rows = margins(table)
+    if rows.empty:
+        if not config.layers:
+            return "No real update was asked for."
+        return (
+            "No real update was measured: make a pair with `python -m experiments.finetune_delta`."
+        )
+    won = rows[rows["gain"] > 0]
+    text = (
+        f"On {rows['update'].nunique()} real updates ℓ1 brought back more than the least-norm "
+        f"answer in {len(won)} of {len(rows)} recoveries{_where(won)}"
+    )
+    typical = rows.groupby(["a", "b", "m", "n"]).ngroups and rows["gain"].median()
+    text += (
+        f"; in the median it brought back {abs(typical):.1%} of the energy "
+        f"{'more' if typical > 0 else 'less'}. "
+    )
+    least = table[(table["sweep"] == "real") & (table["method"] == "least_norm")]
+    ratio = least["share"] / least["law"]
+    text += (
+        f"Least norm itself brings back the law's share ab/(mn): {ratio.median():.2f} of it in "
+        f"the median, {ratio.min():.2f} to {ratio.max():.2f}."
+    )
+    return text
+
+
+def _where(won: pd.DataFrame) -> str:
+    """Name the matrices and bases of the recoveries in which ℓ1 won."""
+    if won.empty:
+        return ""
+    names = won["update"].value_counts()
+    top = f"{names.iloc[0]} of them of {names.index[0]}"
+    if len(names) == 1:
+        top = f"all of {names.index[0]}"
+    bases = ", ".join(dict.fromkeys(won["basis"]))
+    best = won.loc[won["gain"].idxmax()]
+    return (
+        f" ({top}; bases {bases}; at best {best['share']:.1%} against "
+        f"{best['least_norm_share']:.1%})"
+    )
+
+
+def _sparse(table: pd.DataFrame) -> str:
+    found = reach(table)
+    if found.empty:
+        return ""
+    rows = table[table["sweep"] == "sparsity"].iloc[0]
+    levels = [
+        f"s = {size} by {', '.join(group.index)}" if size else f"none by {', '.join(group.index)}"
+        for size, group in found.groupby(found, sort=False)
+    ]
+    return (
+        f"Synthetic sparse updates of {rows['m']} × {rows['n']} come back from {rows['a']} × "
+        f"{rows['b']} cores, in every draw, up to {'; '.join(levels)}."
+    )
+
+
+def _dense(table: pd.DataFrame) -> str:
+    rows = table[(table["sweep"] == "compression") & (table["status"] == "done")]
+    rows = rows[(rows["update"] != "sparse") & (rows["method"] != "least_norm")]
+    if rows.empty:
+        return ""
+    won = int(np.count_nonzero(rows["share"] > rows["least_norm_share"]))
+    kinds = ", ".join(dict.fromkeys(rows["update"]))
+    return f"On synthetic updates that are not sparse ({kinds}) ℓ1 won in {won} of {len(rows)}."
