@@ -201,7 +201,9 @@ class Wavelet:
 
     def rows(self, F: ArrayLike, side: Side) -> NDArray[Any]:
         """Return the wavelet transform of every row of F, shape (k, m) or (k, n)."""
-        return self._analyse(_as_real(F), 1)
+        matrix = _as_real(F)
+        self._warn_if_idle(matrix.shape[1:])
+        return self._analyse(matrix, 1)
 
     def _analyse(self, X: NDArray[Any], axis: int) -> NDArray[Any]:
         import pywt

@@ -252,13 +252,14 @@ def _stacked(measurements: Any, operator: Any, plain: bool) -> tuple[bool, Any]:
 def _check_noise(noise_level: float, Y: Any) -> None:
     if not (math.isfinite(noise_level) and noise_level >= 0):
         raise ValueError(f"noise_level must be finite and zero or positive, got {noise_level}")
-    stack = to_host(Y)
-    norms = np.linalg.norm(stack.reshape(len(stack), -1), axis=1)
-    if (norms == 0).any() and not stack[norms == 0].any():
+    rows = to_host(Y).reshape(len(Y), -1)
+    largest = np.abs(rows).max(axis=1)
+    if (largest == 0).any():
         raise ValueError(
             "the measurements are all zero, which a zero update explains: there is nothing to "
             "recover"
         )
+    norms = largest * np.linalg.norm(rows / largest[:, None], axis=1)  # no square underflows
     least = float(norms.min())
     if noise_level >= least:
         raise ValueError(

@@ -14,6 +14,7 @@ from cosa_theory.threads import one_thread
 
 __all__ = ["debias", "gram_block", "solve_on_support", "support_of"]
 
+_DEPENDENT = 1e-12
 _DIRECT = 3000  # entries of a support up to which its Gram block is formed (72 MB)
 
 
@@ -78,9 +79,9 @@ def solve_on_support(
             factor = cho_factor(gram, lower=True, check_finite=False)
         except LinAlgError:
             return None
-        # Below this ratio of pivots a solution has no correct digit left.
-        pivots = np.diag(factor[0])
-        if pivots.min() <= 1e-7 * pivots.max():
+        # What a column adds to those before it, as a share of its own energy: rounding alone
+        # leaves some 1e-16 of it, and a solution from less than 1e-12 has few correct digits.
+        if (np.diag(factor[0]) ** 2 <= _DEPENDENT * np.diag(gram)).any():
             return None
         found = cho_solve(factor, wanted, check_finite=False)
         return found + cho_solve(factor, wanted - gram @ found, check_finite=False)

@@ -1,0 +1,173 @@
+"""`recover` is one door: it checks options, never looks at the truth, and recomputes claims."""
+
+import warnings
+
+import numpy as np
+import pytest
+
+from cosa_theory import CosaBasis
+from cosa_theory.recovery import (
+    METHODS,
+    STATUSES,
+    Certificate,
+    Method,
+    RecoveryProblem,
+    Solution,
+    SparsityWarning,
+    options_of,
+    recover,
+    relative_error,
+)
+
+BASIS = CosaBasis.sample(20, 16, 12, 10, seed=1, scale="analysis")
+UPDATE = np.zeros((20, 16))
+UPDATE[[3, 8, 15], [1, 1, 14]] = 1.0, -2.0, 0.5
+
+
+def problem(**settings):
+    return RecoveryProblem(BASIS.sensing(), BASIS.encode(UPDATE), **settings)
+
+
+def stub(answer, status="optimal", claim=0.0):
+    """A solver that returns a fixed answer, whatever it is asked, and claims a residual."""
+
+    def solve(system, Y, *, noise_level=0.0, depth=1, start=None, sparsity=None):
+        seen.append({"noise_level": noise_level, "start": start, "sparsity": sparsity})
+        count = len(Y)
+        return Solution(
+            coefficients=np.stack([answer] * count),
+            objective=np.full(count, 7.0),
+            formula="a stub",
+            certificate=Certificate("residual", np.full(count, claim), np.full(count, claim), 1.0),
+            status=(status,) * count,
+            iterations=np.full(count, depth),
+        )
+
+    seen: list[dict] = []
+    return solve, seen
+
+
+@pytest.fixture
+def stubbed(monkeypatch):
+    solve, seen = stub(UPDATE)
+    monkeypatch.setitem(METHODS, "stub", Method(solve))
+    return seen
+
+
+def test_an_unknown_method_or_option_is_refused_with_what_there_is(stubbed):
+    with pytest.raises(ValueError, match="method is 'lasso': choose among least_norm, best_core"):
+        recover(problem(), "lasso")
+    with pytest.raises(ValueError, match="stub has no option 'lam': it takes depth, start, spars"):
+        recover(problem(), "stub", lam=1.0)
+    with pytest.raises(ValueError, match="least_norm has no option 'start': it takes tolerance"):
+        recover(problem(), "least_norm", start=UPDATE)
+    assert list(options_of("stub")) == ["depth", "start", "sparsity"]
+
+
+def test_an_option_that_is_none_counts_as_not_given(stubbed):
+    assert recover(problem(), "stub", depth=None).iterations == 1
+    recover(problem(), "least_norm", lam=None)
+    with pytest.raises(ValueError, match="no option 'lam'"):
+        recover(problem(), "least_norm", lam=0.1)
+
+
+def test_the_truth_is_never_looked_at(stubbed):
+    other = recover(problem(truth=np.full((20, 16), 9.0)), "least_norm")
+    np.testing.assert_array_equal(other.estimate, recover(problem(), "least_norm").estimate)
+
+
+def test_the_residual_is_recomputed_whatever_a_solver_claims(monkeypatch):
+    solve, _ = stub(np.zeros((20, 16)), claim=1e-9)
+    monkeypatch.setitem(METHODS, "liar", Method(solve))
+    result = recover(problem(), "liar")
+    assert result.certificate.relative == 1e-9
+    assert result.residual == 1.0
+
+
+def test_noise_level_start_and_sparsity_reach_the_solver(stubbed):
+    recover(problem(noise_level=0.01), "stub", start=UPDATE, sparsity=4)
+    assert stubbed[0]["noise_level"] == 0.01
+    assert stubbed[0]["sparsity"] == 4
+    np.testing.assert_array_equal(stubbed[0]["start"], UPDATE[None])
+    recover(problem(basis="dct"), "stub", start=UPDATE)
+    np.testing.assert_allclose(
+        stubbed[1]["start"], problem(basis="dct").to_coefficients(UPDATE[None])
+    )
+
+
+def test_methods_without_need_of_a_sparsity_take_none_but_let_it_be_said(stubbed):
+    assert recover(problem(), "least_norm", sparsity=3).status == "optimal"
+    for wrong in (0, -1, 2.5, True, 321):
+        with pytest.raises(ValueError, match=f"sparsity is {wrong!r}: .* from 1 to the 320 unkn"):
+            recover(problem(), "least_norm", sparsity=wrong)
+
+
+def test_a_sparsity_above_the_spark_wall_warns_with_the_number(stubbed):
+    with pytest.warns(SparsityWarning, match=r"sparsity is 6: .* at most 5 nonzero entries"):
+        recover(problem(), "stub", sparsity=6)
+    wall = CosaBasis.sample(20, 16, 12, 16, kind="haar", scale="analysis")  # R is square
+    one_sided = RecoveryProblem(wall.sensing(), wall.encode(UPDATE))
+    with pytest.warns(SparsityWarning, match="at most 6 nonzero"):
+        recover(one_sided, "stub", sparsity=7)
+    plain = RecoveryProblem(np.eye(5, 9), np.ones(5))
+    with pytest.warns(SparsityWarning, match="the matrix Φ .* at most 2 nonzero"):
+        recover(plain, "least_norm", sparsity=3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        recover(problem(), "stub", sparsity=5)
+        recover(RecoveryProblem(BASIS.dictionary(), UPDATE), "best_core", sparsity=60)
+
+
+def test_a_warm_start_of_another_shape_or_with_a_hole_is_refused(stubbed):
+    with pytest.raises(ValueError, match=r"start has shape \(16, 20\)"):
+        recover(problem(), "stub", start=UPDATE.T)
+    with pytest.raises(ValueError, match="start has an entry that is not finite"):
+        recover(problem(), "stub", start=np.full((20, 16), np.inf))
+
+
+def test_a_batch_has_arrays_where_a_single_problem_has_numbers(stubbed):
+    updates = np.stack([UPDATE, 2 * UPDATE])
+    batch = RecoveryProblem(BASIS.sensing(), BASIS.encode(updates))
+    result = recover(batch, "stub")
+    assert result.estimate.shape == (2, 20, 16)
+    assert result.core.shape == (2, 12, 10)
+    assert result.residual == pytest.approx([0, 0.5])
+    assert result.relative_error(updates) == pytest.approx([0, 0.5])
+    single = recover(problem(), "stub")
+    assert isinstance(single.residual, float)
+    assert (single.objective, single.iterations) == (7.0, 1)
+    assert single.relative_error(UPDATE) == 0.0
+
+
+def test_the_status_of_a_batch_is_the_worst_of_its_items():
+    assert next(iter(STATUSES)) == "optimal"
+    result = recover(problem(), "least_norm")
+    assert result.converged
+
+
+def test_the_core_of_an_estimate_is_its_best_core_and_an_unstructured_operator_has_none(stubbed):
+    np.testing.assert_allclose(recover(problem(), "stub").core, BASIS.best_core(UPDATE), atol=1e-12)
+    plain = RecoveryProblem(np.eye(5, 9), np.ones(5), shape=(3, 3))
+    result = recover(plain, "least_norm")
+    assert result.core is None
+    assert result.estimate.shape == (3, 3)
+
+
+def test_the_debiased_estimate_fits_by_least_squares_on_the_support(monkeypatch):
+    solve, _ = stub(0.5 * UPDATE)
+    monkeypatch.setitem(METHODS, "shrinking", Method(solve))
+    result = recover(problem(), "shrinking")
+    assert result.relative_error(UPDATE) == pytest.approx(0.5)
+    assert result.relative_error(UPDATE, debiased=True) < 1e-10
+    assert result.support.sum() == 3
+    assert recover(problem(), "shrinking", debiasing=False).debiased is None
+    dense = recover(problem(), "least_norm")
+    with pytest.raises(ValueError, match="there is no debiased estimate"):
+        dense.relative_error(UPDATE, debiased=True)
+
+
+def test_a_relative_error_needs_a_truth_of_its_shape_that_is_not_zero():
+    with pytest.raises(ValueError, match=r"shape \(2, 2\) and the truth \(2, 3\)"):
+        relative_error(np.ones((2, 2)), np.ones((2, 3)))
+    with pytest.raises(ValueError, match="the truth is zero"):
+        relative_error(np.ones((2, 2)), np.zeros((2, 2)))

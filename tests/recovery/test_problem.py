@@ -1,0 +1,167 @@
+"""A problem is checked when it is made, and every basis keeps its operator in two factors."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import sparse
+from scipy.sparse.linalg import aslinearoperator
+
+from cosa_theory import CosaBasis, KroneckerOperator
+from cosa_theory.recovery import BASES, RecoveryProblem
+from cosa_theory.transforms import DCT
+
+
+def gaussian(*shape, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape)
+
+
+BASIS = CosaBasis.sample(24, 40, 9, 14, seed=1, scale="analysis")
+UPDATE, WEIGHT = gaussian(24, 40), gaussian(24, 40, seed=1)
+
+
+def problem(**settings):
+    settings = {"operator": BASIS.sensing(), "measurements": BASIS.encode(UPDATE), **settings}
+    return RecoveryProblem(**settings)
+
+
+def weight_for(basis):
+    return WEIGHT if basis == "singular" else None
+
+
+@pytest.mark.parametrize("basis", BASES)
+@pytest.mark.parametrize("kind", ["gaussian", "very_sparse", "srht"])
+def test_a_basis_is_folded_into_the_factors_of_the_operator(basis, kind):
+    cosa = CosaBasis.sample(24, 40, 9, 14, kind=kind, seed=2, scale="analysis")
+    posed = RecoveryProblem(
+        cosa.sensing(), cosa.encode(UPDATE), basis=basis, weight=weight_for(basis)
+    )
+    C = posed.to_coefficients(UPDATE[None])
+    np.testing.assert_allclose(posed.system.apply(C)[0], cosa.encode(UPDATE), atol=1e-12)
+    np.testing.assert_allclose(posed.to_unknown(C)[0], UPDATE, atol=1e-12)
+    assert isinstance(posed.system.operator, KroneckerOperator)
+    np.testing.assert_allclose(posed.update_system.apply(UPDATE[None])[0], posed.Y[0], atol=1e-12)
+
+
+@pytest.mark.parametrize("basis", BASES)
+@pytest.mark.parametrize(
+    "form", [np.asarray, sparse.csr_array, aslinearoperator, torch.from_numpy], ids=str
+)
+def test_an_unstructured_operator_takes_every_basis_and_form(basis, form):
+    dense = gaussian(50, 96)
+    dense[np.abs(dense) < 1] = 0.0
+    X, W = gaussian(8, 12, seed=3), gaussian(8, 12, seed=4)
+    posed = RecoveryProblem(
+        form(dense),
+        dense @ X.ravel(),
+        basis=basis,
+        shape=(8, 12),
+        weight=W if basis == "singular" else None,
+    )
+    C = posed.to_coefficients(X[None])
+    assert C.shape == (1, 1, 96)
+    assert posed.system.plain
+    np.testing.assert_allclose(posed.system.apply(C).ravel(), dense @ X.ravel(), atol=1e-12)
+    np.testing.assert_allclose(posed.to_unknown(C)[0], X, atol=1e-12)
+
+
+def test_without_a_shape_the_unknown_of_an_unstructured_operator_is_one_row():
+    posed = RecoveryProblem(gaussian(5, 9), gaussian(5))
+    assert posed.update_shape == (1, 9)
+    assert (posed.unknown, posed.batched, posed.Y.shape) == ("update", False, (1, 1, 5))
+
+
+def test_the_operator_says_what_is_unknown():
+    assert problem().unknown == "update"
+    core = RecoveryProblem(BASIS.dictionary(), UPDATE)
+    assert (core.unknown, core.update_shape, core.system.matrix_shape) == (
+        "core",
+        (24, 40),
+        (9, 14),
+    )
+    anonymous = KroneckerOperator(gaussian(9, 24), gaussian(14, 40))
+    assert RecoveryProblem(anonymous, gaussian(9, 14)).unknown == "update"
+
+
+def test_a_batch_has_one_axis_more_and_a_vector_counts_as_a_matrix():
+    Y = BASIS.encode(gaussian(3, 24, 40))
+    assert problem(measurements=Y).batched
+    assert problem(measurements=Y).Y.shape == (3, 9, 14)
+    flat = problem(measurements=Y[0].ravel())
+    assert not flat.batched
+    np.testing.assert_array_equal(flat.Y[0], Y[0])
+    rows = RecoveryProblem(gaussian(5, 9), gaussian(4, 5))
+    assert (rows.batched, rows.Y.shape) == (True, (4, 1, 5))
+
+
+@pytest.mark.parametrize(
+    ("given", "taken"),
+    [
+        (np.float32, "float32"),
+        (np.float64, "float64"),
+        (np.int64, "float64"),
+        (torch.float16, "torch.float32"),
+        (torch.bfloat16, "torch.float32"),
+        (torch.float64, "torch.float64"),
+    ],
+)
+def test_measurements_keep_their_precision_and_halves_are_taken_in_single(given, taken):
+    Y = np.round(3 * BASIS.encode(UPDATE))
+    array = torch.from_numpy(Y).to(given) if "torch" in str(given) else Y.astype(given)
+    assert str(problem(measurements=array).Y.dtype) == taken
+
+
+def test_a_transform_of_ones_own_is_taken_as_a_basis():
+    posed = problem(basis=DCT())
+    named = problem(basis="dct")
+    np.testing.assert_array_equal(posed.system.factors[0], named.system.factors[0])
+
+
+NAN = BASIS.encode(UPDATE).copy()
+NAN[2, 3] = np.nan
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"measurements": gaussian(9, 13)}, r"shape \(9, 13\): the operator needs \(9, 14\)"),
+        ({"measurements": gaussian(14, 9)}, r"shape \(14, 9\)"),
+        ({"measurements": gaussian(2, 2, 9, 14)}, "or a batch of such"),
+        ({"measurements": np.zeros((0, 9, 14))}, r"shape \(0, 9, 14\)"),
+        ({"measurements": NAN}, r"the measurements at \[2, 3\] is nan: every entry must be finite"),
+        ({"measurements": np.zeros((9, 14))}, "all zero.*there is nothing to recover"),
+        ({"measurements": gaussian(9, 14) * 1j}, "the measurements: expected real numbers"),
+        ({"noise_level": 1e6}, "noise_level is 1e.06 and the measurements have norm .* zero expl"),
+        ({"noise_level": -1.0}, r"noise_level must be finite and zero or positive, got -1\.0"),
+        ({"noise_level": np.nan}, "noise_level must be finite"),
+        ({"basis": "fourier"}, "basis is 'fourier': choose among coordinate, dct, wavelet, sing"),
+        ({"basis": "singular"}, "the singular basis needs the weight W"),
+        ({"weight": WEIGHT}, "only that basis does"),
+        ({"basis": "singular", "weight": WEIGHT.T}, r"the weight has shape \(40, 24\)"),
+        ({"truth": UPDATE.T}, r"the truth has shape \(40, 24\): it must be .* \(24, 40\)"),
+        ({"shape": (24, 41)}, "leave shape out for a Kronecker operator"),
+        ({"operator": np.ones(3)}, "the operator must be a matrix"),
+        (
+            {"operator": gaussian(126, 12), "shape": (3, 5)},
+            "15 entries, but the operator has 12 columns",
+        ),
+        ({"operator": np.full((126, 4), np.inf)}, r"the operator at \[0, 0\] is inf"),
+        (
+            {"operator": KroneckerOperator(gaussian(9, 4), np.full((14, 3), np.nan))},
+            "the factor B of the Kronecker product",
+        ),
+        (
+            {"operator": BASIS.dictionary(), "measurements": UPDATE, "basis": "dct"},
+            "a core is sparse in its own entries",
+        ),
+    ],
+)
+def test_a_problem_that_makes_no_sense_is_refused_with_what_to_do(settings, message):
+    with pytest.raises(ValueError, match=message):
+        problem(**settings)
+
+
+def test_a_zero_item_of_a_batch_is_refused_and_a_tiny_one_is_not():
+    Y = BASIS.encode(gaussian(2, 24, 40))
+    with pytest.raises(ValueError, match="all zero"):
+        problem(measurements=Y * np.array([1.0, 0.0])[:, None, None])
+    problem(measurements=Y * np.array([1.0, 1e-200])[:, None, None])
