@@ -15,6 +15,7 @@ import numpy as np
 from cosa_theory.basis import CosaBasis
 from cosa_theory.laws import uniform_sparsity_limit
 from cosa_theory.operators import to_host
+from cosa_theory.recovery.basis_pursuit import basis_pursuit, bpdn
 from cosa_theory.recovery.closed_form import best_core, least_norm
 from cosa_theory.recovery.problem import RecoveryProblem
 from cosa_theory.recovery.result import STATUSES, RecoveryResult, Solution
@@ -54,6 +55,8 @@ class Method:
 METHODS: dict[str, Method] = {
     "least_norm": Method(least_norm, arrays="any", sparse=False),
     "best_core": Method(best_core, arrays="any", sparse=False),
+    "basis_pursuit": Method(basis_pursuit, arrays="any"),
+    "bpdn": Method(bpdn, arrays="any"),
 }
 """Every solver by name."""
 

@@ -1,0 +1,191 @@
+"""The exact end of basis pursuit: once the support is right, two small linear systems finish it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import LinAlgError, cho_factor, cho_solve
+
+from cosa_theory.recovery.constraint import Constraint
+from cosa_theory.recovery.support import gram_block
+from cosa_theory.recovery.system import System
+from cosa_theory.threads import one_thread
+
+__all__ = ["Polished", "Polisher"]
+
+_LARGEST = 3000  # entries of a support up to which its Gram block is formed (72 MB)
+_NEGLIGIBLE = 1e-9  # share of the largest entry under which a fitted entry counts as zero
+_MATCHED = 1e-9  # share of ‖C₀‖ by which the fit may miss the measurements
+_ROUNDS = 4  # solves on a shrinking support
+_DEPENDENT = 1e-7  # least ratio of pivots of an independent support
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Polished:
+    """A candidate for the optimum, supported where the iterate is.
+
+    Attributes
+    ----------
+    support : ndarray of int, shape (s,)
+    values : ndarray, shape (s,)
+    dual : ndarray, shape (r, t)
+        Row-space coordinates D of a dual point; V_A D V_Bᵀ is the sign of `values` on the support.
+    """
+
+    support: NDArray[np.int64]
+    values: Floats
+    dual: Floats
+
+    @property
+    def objective(self) -> float:
+        """‖x‖₁."""
+        return float(np.abs(self.values).sum())
+
+
+class Polisher:
+    """Solves the optimality conditions on given supports, in float64 on the host.
+
+    Parameters
+    ----------
+    system : System
+    constraint : Constraint
+        Of all right-hand sides, in float64 numpy arrays.
+
+    Notes
+    -----
+    Equality: the coordinates satisfy V_Sᵀ x_S = C₀ with V the orthonormal basis of the row space,
+    so x_S is least squares with the Gram matrix of V's rows, which is better conditioned than that
+    of Φ; and from any point D near the dual optimum the nearest one that interpolates the signs is
+    D + V_Sᵀ(V_S V_Sᵀ)⁻¹(sign x_S − (V D)_S) (Fuchs' certificate where D = 0 [1]_).
+
+    Inequality with radius ρ: stationarity gives x_S = G_SS⁻¹(Φ_Sᵀy − μ sign x_S), whose residual
+    has norm² ‖r_LS‖² + μ² sign(x_S)ᵀ G_SS⁻¹ sign(x_S), so μ is the root at which that is ρ²; the
+    dual point is the residual over μ.
+
+    References
+    ----------
+    .. [1] J.-J. Fuchs, "On sparse representations in arbitrary redundant bases", IEEE Trans.
+       Information Theory 50 (2004), 1341-1344.
+    """
+
+    def __init__(self, system: System, constraint: Constraint) -> None:
+        self._system, self._constraint = system, constraint
+        self._space = constraint.space
+        shape = system.matrix_shape
+        self._whitened = System(self._space.left, shape, plain=system.plain)
+        rank = int(np.prod(self._space.values.shape))
+        self.largest = min(_LARGEST, rank)
+
+    def work(self, count: int) -> float:
+        """Return about how many multiply-adds one attempt on a support of this size costs."""
+        sides = sum(min(count, one) for one in self._space.values.shape)
+        return count**3 / 3 + count**2 * (sides + 16.0)
+
+    def polish(self, item: int, X: Floats, dual: Floats | None) -> Polished | None:
+        """Return the solution on the support and signs of one iterate, or None if there is none.
+
+        Parameters
+        ----------
+        item : int
+            Which right-hand side.
+        X : ndarray, shape (m, n)
+            The iterate, sparse.
+        dual : ndarray, shape (r, t), or None
+            Coordinates of its dual point; None starts from zero.
+        """
+        support = np.flatnonzero(X)
+        if not 0 < support.size <= self.largest:
+            return None
+        signs = np.sign(X.ravel()[support])
+        if self._constraint.radius[item] > 0:
+            return self._inequality(item, support, signs)
+        return self._equality(item, support, signs, dual)
+
+    def judged(self, item: int, found: Polished) -> tuple[float, float]:
+        """Return ‖Φᵀν‖_∞ and the dual objective of a candidate's dual point."""
+        one = self._constraint.take(np.array([item]))
+        image = self._space.coefficients(found.dual[None])
+        return float(np.abs(image).max()), float(one.dual_value(found.dual[None])[0])
+
+    def _equality(
+        self, item: int, support: NDArray[np.int64], signs: Floats, dual: Floats | None
+    ) -> Polished | None:
+        centre = self._constraint.centre[item]
+        least_norm = self._space.coefficients(centre[None])[0].ravel()
+        for _ in range(_ROUNDS):
+            factor = _factorised(self._whitened, support)
+            if factor is None:
+                return None
+            values = _solved(factor, least_norm[support])
+            kept = np.abs(values) > _NEGLIGIBLE * np.abs(values).max()
+            if kept.all():
+                break
+            support, signs = support[kept], signs[kept]
+        else:
+            return None
+        missed = self._coordinates(support, values) - centre
+        if np.linalg.norm(missed) > _MATCHED * np.linalg.norm(centre):
+            return None
+        signs = np.sign(values)
+        start = np.zeros_like(centre) if dual is None else dual
+        there = self._space.coefficients(start[None])[0].ravel()[support]
+        step = _solved(factor, signs - there)
+        return Polished(support, values, start + self._coordinates(support, step))
+
+    def _inequality(self, item: int, support: NDArray[np.int64], signs: Floats) -> Polished | None:
+        weights, centre = self._space.values, self._constraint.centre[item]
+        radius = self._constraint.radius[item]
+        correlations = self._space.coefficients((weights**2 * centre)[None])[0].ravel()
+        for _ in range(_ROUNDS):
+            factor = _factorised(self._system, support)
+            if factor is None:
+                return None
+            fit, tilt = _solved(factor, correlations[support]), _solved(factor, signs)
+            left = weights * (centre - self._coordinates(support, fit))
+            room = radius**2 - float(np.vdot(left, left))
+            if room <= 0:
+                return None
+            multiplier = (room / float(signs @ tilt)) ** 0.5
+            values = fit - multiplier * tilt
+            kept = values * signs > 0
+            if kept.all():
+                residual = left + multiplier * weights * self._coordinates(support, tilt)
+                return Polished(support, values, weights * residual / multiplier)
+            support, signs = support[kept], signs[kept]
+            if support.size == 0:
+                return None
+        return None
+
+    def _coordinates(self, support: NDArray[np.int64], values: Floats) -> Floats:
+        """Return the row-space coordinates (r, t) of the coefficients `values` on a support."""
+        X = np.zeros(self._system.size)
+        X[support] = values
+        shaped: Floats = X.reshape(1, *self._system.coefficient_shape)
+        coordinates: Floats = self._space.coordinates(shaped)[0]
+        return coordinates
+
+
+def _factorised(system: System, support: NDArray[np.int64]) -> Any:
+    """Return the Gram block on a support and its Cholesky factor, or None if it is singular."""
+    gram = gram_block(system, support)
+    with one_thread():
+        try:
+            factor = cho_factor(gram, lower=True, check_finite=False)
+        except LinAlgError:
+            return None
+    pivots = np.diag(factor[0])
+    return None if pivots.min() <= _DEPENDENT * pivots.max() else (gram, factor)
+
+
+def _solved(factorised: Any, wanted: Floats) -> Floats:
+    """Return the solution of the Gram system, refined once."""
+    gram, factor = factorised
+    with one_thread():
+        found: Floats = cho_solve(factor, wanted, check_finite=False)
+        found += cho_solve(factor, wanted - gram @ found, check_finite=False)
+    return found
