@@ -20,11 +20,13 @@ from cosa_theory.survey import Survey
 __all__ = ["TABLES", "Results", "read_results", "write_results"]
 
 TABLES = ("layers", "spectra", "families", "crossover")
-COMMANDS = ("spectrum", "audit", "rip", "jl")
+COMMANDS = ("spectrum", "audit", "rip", "jl", "recover")
 """The commands whose results a folder can hold, one at a time."""
 SUMMARY = "spectrum.json"
 CHECKS = "checks.parquet"
 PAGE = "report.html"
+ESTIMATE = "estimate.safetensors"
+"""Beside the results of `cosa-theory recover`: the update itself."""
 FIGURES = "figures"
 AUDIT = "audit"
 """Folder of an audit of the same pair, under the results of its survey."""
@@ -124,6 +126,8 @@ def clear_results(folder: Path) -> None:
     for command in COMMANDS:
         summary = folder / f"{command}.json"
         names += _tables_of(summary)
+        if command == "recover" and summary.is_file():
+            names.append(ESTIMATE)
         summary.unlink(missing_ok=True)
     for name in names:
         (folder / name).unlink(missing_ok=True)

@@ -1,0 +1,244 @@
+"""The document of `cosa-theory recover`: its verdict, and how its tables are shown."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from cosa_theory.plotting.recover import CONVERGENCE_FIGURE, ESTIMATE_FIGURE
+from cosa_theory.recovery import STATUSES
+from cosa_theory.report.document import Document, Presentation
+from cosa_theory.report.views import MISSING, Column, View, count, number, percent
+
+__all__ = ["PRESENTATION", "recover_verdict"]
+
+_UNITS = {
+    "coordinate": "entries",
+    "dct": "cosine coefficients",
+    "wavelet": "wavelet coefficients",
+    "singular": "coefficients in the singular basis of W",
+}
+_DONE = ("optimal", "fitted")
+_EXACT = 1e-6  # a relative residual below it is that of an exact fit in float32 or float64
+_ANSWERS = {
+    "estimate": "the estimate",
+    "debiased": "least squares on its support",
+    "least norm": "least norm, for comparison",
+}
+
+
+def recover_verdict(tables: Mapping[str, pd.DataFrame]) -> str:
+    """Return what was found, to which certificate, and what to expect of it, on one line.
+
+    Parameters
+    ----------
+    tables : mapping of str to pandas.DataFrame
+        As `cosa_theory.cli.recovered.recovery_tables` makes them.
+    """
+    row = tables["result"].iloc[0].to_dict()
+    sentences = [_found(row), _solved(row), _expected(row)]
+    if "scores" in tables:
+        sentences.append(_scored(tables["scores"]))
+    return " ".join(sentence for sentence in sentences if sentence)
+
+
+def _unit(row: Mapping[Any, Any]) -> str:
+    return _UNITS.get(row["basis"], f"coefficients in the basis {row['basis']}")
+
+
+def _nonzeros(row: Mapping[Any, Any]) -> str:
+    if not row["sparse"]:
+        return ""
+    return f", with {count(row['nonzeros'])} of {count(row['m'] * row['n'])} {_unit(row)} nonzero"
+
+
+def _fit(row: Mapping[Any, Any]) -> str:
+    return f"fits the core to a relative residual of {number(row['residual'])}{_nonzeros(row)}"
+
+
+def _found(row: Mapping[Any, Any]) -> str:
+    """Say first whether there is an answer."""
+    method, status = row["method"], row["status"]
+    if status in _DONE:
+        return f"{method} found an update that {_fit(row)}."
+    if status == "infeasible":
+        return f"{method} found no update: none satisfies what it asks for."
+    reached = (
+        f"after {count(row['iterations'])} iterations its {row['certificate']} is "
+        f"{number(row['relative'])} (relative), above the tolerance of {number(row['tolerance'])}"
+    )
+    remedies = {
+        "iteration limit": (f"{method} did not converge", "; raise --max-iterations"),
+        "stalled": (f"{method} stalled", ", and this precision or support allows no progress"),
+        "diverged": (f"{method} diverged", "; try another method"),
+    }
+    what, remedy = remedies[status]
+    return f"{what}: {reached}{remedy}. Its best iterate {_fit(row)}."
+
+
+def _solved(row: Mapping[Any, Any]) -> str:
+    """Name the objective, and the certificate where it holds."""
+    if row["status"] not in _DONE:
+        return f"It was to minimise {row['formula']}."
+    claim = "" if row["status"] == "optimal" else "; it explains the core, without a claim to be "
+    claim += "" if row["status"] == "optimal" else "the best such update"
+    return (
+        f"What it solved is {row['formula']}, to a {row['certificate']} of {number(row['value'])} "
+        f"({number(row['relative'])} relative, tolerance {number(row['tolerance'])}){claim}."
+    )
+
+
+def _expected(row: Mapping[Any, Any]) -> str:
+    """Say whether theory lets this answer be the update that was measured."""
+    a, b, m, n = (row[name] for name in "abmn")
+    every, random, s = row["limit_every"], row["limit_random"], row["nonzeros"]
+    if row["status"] == "infeasible" or math.isinf(every):
+        return ""
+    if not row["sparse"]:
+        share = percent(min(a, m) * min(b, n) / (m * n))
+        return f"A core of {a} × {b} keeps on average {share} of ‖ΔW‖², the share ab/(mn)."
+    if s > random:
+        return (
+            f"That is more than the about {count(random)} nonzero {_unit(row)} up to which ℓ1 can "
+            "be expected to succeed: take it for one of many updates with this core, and make "
+            "sure that basis and projections are the right ones."
+        )
+    if s > every:
+        return (
+            f"Beyond {count(every)} nonzero {_unit(row)} some updates share their core, but up to "
+            f"about {count(random)} at random places ℓ1 is expected to find them (packed in one "
+            f"column {_places(row['limit_column'])}, in one row {_places(row['limit_row'])})."
+        )
+    if row["noise_level"] == 0 and row["residual"] <= _EXACT:
+        return (
+            f"With at most {count(every)} nonzero no other update as sparse has this core, if the "
+            "factors are in general position, as Gaussian ones are."
+        )
+    return ""
+
+
+def _places(limit: float) -> str:
+    return "any number" if math.isinf(limit) else count(limit)
+
+
+def _scored(scores: pd.DataFrame) -> str:
+    errors = scores.set_index("answer")["relative_error"]
+    shares = scores.set_index("answer")["share"]
+    debiased = f" ({number(errors['debiased'])} debiased)" if "debiased" in errors else ""
+    share = shares["estimate"]
+    back = f"{percent(share)} of ‖ΔW‖² comes back" if share > 0 else "nothing of ‖ΔW‖² comes back"
+    plain = f"; least norm has {number(errors['least norm'])}" if "least norm" in errors else ""
+    return (
+        f"Against the truth the relative error is {number(errors['estimate'])}{debiased}, "
+        f"{back}{plain}."
+    )
+
+
+def _answer_view(document: Document) -> View:
+    """Return the one answer, one line for each thing there is to know."""
+    row = document.tables["result"].iloc[0].to_dict()
+    m, n, a, b = (row[name] for name in "mnab")
+    lines = {
+        "method": row["method"],
+        "what it minimises": row["formula"],
+        "value": number(row["objective"]),
+        "status": f"{row['status']}: {STATUSES[row['status']]}",
+        row["certificate"]: f"{number(row['value'])}, {number(row['relative'])} relative "
+        f"(tolerance {number(row['tolerance'])})",
+        "residual ‖Φx̂ − y‖/‖y‖": number(row["residual"]),
+        "noise level σ": number(row["noise_level"]),
+        "nonzero": f"{count(row['nonzeros'])} of {count(m * n)} {_unit(row)}",
+        "sizes": f"update {m} × {n}, core {a} × {b}: {percent(a * b / (m * n))} of the numbers",
+        "norms": f"‖ΔW‖ {number(row['estimate_norm'])} of the estimate, core "
+        f"{number(row['core_norm'])}",
+        "projections": row["projections"],
+        "computed": f"{row['dtype']}, {count(row['iterations'])} iterations, "
+        f"{number(row['seconds'])} s",
+    }
+    if row["resumed_from"]:
+        lines["resumed"] = f"from iteration {count(row['resumed_from'])} of an interrupted run"
+    columns = (Column("of the answer", text=True), Column("", text=True))
+    return View("The answer", columns, tuple(lines.items()))
+
+
+def _limit_view(document: Document) -> View:
+    """Return how many nonzeros a core of this size identifies, beside those found."""
+    row = document.tables["result"].iloc[0].to_dict()
+    limits = {
+        "every update, by any method": ("every", "half of the spark, for sparse ΔW anywhere"),
+        "ℓ1, entries at random places": (
+            "random",
+            "ab·ρ(ab/(mn)), the weak threshold of unstructured Gaussian measurements",
+        ),
+        "ℓ1, packed in one column": ("column", "a·ρ(a/m): the left factor alone sees a column"),
+        "ℓ1, packed in one row": ("row", "b·ρ(b/n): the right factor alone sees a row"),
+    }
+    columns = (
+        Column("what is found", text=True),
+        Column("nonzeros up to", "in the basis in which ΔW is sparse; fractions rounded"),
+        Column("why", text=True),
+    )
+    if not row["sparse"] or math.isinf(row["limit_every"]):
+        return View("", columns, ())
+    rows = [
+        (what, MISSING if math.isinf(row[f"limit_{name}"]) else count(row[f"limit_{name}"]), why)
+        for what, (name, why) in limits.items()
+    ]
+    rows.append(("this estimate has", count(row["nonzeros"]), ""))
+    return View("How sparse an update must be for its core to tell", columns, tuple(rows))
+
+
+def _score_view(document: Document) -> View:
+    columns = (
+        Column("answer", text=True),
+        Column("relative error", "‖estimate − ΔW‖/‖ΔW‖ in the Frobenius norm"),
+        Column("comes back", "share of ‖ΔW‖² explained, 1 − error²; negative: worse than zero"),
+    )
+    table = document.tables.get("scores", pd.DataFrame())
+    rows = tuple(
+        (_ANSWERS[row["answer"]], number(row["relative_error"]), percent(row["share"]))
+        for row in table.to_dict("records")
+    )
+    return View("Against the truth, which the method did not see", columns, rows)
+
+
+def _views(document: Document) -> list[View]:
+    return [_score_view(document), _answer_view(document), _limit_view(document)]
+
+
+PRESENTATION = Presentation(
+    title="An update recovered from its core",
+    views=_views,
+    figures={"convergence": CONVERGENCE_FIGURE, "estimate": ESTIMATE_FIGURE},
+    terms=(
+        (
+            "core and measurements",
+            "the measurements are Lᵀ ΔW Rᵀ (a × b), Φ maps ΔW to them; the best core L⁺ ΔW R⁺ "
+            "holds the same information. The estimate's own best core is stored beside it.",
+        ),
+        (
+            "certificate",
+            "the number that proves how good an answer is. A duality gap bounds how far the "
+            "objective is from its minimum; a residual says how well the measurements are "
+            "explained; the normal equations vanish at a least-squares solution. A certificate "
+            "is about the problem solved: whether its solution is ΔW depends on how sparse ΔW is.",
+        ),
+        (
+            "debiased",
+            "least squares on the support of the estimate, which undoes the shrinkage of ℓ1. "
+            "It is stored as the tensor “debiased”, where the support is small enough.",
+        ),
+        (
+            "weak threshold",
+            "the number of nonzeros up to which ℓ1 minimisation finds most vectors with random "
+            "supports and signs, as sizes grow (Donoho and Tanner). Of a Kronecker operator, "
+            "supports packed in one column or row see one factor alone.",
+        ),
+        (
+            "spark",
+            "the least number of linearly dependent columns, at most min(a, b) + 1 for Φ: no "
+            "method tells apart all updates with more than half as many nonzeros.",
+        ),
+    ),
+)
