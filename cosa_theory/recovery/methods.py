@@ -17,6 +17,7 @@ from cosa_theory.laws import uniform_sparsity_limit
 from cosa_theory.operators import to_host
 from cosa_theory.recovery.basis_pursuit import basis_pursuit, bpdn
 from cosa_theory.recovery.closed_form import best_core, least_norm
+from cosa_theory.recovery.lasso import fista
 from cosa_theory.recovery.problem import RecoveryProblem
 from cosa_theory.recovery.result import STATUSES, RecoveryResult, Solution
 from cosa_theory.recovery.support import debias
@@ -55,6 +56,7 @@ class Method:
 METHODS: dict[str, Method] = {
     "least_norm": Method(least_norm, arrays="any", sparse=False),
     "best_core": Method(best_core, arrays="any", sparse=False),
+    "fista": Method(fista, arrays="any"),
     "basis_pursuit": Method(basis_pursuit, arrays="any"),
     "bpdn": Method(bpdn, arrays="any"),
 }
