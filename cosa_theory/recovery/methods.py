@@ -18,6 +18,7 @@ from cosa_theory.operators import to_host
 from cosa_theory.recovery.basis_pursuit import basis_pursuit, bpdn
 from cosa_theory.recovery.closed_form import best_core, least_norm
 from cosa_theory.recovery.lasso import fista
+from cosa_theory.recovery.omp import omp
 from cosa_theory.recovery.problem import RecoveryProblem
 from cosa_theory.recovery.result import STATUSES, RecoveryResult, Solution
 from cosa_theory.recovery.support import debias
@@ -59,6 +60,7 @@ METHODS: dict[str, Method] = {
     "fista": Method(fista, arrays="any"),
     "basis_pursuit": Method(basis_pursuit, arrays="any"),
     "bpdn": Method(bpdn, arrays="any"),
+    "omp": Method(omp),
 }
 """Every solver by name."""
 

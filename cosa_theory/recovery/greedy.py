@@ -1,0 +1,244 @@
+"""What the greedy solvers share: when to stop, which sparsities to try, items one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cosa_theory.operators import to_host
+from cosa_theory.recovery.result import Certificate, Solution
+from cosa_theory.recovery.support import solve_on_support
+from cosa_theory.recovery.system import System
+
+__all__ = [
+    "GROWTH",
+    "LARGEST_FIT",
+    "SPARSE_FIT",
+    "Fit",
+    "Goals",
+    "Monitor",
+    "checked_sparsity",
+    "fit_on_support",
+    "residual_certificate",
+    "residual_goals",
+    "search_sparsity",
+    "solve_items",
+    "sparsities",
+]
+
+Monitor: TypeAlias = Callable[[int, float, Any], None]
+
+GROWTH = 1.5
+"""Ratio of the sparsities that are tried where none is given."""
+
+LARGEST_FIT = 3000
+"""Columns up to which least squares forms their Gram matrix (72 MB)."""
+
+SPARSE_FIT = "½‖Φx − y‖² over x with at most s nonzero entries"
+
+_TOLERANCE = {8: 1e-8, 4: 1e-5}  # of ‖Φx − y‖/‖y‖, by the bytes of a number
+
+
+@dataclass(frozen=True, eq=False)
+class Goals:
+    """When the measurements of each right-hand side count as explained.
+
+    Attributes
+    ----------
+    norms : ndarray, shape (B,)
+        ‖y‖.
+    limits : ndarray, shape (B,)
+        The residual at which to stop: the larger of σ and tolerance·‖y‖.
+    tolerance : float
+    noise_level : float
+        σ.
+    """
+
+    norms: NDArray[np.float64]
+    limits: NDArray[np.float64]
+    tolerance: float
+    noise_level: float
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """What a solver makes of one right-hand side.
+
+    Attributes
+    ----------
+    coefficients : ndarray, shape (1, m, n)
+    residual : float
+        ‖Φx − y‖.
+    status : str
+    iterations : int
+    history : tuple of (int, float)
+        Iteration and residual of each check.
+    message : str
+    """
+
+    coefficients: NDArray[Any]
+    residual: float
+    status: str
+    iterations: int
+    history: tuple[tuple[int, float], ...] = ()
+    message: str = ""
+
+
+def residual_goals(Y: Any, noise_level: float, tolerance: float | None) -> Goals:
+    """Return when to stop; the default tolerance is 1e-8 in float64 and 1e-5 in float32.
+
+    Raises
+    ------
+    ValueError
+        If the tolerance is not positive.
+    """
+    host = to_host(Y)
+    if tolerance is None:
+        tolerance = _TOLERANCE[host.dtype.itemsize]
+    if not 0 < tolerance < 1:
+        raise ValueError(f"tolerance is {tolerance}: it must be between 0 and 1, of ‖Φx − y‖/‖y‖")
+    norms = np.linalg.norm(host.reshape(len(host), -1).astype(np.float64), axis=1)
+    return Goals(norms, np.maximum(noise_level, tolerance * norms), tolerance, noise_level)
+
+
+def residual_certificate(goals: Goals, residuals: NDArray[np.float64]) -> Certificate:
+    """Return the certificate of ‖Φx − y‖: relative to ‖y‖, or to σ where there is noise."""
+    if goals.noise_level:
+        return Certificate("residual", residuals, residuals / goals.limits, 1.0)
+    return Certificate("residual", residuals, residuals / goals.norms, goals.tolerance)
+
+
+def checked_sparsity(system: System, sparsity: int | None) -> int | None:
+    """Return the sparsity, which may be None.
+
+    Raises
+    ------
+    ValueError
+        If it is not a whole number from 1 to the least of M and N.
+    """
+    if sparsity is None:
+        return None
+    most = min(system.measurements, system.size)
+    whole = isinstance(sparsity, (int, np.integer)) and not isinstance(sparsity, bool)
+    if not whole or not 1 <= sparsity <= most:
+        raise ValueError(
+            f"sparsity is {sparsity!r}: {system.measurements:,} measurements of "
+            f"{system.size:,} unknowns determine at most {most:,} nonzero entries, so give a "
+            f"whole number from 1 to {most:,}"
+        )
+    return int(sparsity)
+
+
+def sparsities(limit: int) -> Iterator[int]:
+    """Yield 1, 2, 3, 4, 6, 9, 13, …, each 1.5 times the one before, and `limit` at the end."""
+    count = 1
+    while count < limit:
+        yield count
+        count = max(count + 1, int(GROWTH * count))
+    yield max(limit, 1)
+
+
+def fit_on_support(
+    system: System, correlations: NDArray[Any], support: NDArray[np.int64], dtype: Any
+) -> NDArray[Any] | None:
+    """Return argmin ‖Φx − y‖ over x that vanish off the support, shape (1, m, n).
+
+    None where the columns are dependent, or too many for their Gram matrix.
+    """
+    if support.size > LARGEST_FIT:
+        return None
+    values = solve_on_support(system, correlations, support)
+    if values is None:
+        return None
+    fitted = np.zeros(system.size, dtype)
+    fitted[support] = values
+    return fitted.reshape(1, *system.coefficient_shape)
+
+
+def search_sparsity(
+    sparsity: int | None,
+    limit: int,
+    goal: float,
+    attempt: Callable[[int, Fit | None], Fit],
+) -> Fit:
+    """Return the fit with a given sparsity, or with the least that explains the measurements.
+
+    Without a sparsity, those of `sparsities` up to `limit` are tried in turn, each from the answer
+    of the one before, until a residual is within the goal; if none is, the least residual wins.
+
+    Parameters
+    ----------
+    sparsity : int, optional
+    limit : int
+        The largest sparsity worth trying.
+    goal : float
+        Of the residual.
+    attempt : callable
+        ``attempt(s, before)`` solves with at most s nonzero entries.
+    """
+    if sparsity is not None:
+        return attempt(sparsity, None)
+    best = previous = None
+    iterations, history = 0, []
+    for count in sparsities(limit):
+        fit = attempt(count, previous)
+        history += [(iterations + number, residual) for number, residual in fit.history]
+        iterations += fit.iterations
+        if best is None or fit.residual < best.residual:
+            best, chosen = fit, count
+        previous = fit
+        if fit.residual <= goal:
+            break
+    assert best is not None
+    found = (
+        f"no sparsity was given: {chosen} is the least of 1, 2, 3, 4, 6, 9, … that explains the "
+        "measurements"
+        if best.residual <= goal
+        else f"no sparsity was given, and none up to {limit:,} explains the measurements; the one "
+        f"of least residual is {chosen}"
+    )
+    message = f"{found}. {best.message}".strip()
+    return replace(best, iterations=iterations, history=tuple(history), message=message)
+
+
+def solve_items(
+    goals: Goals,
+    Y: NDArray[Any],
+    solve: Callable[[int], Fit],
+    formula: str,
+    objective: Callable[[Fit], float] = lambda fit: 0.5 * fit.residual**2,
+) -> Solution:
+    """Return the solution of a stack whose right-hand sides are solved one after the other.
+
+    Parameters
+    ----------
+    goals : Goals
+    Y : ndarray, shape (B, p, q)
+    solve : callable
+        ``solve(item)`` returns the `Fit` of one.
+    formula : str
+        What is minimised.
+    objective : callable
+        Its value at a fit.
+    """
+    fits = [solve(item) for item in range(len(Y))]
+    checks = [(item, *check) for item, fit in enumerate(fits) for check in fit.history]
+    table = np.array(checks, np.float64).reshape(-1, 3)
+    return Solution(
+        coefficients=np.concatenate([fit.coefficients for fit in fits]),
+        objective=np.array([objective(fit) for fit in fits]),
+        formula=formula,
+        certificate=residual_certificate(goals, np.array([fit.residual for fit in fits])),
+        status=tuple(fit.status for fit in fits),
+        iterations=np.array([fit.iterations for fit in fits], np.int64),
+        history={
+            "item": table[:, 0].astype(np.int64),
+            "iteration": table[:, 1].astype(np.int64),
+            "residual": table[:, 2],
+        },
+        message="; ".join(dict.fromkeys(fit.message for fit in fits if fit.message)),
+    )
