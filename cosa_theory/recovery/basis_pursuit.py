@@ -18,6 +18,7 @@ from cosa_theory.recovery.constraint import (
     per_item,
     take,
 )
+from cosa_theory.recovery.items import check_options, out_of_reach
 from cosa_theory.recovery.pursuit_polish import Polisher
 from cosa_theory.recovery.result import Certificate, Solution
 from cosa_theory.recovery.shrinkage import soft_threshold
@@ -147,17 +148,10 @@ def bpdn(
     """
     bytes_ = to_host(Y[:0]).dtype.itemsize
     limit = _TOLERANCES[bytes_] if tolerance is None else tolerance
-    _check_options(limit, max_iterations)
+    check_options(limit, max_iterations)
     solver = _Solver(system, Y, noise_level, limit, polish)
     solver.run(start, max_iterations, monitor)
     return solver.solution()
-
-
-def _check_options(tolerance: float, max_iterations: int) -> None:
-    if not 0 <= tolerance < 1:
-        raise ValueError(f"tolerance is {tolerance}: give a relative gap from 0 to below 1")
-    if max_iterations < 1:
-        raise ValueError(f"max_iterations is {max_iterations}: allow one at least")
 
 
 @dataclass
@@ -203,7 +197,8 @@ class _Solver:
         self.polisher: Polisher | None = None
         if polish:
             host = np.asarray(to_host(Y), dtype=np.float64)
-            self.polisher = Polisher(system, constraint_of(system, host, noise_level))
+            eps = float(array_namespace(Y).finfo(Y.dtype).eps)
+            self.polisher = Polisher(system, constraint_of(system, host, noise_level, eps))
         r, t = self.space.values.shape
         m, n = system.coefficient_shape
         # Multiply-adds of one iteration, and those spent on polishing, of each item.
@@ -382,11 +377,7 @@ class _Solver:
         distance = self.constraint.distance[~self.constraint.feasible]
         parts = []
         if distance.size:
-            parts.append(
-                f"{distance.size} of {len(self.status)} right-hand sides are infeasible: their "
-                f"distance from the range of {self.system.name} is {distance.max():.3g}, and "
-                f"{self.sigma:g} is allowed"
-            )
+            parts.append(out_of_reach(float(distance.max()), self.sigma, self.system))
         projected = self.constraint.feasible & ~self.polished
         if projected.any():
             parts.append(

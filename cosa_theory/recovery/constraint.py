@@ -139,12 +139,17 @@ class Constraint:
         return np.hypot(flat_norms(self.space.values * (C - self.centre)), self.distance)
 
 
-def constraint_of(system: System, Y: Any, noise_level: float) -> Constraint:
-    """Return the constraint ‖ΦX − y‖ ≤ σ for a stack of measurements (B, p, q)."""
+def constraint_of(
+    system: System, Y: Any, noise_level: float, eps: float | None = None
+) -> Constraint:
+    """Return the constraint ‖ΦX − y‖ ≤ σ for a stack of measurements (B, p, q).
+
+    `eps` is the relative rounding of Y, by default that of its type.
+    """
     space = system.row_space(Y)
     measured = space.measured(Y)
     outside = Y - space.measurements(measured)
-    eps = float(array_namespace(Y).finfo(Y.dtype).eps)
+    eps = float(array_namespace(Y).finfo(Y.dtype).eps) if eps is None else eps
     distance = flat_norms(outside)
     distance = np.where(distance <= _ROUNDING * eps * flat_norms(Y), 0.0, distance)
     with np.errstate(invalid="ignore"):  # NaN marks what is infeasible

@@ -15,10 +15,13 @@ import numpy as np
 from cosa_theory.basis import CosaBasis
 from cosa_theory.laws import uniform_sparsity_limit
 from cosa_theory.operators import to_host
+from cosa_theory.recovery.analysis import analysis
 from cosa_theory.recovery.basis_pursuit import basis_pursuit, bpdn
 from cosa_theory.recovery.closed_form import best_core, least_norm
+from cosa_theory.recovery.cosamp import cosamp
 from cosa_theory.recovery.lasso import fista
 from cosa_theory.recovery.omp import omp
+from cosa_theory.recovery.nuclear import nuclear
 from cosa_theory.recovery.problem import RecoveryProblem
 from cosa_theory.recovery.result import STATUSES, RecoveryResult, Solution
 from cosa_theory.recovery.support import debias
@@ -60,7 +63,10 @@ METHODS: dict[str, Method] = {
     "fista": Method(fista, arrays="any"),
     "basis_pursuit": Method(basis_pursuit, arrays="any"),
     "bpdn": Method(bpdn, arrays="any"),
+    "analysis": Method(analysis, on_update=True, sparse=False),
+    "nuclear": Method(nuclear, on_update=True, sparse=False),
     "omp": Method(omp),
+    "cosamp": Method(cosamp),
 }
 """Every solver by name."""
 
