@@ -7,12 +7,14 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
+from array_api_compat import array_namespace
 from numpy.typing import NDArray
 
 from cosa_theory.operators import to_host
 from cosa_theory.recovery.result import Certificate, Solution
+from cosa_theory.recovery.shrinkage import hard_threshold
 from cosa_theory.recovery.support import solve_on_support
-from cosa_theory.recovery.system import System
+from cosa_theory.recovery.system import System, like_array
 
 __all__ = [
     "GROWTH",
@@ -21,6 +23,7 @@ __all__ = [
     "Fit",
     "Goals",
     "Monitor",
+    "UnitColumns",
     "checked_sparsity",
     "fit_on_support",
     "residual_certificate",
@@ -28,6 +31,8 @@ __all__ = [
     "search_sparsity",
     "solve_items",
     "sparsities",
+    "sparsity_message",
+    "start_fit",
 ]
 
 Monitor: TypeAlias = Callable[[int, float, Any], None]
@@ -159,6 +164,58 @@ def fit_on_support(
     return fitted.reshape(1, *system.coefficient_shape)
 
 
+class UnitColumns:
+    """A system seen in coordinates in which every column of Φ that is not zero has unit norm.
+
+    u = x ∘ ‖φ‖, so that a larger |uⱼ| means a larger share of the measurements. Entries at zero
+    columns stay zero.
+
+    Parameters
+    ----------
+    system : System
+    like : array or tensor
+        Of the library, type and device to work in.
+
+    Attributes
+    ----------
+    norms, inverse : array or tensor, shape (m, n)
+        ‖φⱼ‖, and 1/‖φⱼ‖ or 0.
+    """
+
+    def __init__(self, system: System, like: Any) -> None:
+        self.system = system
+        norms = system.column_norms
+        inverse = np.divide(1.0, norms, out=np.zeros_like(norms), where=norms > 0)
+        self.norms, self.inverse = like_array(norms, like), like_array(inverse, like)
+
+    def apply(self, U: Any) -> Any:
+        """Return the measurements (B, p, q) of scaled coefficients (B, m, n)."""
+        return self.system.apply(U * self.inverse)
+
+    def apply_adjoint(self, R: Any) -> Any:
+        """Return φⱼᵀr/‖φⱼ‖, shape (B, m, n)."""
+        return self.system.apply_adjoint(R) * self.inverse
+
+    def first_support(self, U: Any, R: Any, count: int) -> Any:
+        """Return where U is not zero, or where the largest correlations are if all of it is."""
+        xp = array_namespace(U)
+        empty = xp.reshape(~xp.any(xp.reshape(U != 0, (len(U), -1)), axis=1), (-1, 1, 1))
+        largest = hard_threshold(self.apply_adjoint(R), count)
+        return xp.where(empty, largest, U) != 0
+
+
+def start_fit(
+    system: System, Y: NDArray[Any], start: NDArray[Any] | None, item: int, count: int
+) -> Fit:
+    """Return where to start from: zero, or the `count` largest entries of a given start."""
+    one = Y[item : item + 1]
+    if start is None:
+        X = np.zeros((1, *system.coefficient_shape), Y.dtype)
+    else:
+        X = hard_threshold(start[item : item + 1], count)
+    return Fit(X, float(np.linalg.norm(one - system.apply(X))), "", 0)
+
+
 def search_sparsity(
     sparsity: int | None,
     limit: int,
@@ -194,15 +251,27 @@ def search_sparsity(
         if fit.residual <= goal:
             break
     assert best is not None
-    found = (
-        f"no sparsity was given: {chosen} is the least of 1, 2, 3, 4, 6, 9, … that explains the "
-        "measurements"
-        if best.residual <= goal
-        else f"no sparsity was given, and none up to {limit:,} explains the measurements; the one "
-        f"of least residual is {chosen}"
-    )
-    message = f"{found}. {best.message}".strip()
+    message = sparsity_message([chosen], [0] if best.residual > goal else [], limit)
     return replace(best, iterations=iterations, history=tuple(history), message=message)
+
+
+def sparsity_message(counts: Any, unexplained: list[int], limit: int) -> str:
+    """Say which sparsities were chosen where none was given.
+
+    Parameters
+    ----------
+    counts : sequence of int
+        That of each right-hand side.
+    unexplained : list of int
+        The right-hand sides whose measurements no sparsity explains.
+    limit : int
+        The largest that was tried.
+    """
+    chosen = ", ".join(dict.fromkeys(str(int(count)) for count in counts))
+    tried = f"no sparsity was given, so 1, 2, 3, 4, 6, 9, … were tried up to {limit:,}"
+    if unexplained:
+        return f"{tried}: none explains the measurements, the least residual is with {chosen}"
+    return f"{tried}: {chosen} is the least that explains the measurements"
 
 
 def solve_items(

@@ -19,9 +19,10 @@ from cosa_theory.recovery.analysis import analysis
 from cosa_theory.recovery.basis_pursuit import basis_pursuit, bpdn
 from cosa_theory.recovery.closed_form import best_core, least_norm
 from cosa_theory.recovery.cosamp import cosamp
+from cosa_theory.recovery.iht import iht
 from cosa_theory.recovery.lasso import fista
-from cosa_theory.recovery.omp import omp
 from cosa_theory.recovery.nuclear import nuclear
+from cosa_theory.recovery.omp import omp
 from cosa_theory.recovery.problem import RecoveryProblem
 from cosa_theory.recovery.result import STATUSES, RecoveryResult, Solution
 from cosa_theory.recovery.support import debias
@@ -67,6 +68,7 @@ METHODS: dict[str, Method] = {
     "nuclear": Method(nuclear, on_update=True, sparse=False),
     "omp": Method(omp),
     "cosamp": Method(cosamp),
+    "iht": Method(iht, arrays="any"),
 }
 """Every solver by name."""
 
