@@ -25,7 +25,7 @@ from cosa_theory.recovery.result import Solution
 from cosa_theory.recovery.shrinkage import hard_threshold
 from cosa_theory.recovery.system import System, like_array
 
-__all__ = ["iht", "normalised_step"]
+__all__ = ["best_step", "iht", "normalised_step"]
 
 # A step that changes the support is safe if it is at most (1 − c)‖Δx‖²/‖ΦΔx‖², and is divided by
 # κ(1 − c) until it is: c and κ of the step rule.
@@ -229,9 +229,7 @@ def normalised_step(unit: UnitColumns, U: Any, R: Any, support: Any, count: int)
     count : int
     """
     xp = array_namespace(U)
-    G = unit.apply_adjoint(R)
-    on_support = xp.where(support, G, xp.zeros_like(G))
-    step = _ratio(on_support, unit.apply(on_support))
+    G, step = best_step(unit, R, support)
     while True:
         V = hard_threshold(U + step * G, count)
         D = V - U
@@ -241,6 +239,16 @@ def normalised_step(unit: UnitColumns, U: Any, R: Any, support: Any, count: int)
         if not bool(xp.any(long)):
             return V, R - image
         step = xp.where(long, step / (_SHRINK * (1 - _MARGIN)), step)
+
+
+def best_step(unit: UnitColumns, R: Any, support: Any) -> tuple[Any, Any]:
+    """Return the gradient g = Φᵀr, and the step along g_S that reduces ‖r‖ most.
+
+    μ = ‖g_S‖²/‖Φ g_S‖² for each item, shape (B, 1, 1).
+    """
+    G = unit.apply_adjoint(R)
+    on_support = G * support
+    return G, _ratio(on_support, unit.apply(on_support))
 
 
 def _ratio(X: Any, image: Any) -> Any:

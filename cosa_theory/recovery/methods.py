@@ -19,11 +19,13 @@ from cosa_theory.recovery.analysis import analysis
 from cosa_theory.recovery.basis_pursuit import basis_pursuit, bpdn
 from cosa_theory.recovery.closed_form import best_core, least_norm
 from cosa_theory.recovery.cosamp import cosamp
+from cosa_theory.recovery.htp import htp
 from cosa_theory.recovery.iht import iht
 from cosa_theory.recovery.lasso import fista
 from cosa_theory.recovery.nuclear import nuclear
 from cosa_theory.recovery.omp import omp
 from cosa_theory.recovery.problem import RecoveryProblem
+from cosa_theory.recovery.reference import reference
 from cosa_theory.recovery.result import STATUSES, RecoveryResult, Solution
 from cosa_theory.recovery.support import debias
 from cosa_theory.recovery.system import System, like_array
@@ -66,9 +68,11 @@ METHODS: dict[str, Method] = {
     "bpdn": Method(bpdn, arrays="any"),
     "analysis": Method(analysis, on_update=True, sparse=False),
     "nuclear": Method(nuclear, on_update=True, sparse=False),
+    "reference": Method(reference, sparse=False),
     "omp": Method(omp),
     "cosamp": Method(cosamp),
     "iht": Method(iht, arrays="any"),
+    "htp": Method(htp),
 }
 """Every solver by name."""
 
