@@ -1,4 +1,4 @@
-"""Analysis form of ℓ1 recovery: the update with the least ‖Ω ΔW‖₁ that explains its measurements."""
+"""Analysis form of ℓ1 recovery: the update with the least ‖Ω ΔW‖₁ for its measurements."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from cosa_theory.recovery.constraint import Constraint, constraint_of
 from cosa_theory.recovery.items import Answer, check_options, gathered, infeasible, relative_gap
 from cosa_theory.recovery.redundant import AnalysisOperator, analysis_of
 from cosa_theory.recovery.result import Solution
-from cosa_theory.recovery.system import System
+from cosa_theory.recovery.system import RowSpace, System
 
-__all__ = ["analysis"]
+__all__ = ["AnalysisDual", "analysis"]
 
 _CHECK_EVERY = 20
 _FIRST_STEP = 0.1  # of the least-norm answer's largest entry
@@ -104,6 +104,38 @@ def analysis(
     return gathered(answers, formula, tolerance, system, like)
 
 
+class AnalysisDual:
+    """Feasible dual points of the analysis form: Φᵀν = Ωᵀu with ‖u‖_∞ ≤ 1.
+
+    Parameters
+    ----------
+    system : System
+    space : RowSpace
+        Of the system, in float64.
+    operator : AnalysisOperator
+        Ω.
+    """
+
+    def __init__(self, system: System, space: RowSpace, operator: AnalysisOperator) -> None:
+        self._space, self._operator = space, operator
+        self._shape = (1, *system.coefficient_shape)
+        kernel = [space.coordinates(one.reshape(self._shape)).ravel() for one in operator.kernel]
+        self._kernel = _orthonormal(kernel, space.values.size)
+
+    def feasible(self, u: Floats) -> tuple[Floats, float]:
+        """Return row-space coordinates D (1, r, t), and the s for which D/s is feasible.
+
+        V_A D V_Bᵀ = Ωᵀu' for the u' near u that the notes of `analysis` describe, and s = ‖u'‖_∞.
+        """
+        pulled = self._operator.adjoint(u)
+        D = self._space.coordinates(pulled.reshape(self._shape))
+        flat = D.reshape(-1)
+        D = (flat - self._kernel @ (self._kernel.T @ flat)).reshape(D.shape)
+        image = self._space.coefficients(D).reshape(pulled.shape)
+        near = u + self._operator.apply(self._operator.solve(image - pulled))
+        return D, float(np.abs(near).max())
+
+
 class _Solver:
     """The primal-dual method for one right-hand side."""
 
@@ -116,10 +148,9 @@ class _Solver:
     ) -> None:
         self.constraint, self.space = constraint, constraint.space
         self.operator, self.tolerance = operator, tolerance
+        self.multiplier: Any = None  # of the last projection
         self.shape, self.coefficient_shape = system.matrix_shape, system.coefficient_shape
-        kernel = [self._coordinates(one).ravel() for one in operator.kernel]
-        # An orthonormal basis of the kernel's part in the row space, empty directions left out.
-        self.kernel = _orthonormal(kernel, self.space.values.size)
+        self.duals = AnalysisDual(system, constraint.space, operator)
 
     def _coordinates(self, X: Floats) -> Floats:
         found: Floats = self.space.coordinates(X.reshape(1, *self.coefficient_shape))
@@ -142,7 +173,6 @@ class _Solver:
         monitor: Callable[[int, float, Any], None] | None,
     ) -> Answer:
         """Iterate until the gap closes."""
-        self.multiplier: Any = None
         least_norm = self._matrix(self.constraint.centre)
         gamma = _FIRST_STEP * float(np.abs(least_norm).max()) or 1.0
         x = least_norm if start is None else np.asarray(start, np.float64).reshape(self.shape)
@@ -178,16 +208,11 @@ class _Solver:
 
     def _dual(self, u: Floats) -> tuple[float, Floats]:
         """Return the bound of a feasible dual point made of u, and the point ν (p, q)."""
-        pulled = self.operator.adjoint(u)
-        D = self._coordinates(pulled)
-        flat = D.reshape(-1)
-        flat -= self.kernel @ (self.kernel.T @ flat)
-        feasible = u + self.operator.apply(self.operator.solve(self._matrix(D) - pulled))
-        largest = float(np.abs(feasible).max())
+        D, size = self.duals.feasible(u)
         value = float(self.constraint.dual_value(D)[0])
-        if value <= 0 or largest == 0:
+        if value <= 0:
             return 0.0, np.zeros_like(self.constraint.outside[0])
-        return value / largest, self.constraint.dual_point(D / largest)[0]
+        return value / size, self.constraint.dual_point(D / size)[0]
 
 
 def _orthonormal(vectors: list[Floats], size: int) -> Floats:

@@ -1,0 +1,306 @@
+"""Small problems through cvxpy: an independent answer to compare the solvers with."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from cosa_theory.recovery.analysis import AnalysisDual
+from cosa_theory.recovery.constraint import Constraint, constraint_of
+from cosa_theory.recovery.items import Answer, check_options, gathered, infeasible, relative_gap
+from cosa_theory.recovery.redundant import analysis_of
+from cosa_theory.recovery.result import Solution
+from cosa_theory.recovery.system import RowSpace, System
+
+__all__ = ["OBJECTIVES", "reference"]
+
+OBJECTIVES = ("bpdn", "basis_pursuit", "lasso", "analysis", "nuclear")
+"""What `reference` can minimise."""
+
+_LARGEST = 1024  # unknowns: beyond, a general interior-point method takes minutes
+_LAM_RATIO = 1e-3
+_SOLVERS: tuple[tuple[str, dict[str, float | int]], ...] = (
+    ("CLARABEL", {"tol_gap_abs": 1e-11, "tol_gap_rel": 1e-11, "tol_feas": 1e-11, "max_iter": 500}),
+    ("SCS", {"eps_abs": 1e-9, "eps_rel": 1e-9, "max_iters": 200_000}),
+)
+
+Floats = NDArray[np.float64]
+
+
+def reference(
+    system: System,
+    Y: Any,
+    *,
+    noise_level: float = 0.0,
+    objective: str = "bpdn",
+    lam: float | None = None,
+    lam_ratio: float | None = None,
+    omega: Any = None,
+    tolerance: float = 1e-6,
+) -> Solution:
+    """Solve a small problem with a general convex solver, through cvxpy [1]_.
+
+    Parameters
+    ----------
+    system : System
+        At most 1,024 unknowns.
+    Y : ndarray, shape (B, p, q)
+    noise_level : float
+        σ, for "bpdn", "analysis" and "nuclear".
+    objective : str
+        ``bpdn``: ‖x‖₁ subject to ‖Φx − y‖ ≤ σ (Φx = y at σ = 0). ``basis_pursuit``: subject to
+        Φx = y whatever σ is. ``lasso``: ½‖Φx − y‖² + λ‖x‖₁. ``analysis``: ‖Ωx‖₁ and ``nuclear``:
+        ‖X‖_*, both subject to ‖Φx − y‖ ≤ σ; here x are the coefficients in the problem's basis,
+        so Ω acts on ΔW itself in the coordinate basis only.
+    lam, lam_ratio : float, optional
+        λ, or λ over ‖Φᵀy‖_∞; a thousandth of ‖Φᵀy‖_∞ by default. For the lasso only.
+    omega : optional
+        Ω, as in `analysis`; differences by default. For "analysis" only.
+    tolerance : float
+        Of the duality gap over the objective.
+
+    Returns
+    -------
+    Solution
+        CLARABEL's answer (SCS's, with fewer digits, where CLARABEL fails, which the message says),
+        projected on the constraint, so that it is exactly feasible. The solver's multipliers are
+        scaled to a feasible dual point, and objective and gap are computed from both by this
+        library's formulas: nothing is taken on trust. Status "optimal", "stalled" or "infeasible".
+
+    Raises
+    ------
+    ValueError
+        More than 1,024 unknowns, an unknown objective, or an option of another objective.
+
+    References
+    ----------
+    .. [1] S. Diamond, S. Boyd, "CVXPY: a Python-embedded modeling language for convex
+       optimization", Journal of Machine Learning Research 17 (2016), 1-5.
+    .. [2] P. J. Goulart, Y. Chen, "Clarabel: an interior-point solver for conic programs with
+       quadratic objectives", arXiv 2405.12762 (2024).
+    """
+    check_options(tolerance, 1)
+    _check_objective(system, objective, lam, lam_ratio, omega)
+    like = np.asarray(Y)
+    stack = like.astype(np.float64, copy=False)
+    sigma = 0.0 if objective == "basis_pursuit" else noise_level
+    constraint = constraint_of(system, stack, sigma, float(np.finfo(like.dtype).eps))
+    if objective == "lasso":
+        if lam is None and lam_ratio is None:
+            lam_ratio = _LAM_RATIO
+        answers = [_lasso(system, y, lam, lam_ratio, tolerance) for y in stack]
+        size = f"{lam:g}" if lam is not None else f"{lam_ratio:g}·‖Φᵀy‖_∞"
+        formula = f"½‖Φx − y‖² + λ‖x‖₁, λ = {size}"
+        return gathered(answers, formula, tolerance, system, like)
+    norm: _Norm = _Absolute()
+    if objective == "analysis":
+        norm = _Analysis(system, constraint, "differences" if omega is None else omega)
+    elif objective == "nuclear":
+        norm = _Nuclear(system.matrix_shape)
+    answers = [
+        _least(norm, system, constraint.take(np.array([item])), y, tolerance)
+        for item, y in enumerate(stack)
+    ]
+    condition = "Φx = y" if sigma == 0 else f"‖Φx − y‖ ≤ {sigma:g}"
+    return gathered(answers, f"{norm.formula} subject to {condition}", tolerance, system, like)
+
+
+def _check_objective(
+    system: System, objective: str, lam: float | None, lam_ratio: float | None, omega: Any
+) -> None:
+    if objective not in OBJECTIVES:
+        raise ValueError(f"objective is {objective!r}: choose among {', '.join(OBJECTIVES)}")
+    if system.size > _LARGEST:
+        raise ValueError(
+            f"the problem has {system.size:,} unknowns and the reference takes at most "
+            f"{_LARGEST:,}: use fista, basis_pursuit or bpdn, which prove their gap too"
+        )
+    if objective != "lasso" and not (lam is None and lam_ratio is None):
+        raise ValueError(f"lam and lam_ratio are the lasso's: objective is {objective!r}")
+    if lam is not None and lam_ratio is not None:
+        raise ValueError("lam and lam_ratio are given: they set the same number, leave one out")
+    for name, value in (("lam", lam), ("lam_ratio", lam_ratio)):
+        if value is not None and not (math.isfinite(value) and value > 0):
+            raise ValueError(f"{name} is {value}: it must be positive")
+    if objective != "analysis" and omega is not None:
+        raise ValueError(f"omega belongs to the objective 'analysis', and it is {objective!r}")
+
+
+class _Norm(Protocol):
+    """What is minimised: for cvxpy, for arrays, and its dual."""
+
+    formula: str
+
+    def expression(self, X: Any) -> tuple[Any, list[Any]]:
+        """Return the norm of a cvxpy variable and the constraints that define it."""
+        ...
+
+    def value(self, X: Floats) -> float:
+        """Return the norm of coefficients (m, n)."""
+        ...
+
+    def dual(self, space: RowSpace, D: Floats) -> tuple[Floats, float]:
+        """Return coordinates near D that are feasible once divided by the number returned."""
+        ...
+
+
+class _Absolute:
+    """‖x‖₁, whose dual norm is ‖·‖_∞."""
+
+    formula = "‖x‖₁"
+
+    def expression(self, X: Any) -> tuple[Any, list[Any]]:
+        import cvxpy as cp
+
+        return cp.sum(cp.abs(X)), []
+
+    def value(self, X: Floats) -> float:
+        return float(np.abs(X).sum())
+
+    def dual(self, space: RowSpace, D: Floats) -> tuple[Floats, float]:
+        return D, float(np.abs(space.coefficients(D)).max())
+
+
+class _Nuclear:
+    """‖X‖_*, whose dual norm is the spectral norm."""
+
+    formula = "‖X‖_*"
+
+    def __init__(self, shape: tuple[int, int]) -> None:
+        self.shape = shape
+
+    def expression(self, X: Any) -> tuple[Any, list[Any]]:
+        import cvxpy as cp
+
+        return cp.normNuc(cp.reshape(X, self.shape, order="C")), []
+
+    def value(self, X: Floats) -> float:
+        return float(np.linalg.svd(X.reshape(self.shape), compute_uv=False).sum())
+
+    def dual(self, space: RowSpace, D: Floats) -> tuple[Floats, float]:
+        return D, float(np.linalg.norm(space.coefficients(D).reshape(self.shape), 2))
+
+
+class _Analysis:
+    """‖Ωx‖₁, whose dual needs the multipliers u of z = Ωx."""
+
+    def __init__(self, system: System, constraint: Constraint, omega: Any) -> None:
+        self.operator = analysis_of(omega, system.matrix_shape)
+        self.shape = system.matrix_shape
+        self.formula = f"‖Ωx‖₁ with Ω = {self.operator.name},"
+        self._duals = AnalysisDual(system, constraint.space, self.operator)
+        units = np.eye(system.size).reshape(-1, *self.shape)
+        self._matrix = np.stack([self.operator.apply(unit).ravel() for unit in units], axis=1)
+        self._definition: Any = None
+
+    def expression(self, X: Any) -> tuple[Any, list[Any]]:
+        import cvxpy as cp
+
+        image = cp.Variable(len(self._matrix))
+        rows = sparse.csr_array(self._matrix) @ cp.vec(X, order="C")
+        self._definition = image == rows
+        return cp.norm1(image), [self._definition]
+
+    def value(self, X: Floats) -> float:
+        return float(np.abs(self.operator.apply(X.reshape(self.shape))).sum())
+
+    def dual(self, space: RowSpace, D: Floats) -> tuple[Floats, float]:
+        image_shape = self.operator.apply(np.zeros(self.shape)).shape
+        u = -np.asarray(self._definition.dual_value).reshape(image_shape)
+        return self._duals.feasible(u)
+
+
+def _least(
+    norm: _Norm, system: System, constraint: Constraint, y: Floats, tolerance: float
+) -> Answer:
+    """Return the answer of least norm to one right-hand side."""
+    import cvxpy as cp
+
+    if not constraint.feasible[0]:
+        return infeasible(constraint, system, y)
+    space, radius = constraint.space, float(constraint.radius[0])
+    A, B = system.factors
+    left, right = space.right.factors  # the range's coordinates, in which no equation is redundant
+    target = (space.values * constraint.centre)[0]
+    X = cp.Variable(system.coefficient_shape)
+    residual = (left @ A) @ X @ (right @ B).T - target
+    matched = residual == 0 if radius == 0 else cp.norm(residual, "fro") <= radius
+    cost, definitions = norm.expression(X)
+    message, iterations = _solved(cp.Problem(cp.Minimize(cost), [matched, *definitions]))
+    found = np.asarray(X.value, dtype=np.float64)
+    multiplier = -np.asarray(matched.dual_value, dtype=np.float64)
+    if radius > 0:
+        missed = np.asarray(residual.value)
+        multiplier = multiplier * missed / (float(np.linalg.norm(missed)) or 1.0)
+    C = space.coordinates(found[None])
+    feasible = found + space.coefficients(constraint.project(C)[0] - C)[0]
+    D, size = norm.dual(space, (space.values * multiplier)[None])
+    value = float(constraint.dual_value(D)[0])
+    dual = np.zeros_like(y)
+    if value > 0:
+        value, dual = value / size, constraint.dual_point(D / size)[0]
+    objective = norm.value(feasible)
+    gap = objective - max(value, 0.0)
+    return _judged(feasible, objective, gap, dual, iterations, message, tolerance)
+
+
+def _lasso(
+    system: System, y: Floats, lam: float | None, lam_ratio: float | None, tolerance: float
+) -> Answer:
+    """Return the minimiser of ½‖Φx − y‖² + λ‖x‖₁; its dual is ½‖y‖² − ½‖y − θ‖²."""
+    import cvxpy as cp
+
+    if lam is None:
+        assert lam_ratio is not None
+        lam = lam_ratio * float(np.abs(system.apply_adjoint(y[None])).max())
+    A, B = system.factors
+    X = cp.Variable(system.coefficient_shape)
+    cost = 0.5 * cp.sum_squares(A @ X @ B.T - y) + lam * cp.sum(cp.abs(X))
+    message, iterations = _solved(cp.Problem(cp.Minimize(cost)))
+    found = np.asarray(X.value, dtype=np.float64)
+    residual = y - system.apply(found[None])[0]
+    largest = float(np.abs(system.apply_adjoint(residual[None])).max())
+    dual = residual * min(1.0, lam / largest) if largest > 0 else residual
+    objective = 0.5 * float(np.vdot(residual, residual)) + lam * float(np.abs(found).sum())
+    gap = objective - float(np.vdot(dual, y)) + 0.5 * float(np.vdot(dual, dual))
+    return _judged(found, objective, gap, dual, iterations, message, tolerance)
+
+
+def _judged(
+    X: Floats,
+    objective: float,
+    gap: float,
+    dual: Floats,
+    iterations: int,
+    message: str,
+    tolerance: float,
+) -> Answer:
+    """Return an answer with the status that its gap allows."""
+    status = "optimal" if relative_gap(gap, objective) <= tolerance else "stalled"
+    return Answer(X, objective, gap, dual, status, iterations, [], message)
+
+
+def _solved(problem: Any) -> tuple[str, int]:
+    """Solve a cvxpy problem; return what is to be said about it, and the iterations."""
+    import cvxpy as cp
+
+    failures = []
+    for name, settings in _SOLVERS:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # an inaccurate answer is judged by its gap
+                problem.solve(solver=name, **settings)
+        except cp.SolverError as error:
+            failures.append(f"{name} failed ({error})")
+            continue
+        if problem.status in ("optimal", "optimal_inaccurate"):
+            if failures:
+                failures.append(f"the answer is {name}'s")
+            return "; ".join(failures), int(problem.solver_stats.num_iters or 0)
+        failures.append(f"{name} says {problem.status}")
+    raise ValueError(f"no solver has an answer: {'; '.join(failures)}: rescale the measurements")
