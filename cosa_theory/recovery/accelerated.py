@@ -17,6 +17,7 @@ __all__ = ["AcceleratedSteps", "as_column"]
 _WHOLE = 1 << 17  # entries of an array up to which it is worked on as a whole
 _BLOCK = 1 << 15  # entries at a time beyond: a few temporaries of this size stay in cache
 _RAISE, _LOWER = 2.0, 0.9  # factors of the curvature, after a step that was too long or fine
+_NOISE = 10  # rounding of a residual, in units of ‖y‖, that no curvature is to answer for
 _LEAST = 1e-6  # least curvature, as a share of the greatest
 
 Floats = NDArray[np.float64]
@@ -64,7 +65,7 @@ class AcceleratedSteps:
     """
 
     def __init__(self, system: System, Y: Any, X: Any = None) -> None:
-        self._system, self.Y = system, Y
+        self.system, self.Y = system, Y
         self._xp = array_namespace(Y)
         batch = Y.shape[0]
         if X is None:
@@ -80,6 +81,8 @@ class AcceleratedSteps:
         self._greatest = system.lipschitz
         self._curvature = np.full(batch, min(_longest_column(system), self._greatest))
         self._t = np.ones(batch)
+        unit = float(np.finfo(np.float64 if Y.dtype.itemsize == 8 else np.float32).eps)
+        self._slack = (_NOISE * unit) ** 2 * self._norms2(Y)
         self.norm1 = self._sums(lambda x: self._xp.sum(self._xp.abs(x), axis=1))
         self._differentiate()
 
@@ -94,6 +97,7 @@ class AcceleratedSteps:
         self.Y, self.residual = self.Y[chosen], self.residual[chosen]
         self.ahead = self.ahead[chosen]
         self._curvature, self._t = self._curvature[chosen], self._t[chosen]
+        self._slack = self._slack[chosen]
         self.correlation, self.norm1 = self.correlation[chosen], self.norm1[chosen]
 
     def step(self, lam: Floats) -> NDArray[np.bool_]:
@@ -102,13 +106,10 @@ class AcceleratedSteps:
         An item whose step was too long stays where it is, with a larger curvature.
         """
         X, moved, turned, norm1 = self._proximal_points(lam)
-        residual = self._system.apply(X)
+        residual = self.system.apply(X)
         residual -= self.Y
         change = self._norms2(residual - self.ahead)
-        # Differences of residuals are known to a rounding unit of the residuals themselves.
-        noise = (8 * np.finfo(np.float64 if X.dtype.itemsize == 8 else np.float32).eps) ** 2
-        slack = noise * (self._norms2(self.Y) + self._norms2(residual))
-        fits = change <= self._curvature * moved + slack
+        fits = change <= self._curvature * moved + self._slack
         fits |= self._curvature >= self._greatest
         self._curvature[~fits] *= _RAISE
         if not fits.any():
@@ -168,7 +169,7 @@ class AcceleratedSteps:
     def _differentiate(self) -> None:
         """Compute Φᵀ(Φz − y), the gradient at z."""
         self._G = None  # so that its memory serves the new one
-        self._G = self._system.apply_adjoint(self.ahead)
+        self._G = self.system.apply_adjoint(self.ahead)
         self.correlation = np.zeros(self.X.shape[0])
         flat = self._xp.reshape(self._G, (self.X.shape[0], -1))
         for items, span in self._tiles():
@@ -178,7 +179,7 @@ class AcceleratedSteps:
 
     def _tiles(self) -> Iterator[tuple[slice, slice]]:
         """Yield the parts (items, entries) that the arrays are worked on in."""
-        batch, size = self.X.shape[0], self._system.size
+        batch, size = self.X.shape[0], self.system.size
         if batch * size <= _WHOLE or str(getattr(self.X, "device", "cpu")) != "cpu":
             yield slice(0, batch), slice(0, size)
             return

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace
+from array_api_compat import array_namespace, is_numpy_array
 from numpy.typing import NDArray
 
 from cosa_theory.operators import to_host
 from cosa_theory.recovery.accelerated import AcceleratedSteps, as_column
-from cosa_theory.recovery.polish import LARGEST_SUPPORT, polish_cost, polish_lasso
+from cosa_theory.recovery.polish import LARGEST_SUPPORT, Polished, polish_cost, polish_lasso
 from cosa_theory.recovery.result import Certificate, Solution
 from cosa_theory.recovery.system import System, like_array
 
@@ -23,9 +22,10 @@ _TOLERANCE = {4: 1e-4, 8: 1e-8}  # of the relative gap, by bytes of an entry
 _LAM_RATIO = {4: 1e-5, 8: 1e-6}  # of the noiseless default
 _STAGE = 0.2  # factor of λ from one stage of the continuation to the next
 _STAGE_GAP = 0.1  # relative gap at which a stage ends
-_BETWEEN_POLISHES = 5  # iterations, and as many more as a polish costs
+_BETWEEN_POLISHES = 5  # iterations, and as many more as polishing costs
+_POLISH_ROUNDS = 4  # that it is counted with
 _ROUNDING = 32  # units of rounding in a correlation, of the largest there was
-_PATIENCE = 50  # iterations without a better gap, at the level of rounding
+_PATIENCE = 100  # iterations without a better gap, at the level of rounding
 
 Floats = NDArray[np.float64]
 Monitor = Callable[[int, float, Any], None]
@@ -107,10 +107,12 @@ def fista(
     elif not tolerance > 0:
         raise ValueError(f"tolerance is {tolerance}: it must be positive")
     steps = AcceleratedSteps(system, Y, start)
-    largest = _largest_correlations(system, Y) if start is not None else steps.correlation
+    largest = steps.correlation if start is None else _largest_correlations(system, Y)
     penalties = _penalties(system, Y, noise_level, lam, lam_ratio, largest)
-    run = _Run(system, Y, steps, penalties, largest, tolerance, max_iterations, start is not None)
-    run.solve(monitor)
+    run = _Run(steps, penalties, largest, tolerance)
+    if start is not None:
+        run.work[:] = np.inf  # its support may be the right one
+    run.solve(max_iterations, monitor)
     return run.solution()
 
 
@@ -149,186 +151,161 @@ def _largest_correlations(system: System, Y: Any) -> Floats:
     return np.maximum(correlations.max(axis=1), -correlations.min(axis=1)).astype(np.float64)
 
 
-@dataclass(frozen=True)
-class _Judged:
-    """Objectives and gaps at a point, one of each right-hand side."""
-
-    objective: Floats
-    gap: Floats
-    relative: Floats
-
-
 class _Run:
-    """One call of the solver: the batch at work, and the answers of those that have left it."""
+    """One call of the solver: the items at work, and the answers of those that have left.
+
+    Arrays over the whole batch are indexed by `at_work`, the numbers of the items in `steps`.
+    """
 
     def __init__(
-        self,
-        system: System,
-        Y: Any,
-        steps: AcceleratedSteps,
-        penalties: Floats,
-        largest: Floats,
-        tolerance: float,
-        max_iterations: int,
-        warm: bool,
+        self, steps: AcceleratedSteps, final: Floats, largest: Floats, tolerance: float
     ) -> None:
-        self.system, self.Y, self.steps = system, Y, steps
-        self.tolerance, self.max_iterations = tolerance, max_iterations
-        self.final = penalties
-        batch = len(penalties)
+        self.steps, self.final, self.tolerance = steps, final, tolerance
+        self.system, self.Y, self.xp = steps.system, steps.Y, array_namespace(steps.Y)
+        batch = len(final)
         self.at_work = np.arange(batch)
-        self.lam = np.maximum(self.final, _STAGE * np.minimum(largest, steps.correlation))
-        unit = float(np.finfo(to_host(Y[:0]).dtype).eps)
-        self.unit = unit
-        with np.errstate(divide="ignore", invalid="ignore"):
-            self.floor = np.nan_to_num(_ROUNDING * unit * largest / self.final, nan=0.0)
-        self.best, self.best_at = np.full(batch, np.inf), np.zeros(batch, np.int64)
         self.iteration = 0
-        p, q = system.measurement_shape
-        m, n = system.coefficient_shape
-        self.iteration_cost = 2.0 * (p * m * n + p * q * n)
-        self.work = np.full(batch, np.inf if warm else 0.0)
-        self.answers: dict[str, Any] = {}
-        self.objective, self.gap, self.relative = np.zeros((3, batch))
+        # A start near the solution for some λ has correlations of about that size.
+        self.lam = np.maximum(final, _STAGE * np.minimum(largest, steps.correlation))
+        self.unit = float(np.finfo(np.float64 if self.Y.dtype.itemsize == 8 else np.float32).eps)
+        rounding = _ROUNDING * self.unit * largest
+        self.floor = np.divide(rounding, final, out=np.zeros(batch), where=final > 0)
+        self.best, self.best_at = np.full(batch, np.inf), np.zeros(batch, np.int64)
+        self.work = np.zeros(batch)
+        self.objective, self.gap, self.relative, self.stage_gap = np.zeros((4, batch))
         self.iterations = np.zeros(batch, np.int64)
         self.status = ["iteration limit"] * batch
         self.coefficients: Any = None
         self.dual: Any = None
-        self.history: dict[str, list[Any]] = {
-            name: [] for name in ("iteration", "objective", "certificate", "lam")
-        }
+        names = ("iteration", "objective", "certificate", "lam")
+        self.history: dict[str, list[Any]] = {name: [] for name in names}
 
-    def solve(self, monitor: Monitor | None) -> None:
+    def solve(self, max_iterations: int, monitor: Monitor | None) -> None:
         """Iterate until every right-hand side has left."""
+        (p, q), (m, n) = self.system.measurement_shape, self.system.coefficient_shape
+        cost = 2.0 * p * n * (m + q)
         moved = True
-        while self.at_work.size:
-            if moved:
-                self._check(monitor)
-                if not self.at_work.size:
+        while True:
+            spent = self.iteration >= max_iterations
+            if moved or spent:
+                self._judge()
+                self._settle(spent, cost, monitor)
+                if self.at_work.size == 0:
                     return
-                self._continue()
+                self._next_stage()
             moved = bool(self.steps.step(self.lam[self.at_work]).any())
             self.iteration += 1
-            self.work[self.at_work] += self.iteration_cost
+            self.work[self.at_work] += cost
 
-    def _judge(self, lam: Floats) -> _Judged:
-        """Return objective and gap for penalties of the items at work.
+    def _judge(self) -> None:
+        """Compute objectives and gaps at the final λ, and relative gaps at that of the stage.
 
-        With θ = c(y − Φz), the gap is ½‖θ − r‖² + λ‖x‖₁ − ⟨Φx, θ⟩ for r = y − Φx: no difference of
-        large numbers even where the least residual is large.
+        With r = y − Φx and θ = c(y − Φz), feasible by the choice of c, the gap P(x) − D(θ) is
+        ½‖θ − r‖² + λ‖x‖₁ − ⟨Φx, θ⟩: no small difference of large numbers, even where no x has a
+        small residual.
         """
-        steps, scale = self.steps, self._dual_scale(lam)
-        r, ahead, y = (_double(R) for R in (steps.residual, steps.ahead, steps.Y))
-        theta = ahead * as_column(-scale, ahead)
-        away = theta + r
-        penalty = lam * steps.norm1
-        gap = 0.5 * _dots(away, away) + penalty - _dots(y + r, theta)
-        objective = 0.5 * _dots(r, r) + penalty
-        gap = np.maximum(gap, 0.0)
-        smallest = np.maximum(penalty, self.unit * objective)
-        relative = np.divide(gap, smallest, out=np.zeros_like(gap), where=smallest > 0)
-        return _Judged(objective, gap, relative)
+        xp, steps, work = self.xp, self.steps, self.at_work
+        flat = (xp.reshape(R, (work.size, -1)) for R in (steps.residual, steps.ahead, steps.Y))
+        r, ahead, y = (xp.astype(R, xp.float64, copy=False) for R in flat)
+        image = y + r
+        rr, cross, aa, along = (
+            _dots(xp, *pair) for pair in ((r, r), (r, ahead), (ahead, ahead), (image, ahead))
+        )
+        for lam, staged in ((self.lam[work], True), (self.final[work], False)):
+            c, penalty = self._dual_scale(lam), lam * steps.norm1
+            objective = 0.5 * rr + penalty
+            if staged:  # the tolerance is coarse, so the square may be expanded
+                apart = rr - 2 * c * cross + c**2 * aa
+            else:
+                away = r - ahead * as_column(c, ahead)
+                apart = _dots(xp, away, away)
+            gap = np.maximum(0.5 * apart + penalty + c * along, 0.0)
+            unit = np.maximum(penalty, self.unit * objective)
+            relative = np.divide(gap, unit, out=np.zeros_like(gap), where=unit > 0)
+            if staged:
+                self.stage_gap[work] = relative
+        self.objective[work], self.gap[work], self.relative[work] = objective, gap, relative
 
     def _dual_scale(self, lam: Floats) -> Floats:
-        """Return c ≤ 1 such that c(y − Φz) is feasible."""
+        """Return c ≤ 1 such that c(y − Φz) is feasible for the items at work."""
         largest = self.steps.correlation * (1 + 4 * self.unit)
         return np.divide(lam, largest, out=np.ones_like(lam), where=largest > lam)
 
-    def _check(self, monitor: Monitor | None) -> None:
-        """Judge the points at the final λ; let those go that are done."""
+    def _settle(self, spent: bool, cost: float, monitor: Monitor | None) -> None:
+        """Polish what is worth it, write the history, and let the items go that are done."""
         work = self.at_work
-        judged = self._judge(self.final[work])
-        self.objective[work], self.gap[work] = judged.objective, judged.gap
-        self.relative[work] = judged.relative
         self.iterations[work] = self.iteration
-        better = judged.relative < 0.99 * self.best[work]
-        self.best[work] = np.where(better, judged.relative, self.best[work])
-        self.best_at[work] = np.where(better, self.iteration, self.best_at[work])
-        optimal = judged.relative <= self.tolerance
-        tired = (self.lam[work] <= self.final[work]) & (
-            judged.relative <= np.maximum(self.floor[work], 0.0)
-        )
-        tired &= self.iteration - self.best_at[work] >= _PATIENCE
-        spent = self.iteration >= self.max_iterations
-        polished = np.zeros(len(work), bool)
-        for place in np.flatnonzero(~optimal):
-            polished[place] = self._polish(place, bool(tired[place]) or spent)
-        self._record()
+        better = self.relative < 0.99 * self.best
+        self.best[better], self.best_at[better] = self.relative[better], self.iteration
+        tired = (self.lam <= self.final) & (self.relative <= self.floor)
+        tired &= self.iteration - self.best_at >= _PATIENCE
+        polished = {}
+        for place, item in enumerate(work):
+            if self.relative[item] > self.tolerance:
+                found = self._polish(place, cost, last=spent or bool(tired[item]))
+                if found is not None:
+                    polished[place] = found
+                    self.objective[item] = found.objective
+                    self.gap[item], self.relative[item] = found.gap, found.relative
+        values = (self.iteration, self.objective.copy(), self.gap.copy(), self.lam.copy())
+        for entries, value in zip(self.history.values(), values, strict=True):
+            entries.append(value)
         if monitor is not None:
             monitor(self.iteration, float(self.gap[work].max()), self.steps.X)
-        for place, item in enumerate(work):
-            if optimal[place] or polished[place]:
+        optimal = self.relative <= self.tolerance
+        for item in work:
+            if optimal[item]:
                 self.status[item] = "optimal"
-            elif tired[place]:
+            elif tired[item]:
                 self.status[item] = "stalled"
-        gone = optimal | polished | tired | spent
+        gone = (optimal | tired | spent)[work]
         if gone.any():
             self._leave(gone, polished)
 
-    def _continue(self) -> None:
+    def _next_stage(self) -> None:
         """Lower λ of the items that are close enough to the solution of their stage."""
         lam, final = self.lam[self.at_work], self.final[self.at_work]
-        if (lam <= final).all():
-            return
-        ready = (self._judge(lam).relative <= _STAGE_GAP) & (lam > final)
+        ready = (self.stage_gap[self.at_work] <= _STAGE_GAP) & (lam > final)
         if ready.any():
             self.lam[self.at_work[ready]] = np.maximum(_STAGE * lam, final)[ready]
             self.steps.restart(ready)
 
-    def _polish(self, place: int, last: bool) -> bool:
-        """Try to solve the equations on the support; return whether that is the answer."""
+    def _polish(self, place: int, cost: float, last: bool) -> Polished | None:
+        """Try to solve the equations on the support, if the iterations have cost as much."""
         item = self.at_work[place]
+        budget = self.work[item] - _BETWEEN_POLISHES * cost
+        if budget < 0 and not last:
+            return None
         X = self.steps.X[place : place + 1]
-        enough = _BETWEEN_POLISHES * self.iteration_cost
-        if not last and self.work[item] < enough:
-            return False
         size = int(np.count_nonzero(to_host(X)))
         if not 0 < size <= min(LARGEST_SUPPORT, self.system.measurements):
-            return False
-        if not last and self.work[item] < enough + polish_cost(self.system, size):
-            return False
+            return None
+        if budget < _POLISH_ROUNDS * polish_cost(self.system, size) and not last:
+            return None
         self.work[item] = 0.0
-        y = self.steps.Y[place : place + 1]
-        lam = float(self.final[item])
-        found = polish_lasso(self.system, y, X, lam, tolerance=self.tolerance)
-        if found is None:
-            return False
-        solution = np.zeros(self.system.size, dtype=to_host(X[:0]).dtype)
-        solution[found.support] = found.values
-        self.answers[int(item)] = (solution, found.dual)
-        self.objective[item], self.gap[item] = found.objective, found.gap
-        self.relative[item] = found.relative
-        return True
+        y, lam = self.steps.Y[place : place + 1], float(self.final[item])
+        return polish_lasso(self.system, y, X, lam, tolerance=self.tolerance)
 
-    def _record(self) -> None:
-        for name, values in (
-            ("iteration", self.iteration),
-            ("objective", self.objective.copy()),
-            ("certificate", self.gap.copy()),
-            ("lam", self.lam.copy()),
-        ):
-            self.history[name].append(values)
-
-    def _leave(self, gone: NDArray[np.bool_], polished: NDArray[np.bool_]) -> None:
+    def _leave(self, gone: NDArray[np.bool_], polished: dict[int, Polished]) -> None:
         """Keep the answers of items that are done, and go on with the others."""
-        xp = array_namespace(self.Y)
-        steps, single = self.steps, len(self.final) == 1
-        dual = -self._dual_scale(self.final[self.at_work])[:, None, None]
+        steps = self.steps
         if self.coefficients is None:
-            own = single and self.iteration > 0  # else it may be the caller's
-            self.coefficients = steps.X if own else xp.empty_like(steps.X)
-            self.dual = xp.empty_like(self.Y)
+            own = len(self.final) == 1 and self.iteration > 0  # else it may be the caller's start
+            self.coefficients = steps.X if own else self.xp.empty_like(steps.X)
+            self.dual = self.xp.empty_like(self.Y)
+        scale = self._dual_scale(self.final[self.at_work])
         for place in np.flatnonzero(gone):
             item = int(self.at_work[place])
-            if polished[place]:
-                solution, theta = self.answers.pop(item)
-                self.coefficients[item] = like_array(
-                    solution.reshape(self.system.coefficient_shape), self.Y
-                )
-                self.dual[item] = like_array(theta, self.Y)
+            if place in polished:
+                found = polished[place]
+                solution = np.zeros(self.system.size)
+                solution[found.support] = found.values
+                solution = solution.reshape(self.system.coefficient_shape)
+                self.coefficients[item] = like_array(solution, self.Y)
+                self.dual[item] = like_array(found.dual, self.Y)
             else:
                 self.coefficients[item] = steps.X[place]
-                self.dual[item] = steps.ahead[place] * float(dual[place, 0, 0])
+                self.dual[item] = steps.ahead[place] * -float(scale[place])
         self.at_work = self.at_work[~gone]
         if self.at_work.size:
             steps.keep(~gone)
@@ -337,27 +314,34 @@ class _Run:
         """Return the answers."""
         low, high = self.final.min(), self.final.max()
         values = f"{low:.6g}" if low == high else f"{low:.6g} to {high:.6g}"
-        history = {name: np.array(values) for name, values in self.history.items()}
+        history = {name: np.array(entries) for name, entries in self.history.items()}
         if len(self.final) == 1:
-            history = {name: values.reshape(-1) for name, values in history.items()}
+            history = {name: entries.reshape(-1) for name, entries in history.items()}
+        certificate = Certificate(
+            "duality gap", self.gap, self.relative, self.tolerance, dual=self.dual
+        )
         return Solution(
             coefficients=self.coefficients,
             objective=self.objective,
             formula=f"½‖Φx − y‖² + λ‖x‖₁, λ = {values}",
-            certificate=Certificate(
-                "duality gap", self.gap, self.relative, self.tolerance, self.dual
-            ),
+            certificate=certificate,
             status=tuple(self.status),
             iterations=self.iterations,
             history=history,
+            message=self._message(),
         )
 
+    def _message(self) -> str:
+        """Return what to do about answers that are not optimal."""
+        worst = f"a gap of {self.relative.max():.2g} λ‖x‖₁"
+        if "iteration limit" in self.status:
+            return f"the iterations ended at {worst}: allow more of them, or take a larger λ"
+        if "stalled" in self.status:
+            return f"rounding ended all progress at {worst}: use float64, or take a larger λ"
+        return ""
 
-def _double(R: Any) -> Any:
-    """Return (B, p, q) as (B, pq) in float64."""
-    xp = array_namespace(R)
-    return xp.astype(xp.reshape(R, (R.shape[0], -1)), xp.float64, copy=False)
 
-
-def _dots(a: Any, b: Any) -> Floats:
-    return to_host(array_namespace(a).vecdot(a, b)).copy()
+def _dots(xp: Any, a: Any, b: Any) -> Floats:
+    """Return the inner products of the items of two arrays (items, entries)."""
+    products = xp.vecdot(a, b)
+    return products if is_numpy_array(products) else products.cpu().numpy()
