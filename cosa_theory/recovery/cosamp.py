@@ -101,7 +101,7 @@ def cosamp(
 
         return search_sparsity(sparsity, limit, float(goals.limits[item]), attempt)
 
-    return solve_items(goals, Y, solve, SPARSE_FIT)
+    return solve_items(system, goals, Y, solve, SPARSE_FIT)
 
 
 class _Exchange:

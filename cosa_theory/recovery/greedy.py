@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from cosa_theory.operators import to_host
 from cosa_theory.recovery.result import Certificate, Solution
 from cosa_theory.recovery.shrinkage import hard_threshold
-from cosa_theory.recovery.support import solve_on_support
+from cosa_theory.recovery.support import solve_on_support, support_of
 from cosa_theory.recovery.system import System, like_array
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "sparsities",
     "sparsity_message",
     "start_fit",
+    "without_rounding",
 ]
 
 Monitor: TypeAlias = Callable[[int, float, Any], None]
@@ -274,7 +275,24 @@ def sparsity_message(counts: Any, unexplained: list[int], limit: int) -> str:
     return f"{tried}: {chosen} is the least that explains the measurements"
 
 
+def without_rounding(system: System, Y: NDArray[Any], X: NDArray[Any], goal: float) -> NDArray[Any]:
+    """Return an answer without the entries that are only rounding, shape (1, m, n).
+
+    Where more nonzero entries were allowed than there are, the surplus ones are rounding errors.
+    Those below 1e-6 of the largest go, if least squares on the others explains the measurements.
+    """
+    support = support_of(X)
+    if support.size in (0, np.count_nonzero(X)) or support.size > LARGEST_FIT:
+        return X
+    correlations = system.apply_adjoint(Y.astype(np.float64))
+    fitted = fit_on_support(system, correlations, support, X.dtype)
+    if fitted is None or np.linalg.norm(Y - system.apply(fitted)) > goal:
+        return X
+    return fitted
+
+
 def solve_items(
+    system: System,
     goals: Goals,
     Y: NDArray[Any],
     solve: Callable[[int], Fit],
@@ -285,6 +303,7 @@ def solve_items(
 
     Parameters
     ----------
+    system : System
     goals : Goals
     Y : ndarray, shape (B, p, q)
     solve : callable
@@ -295,6 +314,8 @@ def solve_items(
         Its value at a fit.
     """
     fits = [solve(item) for item in range(len(Y))]
+    if goals.noise_level == 0:
+        fits = [_cleaned(system, Y[k : k + 1], fit, goals.limits[k]) for k, fit in enumerate(fits)]
     checks = [(item, *check) for item, fit in enumerate(fits) for check in fit.history]
     table = np.array(checks, np.float64).reshape(-1, 3)
     return Solution(
@@ -311,3 +332,10 @@ def solve_items(
         },
         message="; ".join(dict.fromkeys(fit.message for fit in fits if fit.message)),
     )
+
+
+def _cleaned(system: System, Y: NDArray[Any], fit: Fit, goal: float) -> Fit:
+    X = without_rounding(system, Y, fit.coefficients, goal)
+    if X is fit.coefficients:
+        return fit
+    return replace(fit, coefficients=X, residual=float(np.linalg.norm(Y - system.apply(X))))

@@ -99,7 +99,7 @@ def htp(
 
         return search_sparsity(sparsity, limit, goal, attempt)
 
-    return solve_items(goals, Y, solve, SPARSE_FIT)
+    return solve_items(system, goals, Y, solve, SPARSE_FIT)
 
 
 def _pursue(

@@ -20,6 +20,7 @@ from cosa_theory.recovery.greedy import (
     residual_goals,
     sparsities,
     sparsity_message,
+    without_rounding,
 )
 from cosa_theory.recovery.result import Solution
 from cosa_theory.recovery.shrinkage import hard_threshold
@@ -187,9 +188,19 @@ class _Run:
                 self.sparsity[item] = int((to_host(U[place]) != 0).sum())
                 self.status[item] = str(status[place])
 
+    def _cleaned(self, X: Any) -> Any:
+        """Return answers that explain the measurements without entries that are only rounding."""
+        for item in np.flatnonzero(self.residuals <= self.goals.limits).tolist():
+            one, Y = (to_host(stack[item : item + 1]) for stack in (X, self.Y))
+            cleaned = without_rounding(self.unit.system, Y, one, float(self.goals.limits[item]))
+            X[item] = like_array(cleaned, X)[0]
+        return X
+
     def solution(self, message: str) -> Solution:
         """Return the best answers, with the residuals recomputed from the operator."""
         X = self.best * self.unit.inverse
+        if self.goals.noise_level == 0:
+            X = self._cleaned(X)
         residuals = _norms(self.Y - self.unit.system.apply(X))
         certificate = residual_certificate(self.goals, residuals)
         table = np.array(self.history, np.float64).reshape(-1, 3)

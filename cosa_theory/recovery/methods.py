@@ -15,6 +15,7 @@ import numpy as np
 from cosa_theory.basis import CosaBasis
 from cosa_theory.laws import uniform_sparsity_limit
 from cosa_theory.operators import to_host
+from cosa_theory.recovery.amp import amp
 from cosa_theory.recovery.analysis import analysis
 from cosa_theory.recovery.basis_pursuit import basis_pursuit, bpdn
 from cosa_theory.recovery.closed_form import best_core, least_norm
@@ -73,6 +74,7 @@ METHODS: dict[str, Method] = {
     "cosamp": Method(cosamp),
     "iht": Method(iht, arrays="any"),
     "htp": Method(htp),
+    "amp": Method(amp),
 }
 """Every solver by name."""
 

@@ -95,6 +95,7 @@ def omp(
     limit = sparsity or min(max_iterations, system.measurements, system.size)
     ended = "stalled" if sparsity else "iteration limit"
     return solve_items(
+        system,
         goals,
         Y,
         lambda item: _pursue(system, Y[item], goals, item, limit, ended, monitor),

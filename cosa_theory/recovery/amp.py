@@ -1,0 +1,280 @@
+"""Approximate message passing, and a damped relative of it for Kronecker operators."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import brentq
+from scipy.special import erfcx
+
+from cosa_theory.recovery.greedy import (
+    LARGEST_FIT,
+    Fit,
+    Monitor,
+    UnitColumns,
+    fit_on_support,
+    residual_goals,
+    solve_items,
+)
+from cosa_theory.recovery.result import Solution
+from cosa_theory.recovery.shrinkage import soft_threshold
+from cosa_theory.recovery.system import System
+
+__all__ = ["amp", "minimax_threshold"]
+
+_MAD = 0.6744897501960817  # median of |Z| for a standard normal Z
+_WHITENED_THRESHOLD, _WHITENED_DAMPING = 2.0, 0.5
+_FEW = 8  # entries of a row or column from which no scale of its own is estimated
+_DIVERGED = 1e3  # times ‖y‖
+_SETTLED = 1e-2  # change of the iterate, as a share of the goal for the residual
+
+
+def amp(
+    system: System,
+    Y: NDArray[Any],
+    *,
+    noise_level: float = 0.0,
+    tolerance: float | None = None,
+    threshold: float | None = None,
+    damping: float | None = None,
+    max_iterations: int = 1000,
+    start: NDArray[Any] | None = None,
+    monitor: Monitor | None = None,
+) -> Solution:
+    """Threshold pseudo-data x + Φᵀz softly, with a residual z corrected for the thresholding.
+
+    For a wide matrix with independent entries, its columns taken at unit norm [1]_:
+
+    x ← η(x + Φᵀz; τσ̂),   z ← y − Φx + z ‖x‖₀/M,   σ̂ = ‖z‖/√M,
+
+    where η is soft thresholding and τ by default the minimax threshold of the undersampling M/N,
+    with which AMP recovers exactly up to the weak threshold of ℓ1.
+
+    The entries of a Kronecker product are not independent and its factors are not well
+    conditioned, and there these iterations diverge. So for any other system the measurements are
+    first whitened, which the singular vectors of the factors do exactly: V is the matrix with
+    orthonormal rows that spans the rows of Φ, w = Vx. With P = VᵀV, the iterations are those of
+    orthogonal AMP [2]_ with damping θ,
+
+    v = x + diag(P)⁻¹ Vᵀ(w − Vx),   u = η(v; τσ̂),   x ← (1 − θ)x + θ (u − κv)/(1 − κ),
+
+    with κ the share of entries of u that are not zero. An entry of ΔW disturbs the pseudo-data of
+    its own row and column most, so σ̂ is estimated for each row and column, as the larger of the
+    two median absolute deviations over 0.6745. There is no theory for this form; nothing is proved
+    about its fixed points, but an answer that explains the measurements says so.
+
+    No sparsity is needed. Should the last iterate not explain the measurements within the goal,
+    but least squares on its support do so with at most M/2 entries, that is the answer.
+
+    Parameters
+    ----------
+    system : System
+    Y : ndarray, shape (B, p, q)
+        Solved one after the other.
+    noise_level : float
+        σ ≥ 0: the goal for ‖Φx − y‖.
+    tolerance : float, optional
+        Of ‖Φx − y‖/‖y‖; by default 1e-8 in float64 and 1e-5 in float32.
+    threshold : float, optional
+        τ > 0; by default `minimax_threshold`, and 2 after whitening.
+    damping : float, optional
+        θ in (0, 1], 1 for none, which is the default; 0.5 after whitening.
+    max_iterations : int
+    start : ndarray, shape (B, m, n), optional
+        Coefficients to start from.
+    monitor : callable, optional
+        Called with the iteration, ‖Φx − y‖ and the coefficients (1, m, n).
+
+    Returns
+    -------
+    Solution
+        Certificate "residual" of the iterate with the least residual. Status "fitted" if it holds,
+        "stalled" at a fixed point where it does not, "diverged", or "iteration limit".
+
+    Raises
+    ------
+    ValueError
+        A threshold that is not positive, a damping or tolerance outside (0, 1].
+
+    References
+    ----------
+    .. [1] D. L. Donoho, A. Maleki, A. Montanari, "Message-passing algorithms for compressed
+       sensing", PNAS 106 (2009), 18914-18919, equations 1 and 2.
+    .. [2] J. Ma, L. Ping, "Orthogonal AMP", IEEE Access 5 (2017), 2020-2033.
+    """
+    goals = residual_goals(Y, noise_level, tolerance)
+    unit = UnitColumns(system, Y)
+    columns = int(np.count_nonzero(system.column_norms))
+    independent = system.plain and system.measurements < columns
+    if threshold is None:
+        d = system.measurements / columns
+        threshold = minimax_threshold(d) if independent else _WHITENED_THRESHOLD
+    damping = damping or (1.0 if independent else _WHITENED_DAMPING)
+    if not (threshold > 0 and math.isfinite(threshold)):
+        raise ValueError(f"threshold is {threshold}: it must be positive, in standard deviations")
+    if not 0 < damping <= 1:
+        raise ValueError(f"damping is {damping}: it must be above 0 and at most 1")
+    message = "" if independent else _why_damped(system, damping)
+
+    def solve(item: int) -> Fit:
+        one = Y[item : item + 1]
+        first = np.zeros((1, *system.coefficient_shape), Y.dtype)
+        first = first if start is None else start[item : item + 1] * unit.norms
+        make = _independent if independent else _whitened
+        iterates = make(unit, one, first, threshold, damping)
+        goal, size = float(goals.limits[item]), float(goals.norms[item])
+        return _watched(unit, one, islice(iterates, max_iterations), goal, size, monitor, message)
+
+    def objective(fit: Fit) -> float:
+        return float(np.abs(fit.coefficients * unit.norms).sum())
+
+    formula = "Σ ‖φⱼ‖|xⱼ| over x with Φx = y, not proved to be least"
+    return solve_items(system, goals, Y, solve, formula, objective)
+
+
+def minimax_threshold(d: float) -> float:
+    """Return the threshold τ, in standard deviations, with which AMP bears the most nonzeros.
+
+    The z that attains the maximum in `cosa_theory.laws.l1_weak_threshold`. Setting the derivative
+    to zero gives d = 2φ/(z + 2φr), with r = 1 − zQ/φ, Q the upper tail and φ the density of the
+    standard normal law.
+
+    Parameters
+    ----------
+    d : float
+        The undersampling M/N, in (0, 1).
+
+    References
+    ----------
+    D. L. Donoho, A. Maleki, A. Montanari, "The noise-sensitivity phase transition in compressed
+    sensing", IEEE Trans. Information Theory 57 (2011), 6920-6941.
+    """
+
+    def excess(z: float) -> float:
+        density = math.exp(-(z**2) / 2) / math.sqrt(2 * math.pi)
+        r = 1 - z * math.sqrt(math.pi / 2) * float(erfcx(z / math.sqrt(2)))
+        return 2 * density - d * (z + 2 * density * r)
+
+    return float(brentq(excess, 0.0, 38.0))
+
+
+def _why_damped(system: System, damping: float) -> str:
+    reason = (
+        "it has at least as many measurements as unknowns"
+        if system.plain
+        else "the entries of a Kronecker product depend on each other"
+    )
+    return (
+        f"the theory of AMP does not hold for {system.name}, since {reason}: its measurements were "
+        f"whitened and the iterations damped by {damping:g}"
+    )
+
+
+def _independent(
+    unit: UnitColumns, Y: NDArray[Any], U: NDArray[Any], threshold: float, damping: float
+) -> Iterator[NDArray[Any]]:
+    """Yield the iterates of AMP, scaled to unit columns."""
+    measurements = Y.size
+    Z = Y - unit.apply(U)
+    while True:
+        scale = float(np.linalg.norm(Z)) / math.sqrt(measurements)
+        estimate = soft_threshold(U + unit.apply_adjoint(Z), threshold * scale)
+        U = estimate if damping == 1 else (1 - damping) * U + damping * estimate
+        Z = Y - unit.apply(U) + Z * (np.count_nonzero(estimate) / measurements)
+        yield estimate
+
+
+def _whitened(
+    unit: UnitColumns, Y: NDArray[Any], U: NDArray[Any], threshold: float, damping: float
+) -> Iterator[NDArray[Any]]:
+    """Yield the iterates of damped orthogonal AMP, scaled to unit columns."""
+    space = unit.system.row_space(Y)
+    wanted = space.measured(Y) / space.values
+    left, right = (np.einsum("rm,rm->m", factor, factor) for factor in space.left.factors)
+    share = np.multiply.outer(left, right)  # diagonal of P
+    rows, columns = left > np.finfo(Y.dtype).eps, right > np.finfo(Y.dtype).eps
+    inside = np.multiply.outer(rows, columns)
+    gain = np.divide(1.0, share, out=np.zeros_like(share), where=inside)
+    X = U * unit.inverse
+    while True:
+        V = X + gain * space.coefficients(wanted - space.coordinates(X))
+        scale = _noise_scale(V[0], rows, columns)
+        estimate = soft_threshold(V, (threshold * scale).astype(V.dtype))
+        kept = min(np.count_nonzero(estimate) / np.count_nonzero(inside), 0.99)
+        X = (1 - damping) * X + damping * (estimate - kept * V) / (1 - kept)
+        yield estimate * unit.norms
+
+
+def _noise_scale(
+    V: NDArray[Any], rows: NDArray[np.bool_], columns: NDArray[np.bool_]
+) -> NDArray[Any]:
+    """Return the standard deviation of the disturbance at each entry, from medians of |V|."""
+    size = np.abs(V if rows.all() and columns.all() else V[np.ix_(rows, columns)])
+    scale = np.full(size.shape, np.median(size) if max(size.shape) < _FEW else 0.0)
+    for axis in (0, 1):
+        if size.shape[axis] >= _FEW:
+            scale = np.maximum(scale, np.median(size, axis=axis, keepdims=True))
+    whole = np.zeros(V.shape)
+    whole[np.ix_(rows, columns)] = scale / _MAD
+    return whole
+
+
+def _watched(
+    unit: UnitColumns,
+    Y: NDArray[Any],
+    iterates: Iterator[NDArray[Any]],
+    goal: float,
+    size: float,
+    monitor: Monitor | None,
+    message: str,
+) -> Fit:
+    """Follow the iterates until they explain the measurements, settle or diverge."""
+    best, least, before, history = None, math.inf, None, []
+    status = "iteration limit"
+    for number, U in enumerate(iterates, 1):
+        X = U * unit.inverse
+        residual = float(np.linalg.norm(Y - unit.system.apply(X)))
+        if not residual <= _DIVERGED * size:
+            status = "diverged"
+            break
+        history.append((number, residual))
+        if residual < least:
+            best, least = X, residual
+        if monitor is not None:
+            monitor(number, residual, X)
+        if residual <= goal:
+            status = "fitted"
+            break
+        if before is not None and _settled(U, before, goal / size):
+            status = "stalled"
+            break
+        before = U
+    if best is None:  # diverged at once
+        best, least = np.zeros((1, *unit.system.coefficient_shape), Y.dtype), size
+    fit = Fit(best, least, status, number, tuple(history), message)
+    return fit if status == "fitted" else _finished(unit.system, Y, fit, goal)
+
+
+def _settled(U: NDArray[Any], before: NDArray[Any], goal: float) -> bool:
+    return bool(np.linalg.norm(U - before) <= _SETTLED * goal * np.linalg.norm(U))
+
+
+def _finished(system: System, Y: NDArray[Any], fit: Fit, goal: float) -> Fit:
+    """Return the least-squares fit on the support, if that explains the measurements."""
+    support = np.flatnonzero(fit.coefficients)
+    if not 0 < support.size <= min(system.measurements // 2, LARGEST_FIT):
+        return fit
+    correlations = system.apply_adjoint(Y.astype(np.float64))
+    X = fit_on_support(system, correlations, support, Y.dtype)
+    residual = math.inf if X is None else float(np.linalg.norm(Y - system.apply(X)))
+    if X is None or residual > goal:
+        return fit
+    said = "the answer is least squares on the support of the best iterate"
+    message = f"{fit.message}; {said}" if fit.message else said
+    return replace(fit, coefficients=X, residual=residual, status="fitted", message=message)
