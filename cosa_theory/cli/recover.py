@@ -23,7 +23,16 @@ if TYPE_CHECKING:
 
 __all__ = ["recover"]
 
-_OPTIONS = ("sparsity", "lam", "lam_ratio", "tolerance", "max_iterations", "start")
+_OPTIONS = (
+    "sparsity",
+    "lam",
+    "lam_ratio",
+    "objective",
+    "omega",
+    "tolerance",
+    "max_iterations",
+    "start",
+)
 """Options of the methods that the command passes on; each method takes some of them."""
 
 
@@ -73,7 +82,12 @@ def recover(
         ),
     ] = None,
     method: Annotated[
-        str, typer.Option(metavar="NAME", help="The solver: fista, basis_pursuit, bpdn, omp, …")
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="The solver: fista, basis_pursuit, bpdn, omp, cosamp, iht, htp, amp, analysis, "
+            "nuclear, reference, least_norm or best_core.",
+        ),
     ] = "fista",
     basis: Annotated[
         str,
@@ -96,6 +110,17 @@ def recover(
     ] = None,
     lam_ratio: Annotated[
         float | None, typer.Option(metavar="T", help="The same, as a share of ‖Φᵀy‖_∞.")
+    ] = None,
+    omega: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Ω of analysis: differences or dct+identity."),
+    ] = None,
+    objective: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="What reference minimises: bpdn, basis_pursuit, lasso, analysis or nuclear.",
+        ),
     ] = None,
     tolerance: Annotated[
         float | None, typer.Option(metavar="T", help="Where the relative certificate holds.")
@@ -173,6 +198,10 @@ def _check_method(
         problems.append("--basis singular needs the weight of the layer: add --weight FILE:TENSOR")
     elif basis != "singular" and weight is not None:
         problems.append(f"--weight is for --basis singular, not for {basis}: leave one of them out")
+    if METHODS[method].on_update and basis in BASES[1:]:
+        problems.append(
+            f"--basis is {basis}, but {method} does not look for sparse coefficients: leave it out"
+        )
     taken = [_spelt(name) for name in _OPTIONS if name in options_of(method)]
     idle = [_spelt(name) for name in given if _spelt(name) not in taken]
     if idle:

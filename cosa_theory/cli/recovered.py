@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["recovery_limits", "recovery_tables"]
 
+_CHECKED = ("iteration", "objective", "certificate")
 _POINTS = 2000  # of a sorted curve that are kept: more than a figure can show
 
 
@@ -145,23 +146,29 @@ def _history(result: RecoveryResult) -> pd.DataFrame:
 
     columns = {name: np.asarray(values) for name, values in result.history.items()}
     flat = {
-        name: values.reshape(len(values), -1)[:, 0] if values.ndim > 1 else values
+        name: values if values.ndim == 1 else values[:, :1].ravel()
         for name, values in columns.items()
     }
-    return pd.DataFrame(flat)
+    return pd.DataFrame(
+        flat, columns=None if flat else list(_CHECKED), dtype=None if flat else float
+    )
 
 
 def _spectra(matrices: Mapping[str, NDArray[np.float64]]) -> pd.DataFrame:
     import pandas as pd
 
-    from cosa_theory.spectrum import singular_values
+    from cosa_theory.spectrum import resolution, singular_values
 
     parts = []
     for of, matrix in matrices.items():
         sigma = singular_values(matrix) if matrix.any() else np.zeros(min(matrix.shape))
-        parts.append(
-            pd.DataFrame({"of": of, "index": np.arange(1, sigma.size + 1), "sigma": sigma})
-        )
+        columns = {
+            "of": of,
+            "index": np.arange(1, sigma.size + 1),
+            "sigma": sigma,
+            "resolved": sigma > resolution(sigma),
+        }
+        parts.append(pd.DataFrame(columns))
     return pd.concat(parts, ignore_index=True)
 
 

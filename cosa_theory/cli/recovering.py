@@ -29,7 +29,10 @@ __all__ = ["Run", "plain_errors"]
 
 _SHOWN_ELSEWHERE = ("core", "weight", "start", "truth", "projections", "device", "out", "as_json")
 """Arguments that do not belong to the identity of a run: paths, whose contents do, and outputs."""
-_ARGUMENTS = ("noise_level", "max_iterations", "lam_ratio", "lam", "sparsity", "tolerance")
+_ARGUMENTS = (
+    *("noise_level", "max_iterations", "lam_ratio", "lam"),
+    *("sparsity", "tolerance", "omega", "objective"),
+)
 
 
 @contextmanager
@@ -157,7 +160,10 @@ class Run:
             if "max_iterations" in options:
                 options["max_iterations"] = max(1, options["max_iterations"] - iterates.begun)
         with plain_errors():
-            return recover(self.problem, self.method, **options)
+            result = recover(self.problem, self.method, **options)
+        if result.status == "infeasible":
+            raise InputError(f"{self.method} has no answer to give, {result.message}")
+        return result
 
     def _tables(self, result: "RecoveryResult", begun: int) -> "dict[str, pd.DataFrame]":
         from cosa_theory.cli.recovered import recovery_tables

@@ -50,17 +50,19 @@ def _marker(style: Style, points: int) -> str:
     return style.marker if points <= _FEW else ""
 
 
-def plot_certificate(ax: Axes, history: pd.DataFrame, tolerance: float) -> Axes:
-    """Draw the certificate against the iteration on a log axis, with the tolerance as a line.
+def plot_certificate(ax: Axes, history: pd.DataFrame, result: Mapping[Any, Any]) -> Axes:
+    """Draw the certificate against the iteration on a log axis, with its tolerance as a line.
 
     Parameters
     ----------
     ax : matplotlib.axes.Axes
         Where to draw.
     history : pandas.DataFrame
-        Columns iteration and certificate (relative); what is not positive is not drawn.
-    tolerance : float
-        Drawn dashed, if it is positive.
+        Columns iteration and certificate; what is not positive is not drawn.
+    result : mapping
+        certificate (its name), value and relative (at the end) and tolerance (of the relative
+        one, drawn dashed). Where the history ends with the value and not with the relative one,
+        the tolerance is scaled as the value is.
 
     Returns
     -------
@@ -71,9 +73,13 @@ def plot_certificate(ax: Axes, history: pd.DataFrame, tolerance: float) -> Axes:
     shown = np.where(values > 0, values, np.nan)
     style = Style("certificate", BLUE, "-", "o")
     ax.plot(history["iteration"], shown, style.line, color=BLUE, marker=_marker(style, len(values)))
+    last, value, relative = values[-1], float(result["value"]), float(result["relative"])
+    absolute = relative > 0 and abs(last - value) < abs(last - relative)
+    tolerance = float(result["tolerance"]) * (value / relative if absolute else 1.0)
     if tolerance > 0:
         ax.axhline(tolerance, color=BLACK, lw=0.8, ls=(0, (6, 2)), label="tolerance")
         ax.legend(loc="best")
+    ax.set_title(result["certificate"] + ("" if absolute else ", relative"))
     ax.set_yscale("log")
     ax.yaxis.set_minor_locator(NullLocator())
     return _iterations(ax)
@@ -118,6 +124,8 @@ def _plot_curves(ax: Axes, table: pd.DataFrame, x: str, y: str) -> float:
     for name, style in _CURVES.items():
         rows = table[table["of"] == name]
         values = rows[y].to_numpy(dtype=float)
+        if "resolved" in rows:
+            values = np.where(rows["resolved"], values, 0.0)
         shown = np.where(values > _DEPTH * top, values, np.nan)
         if np.isnan(shown).all():
             continue
@@ -139,16 +147,17 @@ def plot_singular_values(ax: Axes, table: pd.DataFrame) -> Axes:
     ax : matplotlib.axes.Axes
         Where to draw.
     table : pandas.DataFrame
-        Columns of ("estimate", "truth", "error"), index and sigma (units of the weights).
+        Columns of ("estimate", "truth", "error"), index, sigma (units of the weights) and
+        resolved: values below the numerical resolution are left out.
 
     Returns
     -------
     matplotlib.axes.Axes
-        The same axes; values below 1e-12 of the largest are left out.
+        The same axes.
     """
     _plot_curves(ax, table, "index", "sigma")
     ax.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
-    ax.set_xlim(left=0)
+    ax.set_xlim(0, float(table["index"].max()) + 1)
     ax.set_xlabel("index i of the singular value")
     ax.set_ylabel(r"$\sigma_i$ (units of the weights)")
     return ax
@@ -190,7 +199,7 @@ def convergence_figure(tables: Mapping[str, pd.DataFrame]) -> Figure:
     tables : mapping of str to pandas.DataFrame
         "history" and "result" of a recovery.
     """
-    history, result = tables["history"], tables["result"].iloc[0]
+    history, result = tables["history"], tables["result"].iloc[0].to_dict()
     with house_style():
         layout = ConstrainedLayoutEngine(h_pad=0.03, w_pad=0.04)
         figure = Figure(figsize=(PAGE_WIDTH, 2.5), layout=layout)
@@ -200,8 +209,7 @@ def convergence_figure(tables: Mapping[str, pd.DataFrame]) -> Figure:
                 plot_objective(ax, history)
                 ax.set_title("objective")
             else:
-                plot_certificate(ax, history, float(result["tolerance"]))
-                ax.set_title(f"{result['certificate']}, relative")
+                plot_certificate(ax, history, result)
     return figure
 
 

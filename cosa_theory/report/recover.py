@@ -19,8 +19,16 @@ _UNITS = {
     "wavelet": "wavelet coefficients",
     "singular": "coefficients in the singular basis of W",
 }
+_LINEAR = ("least_norm", "best_core")
 _DONE = ("optimal", "fitted")
-_EXACT = 1e-6  # a relative residual below it is that of an exact fit in float32 or float64
+_EXACT = (
+    1e-4  # a relative residual up to which the core is explained, but for shrinkage and rounding
+)
+_CERTIFICATES = {
+    "duality gap": "a duality gap",
+    "residual": "a residual",
+    "normal equations": "normal equations",
+}
 _ANSWERS = {
     "estimate": "the estimate",
     "debiased": "least squares on its support",
@@ -62,15 +70,13 @@ def _found(row: Mapping[Any, Any]) -> str:
     method, status = row["method"], row["status"]
     if status in _DONE:
         return f"{method} found an update that {_fit(row)}."
-    if status == "infeasible":
-        return f"{method} found no update: none satisfies what it asks for."
     reached = (
         f"after {count(row['iterations'])} iterations its {row['certificate']} is "
         f"{number(row['relative'])} (relative), above the tolerance of {number(row['tolerance'])}"
     )
     remedies = {
         "iteration limit": (f"{method} did not converge", "; raise --max-iterations"),
-        "stalled": (f"{method} stalled", ", and this precision or support allows no progress"),
+        "stalled": (f"{method} stalled", ", and it makes no more progress as it was set"),
         "diverged": (f"{method} diverged", "; try another method"),
     }
     what, remedy = remedies[status]
@@ -84,7 +90,8 @@ def _solved(row: Mapping[Any, Any]) -> str:
     claim = "" if row["status"] == "optimal" else "; it explains the core, without a claim to be "
     claim += "" if row["status"] == "optimal" else "the best such update"
     return (
-        f"What it solved is {row['formula']}, to a {row['certificate']} of {number(row['value'])} "
+        f"It minimised {row['formula']}, to {_CERTIFICATES[row['certificate']]} of "
+        f"{number(row['value'])} "
         f"({number(row['relative'])} relative, tolerance {number(row['tolerance'])}){claim}."
     )
 
@@ -93,11 +100,15 @@ def _expected(row: Mapping[Any, Any]) -> str:
     """Say whether theory lets this answer be the update that was measured."""
     a, b, m, n = (row[name] for name in "abmn")
     every, random, s = row["limit_every"], row["limit_random"], row["nonzeros"]
-    if row["status"] == "infeasible" or math.isinf(every):
+    if math.isinf(every):
         return ""
-    if not row["sparse"]:
+    if row["method"] in _LINEAR:
         share = percent(min(a, m) * min(b, n) / (m * n))
         return f"A core of {a} × {b} keeps on average {share} of ‖ΔW‖², the share ab/(mn)."
+    if row["method"] == "nuclear":
+        return "A low rank alone does not identify ΔW: some rank-one updates have a zero core."
+    if not row["sparse"]:
+        return ""
     if s > random:
         return (
             f"That is more than the about {count(random)} nonzero {_unit(row)} up to which ℓ1 can "
@@ -106,13 +117,13 @@ def _expected(row: Mapping[Any, Any]) -> str:
         )
     if s > every:
         return (
-            f"Beyond {count(every)} nonzero {_unit(row)} some updates share their core, but up to "
-            f"about {count(random)} at random places ℓ1 is expected to find them (packed in one "
+            f"Beyond {count(every)} nonzero {_unit(row)} some updates share their core; ℓ1 finds "
+            f"most that are spread at random, up to at most about {count(random)} (packed in one "
             f"column {_places(row['limit_column'])}, in one row {_places(row['limit_row'])})."
         )
     if row["noise_level"] == 0 and row["residual"] <= _EXACT:
         return (
-            f"With at most {count(every)} nonzero no other update as sparse has this core, if the "
+            f"No two updates with at most {count(every)} nonzero {_unit(row)} share a core, if the "
             "factors are in general position, as Gaussian ones are."
         )
     return ""
@@ -142,7 +153,7 @@ def _answer_view(document: Document) -> View:
     lines = {
         "method": row["method"],
         "what it minimises": row["formula"],
-        "value": number(row["objective"]),
+        "its value": number(row["objective"]),
         "status": f"{row['status']}: {STATUSES[row['status']]}",
         row["certificate"]: f"{number(row['value'])}, {number(row['relative'])} relative "
         f"(tolerance {number(row['tolerance'])})",
@@ -153,13 +164,18 @@ def _answer_view(document: Document) -> View:
         "norms": f"‖ΔW‖ {number(row['estimate_norm'])} of the estimate, core "
         f"{number(row['core_norm'])}",
         "projections": row["projections"],
-        "computed": f"{row['dtype']}, {count(row['iterations'])} iterations, "
-        f"{number(row['seconds'])} s",
+        "computed": f"{row['dtype']}, {_effort(row['iterations'])}, {number(row['seconds'])} s",
     }
     if row["resumed_from"]:
         lines["resumed"] = f"from iteration {count(row['resumed_from'])} of an interrupted run"
-    columns = (Column("of the answer", text=True), Column("", text=True))
+    columns = (Column("what", text=True), Column("value", text=True))
     return View("The answer", columns, tuple(lines.items()))
+
+
+def _effort(iterations: int) -> str:
+    if iterations == 0:
+        return "in closed form"
+    return f"{count(iterations)} iteration{'' if iterations == 1 else 's'}"
 
 
 def _limit_view(document: Document) -> View:
@@ -169,7 +185,7 @@ def _limit_view(document: Document) -> View:
         "every update, by any method": ("every", "half of the spark, for sparse ΔW anywhere"),
         "ℓ1, entries at random places": (
             "random",
-            "ab·ρ(ab/(mn)), the weak threshold of unstructured Gaussian measurements",
+            "at most: ab·ρ(ab/(mn)), the weak threshold of unstructured Gaussian measurements",
         ),
         "ℓ1, packed in one column": ("column", "a·ρ(a/m): the left factor alone sees a column"),
         "ℓ1, packed in one row": ("row", "b·ρ(b/n): the right factor alone sees a row"),
