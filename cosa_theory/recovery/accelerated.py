@@ -9,13 +9,13 @@ import numpy as np
 from array_api_compat import array_namespace, is_numpy_array
 from numpy.typing import NDArray
 
-from cosa_theory.recovery.shrinkage import soft_threshold
+from cosa_theory.recovery.shrinkage import clipped
 from cosa_theory.recovery.system import System
 
 __all__ = ["AcceleratedSteps", "as_column"]
 
 _WHOLE = 1 << 17  # entries of an array up to which it is worked on as a whole
-_BLOCK = 1 << 15  # entries at a time beyond: a few temporaries of this size stay in cache
+_BLOCK = 1 << 16  # entries at a time beyond: a few temporaries of this size stay in cache
 _RAISE, _LOWER = 2.0, 0.9  # factors of the curvature, after a step that was too long or fine
 _NOISE = 10  # rounding of a residual, in units of ‖y‖, that no curvature is to answer for
 _LEAST = 1e-6  # least curvature, as a share of the greatest
@@ -134,13 +134,17 @@ class AcceleratedSteps:
         new, sums = None, np.zeros((3, shape[0]))
         for items, span in self._tiles():
             x, z, g = (array[items, span] for array in flat)
+            threshold = lam[items] / self._curvature[items]
             steps = g * as_column(-1 / self._curvature[items], z)
             steps += z
-            point = soft_threshold(steps, as_column(lam[items] / self._curvature[items], z))
-            from_z = xp.subtract(point, z)
+            taken = clipped(steps, as_column(threshold, z))
+            steps -= taken
+            point = steps
+            # Where a point is not zero, the threshold was taken from it in full.
+            sums[2, items] += _host(xp.vecdot(point, taken)) / np.where(threshold > 0, threshold, 1)
+            from_z = xp.subtract(point, z, out=taken)
             sums[0, items] += _host(xp.vecdot(from_z, from_z))
             sums[1, items] -= _host(xp.vecdot(from_z, point - x))
-            sums[2, items] += _host(xp.sum(xp.abs(point), axis=1))
             if point.shape == flat[0].shape:
                 new = point
             else:

@@ -298,10 +298,10 @@ class _Run:
             item = int(self.at_work[place])
             if place in polished:
                 found = polished[place]
-                solution = np.zeros(self.system.size)
-                solution[found.support] = found.values
-                solution = solution.reshape(self.system.coefficient_shape)
-                self.coefficients[item] = like_array(solution, self.Y)
+                flat = self.xp.reshape(self.coefficients[item], (-1,))
+                flat[...] = 0
+                where = self.xp.asarray(found.support, device=flat.device)
+                flat[where] = like_array(found.values, self.Y)
                 self.dual[item] = like_array(found.dual, self.Y)
             else:
                 self.coefficients[item] = steps.X[place]

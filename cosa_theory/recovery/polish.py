@@ -16,11 +16,12 @@ from cosa_theory.threads import one_thread
 
 __all__ = ["LARGEST_SUPPORT", "Polished", "polish_cost", "polish_lasso"]
 
-LARGEST_SUPPORT = 2000
+LARGEST_SUPPORT = 1500
 """Entries up to which the equations on a support are solved directly."""
 
 _ROUNDS = 12
 _GROWTH = 5  # a round adds no more than one entry for so many, and a few
+_BLOCK = 1 << 20  # entries of a gradient looked at together
 _PATIENCE = 3  # rounds without a smaller gap
 
 Floats = NDArray[np.float64]
@@ -119,6 +120,7 @@ def polish_lasso(
             break
         support = np.concatenate([support[stays], added])
         signs = np.concatenate([np.sign(score[stays]), np.sign(gradient[added])])
+        del gradient, columns  # before the next ones are made
     return best if best is not None and best.relative <= tolerance else None
 
 
@@ -135,7 +137,7 @@ class _Columns:
         i, j = np.divmod(support, B.shape[1])
         self.support, self._left, self._right = support, A[:, i], B[:, j]
         self._gram = gram_block(system, support)
-        self.squares = np.diag(self._gram)
+        self.squares = np.diag(self._gram).copy()
 
     def correlations(self, y: Floats) -> Floats:
         """Return Φ_Sᵀy."""
@@ -146,10 +148,11 @@ class _Columns:
         return (self._left * values) @ self._right.T
 
     def stationary(self, y: Floats, shift: Floats) -> Floats | None:
-        """Solve Φ_SᵀΦ_S x = Φ_Sᵀy − shift; None if the columns are dependent."""
+        """Solve Φ_SᵀΦ_S x = Φ_Sᵀy − shift, once; None if the columns are dependent."""
         with one_thread():
             try:
-                factor = cho_factor(self._gram, lower=True, check_finite=False)
+                # The transpose is the same matrix, in the order that is overwritten in place.
+                factor = cho_factor(self._gram.T, overwrite_a=True, check_finite=False)
             except LinAlgError:
                 return None
             values = cho_solve(factor, self.correlations(y) - shift, check_finite=False)
@@ -180,8 +183,17 @@ def _largest(gradient: NDArray[Any]) -> float:
 def _most_violated(gradient: NDArray[Any], lam: float, count: int) -> NDArray[np.int64]:
     """Return where correlations exceed λ by more than rounding, the `count` largest at most."""
     limit = lam * (1 + 8 * float(np.finfo(gradient.dtype).eps))
-    above = np.flatnonzero((gradient > limit) | (gradient < -limit))
-    if above.size <= count:
-        return above
-    sizes = np.abs(gradient[above])
-    return above[np.argpartition(sizes, above.size - count)[above.size - count :]]
+    found = []
+    for start in range(0, gradient.size, _BLOCK):  # indices take more room than what they point at
+        block = gradient[start : start + _BLOCK]
+        above = np.flatnonzero((block > limit) | (block < -limit))
+        found.append(start + _largest_of(above, block[above], count))
+    candidates = np.concatenate(found)
+    return _largest_of(candidates, gradient[candidates], count)
+
+
+def _largest_of(indices: NDArray[np.int64], values: NDArray[Any], count: int) -> NDArray[np.int64]:
+    """Return the indices of the `count` values of largest modulus, or all if there are fewer."""
+    if indices.size <= count:
+        return indices
+    return indices[np.argpartition(np.abs(values), indices.size - count)[indices.size - count :]]
