@@ -29,7 +29,10 @@ from cosa_theory.recovery.system import System
 __all__ = ["amp", "minimax_threshold"]
 
 _MAD = 0.6744897501960817  # median of |Z| for a standard normal Z
-_WHITENED_THRESHOLD, _WHITENED_DAMPING = 2.0, 0.5
+_WHITENED_DAMPING = 0.5
+# After whitening τ starts at the first value, and is divided by the last, down to the second,
+# where the residual falls by less than a tenth in so many iterations.
+_FIRST_THRESHOLD, _LAST_THRESHOLD, _LOWERING, _PATIENCE = 3.0, 1.0, 1.2, 15
 _FEW = 8  # entries of a row or column from which no scale of its own is estimated
 _DIVERGED = 1e3  # times ‖y‖
 _SETTLED = 1e-2  # change of the iterate, as a share of the goal for the residual
@@ -82,7 +85,9 @@ def amp(
     tolerance : float, optional
         Of ‖Φx − y‖/‖y‖; by default 1e-8 in float64 and 1e-5 in float32.
     threshold : float, optional
-        τ > 0; by default `minimax_threshold`, and 2 after whitening.
+        τ > 0; by default `minimax_threshold`. After whitening, by default, it starts at 3 and is
+        lowered by a sixth, down to 1, where the residual falls by less than a tenth in 15
+        iterations.
     damping : float, optional
         θ in (0, 1], 1 for none, which is the default; 0.5 after whitening.
     max_iterations : int
@@ -112,11 +117,9 @@ def amp(
     unit = UnitColumns(system, Y)
     columns = int(np.count_nonzero(system.column_norms))
     independent = system.plain and system.measurements < columns
-    if threshold is None:
-        d = system.measurements / columns
-        threshold = minimax_threshold(d) if independent else _WHITENED_THRESHOLD
-    damping = damping or (1.0 if independent else _WHITENED_DAMPING)
-    if not (threshold > 0 and math.isfinite(threshold)):
+    if damping is None:
+        damping = 1.0 if independent else _WHITENED_DAMPING
+    if threshold is not None and not (threshold > 0 and math.isfinite(threshold)):
         raise ValueError(f"threshold is {threshold}: it must be positive, in standard deviations")
     if not 0 < damping <= 1:
         raise ValueError(f"damping is {damping}: it must be above 0 and at most 1")
@@ -126,8 +129,11 @@ def amp(
         one = Y[item : item + 1]
         first = np.zeros((1, *system.coefficient_shape), Y.dtype)
         first = first if start is None else start[item : item + 1] * unit.norms
-        make = _independent if independent else _whitened
-        iterates = make(unit, one, first, threshold, damping)
+        if independent:
+            level = threshold or minimax_threshold(system.measurements / columns)
+            iterates = _independent(unit, one, first, level, damping)
+        else:
+            iterates = _whitened(unit, one, first, threshold, damping)
         goal, size = float(goals.limits[item]), float(goals.norms[item])
         return _watched(unit, one, islice(iterates, max_iterations), goal, size, monitor, message)
 
@@ -191,9 +197,13 @@ def _independent(
 
 
 def _whitened(
-    unit: UnitColumns, Y: NDArray[Any], U: NDArray[Any], threshold: float, damping: float
+    unit: UnitColumns, Y: NDArray[Any], U: NDArray[Any], threshold: float | None, damping: float
 ) -> Iterator[NDArray[Any]]:
-    """Yield the iterates of damped orthogonal AMP, scaled to unit columns."""
+    """Yield the iterates of damped orthogonal AMP, scaled to unit columns.
+
+    Without a threshold it starts high, for the sparsest answers, and is lowered where that leads
+    no further: one that is too low from the start ends at answers that are not sparse.
+    """
     space = unit.system.row_space(Y)
     wanted = space.measured(Y) / space.values
     left, right = (np.einsum("rm,rm->m", factor, factor) for factor in space.left.factors)
@@ -202,13 +212,19 @@ def _whitened(
     inside = np.multiply.outer(rows, columns)
     gain = np.divide(1.0, share, out=np.zeros_like(share), where=inside)
     X = U * unit.inverse
+    level = _FIRST_THRESHOLD if threshold is None else threshold
+    norms: list[float] = []
     while True:
         V = X + gain * space.coefficients(wanted - space.coordinates(X))
         scale = _noise_scale(V[0], rows, columns)
-        estimate = soft_threshold(V, (threshold * scale).astype(V.dtype))
+        estimate = soft_threshold(V, (level * scale).astype(V.dtype))
         kept = min(np.count_nonzero(estimate) / np.count_nonzero(inside), 0.99)
         X = (1 - damping) * X + damping * (estimate - kept * V) / (1 - kept)
         yield estimate * unit.norms
+        norms.append(float(np.linalg.norm(wanted - space.coordinates(estimate))))
+        if threshold is None and len(norms) > _PATIENCE and norms[-1] > 0.9 * norms[0]:
+            level, norms = max(level / _LOWERING, _LAST_THRESHOLD), []
+        norms = norms[-_PATIENCE - 1 :]
 
 
 def _noise_scale(
