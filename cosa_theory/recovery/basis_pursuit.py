@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,30 +11,19 @@ from array_api_compat import array_namespace
 from numpy.typing import NDArray
 
 from cosa_theory.operators import to_host
-from cosa_theory.recovery.constraint import (
-    Constraint,
-    constraint_of,
-    flat_norms,
-    per_item,
-    take,
-)
+from cosa_theory.recovery.constraint import constraint_of, flat_norms, take
 from cosa_theory.recovery.items import check_options, out_of_reach
 from cosa_theory.recovery.pursuit_polish import Polisher
 from cosa_theory.recovery.result import Certificate, Solution
-from cosa_theory.recovery.shrinkage import soft_threshold
+from cosa_theory.recovery.splitting import CHECK_EVERY, Iterate, Splitting, largest
 from cosa_theory.recovery.system import System, like_array
 
 __all__ = ["basis_pursuit", "bpdn"]
 
 Monitor = Callable[[int, float, Any], None]
 
-_CHECK_EVERY = 10  # iterations between certificates: each costs about one iteration's half
-_FIRST_STEP = 0.1  # of the least-norm answer's largest entry
-# The step that balances primal and dual distances is ‖x*‖/‖Φᵀν*‖; a fifth of it was within 1.4 of
-# the best over sizes, sparsities and both kinds of sensing, because the distance to go from the
-# least-norm answer is shorter than ‖x*‖.
-_STEP_SHARE = 0.2
 _TOLERANCES = {8: 1e-8, 4: 1e-5}  # relative gap, by bytes of a number
+_STUCK = 4.0  # units in the last place of ‖z‖ below which a step is rounding
 _MATCHED = {8: 1e-8, 4: 1e-4}  # share of ‖y‖ by which the constraint may be missed at exit
 
 
@@ -73,11 +62,10 @@ def basis_pursuit(
         polish=polish,
         monitor=monitor,
     )
-    if noise_level > 0:
-        ignored = "the noise level is not used: bpdn is the method that allows for it"
-        message = f"{solution.message}; {ignored}" if solution.message else ignored
-        object.__setattr__(solution, "message", message)
-    return solution
+    if noise_level == 0:
+        return solution
+    ignored = "the noise level is not used: bpdn is the method that allows for it"
+    return replace(solution, message="; ".join(filter(None, (solution.message, ignored))))
 
 
 def bpdn(
@@ -127,24 +115,15 @@ def bpdn(
 
     Notes
     -----
-    Douglas-Rachford splitting [1]_ of the norm and the constraint, written so that an iteration
-    costs one product into the row space of Φ and one back, as many as a gradient step: with V the
-    basis of the row space, P the projection on the constraint in its coordinates (`Constraint`)
-    and S the soft threshold,
-
-        x⁺ = S(x + V d; γ),   h = 2Vᵀx⁺ − Vᵀx − d,   d⁺ = P(h) − h.
-
-    The whitening is free and exact because Φ is diagonal there. V d/γ is a subgradient's part in
-    the row space, so every iterate carries a dual point. Fixed points are the solutions for every
-    γ > 0; it is rescaled at iterations 10, 20, 40, ….
+    An iteration (`cosa_theory.recovery.splitting.Splitting`) costs one product into the row space
+    of Φ and one back, as many as a gradient step. Once the support of an iterate is right, two
+    linear systems give the optimum with a gap at rounding level (`Polisher`); how often that is
+    tried is limited by the work it takes. The dual problem is that of [1]_.
 
     References
     ----------
-    .. [1] P. L. Combettes, J.-C. Pesquet, "A Douglas-Rachford splitting approach to nonsmooth
-       convex variational signal recovery", IEEE Journal of Selected Topics in Signal Processing 1
-       (2007), 564-574.
-    .. [2] E. van den Berg, M. P. Friedlander, "Probing the Pareto frontier for basis pursuit
-       solutions", SIAM Journal on Scientific Computing 31 (2008), 890-912, for the dual problem.
+    .. [1] E. van den Berg, M. P. Friedlander, "Probing the Pareto frontier for basis pursuit
+       solutions", SIAM Journal on Scientific Computing 31 (2008), 890-912, section 3.
     """
     bytes_ = to_host(Y[:0]).dtype.itemsize
     limit = _TOLERANCES[bytes_] if tolerance is None else tolerance
@@ -152,27 +131,6 @@ def bpdn(
     solver = _Solver(system, Y, noise_level, limit, polish)
     solver.run(start, max_iterations, monitor)
     return solver.solution()
-
-
-@dataclass
-class _State:
-    """The iterates of the right-hand sides that are not solved yet."""
-
-    items: NDArray[np.int64]
-    constraint: Constraint
-    x: Any  # (B, m, n), sparse
-    c: Any  # (B, r, t), coordinates of x
-    d: Any  # (B, r, t), γ times the coordinates of the dual point
-    step: Any  # (B, 1, 1), γ
-    multiplier: Any = None
-
-    def keep(self, places: NDArray[np.int64]) -> None:
-        """Keep the items at some places."""
-        self.items, self.constraint = self.items[places], self.constraint.take(places)
-        self.x, self.c, self.d = (take(part, places) for part in (self.x, self.c, self.d))
-        self.step = take(self.step, places)
-        if self.multiplier is not None:
-            self.multiplier = take(self.multiplier, places)
 
 
 class _Solver:
@@ -194,145 +152,116 @@ class _Solver:
         self.polished = np.zeros(batch, bool)
         self.history: dict[str, list[Any]] = {"iteration": [], "objective": [], "certificate": []}
         self.last = {name: np.full(batch, np.nan) for name in ("objective", "certificate")}
+        self.eps = float(array_namespace(Y).finfo(Y.dtype).eps)
         self.polisher: Polisher | None = None
         if polish:
             host = np.asarray(to_host(Y), dtype=np.float64)
-            eps = float(array_namespace(Y).finfo(Y.dtype).eps)
-            self.polisher = Polisher(system, constraint_of(system, host, noise_level, eps))
+            self.polisher = Polisher(system, constraint_of(system, host, noise_level, self.eps))
         r, t = self.space.values.shape
         m, n = system.coefficient_shape
         # Multiply-adds of one iteration, and those spent on polishing, of each item.
         self.iteration_work = 2.0 * min(r * m * n + r * n * t, m * n * t + m * t * r)
         self.polish_work = np.zeros(batch)
-        self.tried: list[bytes] = [b""] * batch
 
     def run(self, start: Any, max_iterations: int, monitor: Monitor | None) -> None:
         """Iterate until every item is solved or the iterations end."""
-        feasible = np.flatnonzero(self.constraint.feasible)
-        if feasible.size == 0:
+        items = np.flatnonzero(self.constraint.feasible)
+        if items.size == 0:
             return
-        state = self._first(feasible, start)
-        rescale_at = _CHECK_EVERY
+        splitting = self._begun(items, start)
         for iteration in range(1, max_iterations + 1):
-            towards = self.space.coefficients(state.d)
-            check = iteration % _CHECK_EVERY == 0 or iteration == max_iterations
-            duals = self._dual_bounds(state, towards) if check else None
-            towards += state.x
-            x = soft_threshold(towards, state.step)
-            c = self.space.coordinates(x)
-            h = 2 * c - state.c - state.d
-            projected, state.multiplier = state.constraint.project(h, state.multiplier)
-            proof, state.x, state.c, state.d = state.d, x, c, projected - h
-            if duals is None:
+            found = splitting.iterate()
+            last = iteration == max_iterations
+            if iteration % CHECK_EVERY and not last:
+                splitting.advance(found)
                 continue
-            self._check(state, proof, duals, iteration, iteration == max_iterations, monitor)
-            if state.items.size == 0:
+            residual, size = splitting.residual(found)
+            stuck = residual <= _STUCK * self.eps * size
+            open_ = self._check(items, splitting, found, stuck, last)
+            self._record(iteration)
+            if monitor is not None:
+                monitor(iteration, float(self.last["certificate"][items].max()), found.x)
+            if open_.size == 0:
                 return
-            if iteration == rescale_at:
-                rescale_at *= 2
-                self._rescale(state)
+            if open_.size < items.size:
+                items, found, residual = items[open_], found.take(open_), residual[open_]
+                splitting.keep(open_)
+            splitting.advance_or_restart(found, residual)
 
-    def _first(self, items: NDArray[np.int64], start: Any) -> _State:
-        """Return the state at the start: zero, with the least-norm answer as the first dual."""
+    def _begun(self, items: NDArray[np.int64], start: Any) -> Splitting:
+        """Return the splitting at its start, with a dual point fitted to a warm start."""
         constraint = self.constraint.take(items)
-        least_norm = self.space.coefficients(constraint.centre)
-        step = per_item(_FIRST_STEP * _largest(least_norm), self.Y)
         if start is None:
-            x, c, d = 0 * least_norm, 0 * constraint.centre, 1 * constraint.centre
-            return _State(items, constraint, x, c, d, _positive(step))
-        x = take(start, items)
-        c, d = self.space.coordinates(x), 0 * constraint.centre
-        state = _State(items, constraint, x, c, d, _positive(step))
+            return Splitting(constraint)
+        start, dual = take(start, items), 0 * constraint.centre
         if self.polisher is not None:
             for place, item in enumerate(items):
-                found = self.polisher.polish(int(item), _host64(x[place]), None)
+                found = self.polisher.polish(int(item), _host64(start[place]), None)
                 if found is not None:
-                    state.d[place] = like_array(found.dual, d) * state.step[place, 0, 0]
-        return state
-
-    def _dual_bounds(self, state: _State, image: Any) -> NDArray[np.float64]:
-        """Return the dual objective of V d scaled to feasibility, for each item."""
-        value = state.constraint.dual_value(state.d)
-        largest = _largest(image)
-        return np.where(value > 0, value / np.where(largest > 0, largest, 1.0), 0.0)
+                    dual[place] = like_array(found.dual, dual)
+        return Splitting(constraint, start, dual)
 
     def _check(
         self,
-        state: _State,
-        proof: Any,
-        duals: NDArray[np.float64],
-        iteration: int,
+        items: NDArray[np.int64],
+        splitting: Splitting,
+        found: Iterate,
+        stuck: NDArray[np.bool_],
         last: bool,
-        monitor: Monitor | None,
-    ) -> None:
-        """Find the gaps, and hand out and drop what is solved."""
-        nearest, _ = state.constraint.project(state.c, state.multiplier)
-        feasible = state.x + self.space.coefficients(nearest - state.c)
+    ) -> NDArray[np.int64]:
+        """Find the gaps, store the answers of what is solved, and return the places of the rest."""
+        nearest, _ = splitting.constraint.project(found.coordinates, splitting.multiplier)
+        feasible = found.x + self.space.coefficients(nearest - found.coordinates)
         objective = _sums64(feasible)
-        gaps = _relative(objective - duals, objective)
-        self.iterations[state.items] = iteration
-        self.last["objective"][state.items] = objective
-        done = np.zeros(state.items.size, bool)
-        for place, item in enumerate(state.items):
-            found = self._polished(state, place, last)
-            if found is not None:
-                gaps[place], done[place] = found, True
-            elif gaps[place] <= self.tolerance or last:
-                status = "optimal" if gaps[place] <= self.tolerance else "iteration limit"
-                self._hand_out(item, feasible[place], proof[place], status)
-                done[place] = True
-        self.last["certificate"][state.items] = gaps
-        self._record(iteration)
-        if monitor is not None:
-            monitor(iteration, float(gaps.max()), state.x)
-        if done.any():
-            state.keep(np.flatnonzero(~done))
+        value, size = splitting.constraint.dual_value(found.dual), largest(found.image)
+        bound = np.where(value > 0, value / np.where(size > 0, size, 1.0), 0.0)
+        gaps = _relative(objective - bound, objective)
+        self.iterations[items] = splitting.iteration
+        self.last["objective"][items], self.last["certificate"][items] = objective, gaps
+        still = []
+        for place, item in enumerate(items):
+            ended = last or bool(stuck[place])
+            if self._polished(int(item), place, found, splitting.gamma[place], ended):
+                continue
+            if gaps[place] <= self.tolerance or ended:
+                status = "stalled" if stuck[place] else "iteration limit"
+                self._store(int(item), feasible[place], found.dual[place], status)
+            else:
+                still.append(place)
+        return np.array(still, dtype=np.int64)
 
-    def _polished(self, state: _State, place: int, last: bool) -> float | None:
-        """Try to finish one item; return its relative gap, or None if it is not finished."""
+    def _polished(self, item: int, place: int, found: Iterate, gamma: float, ended: bool) -> bool:
+        """Try to finish one item exactly, where its work allows; return whether it is finished."""
         if self.polisher is None:
-            return None
-        item = int(state.items[place])
-        X = _host64(state.x[place])
-        count = int(np.count_nonzero(X))
-        work = self.polisher.work(count)
-        budget = self.iteration_work * self.iterations[item]
-        if count > self.polisher.largest or (self.polish_work[item] + work > budget and not last):
-            return None
+            return False
+        X = _host64(found.x[place])
+        size = self.polisher.size(int(np.count_nonzero(X)))
+        work = self.polisher.work(size)
+        budget = self.iteration_work * self.iterations[item] - self.polish_work[item]
+        if size == 0 or (work > budget and not ended):
+            return False
         self.polish_work[item] += work
-        scaled = _host64(state.d[place]) / float(state.step[place, 0, 0])
-        found = self.polisher.polish(item, X, scaled)
-        if found is None:
-            return None
-        exact = self.polisher
-        image, value = exact.judged(item, found)
-        objective = found.objective
-        bound = value / max(1.0, image)
-        gap = float(_relative(np.asarray(objective - bound), np.asarray(objective)))
-        if gap > self.tolerance:
-            return None
+        exact = self.polisher.polish(item, X, _host64(found.dual[place]) / gamma)
+        if exact is None:
+            return False
+        gap = exact.objective - self.polisher.bound(item, exact)
+        relative = float(_relative(np.asarray(gap), np.asarray(exact.objective)))
+        if relative > self.tolerance:
+            return False
         flat = np.zeros(self.system.size)
-        flat[found.support] = found.values
+        flat[exact.support] = exact.values
         answer = like_array(flat.reshape(self.system.coefficient_shape), self.Y)
-        self._hand_out(item, answer, like_array(found.dual, self.Y), "optimal")
+        self._store(item, answer, like_array(exact.dual, self.Y), "optimal")
         self.polished[item] = True
-        self.last["objective"][item] = objective
-        return gap
+        self.last["objective"][item], self.last["certificate"][item] = exact.objective, relative
+        return True
 
-    def _hand_out(self, item: int, x: Any, d: Any, status: str) -> None:
-        """Store the answer of one item and its dual point, whose scale is set later."""
+    def _store(self, item: int, x: Any, dual: Any, status: str) -> None:
+        """Keep the answer of one item and its dual point, which `solution` scales and judges."""
         self.X[item] = x
         one = self.constraint.take(np.array([item]))
-        self.dual[item] = one.dual_point(d[None])[0]
+        self.dual[item] = one.dual_point(dual[None])[0]
         self.status[item] = status
-
-    def _rescale(self, state: _State) -> None:
-        """Set γ to a share of ‖x‖/‖V d/γ‖, keeping the dual point."""
-        size, dual = flat_norms(state.x), flat_norms(state.d)
-        usable = (size > 0) & (dual > 0)
-        ratio = np.where(usable, _STEP_SHARE * size / np.where(usable, dual, 1.0), 1.0)
-        factor = per_item(ratio, state.d)
-        state.step, state.d = state.step * factor, state.d * factor
 
     def _record(self, iteration: int) -> None:
         self.history["iteration"].append(iteration)
@@ -343,7 +272,7 @@ class _Solver:
         """Return the answers, judged afresh in float64 with the operator itself."""
         X, Y = (np.asarray(to_host(part), dtype=np.float64) for part in (self.X, self.Y))
         dual = np.asarray(to_host(self.dual), dtype=np.float64)
-        dual /= np.maximum(_largest(self.system.apply_adjoint(dual)), 1e-300).reshape(-1, 1, 1)
+        dual /= np.maximum(largest(self.system.apply_adjoint(dual)), 1e-300).reshape(-1, 1, 1)
         objective = _sums64(X)
         value = np.einsum("bij,bij->b", Y, dual) - self.sigma * flat_norms(dual)
         dual[value <= 0] = 0.0
@@ -393,16 +322,6 @@ def _device(like: Any) -> Any:
 
 def _host64(X: Any) -> NDArray[np.float64]:
     return np.asarray(to_host(X), dtype=np.float64)
-
-
-def _positive(step: Any) -> Any:
-    return array_namespace(step).where(step > 0, step, 1 + 0 * step)
-
-
-def _largest(X: Any) -> NDArray[np.float64]:
-    """Return the largest modulus of each item."""
-    xp = array_namespace(X)
-    return _host64(xp.amax(xp.abs(X), (-2, -1)) if hasattr(xp, "amax") else xp.max(xp.abs(X)))
 
 
 def _sums64(X: Any) -> NDArray[np.float64]:

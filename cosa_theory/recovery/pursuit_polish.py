@@ -78,13 +78,20 @@ class Polisher:
         self._space = constraint.space
         shape = system.matrix_shape
         self._whitened = System(self._space.left, shape, plain=system.plain)
-        rank = int(np.prod(self._space.values.shape))
-        self.largest = min(_LARGEST, rank)
+        self._rank = int(np.prod(self._space.values.shape))
 
-    def work(self, count: int) -> float:
+    def size(self, count: int) -> int:
+        """Return how many entries an attempt on `count` nonzero entries takes; 0 for no attempt.
+
+        A vertex has no more entries than Φ has rank, so of more the largest are taken.
+        """
+        size = min(count, self._rank)
+        return size if size <= _LARGEST else 0
+
+    def work(self, size: int) -> float:
         """Return about how many multiply-adds one attempt on a support of this size costs."""
-        sides = sum(min(count, one) for one in self._space.values.shape)
-        return count**3 / 3 + count**2 * (sides + 16.0)
+        sides = sum(min(size, one) for one in self._space.values.shape)
+        return size**3 / 3 + size**2 * (sides + 16.0)
 
     def polish(self, item: int, X: Floats, dual: Floats | None) -> Polished | None:
         """Return the solution on the support and signs of one iterate, or None if there is none.
@@ -98,19 +105,24 @@ class Polisher:
         dual : ndarray, shape (r, t), or None
             Coordinates of its dual point; None starts from zero.
         """
-        support = np.flatnonzero(X)
-        if not 0 < support.size <= self.largest:
+        flat = X.ravel()
+        support = np.flatnonzero(flat)
+        size = self.size(support.size)
+        if size == 0:
             return None
-        signs = np.sign(X.ravel()[support])
+        if size < support.size:
+            order = np.argpartition(np.abs(flat[support]), -size)
+            support = np.sort(support[order[-size:]])
+        signs = np.sign(flat[support])
         if self._constraint.radius[item] > 0:
             return self._inequality(item, support, signs)
         return self._equality(item, support, signs, dual)
 
-    def judged(self, item: int, found: Polished) -> tuple[float, float]:
-        """Return ‖Φᵀν‖_∞ and the dual objective of a candidate's dual point."""
+    def bound(self, item: int, found: Polished) -> float:
+        """Return the dual objective at a candidate's dual point, scaled to feasibility."""
         one = self._constraint.take(np.array([item]))
-        image = self._space.coefficients(found.dual[None])
-        return float(np.abs(image).max()), float(one.dual_value(found.dual[None])[0])
+        size = float(np.abs(self._space.coefficients(found.dual[None])).max())
+        return float(one.dual_value(found.dual[None])[0]) / max(1.0, size)
 
     def _equality(
         self, item: int, support: NDArray[np.int64], signs: Floats, dual: Floats | None

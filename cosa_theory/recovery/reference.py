@@ -91,11 +91,12 @@ def reference(
     sigma = 0.0 if objective == "basis_pursuit" else noise_level
     constraint = constraint_of(system, stack, sigma, float(np.finfo(like.dtype).eps))
     if objective == "lasso":
-        if lam is None and lam_ratio is None:
-            lam_ratio = _LAM_RATIO
-        answers = [_lasso(system, y, lam, lam_ratio, tolerance) for y in stack]
-        size = f"{lam:g}" if lam is not None else f"{lam_ratio:g}·‖Φᵀy‖_∞"
-        formula = f"½‖Φx − y‖² + λ‖x‖₁, λ = {size}"
+        ratio = _LAM_RATIO if lam_ratio is None else lam_ratio
+        greatest = np.abs(system.apply_adjoint(stack)).max(axis=(-2, -1))
+        weights = np.full(len(stack), lam) if lam is not None else ratio * greatest
+        answers = [_lasso(system, y, w, tolerance) for y, w in zip(stack, weights, strict=True)]
+        said = f"{lam:g}" if lam is not None else f"{ratio:g}·‖Φᵀy‖_∞"
+        formula = f"½‖Φx − y‖² + λ‖x‖₁, λ = {said}"
         return gathered(answers, formula, tolerance, system, like)
     norm: _Norm = _Absolute()
     if objective == "analysis":
@@ -249,15 +250,10 @@ def _least(
     return _judged(feasible, objective, gap, dual, iterations, message, tolerance)
 
 
-def _lasso(
-    system: System, y: Floats, lam: float | None, lam_ratio: float | None, tolerance: float
-) -> Answer:
+def _lasso(system: System, y: Floats, lam: float, tolerance: float) -> Answer:
     """Return the minimiser of ½‖Φx − y‖² + λ‖x‖₁; its dual is ½‖y‖² − ½‖y − θ‖²."""
     import cvxpy as cp
 
-    if lam is None:
-        assert lam_ratio is not None
-        lam = lam_ratio * float(np.abs(system.apply_adjoint(y[None])).max())
     A, B = system.factors
     X = cp.Variable(system.coefficient_shape)
     cost = 0.5 * cp.sum_squares(A @ X @ B.T - y) + lam * cp.sum(cp.abs(X))
