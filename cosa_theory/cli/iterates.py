@@ -13,7 +13,7 @@ from cosa_theory.files import atomic_path
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Iterates", "cell_path", "iteration_bar"]
+__all__ = ["Iterates", "cell_path"]
 
 _EVERY = 15.0  # seconds between writes to disk
 
@@ -41,8 +41,6 @@ class Iterates:
         Where it is kept, from `cell_path`; None to keep nothing.
     to_unknown : callable
         Turns what a solver's monitor is given into one update (m × n), a numpy array.
-    show : callable
-        Called as ``show(iteration, certificate)`` at every check.
 
     Attributes
     ----------
@@ -54,12 +52,18 @@ class Iterates:
         self,
         path: Path | None,
         to_unknown: Callable[[Any], "NDArray[Any]"],
-        show: Callable[[int, float], None],
     ) -> None:
-        self._path, self._to_unknown, self._show = path, to_unknown, show
+        self._path, self._to_unknown = path, to_unknown
+        self._show: Callable[[int, float], None] = lambda iteration, certificate: None
         self._latest: tuple[int, Any] | None = None
         self._written = time.monotonic()
         self.begun = 0
+
+    @contextmanager
+    def shown(self, title: str) -> Iterator[None]:
+        """Show a bar while the block runs, with iteration, certificate and time."""
+        with _iteration_bar(title) as self._show:
+            yield
 
     def start(self) -> "NDArray[Any] | None":
         """Return the iterate of an interrupted run with the same inputs and settings, if any."""
@@ -114,7 +118,7 @@ class Iterates:
 
 
 @contextmanager
-def iteration_bar(title: str) -> Iterator[Callable[[int, float], None]]:
+def _iteration_bar(title: str) -> Iterator[Callable[[int, float], None]]:
     """Show the iteration, its certificate and the time since the start while the block runs.
 
     Parameters

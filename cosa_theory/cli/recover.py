@@ -180,7 +180,8 @@ def recover(
     if start is not None:
         given["start"] = read_matrix(start, "--start", problem.update_shape)
     run = Run(problem, method, given, factors, settings, measured)
-    run.deliver(out, as_json, notices, provenance_of(settings, seed))
+    made = provenance_of(settings, seed) | ({} if projections is None else {"seed": None})
+    run.deliver(out, as_json, notices, made)
 
 
 def _check_method(
@@ -197,11 +198,16 @@ def _check_method(
     elif basis == "singular" and weight is None:
         problems.append("--basis singular needs the weight of the layer: add --weight FILE:TENSOR")
     elif basis != "singular" and weight is not None:
-        problems.append(f"--weight is for --basis singular, not for {basis}: leave one of them out")
+        problems.append(
+            f"--weight is used by --basis singular alone, and the basis is {basis}: leave --weight "
+            "out, or name that basis"
+        )
     if METHODS[method].on_update and basis in BASES[1:]:
         problems.append(
             f"--basis is {basis}, but {method} does not look for sparse coefficients: leave it out"
         )
+    if {"lam", "lam_ratio"} <= set(given):
+        problems.append("--lam and --lam-ratio are both given: choose one")
     taken = [_spelt(name) for name in _OPTIONS if name in options_of(method)]
     idle = [_spelt(name) for name in given if _spelt(name) not in taken]
     if idle:

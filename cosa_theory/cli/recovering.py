@@ -13,7 +13,7 @@ import typer
 
 from cosa_theory import __version__
 from cosa_theory.cli.app import CELLS, check_out, note, store_and_print
-from cosa_theory.cli.iterates import Iterates, cell_path, iteration_bar
+from cosa_theory.cli.iterates import Iterates, cell_path
 from cosa_theory.cli.tensors import FINGERPRINTS, Projections, write_tensors
 from cosa_theory.errors import InputError
 from cosa_theory.files import atomic_path
@@ -102,12 +102,12 @@ class Run:
         from cosa_theory.report import Document
         from cosa_theory.report.recover import recover_verdict
 
-        with _folder(out), iteration_bar(self.method) as show:
-            path = None if out is None else cell_path(out / CELLS, self._identity())
-            iterates = Iterates(path, self._update, show)
-            with _interruptible(iterates), _noticed() as noticed:
-                result = self._solve(iterates)
-                tables = self._tables(result, iterates.begun)
+        path = None if out is None else cell_path(out / CELLS, self._identity())
+        iterates = Iterates(path, self._update)
+        bar = iterates.shown(self.method)
+        with _folder(out), _interruptible(iterates), bar, _noticed() as noticed:
+            result = self._solve(iterates)
+            tables = self._tables(result, iterates.begun)
         if result.message:
             noticed.append(f"{self.method}: {result.message}")
         every = (*notices, *dict.fromkeys(noticed))

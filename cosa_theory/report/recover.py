@@ -87,12 +87,15 @@ def _solved(row: Mapping[Any, Any]) -> str:
     """Name the objective, and the certificate where it holds."""
     if row["status"] not in _DONE:
         return f"It was to minimise {row['formula']}."
-    claim = "" if row["status"] == "optimal" else "; it explains the core, without a claim to be "
-    claim += "" if row["status"] == "optimal" else "the best such update"
+    reached = (
+        f"{_CERTIFICATES[row['certificate']]} of {number(row['value'])} "
+        f"({number(row['relative'])} relative, tolerance {number(row['tolerance'])})"
+    )
+    if row["status"] == "optimal":
+        return f"It minimised {row['formula']}, to {reached}."
     return (
-        f"It minimised {row['formula']}, to {_CERTIFICATES[row['certificate']]} of "
-        f"{number(row['value'])} "
-        f"({number(row['relative'])} relative, tolerance {number(row['tolerance'])}){claim}."
+        f"It sought to minimise {row['formula']}, and reached {reached}; that no better update "
+        "exists is not proved."
     )
 
 

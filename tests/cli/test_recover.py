@@ -1,6 +1,8 @@
 """`cosa-theory recover` as a stranger uses it, with good input and bad."""
 
+import io
 import json
+import time
 
 import numpy as np
 import pandas as pd
@@ -93,6 +95,9 @@ def test_the_first_line_is_the_verdict_with_certificate_residual_and_error(files
     for title in ("Against the truth", "The answer", "How sparse an update must be"):
         assert any(line.startswith(title) for line in lines)
     assert "note:" not in printed.err
+    named = ["recover", f"{files / 'core.safetensors'}:core", *SHAPE, *KEY, "--seed", "3"]
+    assert main([*named, "--method", "least_norm"]) == 0
+    assert capsys.readouterr().err == ""  # its metadata are found under the name of a tensor too
 
 
 def test_json_is_one_document_alone_on_standard_output(files, capsys):
@@ -193,6 +198,7 @@ def test_projections_may_be_read_and_the_unchecked_is_told(files, capsys):
     read = ("--projections", str(files / "projections.safetensors"))
     found = document(capsys, ["recover", str(files / "core.npy"), *read])
     assert found["result"][0]["nonzeros"] == S
+    assert found["provenance"]["seed"] is None
     (notice,) = found["notices"]
     assert "core.npy does not name the fingerprints of its projections" in notice
     # The fingerprint of the draw is that of the transposed content, for a dense ensemble.
@@ -265,6 +271,33 @@ def test_an_answer_that_is_not_sparse_enough_is_not_taken_for_the_update(layer, 
     assert "take it for one of many updates with this core" in verdict
 
 
+def test_what_no_update_explains_is_an_error_with_nothing_written(tmp_path, capsys):
+    basis = CosaBasis.sample(8, 6, 12, 4, seed=1)  # more rows than ΔW has
+    np.save(tmp_path / "core.npy", stream(4, "no image").standard_normal((12, 4)))
+    assert basis.sensing().range_shape == (12, 4)
+    arguments = ["recover", str(tmp_path / "core.npy"), "--shape", "8", "6", "--seed", "1"]
+    assert main([*arguments, "--method", "bpdn", "--out", str(tmp_path / "out")]) == 2
+    line = errors(capsys)[-1]
+    assert line.startswith("error: bpdn has no answer to give, infeasible: the measurements are ")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_analysis_operator_is_chosen_by_name(layer, tmp_path, capsys):
+    blocks = np.zeros((M, N))
+    blocks[5:20, 4:17] = 1.0
+    np.save(tmp_path / "core.npy", layer.encode(blocks))
+    np.save(tmp_path / "delta.npy", blocks)
+    command = ["recover", str(tmp_path / "core.npy"), *SHAPE, *KEY, "--seed", "3"]
+    command += ["--method", "analysis", "--truth", str(tmp_path / "delta.npy")]
+    found = document(capsys, [*command, "--omega", "differences"])
+    assert found["scores"][0]["relative_error"] < 1e-4
+    assert "Ω = differences" in found["result"][0]["formula"]
+    assert main([*command, "--omega", "laplace"]) == 2
+    assert "--omega is 'laplace': choose among differences" in errors(capsys)[-1]
+    assert main([*command, "--basis", "dct"]) == 2
+    assert "--basis is dct, but analysis does not look for sparse" in errors(capsys)[-1]
+
+
 def test_a_run_that_ends_early_says_so_first(files, capsys):
     assert main(drawn(files, "--max-iterations", "3")) == 0
     verdict = capsys.readouterr().out.splitlines()[0]
@@ -290,12 +323,15 @@ BAD = {
     "method": ([*SHAPE, "--method", "lasso"], "--method is 'lasso': choose one of least_norm, "),
     "basis": ([*SHAPE, "--basis", "fourier"], "--basis is 'fourier': choose one of coordinate"),
     "no weight": ([*SHAPE, "--basis", "singular"], "--basis singular needs the weight"),
-    "idle weight": ([*SHAPE, "--weight", "w.npy"], "--weight is for --basis singular, not for"),
+    "idle weight": ([*SHAPE, "--weight", "w.npy"], "--weight is used by --basis singular alone"),
     "idle option": (
         [*SHAPE, "--method", "omp", "--lam", "0.1"],
         "omp does not take --lam: it takes --sparsity",
     ),
-    "both penalties": ([*SHAPE, "--lam", "1", "--lam-ratio", "0.1"], "are both given: choose one"),
+    "both penalties": (
+        [*SHAPE, "--lam", "1", "--lam-ratio", "0.1"],
+        "--lam and --lam-ratio are both given: choose one",
+    ),
     "negative": ([*SHAPE, "--lam", "-1"], "--lam is -1"),
     "tolerance": ([*SHAPE, "--tolerance", "0"], "--tolerance is 0"),
     "noise": (
@@ -496,21 +532,37 @@ def test_a_damaged_iterate_is_not_taken_up(files, tmp_path, capsys, monkeypatch)
 
 
 def test_the_iterate_of_a_long_run_is_written_from_time_to_time(tmp_path, monkeypatch):
-    shown = []
     path = tmp_path / "cells" / "one.safetensors"
-    kept = iterates.Iterates(path, lambda X: X, lambda *report: shown.append(report))
+    kept = iterates.Iterates(path, lambda X: X)
     kept.monitor(1, 0.5, np.ones((2, 3)))
     assert not path.exists()  # a short run writes nothing
     monkeypatch.setattr(iterates, "_EVERY", 0.0)
     kept.monitor(7, 0.25, np.full((2, 3), 2.0))
-    assert shown == [(1, 0.5), (7, 0.25)]
-    again = iterates.Iterates(path, lambda X: X, lambda *report: shown.append(report))
+    again = iterates.Iterates(path, lambda X: X)
     assert np.array_equal(again.start(), np.full((2, 3), 2.0))
+    assert again.begun == 7
     again.monitor(3, 0.125, np.full((2, 3), np.nan))  # not a point to start from
-    assert shown[-1] == (10, 0.125)
     assert np.array_equal(load_file(path)["delta"], np.full((2, 3), 2.0))
+    again.monitor(4, 0.125, np.full((2, 3), 3.0))
+    with safe_open(path, framework="numpy") as file:
+        assert file.metadata() == {"iteration": "11"}
     again.discard()
     assert not path.parent.exists()
+
+
+def test_a_terminal_shows_iteration_and_certificate(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    watched = iterates.Iterates(None, lambda X: X)
+    watched.begun = 1000
+    with watched.shown("fista"):
+        watched.monitor(234, 0.00124, np.ones((2, 3)))
+        time.sleep(0.2)  # the bar is drawn ten times a second
+    assert "fista: iteration 1,234, certificate 1.2e-03" in terminal.getvalue()
 
 
 def test_an_error_leaves_the_earlier_results_as_they_are(files, made, tmp_path, capsys):
