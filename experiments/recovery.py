@@ -41,9 +41,12 @@ NAME, VERSION = "recovery", 1
 LEFT_OUT = {
     "best_core": "its unknown is a core, not an update",
     "reference": "cvxpy is for about a thousand unknowns",
-    "nuclear": "it is for updates of low rank, where the sweep over compressions has it",
+    "nuclear": "it is for updates of low rank, which the sweep over compressions gives it",
 }
 """Methods that the sweeps of sparse updates do without, and why."""
+
+_BOUNDS = {"fista": 1500, "analysis": 3000}
+"""Iterations of methods that take many where a sparse update does not come back."""
 
 FOUND = 1e-3
 """Coefficients above this share of the largest count as found."""
@@ -89,6 +92,8 @@ class Config:
         Regular expressions that choose real updates; none leaves them out.
     real_shares : tuple of float
         Compressions of real updates.
+    largest_core : int
+        Real updates are left out at compressions with more than this many measurements ab.
     real_solvers : tuple of (str, tuple of (str, value))
         For real updates, in every basis; least norm, which is the same in each, is added.
     seed : int
@@ -108,8 +113,12 @@ class Config:
     noises: tuple[float, ...] = (0.001, 0.01, 0.03, 0.1, 0.3)
     kinds: tuple[str, ...] = KINDS
     bases: tuple[str, ...] = BASES
-    solvers: tuple[Solver, ...] = tuple((name, ()) for name in METHODS if name not in LEFT_OUT)
-    few: tuple[Solver, ...] = (("least_norm", ()),)
+    solvers: tuple[Solver, ...] = tuple(
+        (name, (("max_iterations", _BOUNDS[name]),) if name in _BOUNDS else ())
+        for name in METHODS
+        if name not in LEFT_OUT
+    )
+    few: tuple[Solver, ...] = (("least_norm", ()), ("basis_pursuit", ()))
     draws: int = 3
     base: str = str(finetune_delta.DEFAULT_OUT / "base.safetensors")
     tuned: str = str(finetune_delta.DEFAULT_OUT / "tuned.safetensors")
@@ -120,7 +129,11 @@ class Config:
         "embeddings.position_embeddings.weight",
     )
     real_shares: tuple[float, ...] = (0.04, 0.1, 0.25, 0.5)
-    real_solvers: tuple[Solver, ...] = (("least_norm", ()),)
+    largest_core: int = 100_000
+    real_solvers: tuple[Solver, ...] = (
+        ("basis_pursuit", (("tolerance", 0.03), ("max_iterations", 400), ("polish", False))),
+        ("fista", (("lam_ratio", 0.1), ("tolerance", 0.01), ("max_iterations", 200))),
+    )
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -162,6 +175,14 @@ PRESETS = {
         sparsities=(60, 120, 240, 360, 480, 600, 720, 960),
         draws=10,
         layers=("encoder.layer.*weight", "embeddings.position_embeddings.weight"),
+        largest_core=1_000_000,
+        real_solvers=(
+            ("basis_pursuit", (("tolerance", 0.01), ("max_iterations", 1500), ("polish", False))),
+            *(
+                ("fista", (("lam_ratio", ratio), ("tolerance", 0.01), ("max_iterations", 1500)))
+                for ratio in (0.3, 0.1, 0.03, 0.01)
+            ),
+        ),
     ),
 }
 
@@ -240,16 +261,21 @@ def _synthetic(config: Config) -> Iterator[Cell]:
         for kind, parameter in config.updates:
             start = replace(centre, update=kind, parameter=parameter, a=a, b=b)
             yield from _solved(start, config.few)
+            if kind == "low rank":
+                yield from _solved(start, (("nuclear", ()),))
     for s in config.sparsities:
         yield from _solved(replace(centre, sweep="sparsity", parameter=s), config.solvers)
     for noise in config.noises:
         yield from _solved(replace(centre, sweep="noise", noise=noise), config.solvers)
+    sparse_solvers = [solver for solver in config.few if solver[0] != "least_norm"]
     for ensemble in config.kinds:
-        yield from _solved(replace(centre, sweep="ensemble", kind=ensemble), config.few)
+        for s in config.sparsities:
+            start = replace(centre, sweep="ensemble", kind=ensemble, parameter=s)
+            yield from _solved(start, sparse_solvers)
     for truth in config.bases:
         for basis in config.bases:
             start = replace(centre, sweep="basis", sparse_in=truth, basis=basis)
-            yield from _solved(start, [s for s in config.few if s[0] != "least_norm"])
+            yield from _solved(start, sparse_solvers)
 
 
 def _core(m: int, n: int, share: float) -> tuple[int, int]:
@@ -271,8 +297,11 @@ def _real(config: Config) -> Iterator[Cell]:
             continue
         m, n = layer.shape
         for share in config.real_shares:
+            a, b = _core(m, n, share)
+            if a * b > config.largest_core:
+                continue
             start = Cell(
-                *("real", layer.name, 0, "", m, n, *_core(m, n, share), config.kinds[0], 0.0),
+                *("real", layer.name, 0, "", m, n, a, b, config.kinds[0], 0.0),
                 *("coordinate", "least_norm", (), 0, config.seed),
                 *(config.base, config.tuned, _digest(layer)),
             )

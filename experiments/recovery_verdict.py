@@ -58,7 +58,7 @@ def _real(table: pd.DataFrame, config: Any) -> str:
         f"On {rows['update'].nunique()} real updates ℓ1 brought back more than the least-norm "
         f"answer in {len(won)} of {len(rows)} recoveries{_where(won)}"
     )
-    typical = rows.groupby(["a", "b", "m", "n"]).ngroups and rows["gain"].median()
+    typical = rows["gain"].median()
     text += (
         f"; in the median it brought back {abs(typical):.1%} of the energy "
         f"{'more' if typical > 0 else 'less'}. "
@@ -81,7 +81,7 @@ def _where(won: pd.DataFrame) -> str:
     if len(names) == 1:
         top = f"all of {names.index[0]}"
     bases = ", ".join(dict.fromkeys(won["basis"]))
-    best = won.loc[won["gain"].idxmax()]
+    best = won.sort_values("gain").iloc[-1]
     return (
         f" ({top}; bases {bases}; at best {best['share']:.1%} against "
         f"{best['least_norm_share']:.1%})"
@@ -105,9 +105,17 @@ def _sparse(table: pd.DataFrame) -> str:
 
 def _dense(table: pd.DataFrame) -> str:
     rows = table[(table["sweep"] == "compression") & (table["status"] == "done")]
-    rows = rows[(rows["update"] != "sparse") & (rows["method"] != "least_norm")]
+    nuclear = rows[rows["method"] == "nuclear"]
+    rows = rows[(rows["update"] != "sparse") & ~rows["method"].isin(["least_norm", "nuclear"])]
     if rows.empty:
         return ""
     won = int(np.count_nonzero(rows["share"] > rows["least_norm_share"]))
     kinds = ", ".join(dict.fromkeys(rows["update"]))
-    return f"On synthetic updates that are not sparse ({kinds}) ℓ1 won in {won} of {len(rows)}."
+    text = f"On synthetic updates that are not sparse ({kinds}) ℓ1 won in {won} of {len(rows)}"
+    if len(nuclear):
+        same = int((nuclear["share"] - nuclear["least_norm_share"]).abs().le(1e-6).sum())
+        text += (
+            f", and on those of low rank the least nuclear norm gave the least-norm answer in "
+            f"{same} of {len(nuclear)}"
+        )
+    return text + "."

@@ -1,6 +1,7 @@
 """Synthetic weight updates of unit Frobenius norm, keyed draws: from very sparse to flat."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,11 @@ def transform(name: str, weight: NDArray[Any] | None = None) -> Transform:
         if weight is None:
             raise ValueError("the singular basis needs a weight W")
         return SingularBasis(weight)
-    named = {"coordinate": Coordinate, "dct": DCT, "wavelet": Wavelet}
+    named: dict[str, Callable[[], Transform]] = {
+        "coordinate": Coordinate,
+        "dct": DCT,
+        "wavelet": Wavelet,
+    }
     if name not in named:
         raise ValueError(f"no basis {name!r}: there are {', '.join(named)} and singular")
     return named[name]()
@@ -103,7 +108,7 @@ def synthetic_update(
 
 def _check_parameter(kind: str, m: int, n: int, parameter: float) -> None:
     if kind in ("flat", "noise"):
-        valid, meaning = parameter == 0, "it has none, give 0"
+        valid, meaning = parameter == 0, "0, as it has none"
     elif kind == "power law":
         valid, meaning = 0 <= parameter < math.inf, "an exponent of at least 0"
     else:
