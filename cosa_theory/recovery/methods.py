@@ -7,6 +7,7 @@ import inspect
 import time
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -30,8 +31,12 @@ from cosa_theory.recovery.reference import reference
 from cosa_theory.recovery.result import STATUSES, RecoveryResult, Solution
 from cosa_theory.recovery.support import debias
 from cosa_theory.recovery.system import System, like_array
+from cosa_theory.threads import one_thread
 
 __all__ = ["METHODS", "Method", "SparsityWarning", "options_of", "recover"]
+
+
+_SMALL = 1 << 17  # unknowns up to which everything is done on one thread
 
 
 class SparsityWarning(UserWarning):
@@ -161,9 +166,11 @@ def recover(
     entry = METHODS[method]
     system = problem.update_system if entry.on_update else problem.system
     Y = problem.Y if entry.arrays == "any" else to_host(problem.Y)
-    solution = entry.solve(system, Y, noise_level=problem.noise_level, **options)
-    fitted = debias(system, Y, solution.coefficients) if debiasing and entry.sparse else None
-    return _result(problem, method, system, solution, fitted, began)
+    # Small products gain nothing from a second thread, and lose much where the cores are busy.
+    with one_thread() if system.size <= _SMALL else nullcontext():
+        solution = entry.solve(system, Y, noise_level=problem.noise_level, **options)
+        fitted = debias(system, Y, solution.coefficients) if debiasing and entry.sparse else None
+        return _result(problem, method, system, solution, fitted, began)
 
 
 def _checked_options(
