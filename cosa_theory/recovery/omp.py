@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from cosa_theory.recovery.greedy import (
 )
 from cosa_theory.recovery.result import Solution
 from cosa_theory.recovery.system import System
+from cosa_theory.threads import one_thread
 
 __all__ = ["omp"]
 
@@ -29,6 +31,7 @@ _TRUSTED = 1e-8
 # which its coefficient has no correct digit.
 _DEPENDENT = 1e-13
 _FIRST = 64  # columns there is room for at first
+_SMALL = 1 << 20  # unknowns up to which the products of a step are too small for two threads
 
 
 def omp(
@@ -94,13 +97,12 @@ def omp(
     goals = residual_goals(Y, noise_level, tolerance)
     limit = sparsity or min(max_iterations, system.measurements, system.size)
     ended = "stalled" if sparsity else "iteration limit"
-    return solve_items(
-        system,
-        goals,
-        Y,
-        lambda item: _pursue(system, Y[item], goals, item, limit, ended, monitor),
-        SPARSE_FIT,
-    )
+
+    def solve(item: int) -> Fit:
+        return _pursue(system, Y[item], goals, item, limit, ended, monitor)
+
+    with one_thread() if system.size <= _SMALL else nullcontext():
+        return solve_items(system, goals, Y, solve, SPARSE_FIT)
 
 
 class _Chosen:
