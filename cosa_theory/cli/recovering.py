@@ -104,10 +104,11 @@ class Run:
 
         path = None if out is None else cell_path(out / CELLS, self._identity())
         iterates = Iterates(path, self._update)
-        bar = iterates.shown(self.method)
-        with _folder(out), _interruptible(iterates), bar, _noticed() as noticed:
-            result = self._solve(iterates)
-            tables = self._tables(result, iterates.begun)
+        with _folder(out), _interruptible(iterates), _noticed() as noticed:
+            with iterates.shown(self.method):
+                result = self._solve(iterates)
+            with iterates.shown("singular values"):
+                tables = self._tables(result, iterates.begun)
         if result.message:
             noticed.append(f"{self.method}: {result.message}")
         every = (*notices, *dict.fromkeys(noticed))

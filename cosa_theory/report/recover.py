@@ -114,8 +114,8 @@ def _expected(row: Mapping[Any, Any]) -> str:
         return ""
     if s > random:
         return (
-            f"That is more than the about {count(random)} nonzero {_unit(row)} up to which ℓ1 can "
-            "be expected to succeed: take it for one of many updates with this core, and make "
+            f"So many nonzero {_unit(row)} are more than the about {count(random)} up to which ℓ1 "
+            "can be expected to succeed: take it for one of many updates with this core, and make "
             "sure that basis and projections are the right ones."
         )
     if s > every:

@@ -267,7 +267,7 @@ def test_an_answer_that_is_not_sparse_enough_is_not_taken_for_the_update(layer, 
     arguments = ["recover", str(tmp_path / "core.npy"), *SHAPE, *KEY, "--seed", "3"]
     verdict = document(capsys, [*arguments, "--method", "basis_pursuit"])["verdict"]
     limit = round(recovery_limits((M, N), (A, B))["random"])
-    assert f"more than the about {limit} nonzero entries up to which ℓ1 can be expected" in verdict
+    assert f"nonzero entries are more than the about {limit} up to which ℓ1 can be" in verdict
     assert "take it for one of many updates with this core" in verdict
 
 

@@ -32,7 +32,7 @@ def tables(method="basis_pursuit", sizes=(20, 16, 14, 12), truth=True, **options
     scored = update if truth else None
     problem = RecoveryProblem(basis.sensing(), basis.encode(update), truth=scored)
     result = recover(problem, method, **options)
-    return recovery_tables(problem, result, DESCRIBED, np.zeros(sizes[:2]) if truth else None)
+    return recovery_tables(problem, result, DESCRIBED, 0.5 * update if truth else None)
 
 
 def changed(found, **values):
@@ -59,7 +59,7 @@ def test_the_verdict_names_fit_objective_certificate_expectation_and_error(found
         "position, as Gaussian ones are"
     )
     assert fourth.startswith("Against the truth the relative error is ")
-    assert fourth.endswith("100 % of ‖ΔW‖² comes back; least norm has 1.00.")
+    assert fourth.endswith("100 % of ‖ΔW‖² comes back; least norm has 0.500.")
     assert "\n" not in verdict
 
 
@@ -92,7 +92,7 @@ def test_what_theory_expects_depends_on_the_nonzeros(found):
     assert "Beyond 6 nonzero entries some updates share their core" in between
     assert "up to at most about 50 (packed in one column 4, in one row any number)." in between
     beyond = recover_verdict(changed(found, nonzeros=51, **limits))
-    assert "That is more than the about 50 nonzero entries up to which ℓ1 can be" in beyond
+    assert "nonzero entries are more than the about 50 up to which ℓ1 can be expected" in beyond
     below = recover_verdict(changed(found, nonzeros=6, **limits))
     assert "No two updates with at most 6 nonzero entries share a core" in below
     for doubt in ({"noise_level": 0.1}, {"residual": 0.01}):
@@ -117,8 +117,8 @@ def test_an_error_above_one_brings_nothing_back(found):
 def test_errors_and_shares_of_the_scores_are_those_of_the_answers(found):
     scores = found["scores"].set_index("answer")
     assert list(scores.index) == ["estimate", "debiased", "least norm"]
-    assert scores.loc["least norm", "relative_error"] == 1  # zero stood in for it here
-    assert scores.loc["least norm", "share"] == 0
+    assert scores.loc["least norm", "relative_error"] == 0.5  # half of the truth stood in for it
+    assert scores.loc["least norm", "share"] == 0.75
     assert scores.loc["estimate", "relative_error"] < 1e-8
     assert scores.loc["debiased", "share"] == pytest.approx(1)
 
