@@ -23,7 +23,7 @@ __all__ = ["basis_pursuit", "bpdn"]
 Monitor = Callable[[int, float, Any], None]
 
 _TOLERANCES = {8: 1e-8, 4: 1e-5}  # relative gap, by bytes of a number
-_STUCK = 4.0  # units in the last place of ‖z‖ below which a step is rounding
+_STUCK = 8.0  # units in the last place of ‖z‖ below which a step is rounding
 _MATCHED = {8: 1e-8, 4: 1e-4}  # share of ‖y‖ by which the constraint may be missed at exit
 
 
