@@ -83,7 +83,9 @@ class AcceleratedSteps:
         self._t = np.ones(batch)
         unit = float(np.finfo(np.float64 if Y.dtype.itemsize == 8 else np.float32).eps)
         self._slack = (_NOISE * unit) ** 2 * self._norms2(Y)
-        self.norm1 = self._sums(lambda x: self._xp.sum(self._xp.abs(x), axis=1))
+        self.norm1 = self._norms1()
+        self._G: Any = None
+        self.correlation: Floats = np.zeros(batch)
         self._differentiate()
 
     def restart(self, items: NDArray[np.bool_]) -> None:
@@ -116,16 +118,19 @@ class AcceleratedSteps:
             np.minimum(self._curvature, self._greatest, out=self._curvature)
             return fits
         stays = np.flatnonzero(~fits)
-        before = [array[stays] for array in (self.X, self._Z, self.residual, self.ahead)]
+        before = [array[stays] for array in self._state()]
         self._extrapolate(X, residual, restart=turned > 0)
-        for array, old in zip((self.X, self._Z, self.residual, self.ahead), before, strict=True):
-            if stays.size:
+        if stays.size:
+            for array, old in zip(self._state(), before, strict=True):
                 array[stays] = old
-        self.norm1 = np.where(fits, norm1, self.norm1)
+        self.norm1[fits] = norm1[fits]
         self._curvature[fits] *= _LOWER
         np.clip(self._curvature, _LEAST * self._greatest, self._greatest, out=self._curvature)
         self._differentiate()
         return fits
+
+    def _state(self) -> tuple[Any, ...]:
+        return self.X, self._Z, self.residual, self.ahead, self._t
 
     def _proximal_points(self, lam: Floats) -> tuple[Any, Floats, Floats, Floats]:
         """Return x⁺, ‖x⁺ − z‖², ⟨z − x⁺, x⁺ − x⟩ and ‖x⁺‖₁."""
@@ -196,12 +201,12 @@ class AcceleratedSteps:
         flat = self._xp.astype(self._xp.reshape(R, (R.shape[0], -1)), self._xp.float64, copy=False)
         return _host(self._xp.vecdot(flat, flat))
 
-    def _sums(self, summed: Any) -> Floats:
-        """Return the sum over the tiles of a function of the entries of each x."""
+    def _norms1(self) -> Floats:
+        """Return ‖x‖₁ of each item."""
         total = np.zeros(self.X.shape[0])
         flat = self._xp.reshape(self.X, (self.X.shape[0], -1))
         for items, span in self._tiles():
-            total[items] += _host(summed(flat[items, span]))
+            total[items] += _host(self._xp.sum(self._xp.abs(flat[items, span]), axis=1))
         return total
 
 

@@ -21,7 +21,7 @@ __all__ = ["default_penalty", "fista"]
 _TOLERANCE = {4: 1e-4, 8: 1e-8}  # of the relative gap, by bytes of an entry
 _LAM_RATIO = {4: 1e-5, 8: 1e-6}  # of the noiseless default
 _STAGE = 0.2  # factor of λ from one stage of the continuation to the next
-_STAGE_GAP = 0.1  # relative gap at which a stage ends
+_STAGE_GAP = 0.03  # relative gap at which a stage ends
 _BETWEEN_POLISHES = 5  # iterations, and as many more as polishing costs
 _POLISH_ROUNDS = 4  # that it is counted with
 _ROUNDING = 32  # units of rounding in a correlation, of the largest there was
@@ -294,7 +294,7 @@ class _Run:
             self.coefficients = steps.X if own else self.xp.empty_like(steps.X)
             self.dual = self.xp.empty_like(self.Y)
         scale = self._dual_scale(self.final[self.at_work])
-        for place in np.flatnonzero(gone):
+        for place in np.flatnonzero(gone).tolist():
             item = int(self.at_work[place])
             if place in polished:
                 found = polished[place]

@@ -21,7 +21,7 @@ LARGEST_SUPPORT = 1500
 
 _ROUNDS = 12
 _GROWTH = 5  # a round adds no more than one entry for so many, and a few
-_BLOCK = 1 << 20  # entries of a gradient looked at together
+_BLOCK = 1 << 17  # entries of a gradient looked at together
 _PATIENCE = 3  # rounds without a smaller gap
 
 Floats = NDArray[np.float64]
