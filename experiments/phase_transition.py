@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from cosa_theory import CosaBasis
 from cosa_theory.isometry.intervals import clustered_share
@@ -22,20 +23,22 @@ from cosa_theory.laws.recovery import l1_weak_threshold, packed_l1_threshold
 from cosa_theory.operators import Factor
 from cosa_theory.projections import KINDS, make_projection
 from cosa_theory.recovery import RecoveryProblem, recover
-from experiments.crossing import Crossing, fit_crossing
+from experiments.phase_lines import verdict
 from experiments.supports import PACKINGS, VALUES, capacity, sparse_updates
 from experiments.sweep import run_cells
 from experiments.sweep_command import sweep_command
 
-__all__ = ["PRESETS", "Cell", "Config", "cells", "compute", "crossings", "expected_rho", "run"]
+__all__ = ["PRESETS", "Cell", "Config", "cells", "compute", "expected_rho", "run"]
 
 NAME, VERSION = "phase_transition", 1
 
 STRUCTURES = ("plain", "kronecker")
+FIRST_ITERATIONS = 200  # enough for most updates
+# Rounding that is allowed to the measurements and to the norm of a competitor.
+_ROUNDING = 1e-8
 # Where Kronecker curves cross one half, as fractions of `expected_rho`: it centres the grid alone.
 CENTRES = {"random": 0.7, "block": 0.5}
-LINE = ["structure", "kind", "packing", "m", "n", "a", "b"]
-"""The columns that one success curve, over ρ, has in common."""
+SHARED = ("draws", "updates", "values", "error", "iterations", "seed")
 
 
 @dataclass(frozen=True)
@@ -65,21 +68,24 @@ class Config:
         Of the nonzero entries.
     error : float
         The largest relative error ‖estimate − ΔW‖/‖ΔW‖ that is a success.
+    iterations : int
+        The most that the solver gets.
     seed : int
         Of the projections and the updates.
     """
 
     shape: tuple[int, int] = (32, 32)
-    cores: tuple[tuple[int, int], ...] = ((10, 10), (16, 16), (23, 23), (28, 28))
+    cores: tuple[tuple[int, int], ...] = ((10, 10), (16, 16), (23, 23))
     lines: tuple[str, ...] = ("gaussian",)
     core: tuple[int, int] = (16, 16)
     kinds: tuple[str, ...] = KINDS
     packings: tuple[str, ...] = PACKINGS
-    fractions: tuple[float, ...] = (0.4, 0.6, 0.75, 0.9, 1.0, 1.1, 1.25, 1.5)
-    draws: int = 5
-    updates: int = 4
+    fractions: tuple[float, ...] = (0.4, 0.7, 0.9, 1.0, 1.1, 1.35)
+    draws: int = 4
+    updates: int = 5
     values: str = "gaussian"
     error: float = 1e-3
+    iterations: int = 1000
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -87,7 +93,7 @@ class Config:
         for a, b in (*self.cores, self.core):
             if not (1 <= a <= m and 1 <= b <= n):
                 raise ValueError(f"core {(a, b)} must have 1 ≤ a ≤ m = {m} and 1 ≤ b ≤ n = {n}")
-        for name, least in (("draws", 1), ("updates", 1)):
+        for name, least in (("draws", 1), ("updates", 1), ("iterations", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be at least {least}")
         for name in ("fractions", "error"):
@@ -112,6 +118,7 @@ PRESETS = {
         fractions=(0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.35, 1.5),
         draws=10,
         updates=5,
+        iterations=5000,
     ),
 }
 
@@ -128,7 +135,7 @@ class Cell:
         The ensemble, and where the nonzero entries are.
     m, n, a, b, s : int
         Sizes and the number of nonzero entries.
-    draws, updates, values, error, seed
+    draws, updates, values, error, iterations, seed
         As in `Config`.
     """
 
@@ -144,6 +151,7 @@ class Cell:
     updates: int
     values: str
     error: float
+    iterations: int
     seed: int
 
 
@@ -167,7 +175,7 @@ def cells(config: Config) -> list[Cell]:
     """
     curves = [(kind, core) for core in config.cores for kind in config.lines]
     curves += [(kind, config.core) for kind in config.kinds]
-    rest = (config.draws, config.updates, config.values, config.error, config.seed)
+    rest = tuple(getattr(config, name) for name in SHARED)
     return [
         Cell(structure, kind, packing, *config.shape, *core, s, *rest)
         for kind, core in dict.fromkeys(curves)
@@ -189,35 +197,51 @@ def _sparsities(config: Config, structure: str, packing: str, core: tuple[int, i
 
 def compute(cell: Cell) -> dict[str, Any]:
     """Recover the updates of a cell and count the successes."""
-    outcomes = [_recovered(cell, draw) for draw in range(cell.draws)]
-    errors = np.array([outcome["errors"] for outcome in outcomes])
-    statuses = [status for outcome in outcomes for status in outcome["statuses"]]
-    successes = (errors <= cell.error).sum(axis=1)
-    share = clustered_share(errors <= cell.error)
+    draws = [_recovered(cell, draw) for draw in range(cell.draws)]
+    errors = np.array([draw.errors for draw in draws])
+    found, trials = errors <= cell.error, errors.size
+    share = clustered_share(~found)
     sizes = (cell.m, cell.n, cell.a, cell.b)
+    optimal, refuted = (np.array([getattr(d, n) for d in draws]) for n in ("optimal", "refuted"))
     return {
         "d": cell.a * cell.b / (cell.m * cell.n),
         "rho": cell.s / (cell.a * cell.b),
         "expected_rho": expected_rho(cell.structure, cell.packing, *sizes),
         "weak_threshold": expected_rho("plain", "random", *sizes),
-        "trials": errors.size,
-        "successes": int(successes.sum()),
-        "share": share.value,
-        "ci_low": share.low,
-        "ci_high": share.high,
-        "successes_by_draw": json.dumps(successes.tolist()),
-        "optimal": statuses.count("optimal"),
-        "unfinished": len(statuses) - statuses.count("optimal"),
+        "trials": trials,
+        "successes": int(found.sum()),
+        "share": 1 - share.value,
+        "ci_low": 1 - share.high,
+        "ci_high": 1 - share.low,
+        "successes_by_draw": json.dumps(found.sum(axis=1).tolist()),
+        "optimal": int(optimal.sum()),
+        "refuted": int((refuted & ~found).sum()),
+        "undecided": int((~found & ~refuted).sum()),
         "median_error": float(np.median(errors)),
-        "median_iterations": float(np.median([o["iterations"] for o in outcomes])),
-        "solver_seconds": float(sum(o["seconds"] for o in outcomes)),
+        "median_iterations": float(np.median([draw.iterations for draw in draws])),
+        "solver_seconds": sum(draw.seconds for draw in draws),
     }
 
 
-def _recovered(cell: Cell, draw: int) -> dict[str, Any]:
+@dataclass
+class _Outcome:
+    """What became of the updates that one draw of the projections measured, an entry for each.
+
+    A failure is proven by any other update that has the same measurements and no larger norm,
+    however far that one is from the minimum: the true one is then not the only minimum.
+    """
+
+    errors: NDArray[np.float64]
+    optimal: NDArray[np.bool_]
+    refuted: NDArray[np.bool_]
+    iterations: NDArray[np.int64]
+    seconds: float = 0.0
+
+
+def _recovered(cell: Cell, draw: int) -> _Outcome:
     """Recover the updates that one draw of the projections measures.
 
-    An update whose measurements are all zero is lost: its error is that of the zero estimate.
+    All get a few iterations; those whose fate is then open, neither found nor refuted, get more.
     """
     operator, shape = _operator(cell, draw)
     key = (NAME, cell.structure, cell.kind, cell.a, cell.b, draw)
@@ -225,23 +249,34 @@ def _recovered(cell: Cell, draw: int) -> dict[str, Any]:
     X = sparse_updates(
         size, cell.s, cell.packing, cell.updates, values=cell.values, seed=cell.seed, key=key
     )
-    flat = X.reshape(cell.updates, -1)
-    Y = operator.apply(X) if shape is None else flat @ operator.T
-    seen = Y.any(axis=tuple(range(1, Y.ndim)))
-    errors = np.ones(cell.updates)
-    if not seen.any():
-        lost = ["nothing measured"] * cell.updates
-        return {"errors": errors, "statuses": lost, "iterations": [0], "seconds": 0.0}
-    problem = RecoveryProblem(operator, Y[seen], shape=shape)
-    result = recover(problem, "basis_pursuit", debiasing=False)
-    errors[seen] = result.relative_error(X[seen])
-    lost = ["nothing measured"] * int((~seen).sum())
-    return {
-        "errors": errors,
-        "statuses": [*result.statuses, *lost],
-        "iterations": np.resize(result.iterations, cell.updates),
-        "seconds": result.seconds,
-    }
+    Y = operator.apply(X) if shape is None else X.reshape(cell.updates, -1) @ operator.T
+    # Zero explains measurements that are all zero: such an update is lost.
+    lost = ~Y.any(axis=tuple(range(1, Y.ndim)))
+    zeros = np.zeros(cell.updates)
+    outcome = _Outcome(zeros + 1, zeros > 0, lost.copy(), zeros.astype(np.int64))
+    for limit in (min(FIRST_ITERATIONS, cell.iterations), cell.iterations):
+        undecided = np.flatnonzero((outcome.errors > cell.error) & ~outcome.refuted)
+        if undecided.size and (outcome.iterations[undecided] < limit).any():
+            problem = RecoveryProblem(operator, Y[undecided], shape=shape)
+            _attempt(problem, X[undecided], limit, outcome, undecided)
+    return outcome
+
+
+def _attempt(
+    problem: RecoveryProblem,
+    X: NDArray[np.float64],
+    limit: int,
+    outcome: _Outcome,
+    places: NDArray[np.int64],
+) -> None:
+    """Run the solver on some of the updates and enter what it finds."""
+    result = recover(problem, "basis_pursuit", debiasing=False, max_iterations=limit)
+    outcome.errors[places] = result.relative_error(X)
+    outcome.optimal[places] = np.array(result.statuses) == "optimal"
+    no_larger = result.objective <= np.abs(X).sum(axis=(1, 2)) * (1 + _ROUNDING)
+    outcome.refuted[places] = no_larger & (result.residual <= _ROUNDING)
+    outcome.iterations[places] = result.iterations
+    outcome.seconds += result.seconds
 
 
 def _operator(cell: Cell, draw: int) -> tuple[Any, tuple[int, int] | None]:
@@ -253,58 +288,6 @@ def _operator(cell: Cell, draw: int) -> tuple[Any, tuple[int, int] | None]:
         return basis.sensing(), None
     drawn = make_projection(cell.kind, cell.a * cell.b, cell.m * cell.n, **settings)
     return Factor(drawn, "Φ").dense(np.dtype(np.float64)), (cell.m, cell.n)
-
-
-def crossings(table: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
-    """Return where every success curve of a table crosses one half.
-
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        As `run` returns it.
-    confidence : float
-        The level of the intervals.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row for each structure, kind, packing and core: d, expected_rho, weak_threshold; rho50
-        (NaN where the measured curve does not cross one half), rho50_low, rho50_high, width,
-        dispersion (see `experiments.crossing.Crossing`); points and trials of the curve, and how
-        many are unfinished.
-    """
-    done = table[table["status"] == "done"]
-    rows = []
-    for names, curve in done.groupby(LINE, sort=False):
-        fit = _fitted(curve, confidence)
-        first = curve.iloc[0]
-        rows.append(
-            {
-                **dict(zip(LINE, names, strict=True)),
-                **{name: first[name] for name in ("d", "expected_rho", "weak_threshold")},
-                "rho50": fit.value,
-                "rho50_low": fit.low,
-                "rho50_high": fit.high,
-                "width": fit.width,
-                "dispersion": fit.dispersion,
-                "points": len(curve),
-                "trials": int(curve["trials"].sum()),
-                "unfinished": int(curve["unfinished"].sum()),
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-def _fitted(curve: pd.DataFrame, confidence: float) -> Crossing:
-    """Fit a curve whose points may be a single one, which no curve can be fitted to."""
-    counts = [json.loads(text) for text in curve["successes_by_draw"]]
-    rho = np.repeat(curve["rho"], [len(count) for count in counts])
-    trials = np.repeat(curve["trials"] / curve["draws"], [len(count) for count in counts])
-    if len(curve) == 1:
-        nan, at = float("nan"), float(curve["rho"].iloc[0])
-        above = curve["share"].iloc[0] > 0.5
-        return Crossing(nan, *((at, np.inf) if above else (-np.inf, at)), nan, 1.0)
-    return fit_crossing(rho, np.concatenate(counts), trials, confidence)
 
 
 def run(config: Config, **settings: Any) -> pd.DataFrame:
@@ -322,48 +305,12 @@ def run(config: Config, **settings: Any) -> pd.DataFrame:
     pandas.DataFrame
         One row for each cell: the settings of `Cell`; d = ab/(mn), rho = s/(ab), expected_rho (see
         the function) and weak_threshold at that d; trials, successes, share with ci_low and
-        ci_high (95 %, over draws), successes_by_draw (a JSON list); optimal (trials whose solver
-        proved its answer) and unfinished (the others), median_error, median_iterations,
-        solver_seconds; and what `run_cells` adds.
+        ci_high (95 %, over draws), successes_by_draw (a JSON list); optimal (trials whose answer
+        the solver proved to be the minimum), refuted (failures proven by another update with
+        the same measurements and no larger norm) and undecided (other failures, for want of
+        iterations); median_error, median_iterations, solver_seconds; and what `run_cells` adds.
     """
     return run_cells(compute, cells(config), name=NAME, version=VERSION, **settings)
-
-
-def verdict(table: pd.DataFrame, config: Config) -> str:
-    """Return what the table says: at the core that all ensembles share, and about the law."""
-    lines = crossings(table)
-    m, n, a, b = (*config.shape, *config.core)
-    shared = lines[(lines["a"] == a) & (lines["b"] == b)]
-    law = float(l1_weak_threshold(a * b / (m * n)))
-    parts = [f"At (m, n, a, b) = ({m}, {n}, {a}, {b})"]
-    for structure, words in (("plain", "plain"), ("kronecker", "Kronecker")):
-        rows = shared[(shared["structure"] == structure) & (shared["packing"] == "random")]
-        parts.append(f"{words} projections find half of the random supports at {_span(rows)}")
-    text = f"{parts[0]}, {parts[1]} (weak threshold {law:.3f}) and {parts[2]}"
-    packed = shared[(shared["structure"] == "kronecker") & (shared["packing"] != "random")]
-    for packing, rows in packed.groupby("packing", sort=False):
-        where = "a block" if packing == "block" else f"one {packing}"
-        text += f", of those in {where} at {_span(rows)}"
-    trials, unfinished = (int(lines[name].sum()) for name in ("trials", "unfinished"))
-    return f"{text}. {unfinished} of {trials} answers are not proven optimal."
-
-
-def _span(rows: pd.DataFrame) -> str:
-    """Return the range of ρ at 50 % over the ensembles, with the interval where there is one."""
-    known = rows.dropna(subset=["rho50"]).sort_values("rho50")
-    beyond = rows[rows["rho50"].isna()]
-    words = ""
-    if len(known):
-        least, most = known.iloc[0], known.iloc[-1]
-        words = f"ρ = {least['rho50']:.3f} [{least['rho50_low']:.3f}, {least['rho50_high']:.3f}]"
-        if len(known) > 1:
-            words = (
-                f"ρ = {least['rho50']:.3f} ({least['kind']}) to {most['rho50']:.3f} "
-                f"({most['kind']})"
-            )
-    if len(beyond):
-        words += f"{', ' if words else ''}not within the grid for {', '.join(beyond['kind'])}"
-    return words or "no measured ρ"
 
 
 def main(arguments: list[str] | None = None) -> int:
