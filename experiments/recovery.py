@@ -45,7 +45,7 @@ LEFT_OUT = {
 }
 """Methods that the sweeps of sparse updates do without, and why."""
 
-_BOUNDS = {"fista": 1500, "analysis": 3000}
+_BOUNDS = {"fista": 1500, "basis_pursuit": 1500, "bpdn": 2000, "analysis": 2000}
 """Iterations of methods that take many where a sparse update does not come back."""
 
 FOUND = 1e-3
@@ -109,7 +109,7 @@ class Config:
         ("power law", 1.0),
         ("flat", 0),
     )
-    sparsities: tuple[int, ...] = (15, 30, 60, 90, 120, 180, 240)
+    sparsities: tuple[int, ...] = (30, 60, 90, 120, 150, 200)
     noises: tuple[float, ...] = (0.001, 0.01, 0.03, 0.1, 0.3)
     kinds: tuple[str, ...] = KINDS
     bases: tuple[str, ...] = BASES
@@ -118,12 +118,16 @@ class Config:
         for name in METHODS
         if name not in LEFT_OUT
     )
-    few: tuple[Solver, ...] = (("least_norm", ()), ("basis_pursuit", ()))
+    few: tuple[Solver, ...] = (
+        ("least_norm", ()),
+        ("basis_pursuit", (("max_iterations", 1500),)),
+    )
     draws: int = 3
     base: str = str(finetune_delta.DEFAULT_OUT / "base.safetensors")
     tuned: str = str(finetune_delta.DEFAULT_OUT / "tuned.safetensors")
     layers: tuple[str, ...] = (
-        "encoder.layer.[05].attention.self.(query|value).weight",
+        "encoder.layer.0.attention.self.query.weight",
+        "encoder.layer.[45].attention.self.value.weight",
         "encoder.layer.2.attention.output.dense.weight",
         "encoder.layer.3.intermediate.dense.weight",
         "embeddings.position_embeddings.weight",
@@ -131,7 +135,7 @@ class Config:
     real_shares: tuple[float, ...] = (0.04, 0.1, 0.25, 0.5)
     largest_core: int = 100_000
     real_solvers: tuple[Solver, ...] = (
-        ("basis_pursuit", (("tolerance", 0.03), ("max_iterations", 400), ("polish", False))),
+        ("basis_pursuit", (("tolerance", 0.05), ("max_iterations", 400), ("polish", False))),
         ("fista", (("lam_ratio", 0.1), ("tolerance", 0.01), ("max_iterations", 200))),
     )
     seed: int = 0

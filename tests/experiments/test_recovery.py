@@ -246,9 +246,9 @@ def sparsity_rows(errors):
 def test_the_reach_of_a_method_ends_at_its_first_failure():
     table = sparsity_rows(
         {
-            "omp": {2: [1e-9, 1e-9], 4: [1e-9, 0.5], 8: [1e-9, 1e-9]},
-            "iht": {2: [0.3, 0.2], 4: [1e-9, 1e-9], 8: [0.1, 0.1]},
-            "fista": {2: [1e-5, 1e-5], 4: [1e-5, 9e-4], 8: [1e-5, 1.0]},
+            "omp": {2: [1e-9, 1e-9, 1.0], 4: [1e-9, 0.5, 0.5], 8: [1e-9] * 3},
+            "iht": {2: [0.3, 0.2, 1e-9], 4: [1e-9] * 3, 8: [0.1] * 3},
+            "fista": {2: [1e-5] * 3, 4: [1e-5, 9e-4, 1.0], 8: [1e-5, 1.1e-3, 1.0]},
         }
     )
     assert reach(table).to_dict() == {"fista": 4, "omp": 2, "iht": 0}
@@ -260,7 +260,17 @@ def test_the_reach_of_a_method_ends_at_its_first_failure():
 def real_rows(rows):
     names = ["update", "method", "basis", "share", "least_norm_share"]
     return pd.DataFrame(rows, columns=names).assign(
-        sweep="real", status="done", m=8, n=8, a=4, b=4, law=0.25, relative_error=0.9, parameter=0
+        sweep="real",
+        status="done",
+        m=8,
+        n=8,
+        a=4,
+        b=4,
+        law=0.25,
+        relative_error=0.9,
+        parameter=0,
+        density=0.6,
+        certificate_value=0.043,
     )
 
 
@@ -273,6 +283,8 @@ def test_the_verdict_counts_where_l1_wins_and_says_by_how_much_it_loses():
         "On 1 real updates ℓ1 brought back more than the least-norm answer in 0 of 3 recoveries;"
     )
     assert "in the median it brought back 20.0% of the energy less" in text
+    assert "Their duality gaps are at most 4.3%. The median density" in text
+    assert "is 0.60, where Gaussian noise has 0.64." in text
     assert "1.00 of it in the median" in text
     text = verdict(real_rows(lost + won + least), Config())
     assert "in 1 of 4 recoveries (all of y; bases wavelet; at best 50.0% against 20.0%)" in text
@@ -290,8 +302,9 @@ def test_the_verdict_of_a_run_names_sparse_and_dense_updates(table, pair):
     assert text.startswith("On 2 real updates ℓ1 brought back more than the least-norm answer in ")
     assert "all of layer.a.weight" in text
     assert (
-        "Synthetic sparse updates of 16 × 12 come back from 11 × 8 cores, in every draw, up to "
-        "s = 2 by basis_pursuit; none by least_norm." in text
+        "Synthetic sparse updates of 16 × 12 come back from 11 × 8 cores, in the median draw, up "
+        "to s = 2 (basis_pursuit); none (least_norm); and by ensemble up to s = 2 (gaussian, haar)."
+        in text
     )
     assert "not sparse (low rank, flat) ℓ1 won in " in text
 
