@@ -152,7 +152,7 @@ class _Run:
             fitted = norms <= self.goals.limits[items]
             ended = fitted | stuck | (number == max_iterations)
             status = np.where(fitted, "fitted", np.where(stuck, "stalled", "iteration limit"))
-            self._keep(items[ended], U[np.flatnonzero(ended).tolist()], norms[ended], status[ended])
+            self._keep(items, U, norms, status, ended, count)
             self.iterations[items] += 1
             if ended.all():
                 return
@@ -178,14 +178,21 @@ class _Run:
             self.monitor(number, float(norms.max()), U * self.unit.inverse)
 
     def _keep(
-        self, items: NDArray[np.int64], U: Any, norms: NDArray[np.float64], status: Any
+        self,
+        items: NDArray[np.int64],
+        U: Any,
+        norms: NDArray[np.float64],
+        status: NDArray[np.str_],
+        ended: NDArray[np.bool_],
+        count: int,
     ) -> None:
-        for place, item in enumerate(items.tolist()):
+        for place in np.flatnonzero(ended).tolist():
+            item = items[place]
             self.latest[item] = U[place]
             if norms[place] < self.residuals[item]:
                 self.best[item] = U[place]
                 self.residuals[item] = norms[place]
-                self.sparsity[item] = int((to_host(U[place]) != 0).sum())
+                self.sparsity[item] = count
                 self.status[item] = str(status[place])
 
     def _cleaned(self, X: Any) -> Any:
