@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from cosa_theory.operators import to_host
 from cosa_theory.recovery.constraint import constraint_of, flat_norms, take
 from cosa_theory.recovery.items import check_options, out_of_reach
-from cosa_theory.recovery.pursuit_polish import Polisher
+from cosa_theory.recovery.pursuit_polish import Polished, Polisher
 from cosa_theory.recovery.result import Certificate, Solution
 from cosa_theory.recovery.splitting import CHECK_EVERY, Iterate, Splitting, largest
 from cosa_theory.recovery.system import System, like_array
@@ -23,7 +23,7 @@ __all__ = ["basis_pursuit", "bpdn"]
 Monitor = Callable[[int, float, Any], None]
 
 _TOLERANCES = {8: 1e-8, 4: 1e-5}  # relative gap, by bytes of a number
-_STUCK = 8.0  # units in the last place of ‖z‖ below which a step is rounding
+_STUCK = {8: 8.0, 4: 4.0}  # units in the last place of ‖z‖ below which a step is rounding
 _MATCHED = {8: 1e-8, 4: 1e-4}  # share of ‖y‖ by which the constraint may be missed at exit
 
 
@@ -117,8 +117,10 @@ def bpdn(
     -----
     An iteration (`cosa_theory.recovery.splitting.Splitting`) costs one product into the row space
     of Φ and one back, as many as a gradient step. Once the support of an iterate is right, two
-    linear systems give the optimum with a gap at rounding level (`Polisher`); how often that is
-    tried is limited by the work it takes. The dual problem is that of [1]_.
+    linear systems give the optimum with a gap at rounding level (`Polisher`); where the answer is
+    not sparse and Φ has rank up to 1,024, simplex steps from a vertex near the iterate reach the
+    optimal one (`optimal_vertex`). Either is tried as often as the iterations' own work pays for.
+    The dual problem is that of [1]_.
 
     References
     ----------
@@ -153,15 +155,15 @@ class _Solver:
         self.history: dict[str, list[Any]] = {"iteration": [], "objective": [], "certificate": []}
         self.last = {name: np.full(batch, np.nan) for name in ("objective", "certificate")}
         self.eps = float(array_namespace(Y).finfo(Y.dtype).eps)
-        self.polisher: Polisher | None = None
-        if polish:
-            host = np.asarray(to_host(Y), dtype=np.float64)
-            self.polisher = Polisher(system, constraint_of(system, host, noise_level, self.eps))
+        self.stuck = _STUCK[to_host(Y[:0]).dtype.itemsize] * self.eps
+        host = np.asarray(to_host(Y), dtype=np.float64)
+        self._exact = Polisher(system, constraint_of(system, host, noise_level, self.eps))
+        self.polish = polish
         r, t = self.space.values.shape
         m, n = system.coefficient_shape
         # Multiply-adds of one iteration, and those spent on polishing, of each item.
         self.iteration_work = 2.0 * min(r * m * n + r * n * t, m * n * t + m * t * r)
-        self.polish_work = np.zeros(batch)
+        self.fit_work, self.vertex_work = np.zeros(batch), np.zeros(batch)
 
     def run(self, start: Any, max_iterations: int, monitor: Monitor | None) -> None:
         """Iterate until every item is solved or the iterations end."""
@@ -176,7 +178,7 @@ class _Solver:
                 splitting.advance(found)
                 continue
             residual, size = splitting.residual(found)
-            stuck = residual <= _STUCK * self.eps * size
+            stuck = residual <= self.stuck * size
             open_ = self._check(items, splitting, found, stuck, last)
             self._record(iteration)
             if monitor is not None:
@@ -194,9 +196,9 @@ class _Solver:
         if start is None:
             return Splitting(constraint)
         start, dual = take(start, items), 0 * constraint.centre
-        if self.polisher is not None:
+        if self.polish:
             for place, item in enumerate(items):
-                found = self.polisher.polish(int(item), _host64(start[place]), None)
+                found = self._exact.polish(int(item), _host64(start[place]), None)
                 if found is not None:
                     dual[place] = like_array(found.dual, dual)
         return Splitting(constraint, start, dual)
@@ -221,7 +223,7 @@ class _Solver:
         still = []
         for place, item in enumerate(items):
             ended = last or bool(stuck[place])
-            if self._polished(int(item), place, found, splitting.gamma[place], ended):
+            if self._finished(int(item), place, splitting, found, ended):
                 continue
             if gaps[place] <= self.tolerance or ended:
                 status = "stalled" if stuck[place] else "iteration limit"
@@ -230,31 +232,48 @@ class _Solver:
                 still.append(place)
         return np.array(still, dtype=np.int64)
 
-    def _polished(self, item: int, place: int, found: Iterate, gamma: float, ended: bool) -> bool:
-        """Try to finish one item exactly, where its work allows; return whether it is finished."""
-        if self.polisher is None:
-            return False
+    def _finished(
+        self, item: int, place: int, splitting: Splitting, found: Iterate, ended: bool
+    ) -> bool:
+        """Try to finish one item exactly; return whether that is proven."""
+        for exact in self._candidates(item, place, splitting, found, ended):
+            objective = exact.objective
+            gap = objective - self._exact.bound(item, exact)
+            relative = float(_relative(np.asarray(gap), np.asarray(objective)))
+            if relative > self.tolerance:
+                continue
+            flat = np.zeros(self.system.size)
+            flat[exact.support] = exact.values
+            answer = like_array(flat.reshape(self.system.coefficient_shape), self.Y)
+            self._store(item, answer, like_array(exact.dual, self.Y), "optimal")
+            self.polished[item] = True
+            self.last["objective"][item], self.last["certificate"][item] = objective, relative
+            return True
+        return False
+
+    def _candidates(
+        self, item: int, place: int, splitting: Splitting, found: Iterate, ended: bool
+    ) -> Iterator[Polished]:
+        """Yield exact solutions to be judged, no more than the iterations' own work pays for."""
+        if not self.polish:
+            return
+        budget = self.iteration_work * self.iterations[item]
         X = _host64(found.x[place])
-        size = self.polisher.size(int(np.count_nonzero(X)))
-        work = self.polisher.work(size)
-        budget = self.iteration_work * self.iterations[item] - self.polish_work[item]
-        if size == 0 or (work > budget and not ended):
-            return False
-        self.polish_work[item] += work
-        exact = self.polisher.polish(item, X, _host64(found.dual[place]) / gamma)
-        if exact is None:
-            return False
-        gap = exact.objective - self.polisher.bound(item, exact)
-        relative = float(_relative(np.asarray(gap), np.asarray(exact.objective)))
-        if relative > self.tolerance:
-            return False
-        flat = np.zeros(self.system.size)
-        flat[exact.support] = exact.values
-        answer = like_array(flat.reshape(self.system.coefficient_shape), self.Y)
-        self._store(item, answer, like_array(exact.dual, self.Y), "optimal")
-        self.polished[item] = True
-        self.last["objective"][item], self.last["certificate"][item] = exact.objective, relative
-        return True
+        size = self._exact.size(int(np.count_nonzero(X)))
+        work = self._exact.work(size)
+        if size and (ended or self.fit_work[item] + work <= budget):
+            self.fit_work[item] += work
+            dual = _host64(found.dual[place]) / float(splitting.gamma[place])
+            fitted = self._exact.polish(item, X, dual)
+            if fitted is not None:
+                yield fitted
+        work = self._exact.vertex_work()
+        equal = self.constraint.radius[item] == 0
+        if equal and self.vertex_work[item] + work <= budget:
+            self.vertex_work[item] += work
+            vertex = self._exact.vertex(item, np.abs(_host64(splitting.z[place])))
+            if vertex is not None:
+                yield vertex
 
     def _store(self, item: int, x: Any, dual: Any, status: str) -> None:
         """Keep the answer of one item and its dual point, which `solution` scales and judges."""

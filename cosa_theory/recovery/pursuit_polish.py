@@ -12,6 +12,7 @@ from scipy.linalg import LinAlgError, cho_factor, cho_solve
 from cosa_theory.recovery.constraint import Constraint
 from cosa_theory.recovery.support import gram_block
 from cosa_theory.recovery.system import System
+from cosa_theory.recovery.vertex import LARGEST_RANK, optimal_vertex, vertex_work
 from cosa_theory.threads import one_thread
 
 __all__ = ["Polished", "Polisher"]
@@ -20,6 +21,7 @@ _LARGEST = 3000  # entries of a support up to which its Gram block is formed (72
 _NEGLIGIBLE = 1e-9  # share of the largest entry under which a fitted entry counts as zero
 _MATCHED = 1e-9  # share of ‖C₀‖ by which the fit may miss the measurements
 _ROUNDS = 4  # solves on a shrinking support
+_STEPS = 100  # of the simplex method at a time
 _DEPENDENT = 1e-7  # least ratio of pivots of an independent support
 
 Floats = NDArray[np.float64]
@@ -117,6 +119,30 @@ class Polisher:
         if self._constraint.radius[item] > 0:
             return self._inequality(item, support, signs)
         return self._equality(item, support, signs, dual)
+
+    def vertex_work(self) -> float:
+        """Return about how many multiply-adds `vertex` costs; infinity where it is not for."""
+        if self._rank > LARGEST_RANK:
+            return float("inf")
+        return vertex_work(self._rank, _STEPS)
+
+    def vertex(self, item: int, scores: Floats) -> Polished | None:
+        """Return an optimal vertex reached by a few simplex steps, or None.
+
+        Parameters
+        ----------
+        item : int
+            Which right-hand side; its constraint must be an equality.
+        scores : ndarray, shape (m, n)
+            How likely each entry is in the optimal basis.
+        """
+        centre = self._constraint.centre[item]
+        found = optimal_vertex(self._system, self._space, centre, scores.ravel(), _STEPS)
+        if found is None:
+            return None
+        kept = np.abs(found.values) > 1e-14 * np.abs(found.values).max()
+        dual = found.dual.reshape(centre.shape)
+        return Polished(found.support[kept], found.values[kept], dual)
 
     def bound(self, item: int, found: Polished) -> float:
         """Return the dual objective at a candidate's dual point, scaled to feasibility."""

@@ -139,7 +139,7 @@ def test_a_batch_gives_what_its_items_give_alone():
 
 @pytest.mark.parametrize("share", [0.0, 0.1])
 def test_tensors_and_arrays_give_the_same(share):
-    operator, explicit = kronecker(12, 10, 8, 7, seed=8)
+    operator, _ = kronecker(12, 10, 8, 7, seed=8)
     y, sigma = noisy(operator.apply(sparse_updates(2, 12, 10, 6, 8)), share)
     sigma = sigma / 2
     host = recover(RecoveryProblem(operator, y, noise_level=sigma), "bpdn")
@@ -163,7 +163,7 @@ def test_a_gpu_gives_the_same():
 @pytest.mark.parametrize("polish", [True, False])
 @pytest.mark.parametrize("share", [0.0, 0.1])
 def test_single_precision_stops_honestly(share, polish):
-    operator, explicit = kronecker(12, 10, 8, 7, seed=9)
+    operator, _ = kronecker(12, 10, 8, 7, seed=9)
     y, sigma = noisy(operator.apply(sparse_updates(1, 12, 10, 6, 9))[0], share)
     double = recover(RecoveryProblem(operator, y, noise_level=sigma), "bpdn")
     for convert in (np.asarray, torch.tensor):
@@ -275,8 +275,7 @@ def test_history_and_monitor_follow_every_item():
     history = result.history
     assert [one[0] for one in seen] == history["iteration"].tolist()
     assert history["certificate"].shape == history["objective"].shape == (len(seen), 2)
-    assert [one[2] for one in seen][0] == 2
-    assert [one[2] for one in seen][-1] == 1
+    assert (seen[0][2], seen[-1][2]) == (2, 1)
     np.testing.assert_allclose(history["objective"][-1], result.objective, rtol=1e-9)
     # every check is an upper bound of the optimum, every gap a lower bound of it
     lower = history["objective"] * (1 - history["certificate"])
