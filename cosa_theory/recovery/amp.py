@@ -18,6 +18,7 @@ from cosa_theory.recovery.greedy import (
     Fit,
     Monitor,
     UnitColumns,
+    check_iterations,
     fit_on_support,
     residual_goals,
     solve_items,
@@ -33,7 +34,7 @@ _WHITENED_DAMPING = 0.5
 # After whitening τ starts at the first value, and is divided by the last, down to the second,
 # where the residual falls by less than a tenth in so many iterations.
 _FIRST_THRESHOLD, _LAST_THRESHOLD, _LOWERING, _PATIENCE = 3.0, 1.0, 1.2, 15
-_FEW = 8  # entries of a row or column from which no scale of its own is estimated
+_FEW = 3  # entries of a row or column from which no scale of its own is estimated
 _DIVERGED = 1e3  # times ‖y‖
 _SETTLED = 1e-2  # change of the iterate, as a share of the goal for the residual
 
@@ -105,7 +106,8 @@ def amp(
     Raises
     ------
     ValueError
-        A threshold that is not positive, a damping or tolerance outside (0, 1].
+        A threshold that is not positive, a damping or tolerance outside (0, 1], no iterations, or
+        a system that is zero.
 
     References
     ----------
@@ -114,8 +116,11 @@ def amp(
     .. [2] J. Ma, L. Ping, "Orthogonal AMP", IEEE Access 5 (2017), 2020-2033.
     """
     goals = residual_goals(Y, noise_level, tolerance)
+    check_iterations(max_iterations)
     unit = UnitColumns(system, Y)
     columns = int(np.count_nonzero(system.column_norms))
+    if columns == 0:
+        raise ValueError(f"every column of {system.name} is zero: it measures nothing")
     independent = system.plain and system.measurements < columns
     if damping is None:
         damping = 1.0 if independent else _WHITENED_DAMPING
@@ -212,11 +217,14 @@ def _whitened(
     inside = np.multiply.outer(rows, columns)
     gain = np.divide(1.0, share, out=np.zeros_like(share), where=inside)
     X = U * unit.inverse
+    # Standard deviation of the disturbance for an error spread evenly over all directions.
+    spread = math.sqrt(max(np.count_nonzero(inside) / wanted.size - 1, 0.0) / wanted.size)
     level = _FIRST_THRESHOLD if threshold is None else threshold
     norms: list[float] = []
     while True:
-        V = X + gain * space.coefficients(wanted - space.coordinates(X))
-        scale = _noise_scale(V[0], rows, columns)
+        missing = wanted - space.coordinates(X)
+        V = X + gain * space.coefficients(missing)
+        scale = _noise_scale(V[0], rows, columns, spread * float(np.linalg.norm(missing)))
         estimate = soft_threshold(V, (level * scale).astype(V.dtype))
         kept = min(np.count_nonzero(estimate) / np.count_nonzero(inside), 0.99)
         X = (1 - damping) * X + damping * (estimate - kept * V) / (1 - kept)
@@ -228,11 +236,14 @@ def _whitened(
 
 
 def _noise_scale(
-    V: NDArray[Any], rows: NDArray[np.bool_], columns: NDArray[np.bool_]
+    V: NDArray[Any], rows: NDArray[np.bool_], columns: NDArray[np.bool_], overall: float
 ) -> NDArray[Any]:
-    """Return the standard deviation of the disturbance at each entry, from medians of |V|."""
+    """Return the standard deviation of the disturbance at each entry, from medians of |V|.
+
+    Where rows and columns are too short for medians, it is `overall`.
+    """
     size = np.abs(V if rows.all() and columns.all() else V[np.ix_(rows, columns)])
-    scale = np.full(size.shape, np.median(size) if max(size.shape) < _FEW else 0.0)
+    scale = np.full(size.shape, _MAD * overall if max(size.shape) < _FEW else 0.0)
     for axis in (0, 1):
         if size.shape[axis] >= _FEW:
             scale = np.maximum(scale, np.median(size, axis=axis, keepdims=True))

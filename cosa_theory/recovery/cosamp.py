@@ -14,6 +14,7 @@ from cosa_theory.recovery.greedy import (
     Fit,
     Monitor,
     UnitColumns,
+    check_iterations,
     checked_sparsity,
     fit_on_support,
     residual_goals,
@@ -80,7 +81,7 @@ def cosamp(
     Raises
     ------
     ValueError
-        A sparsity outside 1 … min(M, N), a tolerance outside (0, 1).
+        A sparsity outside 1 … min(M, N), a tolerance outside (0, 1), no iterations.
 
     References
     ----------
@@ -90,6 +91,7 @@ def cosamp(
     """
     sparsity = checked_sparsity(system, sparsity)
     goals = residual_goals(Y, noise_level, tolerance)
+    check_iterations(max_iterations)
     limit = max(1, min(system.measurements, system.size, LARGEST_FIT) // 3)
 
     def solve(item: int) -> Fit:

@@ -24,6 +24,7 @@ __all__ = [
     "Goals",
     "Monitor",
     "UnitColumns",
+    "check_iterations",
     "checked_sparsity",
     "fit_on_support",
     "residual_certificate",
@@ -116,6 +117,18 @@ def residual_certificate(goals: Goals, residuals: NDArray[np.float64]) -> Certif
     if goals.noise_level:
         return Certificate("residual", residuals, residuals / goals.limits, 1.0)
     return Certificate("residual", residuals, residuals / goals.norms, goals.tolerance)
+
+
+def check_iterations(max_iterations: int) -> None:
+    """Refuse a limit that allows no iteration.
+
+    Raises
+    ------
+    ValueError
+        If the limit is not at least 1.
+    """
+    if not max_iterations >= 1:
+        raise ValueError(f"max_iterations is {max_iterations}: it must be at least 1")
 
 
 def checked_sparsity(system: System, sparsity: int | None) -> int | None:

@@ -14,6 +14,7 @@ from cosa_theory.recovery.greedy import (
     Fit,
     Monitor,
     UnitColumns,
+    check_iterations,
     checked_sparsity,
     fit_on_support,
     residual_goals,
@@ -76,7 +77,7 @@ def htp(
     Raises
     ------
     ValueError
-        A sparsity outside 1 … min(M, N), a tolerance outside (0, 1).
+        A sparsity outside 1 … min(M, N), a tolerance outside (0, 1), no iterations.
 
     References
     ----------
@@ -86,6 +87,7 @@ def htp(
     """
     sparsity = checked_sparsity(system, sparsity)
     goals = residual_goals(Y, noise_level, tolerance)
+    check_iterations(max_iterations)
     limit = max(1, min(system.measurements // 2, system.size, LARGEST_FIT))
     unit = UnitColumns(system, Y)
 

@@ -14,6 +14,7 @@ from cosa_theory.recovery.greedy import (
     Goals,
     Monitor,
     UnitColumns,
+    check_iterations,
     checked_sparsity,
     fit_on_support,
     residual_certificate,
@@ -76,7 +77,7 @@ def iht(
         Coefficients to start from; without a sparsity they are cut to the one being tried.
     monitor : callable, optional
         Called with the iteration, the largest ‖r‖ and the coefficients of the right-hand sides
-        that are still worked on.
+        that are still worked on, after each iteration.
 
     Returns
     -------
@@ -87,7 +88,7 @@ def iht(
     Raises
     ------
     ValueError
-        A sparsity outside 1 … min(M, N), a tolerance outside (0, 1).
+        A sparsity outside 1 … min(M, N), a tolerance outside (0, 1), no iterations.
 
     References
     ----------
@@ -97,6 +98,7 @@ def iht(
     """
     sparsity = checked_sparsity(system, sparsity)
     goals = residual_goals(Y, noise_level, tolerance)
+    check_iterations(max_iterations)
     run = _Run(system, Y, goals, start, monitor)
     limit = max(1, min(system.measurements // 2, system.size))
     for count in [sparsity] if sparsity else sparsities(limit):
@@ -148,7 +150,7 @@ class _Run:
                 norms = _norms(R)
                 stuck = norms > (1 - _PROGRESS) * checked
                 checked = norms
-                self._report(items, U, norms, number)
+            self._report(items, U, norms, number)
             fitted = norms <= self.goals.limits[items]
             ended = fitted | stuck | (number == max_iterations)
             status = np.where(fitted, "fitted", np.where(stuck, "stalled", "iteration limit"))
@@ -228,8 +230,9 @@ class _Run:
 
 
 def _norms(stack: Any) -> NDArray[np.float64]:
-    host = to_host(stack)
-    return np.linalg.norm(host.reshape(len(host), -1).astype(np.float64), axis=1)
+    xp = array_namespace(stack)
+    numbers = xp.astype(stack, xp.float64)
+    return np.asarray(to_host(xp.sqrt(xp.sum(numbers * numbers, axis=(1, 2)))))
 
 
 def normalised_step(unit: UnitColumns, U: Any, R: Any, support: Any, count: int) -> tuple[Any, Any]:

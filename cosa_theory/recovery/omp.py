@@ -15,6 +15,7 @@ from cosa_theory.recovery.greedy import (
     Fit,
     Goals,
     Monitor,
+    check_iterations,
     checked_sparsity,
     residual_goals,
     solve_items,
@@ -77,7 +78,7 @@ def omp(
     Raises
     ------
     ValueError
-        A sparsity outside 1 … min(M, N), a tolerance outside (0, 1).
+        A sparsity outside 1 … min(M, N), a tolerance outside (0, 1), no iterations.
 
     Notes
     -----
@@ -95,6 +96,7 @@ def omp(
     """
     sparsity = checked_sparsity(system, sparsity)
     goals = residual_goals(Y, noise_level, tolerance)
+    check_iterations(max_iterations)
     limit = sparsity or min(max_iterations, system.measurements, system.size)
     ended = "stalled" if sparsity else "iteration limit"
 

@@ -142,6 +142,17 @@ def test_a_sparse_core_and_a_tall_matrix_are_solved_at_once():
     np.testing.assert_array_equal(result.support, known.truth != 0)
 
 
+@pytest.mark.parametrize("sides", [(1, 1, 1, 1), (2, 2, 2, 2), (3, 60, 2, 20)])
+def test_sides_too_short_for_medians_are_no_obstacle(sides):
+    known = kronecker(*sides, 1)
+    np.testing.assert_allclose(recover(known.problem(), "amp").estimate, known.truth, atol=1e-6)
+
+
+def test_a_system_that_measures_nothing_is_refused():
+    with pytest.raises(ValueError, match="measures nothing"):
+        recover(RecoveryProblem(np.zeros((4, 6)), np.ones(4)), "amp")
+
+
 @pytest.mark.parametrize("known", [plain(80, 200, 8), kronecker(40, 48, 24, 26, 10)])
 def test_noise_is_explained_by_least_squares_on_the_support_it_finds(known):
     sigma = 0.02 * float(np.linalg.norm(known.measurements))

@@ -191,6 +191,8 @@ def test_a_sparsity_that_cannot_be_is_refused(method):
         recover(known.problem(), method, sparsity=0)
     with pytest.raises(ValueError, match="tolerance is 0"):
         recover(known.problem(), method, tolerance=0.0)
+    with pytest.raises(ValueError, match="max_iterations is 0"):
+        recover(known.problem(), method, max_iterations=0)
 
 
 @every
