@@ -1,4 +1,4 @@
-"""The main job: fine-tune a real model, survey and audit its update, check the paper.
+"""The main job: fine-tune a real model, survey and audit its update, recover it, check the paper.
 
 Example: `python -m experiments.report --out results/report`
 """
@@ -31,7 +31,8 @@ from cosa_theory.report import (
     write_results,
 )
 from cosa_theory.survey import survey_pair
-from experiments import finetune_delta, first_gradient
+from experiments import finetune_delta, first_gradient, phase_transition, recovery
+from experiments.phase_lines import crossings
 from paper_checks.run import document, headline, run_checks, write
 
 __all__ = ["Config", "run"]
@@ -77,8 +78,9 @@ def run(config: Config, out: Path, pair: Path = finetune_delta.DEFAULT_OUT) -> p
     Returns
     -------
     pandas.DataFrame
-        Where the time went: stage, seconds. The headlines of the survey, the audit and the
-        paper checks are in its `attrs`, as "verdict", "audit" and "checks".
+        Where the time went: stage, seconds. The headlines of the survey, the audit, the recovery
+        experiments and the paper checks are in its `attrs`, as "verdict", "audit", "recovery" and
+        "checks".
     """
     times: dict[str, float] = {}
     with _timed("fetch the model and the texts", times):
@@ -112,6 +114,8 @@ def run(config: Config, out: Path, pair: Path = finetune_delta.DEFAULT_OUT) -> p
     with _timed("check the paper's claims", times):
         verdicts = run_checks((), checkpoints, config.seed, lambda name: _say(f"  {name}"))
     base, tuned = map(str, checkpoints)
+    with _timed("recover updates from their cores", times):
+        experiments = recovery_tables(base, tuned, config.seed, out / "recovery")
     arguments = {"base": base, "tuned": tuned, **dataclasses.asdict(config)}
     with _timed("write tables, figures and the page", times):
         made = provenance(arguments, seed=config.seed)
@@ -120,21 +124,45 @@ def run(config: Config, out: Path, pair: Path = finetune_delta.DEFAULT_OUT) -> p
         judged = Document("audit", audit.verdict, audit.notices, audit.tables, made)
         write_document(judged, out / "audit")
         write_document_page(judged, out / "audit")
+        verdict, tables = experiments
+        recovered = Document("experiments", verdict, (), tables, made)
+        write_document(recovered, out / "recovery")
+        write_document_page(recovered, out / "recovery")
         write(verdicts, document(verdicts, arguments, config.seed), out)
         write_page(read_results(out), out)
     table = pd.DataFrame({"stage": list(times), "seconds": list(times.values())})
     table.attrs = {
         "verdict": survey.verdict,
         "audit": audit.verdict,
+        "recovery": verdict,
         "checks": headline(verdicts),
     }
     return table
 
 
+def recovery_tables(
+    base: str, tuned: str, seed: int, folder: Path
+) -> tuple[str, dict[str, pd.DataFrame]]:
+    """Run the quick recovery experiments; finished cells under `folder` are not computed again.
+
+    Returns
+    -------
+    (str, dict of str to pandas.DataFrame)
+        What they found, in words, and the tables of an "experiments" document.
+    """
+    phases = dataclasses.replace(phase_transition.PRESETS["quick"], seed=seed)
+    errors = dataclasses.replace(recovery.PRESETS["quick"], seed=seed, base=base, tuned=tuned)
+    transition = phase_transition.run(phases, folder=folder / ".cells")
+    table = recovery.run(errors, folder=folder / ".cells")
+    verdict = f"{recovery.verdict(table, errors)} {phase_transition.verdict(transition, phases)}"
+    tables = {"phase_transition": transition, "phase_lines": crossings(transition)}
+    return verdict, {**tables, "recovery": table}
+
+
 @contextmanager
 def _timed(stage: str, times: dict[str, float]) -> Iterator[None]:
     """Announce a stage on standard error and note how long it took."""
-    _say(f"{len(times) + 1}/6 {stage}")
+    _say(f"{len(times) + 1}/7 {stage}")
     started = time.perf_counter()
     yield
     times[stage] = time.perf_counter() - started
@@ -173,7 +201,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for problem in error.problems:
             _say(f"error: {problem}")
         return 2
-    for name in ("verdict", "audit", "checks"):
+    for name in ("verdict", "audit", "recovery", "checks"):
         print(table.attrs[name])
     print("\nWhere the time went:")
     for stage, seconds in zip(table["stage"], table["seconds"], strict=True):

@@ -174,7 +174,7 @@ def plot_ensembles(ax: Axes, lines: pd.DataFrame) -> Axes:
     kinds = list(dict.fromkeys(lines["kind"]))
     for place, (key, style) in enumerate(_STYLES.items()):
         rows = lines[(lines["structure"] == key[0]) & (lines["packing"] == key[1])]
-        heights = rows["kind"].map(kinds.index) + 0.13 * (place - 2)
+        heights = np.array([kinds.index(kind) for kind in rows["kind"]]) + 0.13 * (place - 2)
         mark: dict[str, Any] = {"color": style.colour, "ls": "none"}
         known = rows["rho50"].notna()
         if known.any():
@@ -248,7 +248,8 @@ def phase_figure(table: pd.DataFrame, lines: pd.DataFrame) -> Figure:
     with house_style():
         layout = ConstrainedLayoutEngine(h_pad=0.05, w_pad=0.05)
         figure = Figure(figsize=(PAGE_WIDTH, 5.8), layout=layout)
-        upper, lower = np.ravel(figure.subfigures(2, 1, height_ratios=(1.0, 1.12)))
+        halves: Any = figure.subfigures(2, 1, height_ratios=(1.0, 1.12))
+        upper, lower = halves
         chosen, rows = done[done["kind"] == kind], lines[lines["kind"] == kind]
         _draw_maps(upper, chosen, rows, _label(str(kind)))
         left, right = lower.subplots(1, 2, width_ratios=(1.0, 1.0))

@@ -30,7 +30,7 @@ from cosa_theory.report.html import (
     terms_html,
 )
 from cosa_theory.report.presentations import PRESENTATIONS
-from cosa_theory.report.results import AUDIT, PAGE, Results
+from cosa_theory.report.results import AUDIT, PAGE, RECOVERY, Results
 from cosa_theory.report.results import FIGURES as FIGURE_FOLDER
 from cosa_theory.report.summary import family_view, layer_view, measured_family, module_view
 from cosa_theory.report.views import number, percent
@@ -180,24 +180,29 @@ def render_page(results: Results) -> str:
         One document that needs no other file: the verdict first, then the comparison, the tables,
         the figures, notes on the input and on the method, paper checks and provenance.
     """
-    return _render(results, draw_figures(results), None)
+    return _render(results, draw_figures(results), {})
 
 
-def _assumptions(audit: Document | None) -> str:
-    """Return the verdict and the first tables of an audit, and the way to its page."""
-    if audit is None:
-        return ""
-    shown = PRESENTATIONS["audit"]
-    table = table_html(shown.views(audit)[0])
-    page = f"{AUDIT}/{PAGE}"
-    link = f'Every layer, with figures: <a href="{page}">{page}</a>'
-    body = f"<p>{escape(audit.verdict)}</p>\n{table}\n<p>{link}</p>"
-    return section_html("The assumptions of the theory", body)
+# Whose first table and verdict the page sums up, by the folder they are in.
+_UNDER = {
+    AUDIT: ("audit", "The assumptions of the theory", "Every layer, with figures"),
+    RECOVERY: ("experiments", "Recovery from the core", "All tables, with figures"),
+}
 
 
-def _render(results: Results, figures: Mapping[str, Figure], audit: Document | None) -> str:
+def _summed_up(folder: str, document: Document) -> str:
+    """Return the verdict and the first table of a document, and the way to its page."""
+    command, title, words = _UNDER[folder]
+    table = table_html(PRESENTATIONS[command].views(document)[0])
+    page = f"{folder}/{PAGE}"
+    link = f'{words}: <a href="{page}">{page}</a>'
+    return section_html(title, f"<p>{escape(document.verdict)}</p>\n{table}\n<p>{link}</p>")
+
+
+def _render(results: Results, figures: Mapping[str, Figure], under: Mapping[str, Document]) -> str:
     arguments = results.provenance.get("arguments", {})
     base, tuned = (escape(str(arguments.get(name, "–"))) for name in ("base", "tuned"))
+    sections = "\n".join(_summed_up(folder, document) for folder, document in under.items())
     views = [module_view(results), family_view(results)]
     tables = "\n".join(table_html(view) for view in views if view is not None)
     body = f"""<h1>{headline_html(results.verdict)}</h1>
@@ -207,7 +212,7 @@ def _render(results: Results, figures: Mapping[str, Figure], audit: Document | N
 {section_html("At equal trainable parameters", tables)}
 {section_html("Figures", figures_html(figures, FIGURES))}
 {section_html("Layers", table_html(layer_view(results)))}
-{_assumptions(audit)}
+{sections}
 {notices_html(results.notices)}
 {section_html("How to read this", terms_html(TERMS))}
 {section_html("Where these numbers come from", record_html(results.provenance))}
@@ -223,19 +228,23 @@ def write_page(results: Results, folder: str | os.PathLike[str]) -> Path:
     results : Results
         What to show.
     folder : path
-        Created if it is not there. The results of an audit in its folder audit are summed up on
-        the page.
+        Created if it is not there. An audit in its folder audit and the recovery experiments in
+        its folder recovery are summed up on the page.
 
     Returns
     -------
     pathlib.Path
         The page.
     """
-    page, under = Path(folder) / PAGE, Path(folder) / AUDIT
-    audit = read_document(under, "audit") if (under / "audit.json").is_file() else None
+    page = Path(folder) / PAGE
+    under = {
+        name: read_document(Path(folder) / name, command)
+        for name, (command, _, _) in _UNDER.items()
+        if (Path(folder) / name / f"{command}.json").is_file()
+    }
     figures = draw_figures(results)
     for name, figure in figures.items():
         save_figure(figure, Path(folder) / FIGURE_FOLDER, name)
     with atomic_path(page) as path:
-        path.write_text(_render(results, figures, audit), encoding="utf-8")
+        path.write_text(_render(results, figures, under), encoding="utf-8")
     return page

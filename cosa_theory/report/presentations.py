@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from cosa_theory.files import atomic_path
 from cosa_theory.plotting import save_figure
-from cosa_theory.report import audit, jl, recover, rip
+from cosa_theory.report import audit, experiments, jl, recover, rip
 from cosa_theory.report.document import Document, Presentation
 from cosa_theory.report.html import (
     figures_html,
@@ -28,6 +28,7 @@ __all__ = ["PRESENTATIONS", "document_page", "document_text", "write_document_pa
 
 PRESENTATIONS: dict[str, Presentation] = {
     "audit": audit.PRESENTATION,
+    "experiments": experiments.PRESENTATION,
     "jl": jl.PRESENTATION,
     "recover": recover.PRESENTATION,
     "rip": rip.PRESENTATION,

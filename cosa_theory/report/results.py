@@ -20,8 +20,8 @@ from cosa_theory.survey import Survey
 __all__ = ["TABLES", "Results", "read_results", "write_results"]
 
 TABLES = ("layers", "spectra", "families", "crossover")
-COMMANDS = ("spectrum", "audit", "rip", "jl", "recover")
-"""The commands whose results a folder can hold, one at a time."""
+COMMANDS = ("spectrum", "audit", "rip", "jl", "recover", "experiments")
+"""The commands, and the recovery experiments, whose results a folder can hold, one at a time."""
 SUMMARY = "spectrum.json"
 CHECKS = "checks.parquet"
 PAGE = "report.html"
@@ -30,6 +30,8 @@ ESTIMATE = "estimate.safetensors"
 FIGURES = "figures"
 AUDIT = "audit"
 """Folder of an audit of the same pair, under the results of its survey."""
+RECOVERY = "recovery"
+"""Folder of the recovery experiments, likewise."""
 
 
 @dataclass(frozen=True)
@@ -133,8 +135,9 @@ def clear_results(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
     if (folder / FIGURES).is_dir():
         shutil.rmtree(folder / FIGURES)
-    if (folder / AUDIT).is_dir():
-        clear_results(folder / AUDIT)
+    for under in (AUDIT, RECOVERY):
+        if (folder / under).is_dir():
+            clear_results(folder / under)
 
 
 def _tables_of(summary: Path) -> list[str]:

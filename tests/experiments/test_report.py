@@ -10,13 +10,38 @@ from safetensors.numpy import save_file
 
 from cosa_theory.errors import InputError
 from cosa_theory.report import read_document, read_results
-from experiments import report
+from experiments import phase_transition, recovery, report
 from paper_checks.base import Case, Claim, Verdict
+
+PHASES = phase_transition.Config(
+    shape=(12, 12),
+    cores=((6, 6),),
+    core=(6, 6),
+    kinds=("gaussian",),
+    packings=("random", "column"),
+    fractions=(0.5, 1.5),
+    draws=1,
+    updates=3,
+)
+ERRORS = recovery.Config(
+    shape=(12, 12),
+    shares=(0.5,),
+    updates=(("sparse", 2),),
+    sparsities=(2,),
+    noises=(),
+    kinds=("gaussian",),
+    bases=("coordinate",),
+    solvers=(("fista", ()),),
+    few=(("least_norm", ()),),
+    draws=1,
+    layers=("layers.0.up",),
+    real_shares=(0.25,),
+)
 
 
 @pytest.fixture
 def tiny(monkeypatch):
-    """Replace the slow stages: fetching, fine-tuning and the checks."""
+    """Replace the slow stages: fetching, fine-tuning and the checks; small recoveries."""
     calls = {}
 
     def finetune(config, out):
@@ -39,6 +64,8 @@ def tiny(monkeypatch):
     def gradient(config, out):
         save_file({"layers.0.up.weight": np.ones((24, 20), np.float32)}, out)
 
+    monkeypatch.setitem(phase_transition.PRESETS, "quick", PHASES)
+    monkeypatch.setitem(recovery.PRESETS, "quick", ERRORS)
     monkeypatch.setattr(report, "asset_folder", lambda name: name)
     monkeypatch.setattr(report.first_gradient, "run", gradient)
     monkeypatch.setattr(report.finetune_delta, "run", finetune)
@@ -61,25 +88,36 @@ def test_the_job_ends_with_the_path_of_a_page_that_holds_survey_and_checks(tiny,
     judged = read_document(out / "audit", "audit")
     assert lines[1] == judged.verdict
     assert set(judged.tables["assumptions"]["subject"]) == {"update", "gradient"}
-    assert lines[2] == "Of 1 claim of the paper, 1 holds (C1)."
+    recovered = read_document(out / "recovery", "experiments")
+    assert lines[2] == recovered.verdict
+    assert set(recovered.tables) == {"phase_transition", "phase_lines", "recovery"}
+    assert set(recovered.tables["recovery"]["seed"]) == {5}
+    assert "layers.0.up.weight" in set(recovered.tables["recovery"]["update"])
+    assert lines[3] == "Of 1 claim of the paper, 1 holds (C1)."
     assert lines[-1] == str(out / "report.html")
     page = (out / "report.html").read_text()
     assert "No difference at all." in page
     assert html.escape(judged.verdict) in page
     assert '<a href="audit/report.html">' in page
     assert (out / "audit" / "report.html").is_file()
+    assert html.escape(recovered.verdict) in page
+    assert '<a href="recovery/report.html">' in page
+    inner = (out / "recovery" / "report.html").read_text()
+    assert '<figure id="phase_transition">' in inner
+    assert '<figure id="recovery">' in inner
+    assert "What comes back of 1 real updates" in inner
     assert list(stored.checks["verdict"]) == ["holds"]
-    assert json.loads((out / "checks.json").read_text())["verdict"] == lines[2]
+    assert json.loads((out / "checks.json").read_text())["verdict"] == lines[3]
 
 
 def test_the_time_of_every_stage_is_printed_and_stored(tiny, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(report, "write_page", lambda *_: None)
     table = report.run(report.Config(draws=4), tmp_path / "report", tmp_path / "pair")
-    assert len(table) == 6
+    assert len(table) == 7
     assert (table["seconds"] >= 0).all()
     stored = read_results(tmp_path / "report").provenance["seconds"]
-    assert list(stored) == list(table["stage"])[:5]
-    assert "6/6 write tables" in capsys.readouterr().err
+    assert list(stored) == list(table["stage"])[:6]
+    assert "7/7 write tables" in capsys.readouterr().err
 
 
 def test_input_that_can_be_mended_gives_plain_lines_and_exit_code_2(
