@@ -23,7 +23,8 @@ _LAM_RATIO = {4: 1e-5, 8: 1e-6}  # of the noiseless default
 _STAGE = 0.2  # factor of λ from one stage of the continuation to the next
 _STAGE_GAP = 0.03  # relative gap at which a stage ends
 _BETWEEN_POLISHES = 5  # iterations, and as many more as polishing costs
-_POLISH_ROUNDS = 4  # that it is counted with
+_POLISH_ROUNDS = 2  # that it is counted with
+_RARER = 1.5  # factor of all that after an attempt in vain
 _ROUNDING = 32  # units of rounding in a correlation, of the largest there was
 _PATIENCE = 100  # iterations without a better gap, at the level of rounding
 
@@ -171,7 +172,7 @@ class _Run:
         rounding = _ROUNDING * self.unit * largest
         self.floor = np.divide(rounding, final, out=np.zeros(batch), where=final > 0)
         self.best, self.best_at = np.full(batch, np.inf), np.zeros(batch, np.int64)
-        self.work = np.zeros(batch)
+        self.work, self.attempts = np.zeros(batch), np.zeros(batch)
         self.objective, self.gap, self.relative, self.stage_gap = np.zeros((4, batch))
         self.iterations = np.zeros(batch, np.int64)
         self.status = ["iteration limit"] * batch
@@ -273,7 +274,7 @@ class _Run:
     def _polish(self, place: int, cost: float, last: bool) -> Polished | None:
         """Try to solve the equations on the support, if the iterations have cost as much."""
         item = self.at_work[place]
-        budget = self.work[item] - _BETWEEN_POLISHES * cost
+        budget = self.work[item] / _RARER ** self.attempts[item] - _BETWEEN_POLISHES * cost
         if budget < 0 and not last:
             return None
         X = self.steps.X[place : place + 1]
@@ -283,6 +284,7 @@ class _Run:
         if budget < _POLISH_ROUNDS * polish_cost(self.system, size) and not last:
             return None
         self.work[item] = 0.0
+        self.attempts[item] += 1
         y, lam = self.steps.Y[place : place + 1], float(self.final[item])
         return polish_lasso(self.system, y, X, lam, tolerance=self.tolerance)
 
