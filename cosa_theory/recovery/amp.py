@@ -34,7 +34,7 @@ _WHITENED_DAMPING = 0.5
 # After whitening τ starts at the first value, and is divided by the last, down to the second,
 # where the residual falls by less than a tenth in so many iterations.
 _FIRST_THRESHOLD, _LAST_THRESHOLD, _LOWERING, _PATIENCE = 3.0, 1.0, 1.2, 15
-_FEW = 3  # entries of a row or column from which no scale of its own is estimated
+_FEW = 8  # entries of a row or column from which no scale of its own is estimated
 _DIVERGED = 1e3  # times ‖y‖
 _SETTLED = 1e-2  # change of the iterate, as a share of the goal for the residual
 
@@ -70,8 +70,9 @@ def amp(
 
     with κ the share of entries of u that are not zero. An entry of ΔW disturbs the pseudo-data of
     its own row and column most, so σ̂ is estimated for each row and column, as the larger of the
-    two median absolute deviations over 0.6745. There is no theory for this form; nothing is proved
-    about its fixed points, but an answer that explains the measurements says so.
+    two median absolute deviations over 0.6745; a side of fewer than 8 entries has no such estimate,
+    and had better not be compressed. There is no theory for this form; nothing is proved about its
+    fixed points, but an answer that explains the measurements says so.
 
     No sparsity is needed. Should the last iterate not explain the measurements within the goal,
     but least squares on its support do so with at most M/2 entries, that is the answer.

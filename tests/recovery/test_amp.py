@@ -142,7 +142,7 @@ def test_a_sparse_core_and_a_tall_matrix_are_solved_at_once():
     np.testing.assert_array_equal(result.support, known.truth != 0)
 
 
-@pytest.mark.parametrize("sides", [(1, 1, 1, 1), (2, 2, 2, 2), (3, 60, 2, 20)])
+@pytest.mark.parametrize("sides", [(1, 1, 1, 1), (2, 2, 2, 2), (3, 60, 3, 20)])
 def test_sides_too_short_for_medians_are_no_obstacle(sides):
     known = kronecker(*sides, 1)
     np.testing.assert_allclose(recover(known.problem(), "amp").estimate, known.truth, atol=1e-6)
