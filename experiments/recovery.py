@@ -92,8 +92,9 @@ class Config:
         Regular expressions that choose real updates; none leaves them out.
     real_shares : tuple of float
         Compressions of real updates.
-    largest_core : int
-        Real updates are left out at compressions with more than this many measurements ab.
+    largest_product : int
+        Real updates are left out at compressions where amn, the multiplications of a product with
+        one factor, is more than this.
     real_solvers : tuple of (str, tuple of (str, value))
         For real updates, in every basis; least norm, which is the same in each, is added.
     seed : int
@@ -133,7 +134,7 @@ class Config:
         "embeddings.position_embeddings.weight",
     )
     real_shares: tuple[float, ...] = (0.04, 0.1, 0.25, 0.5)
-    largest_core: int = 100_000
+    largest_product: int = 200_000_000
     real_solvers: tuple[Solver, ...] = (
         ("basis_pursuit", (("tolerance", 0.05), ("max_iterations", 400), ("polish", False))),
         ("fista", (("lam_ratio", 0.1), ("tolerance", 0.01), ("max_iterations", 200))),
@@ -179,7 +180,7 @@ PRESETS = {
         sparsities=(60, 120, 240, 360, 480, 600, 720, 960),
         draws=10,
         layers=("encoder.layer.*weight", "embeddings.position_embeddings.weight"),
-        largest_core=1_000_000,
+        largest_product=10**10,
         real_solvers=(
             ("basis_pursuit", (("tolerance", 0.01), ("max_iterations", 1500), ("polish", False))),
             *(
@@ -302,7 +303,7 @@ def _real(config: Config) -> Iterator[Cell]:
         m, n = layer.shape
         for share in config.real_shares:
             a, b = _core(m, n, share)
-            if a * b > config.largest_core:
+            if a * m * n > config.largest_product:
                 continue
             start = Cell(
                 *("real", layer.name, 0, "", m, n, a, b, config.kinds[0], 0.0),

@@ -3,6 +3,7 @@
 import math
 import runpy
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,9 +11,11 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from cosa_theory import CosaBasis, laws
+from cosa_theory.deltas import LayerDelta
 from cosa_theory.errors import InputError
 from cosa_theory.recovery import METHODS
 from experiments import recovery
+from experiments.options import read_config
 from experiments.recovery import LEFT_OUT, PRESETS, Cell, Config, cells, compute, main, run
 from experiments.recovery_verdict import reach, verdict
 
@@ -173,6 +176,22 @@ def test_cells_of_layers_are_known_by_the_content_of_the_pair(pair, tmp_path):
     same = [one == other for one, other in zip(before, after, strict=True)]
     assert same == [True] * 6 + [False] * 6
     assert all(len(digest) == 64 for digest in before)
+    delta, weights = np.ones((2, 3)), np.arange(6.0).reshape(2, 3)
+    digests = {recovery._digest(LayerDelta("x", delta, base)) for base in (weights, -weights)}
+    assert len(digests) == 2  # the singular basis is that of the weight
+
+
+def test_compressions_that_cost_too_much_are_left_out(pair):
+    kept = [c for c in cells(tiny(pair, largest_product=12 * 24 * 16)) if c.sweep == "real"]
+    assert {(c.a, c.b) for c in kept} == {(12, 8)}
+    assert not [c for c in cells(tiny(pair, largest_product=100)) if c.sweep == "real"]
+
+
+def test_the_file_of_settings_is_one_that_the_command_takes():
+    path = Path(recovery.__file__).parent / "configs" / "recovery.toml"
+    config = read_config(PRESETS["quick"], path)
+    assert config.real_solvers[0][0] == "basis_pursuit"
+    assert config.base != Config.base
 
 
 def test_a_finished_sweep_is_not_computed_again(pair, tmp_path, monkeypatch):
