@@ -59,6 +59,9 @@ class Config:
         Ensembles.
     packings : tuple of str
         Where the nonzero entries are, see `experiments.supports`.
+    packed_plain : tuple of str
+        Ensembles whose plain projections get packed supports too, at `core`. The columns of most
+        are exchangeable, so that the place of the entries cannot matter; those of srht are not.
     fractions : tuple of float
         The sparsities, as fractions of where the curve is expected to cross. Those that a packing
         cannot hold become the most that it holds.
@@ -80,6 +83,7 @@ class Config:
     core: tuple[int, int] = (16, 16)
     kinds: tuple[str, ...] = KINDS
     packings: tuple[str, ...] = PACKINGS
+    packed_plain: tuple[str, ...] = ("gaussian", "srht")
     fractions: tuple[float, ...] = (0.4, 0.7, 0.9, 1.0, 1.1, 1.35)
     draws: int = 4
     updates: int = 5
@@ -101,7 +105,7 @@ class Config:
             if not np.all(np.asarray(value) > 0) or np.size(value) == 0:
                 raise ValueError(f"{name} is {value}: it must be positive")
         for given, known in (
-            ((*self.kinds, *self.lines), KINDS),
+            ((*self.kinds, *self.lines, *self.packed_plain), KINDS),
             (self.packings, PACKINGS),
             ((self.values,), VALUES),
         ):
@@ -115,6 +119,7 @@ PRESETS = {
     "full": Config(
         cores=((7, 7), (10, 10), (13, 13), (16, 16), (20, 20), (23, 23), (26, 26), (28, 28)),
         lines=KINDS,
+        packed_plain=KINDS,
         fractions=(0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.35, 1.5),
         draws=10,
         updates=5,
@@ -168,20 +173,21 @@ def expected_rho(structure: str, packing: str, m: int, n: int, a: int, b: int) -
 
 
 def cells(config: Config) -> list[Cell]:
-    """Return the cells of a sweep: some ensembles at every core, all of them at one.
-
-    Packed supports under plain projections are measured at that one alone: the columns of most
-    ensembles are exchangeable, so that the place of the entries cannot matter.
-    """
+    """Return the cells of a sweep: some ensembles at every core, all of them at one."""
     curves = [(kind, core) for core in config.cores for kind in config.lines]
     curves += [(kind, config.core) for kind in config.kinds]
     rest = tuple(getattr(config, name) for name in SHARED)
+
+    def wanted(structure: str, packing: str, kind: str, core: tuple[int, int]) -> bool:
+        everywhere = structure == "kronecker" or packing == "random"
+        return everywhere or (core == config.core and kind in config.packed_plain)
+
     return [
         Cell(structure, kind, packing, *config.shape, *core, s, *rest)
         for kind, core in dict.fromkeys(curves)
         for structure in STRUCTURES
         for packing in config.packings
-        if structure == "kronecker" or packing == "random" or core == config.core
+        if wanted(structure, packing, kind, core)
         for s in _sparsities(config, structure, packing, core)
     ]
 

@@ -84,13 +84,13 @@ def packed_l1_threshold(
 ) -> Any:
     """Return ρ = s/(ab) where ℓ1 stops finding a packed ΔW from its core, for Gaussian factors.
 
-    A support in one column of ΔW is found from Lᵀ ΔW Rᵀ exactly when Lᵀ alone finds that column,
-    provided that R finds a vector with one nonzero entry: a better column is a better matrix, and
-    the dual certificate of the one times that of the other is a certificate of the whole. The
-    threshold is therefore that of the factor, s = a·ρ_w(a/m), however large b is, where ρ_w is
-    `l1_weak_threshold`; for one row, s = b·ρ_w(b/n). A full k × k block cannot be found unless
-    each of its columns and rows can, so its threshold is at most
-    s = min(a·ρ_w(a/m), b·ρ_w(b/n))².
+    A ΔW with one nonzero column is found from Lᵀ ΔW Rᵀ exactly when Lᵀ alone finds that column
+    and R alone finds a single entry at its place: a competitor of either part is one of the
+    whole, and the outer product of their dual certificates is a certificate of the whole. Nearly
+    every R finds single entries, so the threshold is that of the other factor, s = a·ρ_w(a/m),
+    however large b is, with ρ_w from `l1_weak_threshold`; for one row, s = b·ρ_w(b/n). A full
+    k × k block is found only if Lᵀ finds each of its columns and R each of its rows, so its
+    threshold is at most s = min(a·ρ_w(a/m), b·ρ_w(b/n))².
 
     Parameters
     ----------
