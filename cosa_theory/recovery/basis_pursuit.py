@@ -23,6 +23,7 @@ __all__ = ["basis_pursuit", "bpdn"]
 Monitor = Callable[[int, float, Any], None]
 
 _TOLERANCES = {8: 1e-8, 4: 1e-5}  # relative gap, by bytes of a number
+_STEPS = 100
 _STUCK = {8: 8.0, 4: 4.0}  # units in the last place of ‖z‖ below which a step is rounding
 _MATCHED = {8: 1e-8, 4: 1e-4}  # share of ‖y‖ by which the constraint may be missed at exit
 
@@ -163,6 +164,7 @@ class _Solver:
         m, n = system.coefficient_shape
         # Multiply-adds of one iteration, and those spent on polishing, of each item.
         self.iteration_work = 2.0 * min(r * m * n + r * n * t, m * n * t + m * t * r)
+        self.steps = np.full(batch, _STEPS)  # of the simplex method at the next attempt
         self.fit_work, self.vertex_work = np.zeros(batch), np.zeros(batch)
 
     def run(self, start: Any, max_iterations: int, monitor: Monitor | None) -> None:
@@ -267,11 +269,14 @@ class _Solver:
             fitted = self._exact.polish(item, X, dual)
             if fitted is not None:
                 yield fitted
-        work = self._exact.vertex_work()
-        equal = self.constraint.radius[item] == 0
-        if equal and self.vertex_work[item] + work <= budget:
+        if self.constraint.radius[item] > 0:
+            return
+        steps = int(self.steps[item])
+        work = self._exact.vertex_work(steps) + 0.5 * steps * self.iteration_work
+        if self.vertex_work[item] + work <= budget:
             self.vertex_work[item] += work
-            vertex = self._exact.vertex(item, np.abs(_host64(splitting.z[place])))
+            self.steps[item] *= 2
+            vertex = self._exact.vertex(item, np.abs(_host64(splitting.z[place])), steps)
             if vertex is not None:
                 yield vertex
 

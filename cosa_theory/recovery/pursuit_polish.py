@@ -21,7 +21,6 @@ _LARGEST = 3000  # entries of a support up to which its Gram block is formed (72
 _NEGLIGIBLE = 1e-9  # share of the largest entry under which a fitted entry counts as zero
 _MATCHED = 1e-9  # share of ‖C₀‖ by which the fit may miss the measurements
 _ROUNDS = 4  # solves on a shrinking support
-_STEPS = 100  # of the simplex method at a time
 _DEPENDENT = 1e-7  # least ratio of pivots of an independent support
 
 Floats = NDArray[np.float64]
@@ -120,13 +119,14 @@ class Polisher:
             return self._inequality(item, support, signs)
         return self._equality(item, support, signs, dual)
 
-    def vertex_work(self) -> float:
-        """Return about how many multiply-adds `vertex` costs; infinity where it is not for."""
-        if self._rank > LARGEST_RANK:
-            return float("inf")
-        return vertex_work(self._rank, _STEPS)
+    def vertex_work(self, steps: int) -> float:
+        """Return about how many multiply-adds `vertex` costs, without the pricing of its steps.
 
-    def vertex(self, item: int, scores: Floats) -> Polished | None:
+        Infinity where the rank is too large for it.
+        """
+        return vertex_work(self._rank, steps) if self._rank <= LARGEST_RANK else float("inf")
+
+    def vertex(self, item: int, scores: Floats, steps: int) -> Polished | None:
         """Return an optimal vertex reached by a few simplex steps, or None.
 
         Parameters
@@ -135,12 +135,14 @@ class Polisher:
             Which right-hand side; its constraint must be an equality.
         scores : ndarray, shape (m, n)
             How likely each entry is in the optimal basis.
+        steps : int
+            Most exchanges of a column.
         """
         centre = self._constraint.centre[item]
-        found = optimal_vertex(self._system, self._space, centre, scores.ravel(), _STEPS)
+        found = optimal_vertex(self._system, self._space, centre, scores.ravel(), steps)
         if found is None:
             return None
-        kept = np.abs(found.values) > 1e-14 * np.abs(found.values).max()
+        kept = np.abs(found.values) > 1e-12 * np.abs(found.values).max()
         dual = found.dual.reshape(centre.shape)
         return Polished(found.support[kept], found.values[kept], dual)
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import LinAlgError, lu_factor, lu_solve, qr
 
+from cosa_theory.projections import stream
 from cosa_theory.recovery.system import RowSpace, System
 from cosa_theory.threads import one_thread
 
@@ -18,6 +19,7 @@ LARGEST_RANK = 1024
 
 _CANDIDATES = 2  # columns offered for the first basis, in multiples of the rank
 _REFACTOR = 40  # steps between fresh factorisations of the basis
+_PERTURBED = 1e-9  # of the largest entry
 _DEPENDENT = 1e-9  # least pivot of an independent basis, relative to the largest
 
 Floats = NDArray[np.float64]
@@ -69,7 +71,9 @@ def optimal_vertex(
     such that (V D)_S = sign x_S the vertex is optimal when ‖V D‖_∞ ≤ 1. Else the column of the
     largest |V D| enters, and the step goes past the zeros of x_S as long as the objective falls
     [1]_. The first basis comes from a pivoted QR factorisation of the columns weighted with their
-    scores.
+    scores. C₀ is moved by a share of 1e-9, so that no step is idle where x_S has zeros, as it has
+    where the answer is sparse; feasibility of the dual point depends on the basis and signs alone,
+    and x_S is that of C₀ itself.
 
     References
     ----------
@@ -80,15 +84,17 @@ def optimal_vertex(
     target = centre.ravel()
     with one_thread():
         basis = _first_basis(system, space, scores, rank)
-        factor = _factorised(_columns(system, space, basis))
+        columns = _columns(system, space, basis)
+        factor = _factorised(columns)
+        moved = target if factor is None else _perturbed(columns, factor.solve(target), target)
         for step in range(steps + 1):
             if factor is None:
                 return None
-            values, dual, image = _judge(system, space, factor, target)
+            values, dual, image = _judge(space, factor, moved)
             entering = int(np.argmax(np.abs(image)))
             excess = abs(float(image[entering]))
             if excess <= 1 + 1e-9 or entering in basis:
-                return Vertex(basis, values, dual) if excess <= 1 + 1e-6 else None
+                return Vertex(basis, factor.solve(target), dual) if excess <= 1 + 1e-6 else None
             if step == steps:
                 return None
             column = _columns(system, space, np.array([entering]))[:, 0]
@@ -155,9 +161,15 @@ def _factorised(columns: Floats) -> _Factor | None:
     return _Factor(lu_solve(factor, np.eye(len(columns)), check_finite=False))
 
 
-def _judge(
-    system: System, space: RowSpace, factor: _Factor, target: Floats
-) -> tuple[Floats, Floats, Floats]:
+def _perturbed(columns: Floats, values: Floats, target: Floats) -> Floats:
+    """Return C₀ moved so little that only zeros of x_S change sign."""
+    size = _PERTURBED * float(np.abs(values).max(initial=0.0))
+    shifts = stream(0, "vertex").uniform(0.5, 1.0, values.size)
+    moved: Floats = target + columns @ (size * shifts * np.where(values >= 0, 1.0, -1.0))
+    return moved
+
+
+def _judge(space: RowSpace, factor: _Factor, target: Floats) -> tuple[Floats, Floats, Floats]:
     """Return the basic solution, its dual point and that point's image."""
     values = factor.solve(target)
     dual = factor.solve_transposed(np.where(values >= 0, 1.0, -1.0))
