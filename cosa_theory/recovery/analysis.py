@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ from cosa_theory.recovery.constraint import Constraint, constraint_of
 from cosa_theory.recovery.items import Answer, check_options, gathered, infeasible, relative_gap
 from cosa_theory.recovery.redundant import AnalysisOperator, analysis_of
 from cosa_theory.recovery.result import Solution
+from cosa_theory.recovery.splitting import anchored, restart_due
 from cosa_theory.recovery.system import RowSpace, System
 
 __all__ = ["AnalysisDual", "analysis"]
@@ -20,7 +22,10 @@ _CHECK_EVERY = 20
 _FIRST_STEP = 0.1  # of the least-norm answer's largest entry
 _STEP_SHARE = 0.2  # of ‖ΩX‖/‖u‖, as in basis pursuit
 
+_STUCK = 8 * np.finfo(np.float64).eps  # share of the iterate below which a step is rounding
+
 Floats = NDArray[np.float64]
+Monitor = Callable[[int, float, Any], None]
 
 
 def analysis(
@@ -32,7 +37,7 @@ def analysis(
     tolerance: float = 1e-8,
     max_iterations: int = 20000,
     start: Any = None,
-    monitor: Callable[[int, float, Any], None] | None = None,
+    monitor: Monitor | None = None,
 ) -> Solution:
     """Minimise ‖Ω ΔW‖₁ subject to ‖Φ vec(ΔW) − y‖ ≤ σ.
 
@@ -68,11 +73,12 @@ def analysis(
     Notes
     -----
     The primal-dual method of [1]_ with the exact projection on the constraint as a proximal step,
-    so every iterate explains the measurements:
+    so every answer explains the measurements:
 
-        u⁺ = clip(u + s Ω(2x − x⁻), ±1),   x⁺ = P(x − τ Ωᵀu⁺),   τ s ‖Ω‖² = 1 with τ = γ/‖Ω‖,
+        x⁺ = P(x − τ Ωᵀu),   u⁺ = clip(u + s Ω(2x⁺ − x), ±1),   τ s ‖Ω‖² = 1 with τ = γ/‖Ω‖,
 
-    where γ is rescaled at iterations 20, 40, 80, …. A feasible dual pair is made of u in closed
+    anchored and restarted as in `cosa_theory.recovery.splitting.Splitting`, with γ set anew at each
+    restart. A feasible dual pair is made of u in closed
     form: g is the part of Ωᵀu in the row space of Φ, less what is not orthogonal to the kernel of
     Ω; u' = u + Ω(ΩᵀΩ)⁺(g − Ωᵀu) has Ωᵀu' = g; both are divided by ‖u'‖_∞. With an orthonormal Ω
     this is basis pursuit for the coefficients; analysis and synthesis differ otherwise [2]_.
@@ -149,6 +155,8 @@ class _Solver:
         self.constraint, self.space = constraint, constraint.space
         self.operator, self.tolerance = operator, tolerance
         self.multiplier: Any = None  # of the last projection
+        self.gamma = 1.0
+        self.history: list[tuple[int, float, float]] = []
         self.shape, self.coefficient_shape = system.matrix_shape, system.coefficient_shape
         self.duals = AnalysisDual(system, constraint.space, operator)
 
@@ -166,53 +174,66 @@ class _Solver:
         nearest, self.multiplier = self.constraint.project(C, self.multiplier)
         return X + self._matrix(nearest - C)
 
-    def run(
-        self,
-        start: Floats | None,
-        max_iterations: int,
-        monitor: Callable[[int, float, Any], None] | None,
-    ) -> Answer:
+    def run(self, start: Floats | None, max_iterations: int, monitor: Monitor | None) -> Answer:
         """Iterate until the gap closes."""
         least_norm = self._matrix(self.constraint.centre)
-        gamma = _FIRST_STEP * float(np.abs(least_norm).max()) or 1.0
+        self.gamma = _FIRST_STEP * float(np.abs(least_norm).max()) or 1.0
         x = least_norm if start is None else np.asarray(start, np.float64).reshape(self.shape)
-        x = ahead = self._project(x)
-        operator, norm = self.operator, self.operator.norm
-        u = np.zeros_like(operator.apply(x))
-        history: list[tuple[int, float, float]] = []
-        rescale_at = _CHECK_EVERY
+        u = np.zeros_like(self.operator.apply(x))
+        anchor, first, last, since = (x, u), np.inf, np.inf, 0
         for iteration in range(1, max_iterations + 1):
-            u += operator.apply(ahead) / (gamma * norm)
-            np.clip(u, -1.0, 1.0, out=u)
-            new = self._project(x - (gamma / norm) * operator.adjoint(u))
-            ahead, last, x = 2 * new - x, x, new
-            if iteration % _CHECK_EVERY and iteration != max_iterations:
+            new = self._step(x, u)
+            residual = self._length(new[0] - x, new[1] - u)
+            first = residual if since == 0 else first
+            restart = False
+            if iteration % _CHECK_EVERY == 0 or iteration == max_iterations:
+                stuck = bool(residual <= _STUCK * self._length(x, u))
+                answer = self._judged(iteration, *new, stuck)
+                if monitor is not None:
+                    monitor(iteration, answer.relative, new[0])
+                if answer.status != "iteration limit":
+                    return answer
+                restart = bool(restart_due(residual, first, last, since, iteration))
+                last = residual
+            if restart:
+                (x, u), anchor, last, since = new, new, np.inf, 0
+                self._rescale(x, u)
                 continue
-            image = operator.apply(x)
-            objective = float(np.abs(image).sum())
-            bound, dual = self._dual(u)
-            gap = objective - bound
-            relative = relative_gap(gap, objective)
-            history.append((iteration, objective, relative))
-            if monitor is not None:
-                monitor(iteration, relative, x)
-            moved = float(np.abs(x - last).max()) > 4e-16 * float(np.abs(x).max())
-            if relative <= self.tolerance or not moved:
-                status = "optimal" if relative <= self.tolerance else "stalled"
-                return Answer(x, objective, gap, dual, status, iteration, history)
-            if iteration == rescale_at:
-                rescale_at *= 2
-                size, dual_size = float(np.linalg.norm(image)), float(np.linalg.norm(u))
-                gamma = _STEP_SHARE * size / dual_size if size * dual_size > 0 else gamma
-        return Answer(x, objective, gap, dual, "iteration limit", iteration, history)
+            weight = (since + 1.0) / (since + 2.0)
+            x, u = anchored(new[0], x, anchor[0], weight), anchored(new[1], u, anchor[1], weight)
+            since += 1
+        return answer
 
-    def _dual(self, u: Floats) -> tuple[float, Floats]:
-        """Return the bound of a feasible dual point made of u, and the point ν (p, q)."""
+    def _step(self, x: Floats, u: Floats) -> tuple[Floats, Floats]:
+        """Return one primal-dual step from (x, u); its x satisfies the constraint."""
+        operator, norm = self.operator, self.operator.norm
+        new = self._project(x - (self.gamma / norm) * operator.adjoint(u))
+        ahead = u + operator.apply(2 * new - x) / (self.gamma * norm)
+        return new, np.clip(ahead, -1.0, 1.0, out=ahead)
+
+    def _length(self, x: Floats, u: Floats) -> float:
+        """Return the length of (x, u) in the scale of the two steps."""
+        return math.hypot(float(np.linalg.norm(x)) / self.gamma, float(np.linalg.norm(u)))
+
+    def _rescale(self, x: Floats, u: Floats) -> None:
+        size, dual_size = float(np.linalg.norm(self.operator.apply(x))), float(np.linalg.norm(u))
+        if size > 0 and dual_size > 0:
+            self.gamma = _STEP_SHARE * size / dual_size
+
+    def _judged(self, iteration: int, x: Floats, u: Floats, stuck: bool) -> Answer:
+        """Return x as an answer, with the gap that a feasible dual point made of u proves."""
+        objective = float(np.abs(self.operator.apply(x)).sum())
         D, size = self.duals.feasible(u)
         value = float(self.constraint.dual_value(D)[0])
-        if value <= 0:
-            return 0.0, np.zeros_like(self.constraint.outside[0])
-        return value / size, self.constraint.dual_point(D / size)[0]
+        dual = np.zeros_like(self.constraint.outside[0])
+        if value > 0:
+            value, dual = value / size, self.constraint.dual_point(D / size)[0]
+        gap = objective - max(value, 0.0)
+        relative = relative_gap(gap, objective)
+        self.history.append((iteration, objective, relative))
+        status = "stalled" if stuck else "iteration limit"
+        status = "optimal" if relative <= self.tolerance else status
+        return Answer(x, objective, gap, dual, status, iteration, self.history)
 
 
 def _orthonormal(vectors: list[Floats], size: int) -> Floats:

@@ -13,7 +13,7 @@ from cosa_theory.operators import to_host
 from cosa_theory.recovery.constraint import Constraint, flat_norms, per_item, take
 from cosa_theory.recovery.shrinkage import soft_threshold
 
-__all__ = ["CHECK_EVERY", "Iterate", "Splitting", "largest"]
+__all__ = ["CHECK_EVERY", "Iterate", "Splitting", "anchored", "largest", "restart_due"]
 
 CHECK_EVERY = 10
 """Iterations between two looks at residual and certificate."""
@@ -133,8 +133,8 @@ class Splitting:
         if fresh.any():
             self._first = np.where(fresh, self.residual(found)[0], self._first)
         weight = per_item((self._since + 1.0) / (self._since + 2.0), target)
-        self.z = _anchored(target, self.z, self._anchor[0], weight)
-        self.c = _anchored(coordinates, self.c, self._anchor[1], weight)
+        self.z = anchored(target, self.z, self._anchor[0], weight)
+        self.c = anchored(coordinates, self.c, self._anchor[1], weight)
         self._since += 1
 
     def advance_or_restart(self, found: Iterate, residual: NDArray[np.float64]) -> None:
@@ -142,9 +142,7 @@ class Splitting:
         if self.iteration in _FORCED:
             due = np.ones(residual.size, bool)
         else:
-            due = residual <= _ENOUGH * self._first
-            due |= (residual <= _SOME * self._first) & (residual > self._last)
-            due |= self._since > _LONG * self.iteration
+            due = restart_due(residual, self._first, self._last, self._since, self.iteration)
         self._last = residual
         restarted = self._rescaled(found, due) if due.any() else None
         self.advance(found)
@@ -182,8 +180,18 @@ class Splitting:
         self._first, self._last = self._first[places], self._last[places]
 
 
-def _anchored(target: Any, z: Any, anchor: Any, weight: Any) -> Any:
-    """Return w (2t − z) + (1 − w) a."""
+def restart_due(residual: Any, first: Any, last: Any, since: Any, iteration: int) -> Any:
+    """Return whether to restart, from the residuals now, at the last restart and at the last look.
+
+    `since` counts the iterations since the last restart, `iteration` all.
+    """
+    enough = residual <= _ENOUGH * first
+    turning = (residual <= _SOME * first) & (residual > last)
+    return enough | turning | (since > _LONG * iteration)
+
+
+def anchored(target: Any, z: Any, anchor: Any, weight: Any) -> Any:
+    """Return w (2t − z) + (1 − w) a, the anchored and reflected step towards t = T z."""
     moved = 2 * target
     moved -= z
     moved -= anchor
