@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from cosa_theory import KroneckerOperator
 from cosa_theory.recovery import RecoveryProblem, SparsityWarning, recover
-from cosa_theory.recovery.greedy import sparsities
+from cosa_theory.recovery.greedy import Fit, search_sparsity, sparsities
 from tests.recovery.sparse_problems import dictionary, kronecker, noise_like, plain
 
 METHODS = ["omp", "cosamp", "htp", "iht"]
@@ -242,3 +242,23 @@ def test_the_sparsity_found_is_in_the_message(method):
 def test_the_sparsities_tried_grow_by_half_up_to_the_limit():
     assert list(sparsities(30)) == [1, 2, 3, 4, 6, 9, 13, 19, 28, 30]
     assert list(sparsities(1)) == [1]
+
+
+@pytest.mark.parametrize(("goal", "tried", "chosen"), [(4.0, [1, 2, 3], 3), (0.5, None, 4)])
+def test_the_first_sparsity_within_the_goal_is_taken_else_the_one_of_least_residual(
+    goal, tried, chosen
+):
+    residuals = {1: 9.0, 2: 5.0, 3: 3.0, 4: 1.0, 6: 2.0, 9: 2.0, 13: 1.5, 15: 7.0}
+    calls = []
+
+    def attempt(count, before):
+        calls.append((count, None if before is None else before.iterations))
+        return Fit(np.full((1, 1, 1), count), residuals[count], "stalled", count)
+
+    fit = search_sparsity(None, 15, goal, attempt)
+    counts = [count for count, _ in calls]
+    assert counts == (tried or list(residuals))
+    assert [before for _, before in calls] == [None, *counts[:-1]]  # each from the one before
+    assert fit.residual == residuals[chosen]
+    assert fit.iterations == sum(counts)
+    assert f" {chosen} is the least" in fit.message or fit.message.endswith(f"with {chosen}")

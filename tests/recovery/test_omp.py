@@ -125,3 +125,7 @@ def test_a_residual_far_below_its_start_is_still_resolved():
     result = recover(RecoveryProblem(known.operator, Y), "omp", tolerance=1e-12)
     assert result.support.sum() == 3
     assert result.estimate[tuple(entries[0])] == pytest.approx(1e-9, rel=1e-5)
+    last = np.zeros_like(truth)
+    last[tuple(entries[0])] = 1e-9
+    before_last = result.history["residual"][1]
+    assert 0.5 < before_last / np.linalg.norm(known.operator.apply(last)) <= 1
