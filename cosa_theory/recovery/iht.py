@@ -33,7 +33,7 @@ __all__ = ["best_step", "iht", "normalised_step"]
 # κ(1 − c) until it is: c and κ of the step rule.
 _MARGIN, _SHRINK = 0.01, 2.0
 # Every so many iterations the entries are refitted on their support, and progress is judged.
-_CHECK = 10
+_CHECK = 5
 _PROGRESS = 1e-2
 
 
@@ -53,7 +53,7 @@ def iht(
     The columns of Φ are taken at unit norm, which no scale of the factors then matters for, and
     the step is the best one on the current support S, μ = ‖g_S‖²/‖Φ g_S‖² with g the gradient;
     where the support would change, μ is halved until μ ≤ 0.99 ‖Δx‖²/‖ΦΔx‖² [1]_, so that the
-    residual never grows. Every 10 iterations the entries are refitted by least squares on their
+    residual never grows. Every 5 iterations the entries are refitted by least squares on their
     support, which is where the iterations go as long as the support stays. They end when ‖r‖ is
     at most σ (or tolerance·‖y‖, if that is larger), or has fallen by less than one part in a
     hundred between two refits.
@@ -144,9 +144,12 @@ class _Run:
         for number in range(1, max_iterations + 1):
             U, R = normalised_step(self.unit, U, R, support, count)
             norms = _norms(R)
+            if (norms <= self.goals.limits[items]).any():  # R is carried along, so look again
+                R = self.Y[items.tolist()] - self.unit.apply(U)
+                norms = _norms(R)
             stuck = np.zeros(len(items), bool)
             if number % _CHECK == 0:
-                U, R = self._refitted(items, U, R)
+                U, R = self._refitted(items, U)
                 norms = _norms(R)
                 stuck = norms > (1 - _PROGRESS) * checked
                 checked = norms
@@ -163,7 +166,7 @@ class _Run:
                 items, checked, U, R = items[left], checked[left], U[left], R[left]
             support = U != 0
 
-    def _refitted(self, items: NDArray[np.int64], U: Any, R: Any) -> tuple[Any, Any]:
+    def _refitted(self, items: NDArray[np.int64], U: Any) -> tuple[Any, Any]:
         """Return the least-squares fits on the supports, and their residuals."""
         system, U = self.unit.system, U + 0
         for place, item in enumerate(items):
