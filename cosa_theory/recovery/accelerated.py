@@ -88,10 +88,6 @@ class AcceleratedSteps:
         self.correlation: Floats = np.zeros(batch)
         self._differentiate()
 
-    def restart(self, items: NDArray[np.bool_]) -> None:
-        """Forget the momentum of some items."""
-        self._t[items] = 1.0
-
     def keep(self, items: NDArray[np.bool_]) -> None:
         """Go on with some items only."""
         chosen = np.flatnonzero(items)

@@ -264,12 +264,13 @@ class _Run:
             self._leave(gone, polished)
 
     def _next_stage(self) -> None:
-        """Lower λ of the items that are close enough to the solution of their stage."""
+        """Lower λ of the items that are close enough to the solution of their stage.
+
+        Their momentum goes on: where it is wrong, it starts anew by itself.
+        """
         lam, final = self.lam[self.at_work], self.final[self.at_work]
         ready = (self.stage_gap[self.at_work] <= _STAGE_GAP) & (lam > final)
-        if ready.any():
-            self.lam[self.at_work[ready]] = np.maximum(_STAGE * lam, final)[ready]
-            self.steps.restart(ready)
+        self.lam[self.at_work[ready]] = np.maximum(_STAGE * lam, final)[ready]
 
     def _polish(self, place: int, cost: float, last: bool) -> Polished | None:
         """Try to solve the equations on the support, if the iterations have cost as much."""

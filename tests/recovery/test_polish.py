@@ -70,6 +70,19 @@ def test_what_it_claims_can_be_recomputed(problem):
     assert polished.gap == pytest.approx(primal - dual, abs=1e-12 * primal)
 
 
+def test_the_dual_point_is_feasible_even_where_the_support_is_not_yet_right(problem, monkeypatch):
+    system, X, Y = problem
+    monkeypatch.setattr("cosa_theory.recovery.polish._ROUNDS", 1)
+    guess = X * (np.abs(X) > np.median(np.abs(X[X != 0])))
+    rough = polish_lasso(system, Y, guess, LAM, tolerance=np.inf)
+    assert rough.relative > 1e-3
+    assert np.abs(system.apply_adjoint(rough.dual[None])).max() <= LAM * (1 + 1e-12)
+    primal = 0.5 * np.sum((system.apply(dense(system, rough)) - Y) ** 2)
+    primal += LAM * np.abs(rough.values).sum()
+    dual = 0.5 * np.sum(Y**2) - 0.5 * np.sum((rough.dual - Y) ** 2)
+    assert rough.gap == pytest.approx(primal - dual, rel=1e-10)
+
+
 def test_it_gives_up_far_from_the_solution(problem):
     system, _, Y = problem
     draw = stream(3, "polish")

@@ -84,6 +84,8 @@ def test_the_largest_entries_are_named_in_row_major_order(library):
     X[0, 2, 1], X[0, 0, 3], X[1, 1, 1], X[1, 1, 0] = -5, 3, 2, -2
     named = largest_entries(LIBRARIES[library](X), 2)
     np.testing.assert_array_equal(np.asarray(named), [[3, 9], [4, 5]])
+    many = np.asarray(largest_entries(LIBRARIES[library](draw((2, 20, 20))), 150))
+    assert (np.diff(many, axis=1) > 0).all()
 
 
 @pytest.mark.parametrize("count", [-1, 13])
