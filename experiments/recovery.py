@@ -423,7 +423,8 @@ def _support(
     if cell.update == "sparse" and cell.basis == cell.sparse_in:
         true = np.abs(coefficients) > 1e-12  # a transform's rounding is no coefficient
         hits = int((found & true).sum())
-        row |= {"precision": hits / row["found"], "recall": hits / int(true.sum())}
+        row["precision"] = hits / row["found"] if row["found"] else None
+        row["recall"] = hits / int(true.sum())
     return row
 
 

@@ -56,28 +56,25 @@ def _real(table: pd.DataFrame, config: Any) -> str:
         return (
             "No real update was measured: make a pair with `python -m experiments.finetune_delta`."
         )
-    won = rows[rows["gain"] > 0]
-    text = (
-        f"On {rows['update'].nunique()} real updates ℓ1 brought back more than the least-norm "
-        f"answer in {len(won)} of {len(rows)} recoveries{_where(won)}"
-    )
-    typical = rows["gain"].median()
-    text += (
-        f"; in the median it brought back {abs(typical):.1%} of the energy "
-        f"{'more' if typical > 0 else 'less'}. "
-    )
-    text += (
-        f"Their duality gaps are at most {rows['certificate_value'].max():.1%}. The median density "
-        f"‖C‖₁²/(mn‖C‖₂²) of the true coefficients is {rows['density'].median():.2f}, where "
-        f"Gaussian noise has {2 / np.pi:.2f}. "
-    )
+    won, typical = rows[rows["gain"] > 0], rows["gain"].median()
+    matrices = rows["update"].nunique()
     least = table[(table["sweep"] == "real") & (table["method"] == "least_norm")]
+    least = least[least["status"] == "done"]
     ratio = least["share"] / least["law"]
-    text += (
-        f"Least norm itself brings back the law's share ab/(mn): {ratio.median():.2f} of it in "
-        f"the median, {ratio.min():.2f} to {ratio.max():.2f}."
+    return (
+        f"In {len(won)} of {len(rows)} recoveries of {matrices} real update{'s'[: matrices - 1]} "
+        f"ℓ1 brought back more than the least-norm answer{_where(won)}; in the median it brought "
+        f"back {_percent(abs(typical))} of the energy {'more' if typical > 0 else 'less'}. "
+        f"Their duality gaps are at most {_percent(rows['certificate_value'].max())}. The median "
+        f"density ‖C‖₁²/(mn‖C‖₂²) of the true coefficients is {rows['density'].median():.2f}, "
+        f"where Gaussian noise has {2 / np.pi:.2f}. Least norm itself brings back the law's share "
+        f"ab/(mn): {ratio.median():.2f} of it in the median, {ratio.min():.2f} to "
+        f"{ratio.max():.2f}."
     )
-    return text
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g} %"
 
 
 def _where(won: pd.DataFrame) -> str:
@@ -91,8 +88,8 @@ def _where(won: pd.DataFrame) -> str:
     bases = ", ".join(dict.fromkeys(won["basis"]))
     best = won.sort_values("gain").iloc[-1]
     return (
-        f" ({top}; bases {bases}; at best {best['share']:.1%} against "
-        f"{best['least_norm_share']:.1%})"
+        f" ({top}; bases {bases}; at best {_percent(best['share'])} against "
+        f"{_percent(best['least_norm_share'])})"
     )
 
 

@@ -1,6 +1,7 @@
 """What comes back of an update: rows that say so, laws they obey, and a verdict in words."""
 
 import math
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -128,6 +129,12 @@ def test_a_sparse_update_comes_back_and_its_support_is_found():
     assert row["debiased_error"] < 1e-6
     assert row["cosine"] == pytest.approx(1.0, abs=1e-6)  # it adds exactly what was missing
     assert row["solver_status"] in ("optimal", "fitted")
+
+
+def test_an_answer_of_zero_finds_nothing():
+    row = compute(cell(method="fista", options=(("lam_ratio", 1.0),)))
+    assert (row["found"], row["precision"], row["recall"]) == (0, None, 0.0)
+    assert row["share"] == 0.0
 
 
 @pytest.mark.parametrize("basis", ["dct", "wavelet", "singular"])
@@ -299,14 +306,15 @@ def test_the_verdict_counts_where_l1_wins_and_says_by_how_much_it_loses():
     won = [("y", "fista", "wavelet", 0.5, 0.2)]
     text = verdict(real_rows(lost + least), Config())
     assert text.startswith(
-        "On 1 real updates ℓ1 brought back more than the least-norm answer in 0 of 3 recoveries;"
+        "In 0 of 3 recoveries of 1 real update ℓ1 brought back more than the least-norm answer; in "
     )
-    assert "in the median it brought back 20.0% of the energy less" in text
-    assert "Their duality gaps are at most 4.3%. The median density" in text
+    assert "in the median it brought back 20 % of the energy less" in text
+    assert "Their duality gaps are at most 4.3 %. The median density" in text
     assert "is 0.60, where Gaussian noise has 0.64." in text
     assert "1.00 of it in the median" in text
     text = verdict(real_rows(lost + won + least), Config())
-    assert "in 1 of 4 recoveries (all of y; bases wavelet; at best 50.0% against 20.0%)" in text
+    assert text.startswith("In 1 of 4 recoveries of 2 real updates ℓ1")
+    assert "answer (all of y; bases wavelet; at best 50 % against 20 %); in the median" in text
 
 
 def test_without_real_rows_the_verdict_says_why(table):
@@ -318,7 +326,7 @@ def test_without_real_rows_the_verdict_says_why(table):
 
 def test_the_verdict_of_a_run_names_sparse_and_dense_updates(table, pair):
     text = verdict(table, tiny(pair))
-    assert text.startswith("On 2 real updates ℓ1 brought back more than the least-norm answer in ")
+    assert re.match(r"In [1-4] of 8 recoveries of 2 real updates ℓ1 brought back more than", text)
     assert "all of layer.a.weight" in text
     assert (
         "Synthetic sparse updates of 16 × 12 come back from 11 × 8 cores, in the median draw, up "
@@ -340,7 +348,7 @@ def test_the_command_writes_a_table_that_its_figure_reads(pair, tmp_path, capsys
     out = tmp_path / "out"
     assert main(["--config", str(path), "--out", str(out), "--jobs", "1"]) == 0
     first, second = capsys.readouterr().out.splitlines()
-    assert first.startswith("On 1 real updates ℓ1 brought back more than the least-norm answer in")
+    assert re.match(r"In [01] of 1 recoveries of 1 real update ℓ1 brought back more than", first)
     stored = pd.read_parquet(out / "recovery.parquet")
     assert len(stored) == 7
     assert second.startswith("7 rows are in")
