@@ -89,7 +89,7 @@ def test_a_packed_update_is_found_exactly_when_each_factor_finds_its_part(packin
     outcomes, places = [], []
     for seed in range(4):
         basis = CosaBasis.sample(20, 16, 10, 11, seed=seed, scale="analysis")
-        X = sparse_updates((20, 16), 4, packing, 12, seed=seed)
+        X = sparse_updates((20, 16), 5, packing, 12, seed=seed)
         factors, axis = (basis.L.T, basis.R), 2
         if packing == "row":
             factors, axis = factors[::-1], 1
