@@ -72,8 +72,9 @@ def fista(
         A guess of the solution, such as that for another λ. It spares the stages that it has
         behind it.
     monitor : callable, optional
-        Called at every check with the iteration, the largest gap and the coefficients of the right
-        hand sides still at work.
+        Called at every check with the iteration, the largest gap and the coefficients of the
+        right-hand sides still at work. The gap is that of the exact finish where that succeeds,
+        the coefficients are those before it.
 
     Returns
     -------
