@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from cosa_theory import CosaBasis
 from cosa_theory.recovery import RecoveryProblem, System, recover
-from cosa_theory.recovery.analysis import analysis
+from cosa_theory.recovery.analysis import AnalysisDual, analysis
 from cosa_theory.recovery.redundant import Differences, Orthonormal, Stacked, analysis_of
 from cosa_theory.transforms import DCT, Coordinate, Wavelet
 
@@ -112,6 +112,21 @@ def smallest_multiplier(Omega, g):
     found = linprog(cost, box, np.zeros(2 * rows), equal, projected, bounds, method="highs")
     assert found.success
     return found.fun
+
+
+@pytest.mark.parametrize("omega", sorted(OMEGAS))
+def test_any_multiplier_gives_a_feasible_dual_point(omega):
+    operator, explicit = kronecker(seed=11)
+    system = System(operator, (9, 8))
+    space = system.row_space(np.zeros(1))
+    chosen = OMEGAS[omega]((9, 8))
+    Omega = matrix_of(chosen, (9, 8))
+    u = np.random.default_rng(11).uniform(-1, 1, chosen.apply(np.zeros((9, 8))).shape)
+    D, size = AnalysisDual(system, space, chosen).feasible(u)
+    g = space.coefficients(D).ravel()
+    nu = space.measurements(D / space.values).ravel()
+    np.testing.assert_allclose(explicit.T @ nu, g, atol=1e-10)
+    assert smallest_multiplier(Omega, g) <= size * (1 + 1e-9)
 
 
 @pytest.mark.parametrize("transform", [DCT(), Wavelet("haar")], ids=["dct", "wavelet"])

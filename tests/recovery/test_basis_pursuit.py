@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from cosa_theory import CosaBasis, KroneckerOperator
 from cosa_theory.recovery import RecoveryProblem, System, recover
+from cosa_theory.recovery import constraint as constraint_module
 from cosa_theory.recovery.basis_pursuit import basis_pursuit, bpdn
 from cosa_theory.recovery.constraint import constraint_of
 from cosa_theory.recovery.pursuit_polish import Polisher
@@ -175,6 +176,14 @@ def test_single_precision_stops_honestly(share, polish):
         assert distance(single.estimate, double.estimate) < 1e-3
 
 
+def test_an_exact_answer_that_does_not_survive_rounding_is_not_called_optimal():
+    operator, _ = kronecker(12, 10, 8, 7, seed=9)
+    y = operator.apply(sparse_updates(1, 12, 10, 6, 9))[0].astype(np.float32)
+    result = recover(RecoveryProblem(operator, y), "basis_pursuit", tolerance=1e-13)
+    assert result.certificate.relative > 1e-13
+    assert result.status == "stalled"
+
+
 def test_a_warm_start_takes_fewer_iterations():
     operator, _ = kronecker(24, 20, 14, 12, seed=10)
     X = sparse_updates(1, 24, 20, 20, 10)[0]
@@ -326,6 +335,18 @@ def test_the_projection_on_the_constraint_is_the_nearest_point(seed, decade, war
     np.testing.assert_allclose(constraint.residual(C), missed, rtol=1e-9)
 
 
+def test_newton_needs_few_steps(monkeypatch):
+    monkeypatch.setattr(constraint_module, "_NEWTON_STEPS", 9)
+    rng = np.random.default_rng(20)
+    system = System(
+        KroneckerOperator(rng.standard_normal((6, 9)), rng.standard_normal((7, 8))), (9, 8)
+    )
+    Y = system.apply(rng.standard_normal((5, 9, 8)))
+    constraint = constraint_of(system, Y, 1e-3)
+    C, _ = constraint.project(0 * constraint.centre)
+    np.testing.assert_allclose(constraint.residual(C), 1e-3, rtol=1e-9)
+
+
 def test_dual_points_attain_the_dual_value():
     rng = np.random.default_rng(17)
     A, B = rng.standard_normal((6, 4)), rng.standard_normal((3, 5))
@@ -381,6 +402,10 @@ def test_polishing_with_noise_solves_stationarity_on_the_support():
     on_support = (explicit.T @ residual)[found.support]
     ratio = on_support / np.sign(found.values)
     np.testing.assert_allclose(ratio, ratio[0], rtol=1e-9)
+    wider = X[0].copy()
+    wider.ravel()[np.setdiff1d(np.arange(0, 72, 11), found.support)] = 1e-3
+    wide = polisher.polish(0, wider, None)
+    assert (wide.values * wider.ravel()[wide.support] > 0).all()
     hopeless = np.zeros((9, 8))
     hopeless.ravel()[(found.support[0] + 1) % 72] = 1.0
     assert polisher.polish(0, hopeless, None) is None

@@ -41,6 +41,12 @@ def test_it_reaches_an_optimal_vertex_from_the_least_norm_answer(seed, sparsity)
     assert found.dual @ centre.ravel() == pytest.approx(np.abs(x).sum(), rel=1e-7)
 
 
+@pytest.mark.parametrize("seed", [1, 2, 3, 5, 7])
+def test_zeros_of_a_sparse_answer_do_not_make_steps_idle(seed):
+    operator, _ = kronecker(12, 10, 8, 7, seed=seed)
+    assert vertex_of(operator, sparse_updates(1, 12, 10, 15, seed), steps=150)[0] is not None
+
+
 def test_steps_that_do_not_suffice_give_nothing():
     operator, _ = kronecker(12, 10, 8, 7, seed=1)
     X = sparse_updates(1, 12, 10, 60, 1)
