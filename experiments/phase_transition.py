@@ -89,7 +89,7 @@ class Config:
     updates: int = 5
     values: str = "gaussian"
     error: float = 1e-3
-    iterations: int = 1000
+    iterations: int = 600
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -250,11 +250,7 @@ def _recovered(cell: Cell, draw: int) -> _Outcome:
     All get a few iterations; those whose fate is then open, neither found nor refuted, get more.
     """
     operator, shape = _operator(cell, draw)
-    key = (NAME, cell.structure, cell.kind, cell.a, cell.b, draw)
-    size = (cell.m, cell.n)
-    X = sparse_updates(
-        size, cell.s, cell.packing, cell.updates, values=cell.values, seed=cell.seed, key=key
-    )
+    X = _updates(cell, draw)
     Y = operator.apply(X) if shape is None else X.reshape(cell.updates, -1) @ operator.T
     # Zero explains measurements that are all zero: such an update is lost.
     lost = ~Y.any(axis=tuple(range(1, Y.ndim)))
@@ -283,6 +279,14 @@ def _attempt(
     outcome.refuted[places] = no_larger & (result.residual <= _ROUNDING)
     outcome.iterations[places] = result.iterations
     outcome.seconds += result.seconds
+
+
+def _updates(cell: Cell, draw: int) -> NDArray[np.float64]:
+    """Draw the updates that a draw of the projections measures."""
+    settings: dict[str, Any] = {"values": cell.values, "seed": cell.seed}
+    key = (NAME, cell.structure, cell.kind, cell.a, cell.b, draw)
+    shape = (cell.m, cell.n)
+    return sparse_updates(shape, cell.s, cell.packing, cell.updates, **settings, key=key)
 
 
 def _operator(cell: Cell, draw: int) -> tuple[Any, tuple[int, int] | None]:

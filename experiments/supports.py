@@ -46,8 +46,8 @@ def sparse_updates(
         Nonzero entries, from 1 to `capacity`.
     packing : {"random", "column", "row", "block"}
         Uniform among all entries; among those of one column or one row, itself uniform; or in a
-        contiguous block at a uniform place, of the smallest sides r ≥ c (or c ≥ r where the matrix
-        has too few rows) with rc ≥ s and |r − c| ≤ 1. A block of s = k² entries is full.
+        contiguous block at a uniform place, of r = ⌈√s⌉ rows and ⌈s/r⌉ columns, so that s = k²
+        entries fill a k × k block; other sides where the matrix is narrower than that.
     count : int
         How many updates.
     values : {"gaussian", "signs"}

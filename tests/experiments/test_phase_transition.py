@@ -162,8 +162,12 @@ def test_the_seed_and_the_draw_decide_and_cells_are_independent():
     assert {**row, "solver_seconds": 0} == {**again, "solver_seconds": 0}
     other = compute(cell(s=44, seed=1))
     assert other["median_error"] != row["median_error"]
-    first, second = (phase_transition._operator(cell(s=s), 0)[0].factors[0] for s in (44, 45))
-    assert not np.array_equal(first, second)
+    drawn = [(cell(), 0), (cell(), 1), (cell(seed=1), 0), (cell(s=41), 0), (cell(packing="row"), 0)]
+    firsts = {phase_transition._operator(*one)[0].factors[0].tobytes() for one in drawn}
+    assert len(firsts) == len(drawn)
+    updated = [*drawn[:4], (cell(kind="haar"), 0), (cell(structure="plain"), 0), (cell(b=17), 0)]
+    updates = {phase_transition._updates(*one).tobytes() for one in updated}
+    assert len(updates) == len(updated)
 
 
 def test_cells_hold_every_packing_up_to_what_fits_in_it():

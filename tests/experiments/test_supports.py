@@ -24,7 +24,8 @@ def test_every_update_has_s_entries_where_the_packing_says(m, n, packing, data):
             rows, columns = (int(np.ptp(place)) + 1 for place in (i, j))
             side = math.isqrt(s - 1) + 1
             if side <= min(m, n):
-                assert max(rows, columns) <= side
+                assert rows <= side
+                assert columns <= -(-s // side)
             assert rows <= m
             assert columns <= n
 
