@@ -158,7 +158,8 @@ class _Solver:
         self.eps = float(array_namespace(Y).finfo(Y.dtype).eps)
         self.stuck = _STUCK[to_host(Y[:0]).dtype.itemsize] * self.eps
         host = np.asarray(to_host(Y), dtype=np.float64)
-        self._exact = Polisher(system, constraint_of(system, host, noise_level, self.eps))
+        exact = constraint_of(system, host, noise_level, self.eps)
+        self._exact = Polisher(system, exact, self.eps)
         self.polish = polish
         r, t = self.space.values.shape
         m, n = system.coefficient_shape

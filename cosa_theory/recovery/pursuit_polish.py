@@ -19,7 +19,8 @@ __all__ = ["Polished", "Polisher"]
 
 _LARGEST = 3000  # entries of a support up to which its Gram block is formed (72 MB)
 _NEGLIGIBLE = 1e-9  # share of the largest entry under which a fitted entry counts as zero
-_MATCHED = 1e-9  # share of ‖C₀‖ by which the fit may miss the measurements
+_MATCHED = 1e-9  # share of ‖C₀‖ by which the fit may miss them, and units in their last place
+_MATCHED_UNITS = 200.0
 _ROUNDS = 4  # solves on a shrinking support
 _DEPENDENT = 1e-7  # least ratio of pivots of an independent support
 
@@ -56,6 +57,8 @@ class Polisher:
     system : System
     constraint : Constraint
         Of all right-hand sides, in float64 numpy arrays.
+    eps : float
+        Relative rounding of the measurements.
 
     Notes
     -----
@@ -74,8 +77,9 @@ class Polisher:
        Information Theory 50 (2004), 1341-1344.
     """
 
-    def __init__(self, system: System, constraint: Constraint) -> None:
+    def __init__(self, system: System, constraint: Constraint, eps: float = 2.0**-52) -> None:
         self._system, self._constraint = system, constraint
+        self._matched = max(_MATCHED, _MATCHED_UNITS * eps)
         self._space = constraint.space
         shape = system.matrix_shape
         self._whitened = System(self._space.left, shape, plain=system.plain)
@@ -169,7 +173,7 @@ class Polisher:
         else:
             return None
         missed = self._coordinates(support, values) - centre
-        if np.linalg.norm(missed) > _MATCHED * np.linalg.norm(centre):
+        if np.linalg.norm(missed) > self._matched * np.linalg.norm(centre):
             return None
         signs = np.sign(values)
         start = np.zeros_like(centre) if dual is None else dual

@@ -127,6 +127,11 @@ def test_any_multiplier_gives_a_feasible_dual_point(omega):
     nu = space.measurements(D / space.values).ravel()
     np.testing.assert_allclose(explicit.T @ nu, g, atol=1e-10)
     assert smallest_multiplier(Omega, g) <= size * (1 + 1e-9)
+    # without a part that Ωᵀ does not see, u' is the least-squares multiplier of g
+    w = np.random.default_rng(12).standard_normal((9, 8))
+    D, size = AnalysisDual(system, space, chosen).feasible(chosen.apply(w))
+    least = np.linalg.pinv(Omega.T) @ space.coefficients(D).ravel()
+    assert size == pytest.approx(np.abs(least).max(), rel=1e-9)
 
 
 @pytest.mark.parametrize("transform", [DCT(), Wavelet("haar")], ids=["dct", "wavelet"])
