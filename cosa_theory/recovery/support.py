@@ -39,7 +39,9 @@ def gram_block(system: System, support: NDArray[np.int64]) -> NDArray[np.float64
     """
     A, B = system.factors
     i, j = np.divmod(support, B.shape[1])
-    return _chosen_gram(A, i) * _chosen_gram(B, j)
+    block = _chosen_gram(A, i)
+    block *= _chosen_gram(B, j)
+    return block
 
 
 def _chosen_gram(factor: NDArray[np.float64], chosen: NDArray[np.int64]) -> NDArray[np.float64]:
