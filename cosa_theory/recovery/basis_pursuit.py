@@ -24,6 +24,9 @@ Monitor = Callable[[int, float, Any], None]
 
 _TOLERANCES = {8: 1e-8, 4: 1e-5}  # relative gap, by bytes of a number
 _STEPS = 100
+_PASSES = 40.0  # multiply-adds that the passes over one coefficient cost in an iteration
+# Simplex steps may cost this many times what the iterations did: they end what those would not.
+_VERTEX_SHARE = 2.0
 _STUCK = {8: 8.0, 4: 4.0}  # units in the last place of ‖z‖ below which a step is rounding
 _MATCHED = {8: 1e-8, 4: 1e-4}  # share of ‖y‖ by which the constraint may be missed at exit
 
@@ -164,7 +167,8 @@ class _Solver:
         r, t = self.space.values.shape
         m, n = system.coefficient_shape
         # Multiply-adds of one iteration, and those spent on polishing, of each item.
-        self.iteration_work = 2.0 * min(r * m * n + r * n * t, m * n * t + m * t * r)
+        products = 2.0 * min(r * m * n + r * n * t, m * n * t + m * t * r)
+        self.iteration_work = products + _PASSES * m * n
         self.steps = np.full(batch, _STEPS)  # of the simplex method at the next attempt
         self.fit_work, self.vertex_work = np.zeros(batch), np.zeros(batch)
 
@@ -274,7 +278,7 @@ class _Solver:
             return
         steps = int(self.steps[item])
         work = self._exact.vertex_work(steps) + 0.5 * steps * self.iteration_work
-        if self.vertex_work[item] + work <= budget:
+        if self.vertex_work[item] + work <= _VERTEX_SHARE * budget:
             self.vertex_work[item] += work
             self.steps[item] *= 2
             vertex = self._exact.vertex(item, np.abs(_host64(splitting.z[place])), steps)

@@ -21,7 +21,10 @@ _LARGEST = 3000  # entries of a support up to which its Gram block is formed (72
 _NEGLIGIBLE = 1e-9  # share of the largest entry under which a fitted entry counts as zero
 _MATCHED = 1e-9  # share of ‖C₀‖ by which the fit may miss them, and units in their last place
 _MATCHED_UNITS = 200.0
-_ROUNDS = 4  # solves on a shrinking support
+_ROUNDS = 8  # solves on a changing support
+_NEAR = 0.1  # share of ‖C₀‖ missed up to which entries are looked for that the support lacks
+_FALLS = 0.7  # factor by which what is missed must fall when entries were added
+_ALIKE = 0.5  # entries added: those that fit this share of what the best fits
 _DEPENDENT = 1e-7  # least ratio of pivots of an independent support
 
 Floats = NDArray[np.float64]
@@ -64,7 +67,9 @@ class Polisher:
     -----
     Equality: the coordinates satisfy V_Sᵀ x_S = C₀ with V the orthonormal basis of the row space,
     so x_S is least squares with the Gram matrix of V's rows, which is better conditioned than that
-    of Φ; and from any point D near the dual optimum the nearest one that interpolates the signs is
+    of Φ. Entries that come out as zero are dropped; where little is missed, the entries that fit
+    it best are added, as in matching pursuit, which finds small ones long before the iterates do.
+    And from any point D near the dual optimum the nearest one that interpolates the signs is
     D + V_Sᵀ(V_S V_Sᵀ)⁻¹(sign x_S − (V D)_S) (Fuchs' certificate where D = 0 [1]_).
 
     Inequality with radius ρ: stationarity gives x_S = G_SS⁻¹(Φ_Sᵀy − μ sign x_S), whose residual
@@ -121,7 +126,7 @@ class Polisher:
         signs = np.sign(flat[support])
         if self._constraint.radius[item] > 0:
             return self._inequality(item, support, signs)
-        return self._equality(item, support, signs, dual)
+        return self._equality(item, support, dual)
 
     def vertex_work(self, steps: int) -> float:
         """Return about how many multiply-adds `vertex` costs, without the pricing of its steps.
@@ -157,23 +162,30 @@ class Polisher:
         return float(one.dual_value(found.dual[None])[0]) / max(1.0, size)
 
     def _equality(
-        self, item: int, support: NDArray[np.int64], signs: Floats, dual: Floats | None
+        self, item: int, support: NDArray[np.int64], dual: Floats | None
     ) -> Polished | None:
         centre = self._constraint.centre[item]
         least_norm = self._space.coefficients(centre[None])[0].ravel()
+        size, left = float(np.linalg.norm(centre)), np.inf
         for _ in range(_ROUNDS):
             factor = _factorised(self._whitened, support)
             if factor is None:
                 return None
             values = _solved(factor, least_norm[support])
             kept = np.abs(values) > _NEGLIGIBLE * np.abs(values).max()
-            if kept.all():
+            if not kept.all():
+                support = support[kept]
+                continue
+            missed = centre - self._coordinates(support, values)
+            before, left = left, float(np.linalg.norm(missed))
+            if left <= self._matched * size:
                 break
-            support, signs = support[kept], signs[kept]
+            if left > min(_NEAR * size, _FALLS * before):
+                return None
+            wanted = np.abs(self._space.coefficients(missed[None])[0].ravel())
+            more = np.flatnonzero(wanted >= _ALIKE * wanted.max())
+            support = np.union1d(support, more[: self._rank - support.size])
         else:
-            return None
-        missed = self._coordinates(support, values) - centre
-        if np.linalg.norm(missed) > self._matched * np.linalg.norm(centre):
             return None
         signs = np.sign(values)
         start = np.zeros_like(centre) if dual is None else dual
