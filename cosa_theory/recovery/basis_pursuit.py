@@ -23,7 +23,7 @@ __all__ = ["basis_pursuit", "bpdn"]
 Monitor = Callable[[int, float, Any], None]
 
 _TOLERANCES = {8: 1e-8, 4: 1e-5}  # relative gap, by bytes of a number
-_STEPS = 100
+_STEPS = 400  # of the simplex method at the first attempt; each further one takes twice as many
 _PASSES = 40.0  # multiply-adds that the passes over one coefficient cost in an iteration
 # Simplex steps may cost this many times what the iterations did: they end what those would not.
 _VERTEX_SHARE = 2.0
