@@ -274,7 +274,10 @@ def _at_most_shared_core(lines: pd.DataFrame) -> pd.DataFrame:
 def _draw_maps(figure: SubFigure, table: pd.DataFrame, lines: pd.DataFrame, kind: str) -> None:
     """Draw success for random supports, plain beside Kronecker, with a legend and a colour bar."""
     axes = figure.subplots(1, 2, sharey=True)
-    titles = (f"one plain {kind} projection", rf"Kronecker $L^\top\! \Delta W R^\top$, {kind}")
+    titles = (
+        f"one plain {kind} projection",
+        rf"Kronecker $L^\mathrm{{T}} \Delta W R^\mathrm{{T}}$, {kind}",
+    )
     for ax, structure, title in zip(axes, ("plain", "kronecker"), titles, strict=True):
         one, line = (
             part[(part["structure"] == structure) & (part["packing"] == "random")]
