@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from cosa_theory.operators import to_host
 from cosa_theory.recovery.constraint import constraint_of, flat_norms, take
 from cosa_theory.recovery.items import check_options, out_of_reach
+from cosa_theory.recovery.lasso import fista
 from cosa_theory.recovery.pursuit_polish import Polished, Polisher
 from cosa_theory.recovery.result import Certificate, Solution
 from cosa_theory.recovery.splitting import CHECK_EVERY, Iterate, Splitting, largest
@@ -22,6 +23,8 @@ __all__ = ["basis_pursuit", "bpdn"]
 
 Monitor = Callable[[int, float, Any], None]
 
+_GUESS, _NEAR = 30, 1e-2  # iterations and relative gap of the lasso that bpdn may start from
+_FEW = 8  # measurements for each of its nonzero entries from which on that pays
 _TOLERANCES = {8: 1e-8, 4: 1e-5}  # relative gap, by bytes of a number
 _STEPS = 400  # of the simplex method at the first attempt; each further one takes twice as many
 _PASSES = 40.0  # multiply-adds that the passes over one coefficient cost in an iteration
@@ -124,6 +127,9 @@ def bpdn(
     linear systems give the optimum with a gap at rounding level (`Polisher`); where the answer is
     not sparse and Φ has rank up to 1,024, simplex steps from a vertex near the iterate reach the
     optimal one (`optimal_vertex`). Either is tried as often as the iterations' own work pays for.
+    With noise and no start, a few lasso steps are taken first, and begun from if they are very
+    sparse.
+
     The dual problem is that of [1]_.
 
     References
@@ -197,9 +203,26 @@ class _Solver:
                 splitting.keep(open_)
             splitting.advance_or_restart(found, residual)
 
+    def _guess(self) -> Any:
+        """Return a few steps towards a lasso, if the noise leaves a very sparse answer."""
+        if self.sigma == 0 or not self.polish:
+            return None
+        near = fista(
+            self.system,
+            self.Y,
+            noise_level=self.sigma,
+            tolerance=_NEAR,
+            max_iterations=_GUESS,
+            polish=False,
+        ).coefficients
+        most = max(int(np.count_nonzero(to_host(item))) for item in near)
+        return near if most <= self.system.measurements // _FEW else None
+
     def _begun(self, items: NDArray[np.int64], start: Any) -> Splitting:
         """Return the splitting at its start, with a dual point fitted to a warm start."""
         constraint = self.constraint.take(items)
+        if start is None:
+            start = self._guess()
         if start is None:
             return Splitting(constraint)
         start, dual = take(start, items), 0 * constraint.centre

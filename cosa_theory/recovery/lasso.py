@@ -42,6 +42,7 @@ def fista(
     tolerance: float | None = None,
     max_iterations: int = 5000,
     start: Any = None,
+    polish: bool = True,
     monitor: Monitor | None = None,
 ) -> Solution:
     """Minimise ½‖Φx − y‖² + λ‖x‖₁ over the coefficients x.
@@ -71,6 +72,8 @@ def fista(
     start : array or tensor, shape (B, m, n), optional
         A guess of the solution, such as that for another λ. It spares the stages that it has
         behind it.
+    polish : bool
+        Whether the equations on the support are solved directly once it is nearly known.
     monitor : callable, optional
         Called at every check with the iteration, the largest gap and the coefficients of the
         right-hand sides still at work. The gap is that of the exact finish where that succeeds,
@@ -111,7 +114,7 @@ def fista(
     steps = AcceleratedSteps(system, Y, start)
     largest = steps.correlation if start is None else _largest_correlations(system, Y)
     penalties = _penalties(system, Y, noise_level, lam, lam_ratio, largest)
-    run = _Run(steps, penalties, largest, tolerance)
+    run = _Run(steps, penalties, largest, tolerance, polish)
     if start is not None:
         run.work[:] = np.inf  # its support may be the right one
     run.solve(max_iterations, monitor)
@@ -160,9 +163,14 @@ class _Run:
     """
 
     def __init__(
-        self, steps: AcceleratedSteps, final: Floats, largest: Floats, tolerance: float
+        self,
+        steps: AcceleratedSteps,
+        final: Floats,
+        largest: Floats,
+        tolerance: float,
+        polish: bool,
     ) -> None:
-        self.steps, self.final, self.tolerance = steps, final, tolerance
+        self.steps, self.final, self.tolerance, self.polish = steps, final, tolerance, polish
         self.system, self.Y, self.xp = steps.system, steps.Y, array_namespace(steps.Y)
         batch = len(final)
         self.at_work = np.arange(batch)
@@ -243,7 +251,7 @@ class _Run:
         tired &= self.iteration - self.best_at >= _PATIENCE
         polished = {}
         for place, item in enumerate(work):
-            if self.relative[item] > self.tolerance:
+            if self.polish and self.relative[item] > self.tolerance:
                 found = self._polish(place, cost, last=spent or bool(tired[item]))
                 if found is not None:
                     polished[place] = found

@@ -49,6 +49,18 @@ def test_the_default_problem_is_recovered_exactly_and_proven_optimal():
         assert np.count_nonzero(result.coefficients) == 60
 
 
+def test_with_noise_and_few_nonzeros_a_lasso_shows_the_way():
+    basis = CosaBasis.sample(128, 128, 64, 64, seed=3, scale="analysis")
+    X = sparse_updates(1, 128, 128, 60, 3)[0]
+    y, sigma = noisy(basis.encode(X), 0.02)
+    problem = RecoveryProblem(basis.sensing(), y, noise_level=sigma)
+    result = recover(problem, "bpdn")
+    cold = recover(problem, "bpdn", start=np.zeros((128, 128)))
+    assert result.status == cold.status == "optimal"
+    assert 2 * result.iterations < cold.iterations
+    assert distance(result.estimate, cold.estimate) < 1e-7
+
+
 @pytest.mark.parametrize("kind", OPERATORS)
 @pytest.mark.parametrize("share", [0.0, 0.2])
 @pytest.mark.parametrize("sparsity", [5, 25])

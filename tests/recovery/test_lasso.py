@@ -382,3 +382,13 @@ def test_options_out_of_range_are_named(options, named):
     system = SYSTEMS["plain"]
     with pytest.raises(ValueError, match=named):
         fista(system, np.ones((1, 1, 48)), **options)
+
+
+def test_without_polish_the_iterations_alone_get_there_and_take_longer():
+    system = kronecker_system(24, 20, 16, 14)
+    y = system.apply(sparse_matrix((24, 20), 8)[None])
+    plain = fista(system, y, lam_ratio=0.01, polish=False)
+    polished = fista(system, y, lam_ratio=0.01)
+    assert plain.status == polished.status == ("optimal",)
+    assert plain.iterations[0] > polished.iterations[0]
+    np.testing.assert_allclose(plain.coefficients, polished.coefficients, atol=1e-4)
