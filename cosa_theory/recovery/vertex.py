@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import LinAlgError, lu_factor, lu_solve, qr
+from scipy.linalg import lu_solve, qr
+from scipy.linalg.lapack import dgetrf
 
 from cosa_theory.projections import stream
 from cosa_theory.recovery.system import RowSpace, System
@@ -151,14 +152,11 @@ def _first_basis(system: System, space: RowSpace, scores: Floats, rank: int) -> 
 
 
 def _factorised(columns: Floats) -> _Factor | None:
-    try:
-        factor = lu_factor(columns, check_finite=False)
-    except LinAlgError:
-        return None
-    pivots = np.abs(np.diag(factor[0]))
+    triangles, swaps, _ = dgetrf(columns)  # scipy's lu_factor warns of what is looked at below
+    pivots = np.abs(np.diag(triangles))
     if pivots.min() <= _DEPENDENT * pivots.max():
         return None
-    return _Factor(lu_solve(factor, np.eye(len(columns)), check_finite=False))
+    return _Factor(lu_solve((triangles, swaps), np.eye(len(columns)), check_finite=False))
 
 
 def _perturbed(columns: Floats, values: Floats, target: Floats) -> Floats:

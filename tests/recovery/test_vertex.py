@@ -1,5 +1,7 @@
 """Simplex steps for basis pursuit: optimal vertices of dense and of sparse answers."""
 
+import warnings
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -92,3 +94,19 @@ def test_large_ranks_are_left_to_the_iteration():
     system = System(small, (9, 8))
     y = small.apply(sparse_updates(1, 9, 8, 5, 4))
     assert Polisher(system, constraint_of(system, y, 0.0)).vertex_work(100) < np.inf
+
+
+def test_a_singular_basis_is_left_without_a_word():
+    # Two independent columns among seven, so the first basis from the scores may be singular.
+    operator = np.zeros((2, 7))
+    operator[:, [2, 5]] = [[1.0, 0.0], [0.0, 2.0]]
+    system = System(KroneckerOperator(np.ones((1, 1)), operator), (1, 7), plain=True)
+    y = np.array([[[3.0, 4.0]]])
+    constraint = constraint_of(system, y, 0.0)
+    scores = np.array([9.0, 8.0, 1e-9, 7.0, 6.0, 1e-9, 5.0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert optimal_vertex(system, constraint.space, constraint.centre[0], scores, 5) is None
+        result = recover(RecoveryProblem(operator, y[0, 0]), "basis_pursuit")
+    assert result.status == "optimal"
+    assert result.objective == pytest.approx(5.0)
