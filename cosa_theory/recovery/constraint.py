@@ -92,9 +92,11 @@ class Constraint:
         if not self.radius.any():
             return self.centre, multiplier
         xp = array_namespace(H)
-        radius = per_item(self.radius, H)
-        weights = self.space.values**2
-        squares = weights * (H - self.centre) ** 2
+        # In double precision, because a small radius is lost in squares of singles.
+        wide = xp.astype(H, xp.float64, copy=False)
+        radius = per_item(self.radius, wide)
+        weights = xp.astype(self.space.values, xp.float64, copy=False) ** 2
+        squares = weights * (wide - self.centre) ** 2
         inside = _sums(squares) <= radius**2
         point = radius == 0
         settled = inside | point
@@ -109,10 +111,12 @@ class Constraint:
             ratio = xp.where(settled, one, norm / xp.where(point, one, radius))
             if bool(xp.all(xp.abs(ratio - 1) <= tolerance)):
                 break
-            slope = xp.where(settled, one, _sums(terms * weights * shrunk) / norm**2)
+            norm2 = xp.where(settled, one, norm**2)
+            slope = xp.where(settled, one, _sums(terms * weights * shrunk) / norm2)
             step = mu + (ratio - 1) / slope
             mu = xp.where(step > 0, step, xp.zeros_like(step))
-        C = self.centre + (H - self.centre) / (1 + mu * weights)
+        kept = xp.astype(1 / (1 + mu * weights), H.dtype, copy=False)
+        C = self.centre + (H - self.centre) * kept
         return xp.where(point, self.centre, C), mu
 
     def dual_value(self, D: Any) -> NDArray[np.float64]:

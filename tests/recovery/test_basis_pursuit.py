@@ -426,3 +426,15 @@ def test_polishing_with_noise_solves_stationarity_on_the_support():
     hopeless = np.zeros((9, 8))
     hopeless.ravel()[(found.support[0] + 1) % 72] = 1.0
     assert polisher.polish(0, hopeless, None) is None
+
+
+@pytest.mark.parametrize("share", [1e-14, 1e-9, 1e-7])
+def test_noise_below_rounding_is_no_trouble_in_single_precision(share):
+    operator, explicit = kronecker(seed=3)
+    y = operator.apply(sparse_updates(1, 9, 8, 4, 3)[0]).astype(np.float32)
+    sigma = share * float(np.linalg.norm(y))
+    result = recover(RecoveryProblem(operator, y, noise_level=sigma), "bpdn", polish=False)
+    expected = np.abs(cvxpy_answer(explicit, y.astype(np.float64).ravel())).sum()
+    assert result.status == "optimal"
+    assert result.objective == pytest.approx(expected, rel=1e-4)
+    assert result.residual < 1e-5
