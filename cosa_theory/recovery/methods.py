@@ -30,7 +30,7 @@ from cosa_theory.recovery.problem import RecoveryProblem
 from cosa_theory.recovery.reference import reference
 from cosa_theory.recovery.result import STATUSES, RecoveryResult, Solution
 from cosa_theory.recovery.support import debias
-from cosa_theory.recovery.system import System, like_array
+from cosa_theory.recovery.system import System, check_range, like_array
 from cosa_theory.threads import one_thread
 
 __all__ = ["METHODS", "Method", "SparsityWarning", "options_of", "recover"]
@@ -138,7 +138,8 @@ def recover(
     Raises
     ------
     ValueError
-        An unknown method, an option that the method does not have, or a value it refuses.
+        An unknown method, an option that the method does not have, or a value it refuses; an
+        operator that is zero, or numbers whose squares leave the range of their type.
 
     Warns
     -----
@@ -165,6 +166,7 @@ def recover(
     options = _checked_options(problem, method, start, options)
     entry = METHODS[method]
     system = problem.update_system if entry.on_update else problem.system
+    check_range(system, problem.Y)
     Y = problem.Y if entry.arrays == "any" else to_host(problem.Y)
     # Small products gain nothing from a second thread, and lose much where the cores are busy.
     with one_thread() if system.size <= _SMALL else nullcontext():
@@ -252,6 +254,7 @@ def _result(
     unknown = X.reshape(-1, *system.matrix_shape) if entry.on_update else problem.to_unknown(X)
     debiased = None if fitted is None else _update(problem, problem.to_unknown(fitted))
     certificate = solution.certificate
+    statuses = _borne_out(solution)
     update = _update(problem, unknown)
     return RecoveryResult(
         method=method,
@@ -268,12 +271,25 @@ def _result(
             dual=None if certificate.dual is None else returned(certificate.dual),
         ),
         residual=scalar(_residuals(system, to_host(problem.Y), X)),
-        status=max(solution.status, key=list(STATUSES).index),
-        statuses=solution.status,
+        status=max(statuses, key=list(STATUSES).index),
+        statuses=statuses,
         iterations=scalar(solution.iterations),
         seconds=time.perf_counter() - began,
         history=solution.history,
         message=solution.message,
+    )
+
+
+def _borne_out(solution: Solution) -> tuple[str, ...]:
+    """Return the statuses, without a success that the certificate at exit does not bear out.
+
+    Solvers decide on numbers that they carry along, in single precision too; what was recomputed
+    at exit has the last word.
+    """
+    pairs = zip(solution.status, np.atleast_1d(solution.certificate.holds), strict=True)
+    return tuple(
+        "stalled" if status in ("optimal", "fitted") and not held else status
+        for status, held in pairs
     )
 
 

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from scipy.linalg import LinAlgError, svd
 
 from cosa_theory.isometry.gram import KroneckerGram
-from cosa_theory.operators import Factor, KroneckerOperator
+from cosa_theory.operators import Factor, KroneckerOperator, to_host
 from cosa_theory.threads import one_thread
 
-__all__ = ["RowSpace", "System", "like_array"]
+__all__ = ["RowSpace", "System", "check_range", "like_array"]
 
 _SMALL = 1 << 20  # entries of a factor up to which its decomposition is put on one thread
 
@@ -80,8 +80,19 @@ class System:
 
     @cached_property
     def factors(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """A and B as dense float64 arrays; column i·n + j of A ⊗ B is aᵢ ⊗ bⱼ."""
+        """A and B as dense float64 arrays; column i·n + j of A ⊗ B is aᵢ ⊗ bⱼ.
+
+        Raises
+        ------
+        ValueError
+            If a factor is zero, or one that is known by its products gives NaN or infinity.
+        """
         A, B = (Factor(matrix).dense(np.dtype(np.float64)) for matrix in self.operator.factors)
+        for factor in (A, B):
+            largest = _largest_entry(factor)
+            if largest == 0 or not math.isfinite(largest):
+                fault = "zero, so it measures nothing" if largest == 0 else "not finite"
+                raise ValueError(f"{self.name} is {fault}: give an operator with other entries")
         return A, B
 
     @cached_property
@@ -146,6 +157,39 @@ class RowSpace:
         return self.right.apply_adjoint(D)
 
 
+def check_range(system: System, Y: Any) -> None:
+    """Refuse operators and measurements whose squares may leave the range of their type.
+
+    With φ the largest entry of Φ and η that of y, the numbers φ, η, η/φ (the size of an update)
+    and φη (that of correlations) must lie between 1e-100 and 1e100, or between 1e-12 and 1e12 in
+    single precision: beyond, sums of squares and squares of tolerances overflow or vanish, and a
+    certificate computed from them would mean nothing.
+
+    Parameters
+    ----------
+    system : System
+    Y : array or tensor, shape (B, p, q)
+
+    Raises
+    ------
+    ValueError
+        If one of the numbers is outside.
+    """
+    single = to_host(Y[:0]).dtype.itemsize == 4
+    limit = 12.0 if single else 100.0
+    entries = math.fsum(math.log10(_largest_entry(factor)) for factor in system.factors)
+    for item in Y:
+        measured = math.log10(_largest_entry(to_host(item)))
+        if max(map(abs, (entries, measured, measured - entries, measured + entries))) <= limit:
+            continue
+        advice = "use double precision, or divide" if single else "divide"
+        raise ValueError(
+            f"the largest entry of {system.name} is about 1e{entries:.0f} and that of the "
+            f"measurements 1e{measured:.0f}, whose squares or products leave the range of the "
+            f"numbers: {advice} both by powers of two"
+        )
+
+
 def like_array(array: NDArray[Any], like: Any) -> Any:
     """Return a numpy array in the library, type and device of another array."""
     if is_torch_array(like):
@@ -153,6 +197,11 @@ def like_array(array: NDArray[Any], like: Any) -> Any:
 
         return torch.as_tensor(np.ascontiguousarray(array)).to(dtype=like.dtype, device=like.device)
     return array.astype(like.dtype, copy=False)
+
+
+def _largest_entry(array: NDArray[Any]) -> float:
+    """Return the largest modulus, without an array of moduli."""
+    return max(float(array.max()), -float(array.min()))
 
 
 def _largest_eigenvalue(factor: NDArray[np.float64]) -> float:

@@ -4,8 +4,9 @@ import warnings
 
 import numpy as np
 import pytest
+from scipy.sparse.linalg import aslinearoperator
 
-from cosa_theory import CosaBasis
+from cosa_theory import CosaBasis, KroneckerOperator
 from cosa_theory.recovery import (
     METHODS,
     STATUSES,
@@ -171,3 +172,62 @@ def test_a_relative_error_needs_a_truth_of_its_shape_that_is_not_zero():
         relative_error(np.ones((2, 2)), np.ones((2, 3)))
     with pytest.raises(ValueError, match="the truth is zero"):
         relative_error(np.ones((2, 2)), np.zeros((2, 2)))
+
+
+def test_a_success_that_the_certificate_does_not_bear_out_is_none(monkeypatch):
+    for status, claim, expected in (("fitted", 2.0, "stalled"), ("optimal", np.nan, "stalled")):
+        solve, _ = stub(UPDATE, status, claim)
+        monkeypatch.setitem(METHODS, "stub", Method(solve))
+        assert recover(problem(), "stub").status == expected
+    solve, _ = stub(UPDATE, "iteration limit", 2.0)
+    monkeypatch.setitem(METHODS, "stub", Method(solve))
+    assert recover(problem(), "stub").status == "iteration limit"
+
+
+@pytest.mark.parametrize("method", ["least_norm", "fista", "bpdn", "omp", "iht", "amp", "nuclear"])
+@pytest.mark.parametrize(
+    ("single", "left", "size"),
+    [
+        (False, 1e120, 1.0),
+        (False, 1e-120, 1.0),
+        (False, 1.0, 1e-120),
+        (False, 1e80, 1e-40),
+        (True, 1e-13, 1.0),
+        (True, 1e8, 1e8),
+    ],
+)
+def test_numbers_whose_squares_leave_the_range_of_their_type_are_refused(
+    method, single, left, size
+):
+    A, B = BASIS.sensing().factors
+    operator = KroneckerOperator(left * A, B)
+    Y = operator.apply(size * UPDATE)
+    given = RecoveryProblem(operator, Y.astype(np.float32) if single else Y)
+    with pytest.raises(ValueError, match=r"leave the range of the numbers: .*powers of two"):
+        recover(given, method)
+
+
+@pytest.mark.parametrize("single", [False, True])
+@pytest.mark.parametrize("method", ["fista", "basis_pursuit", "bpdn", "omp", "iht"])
+def test_answers_scale_with_operator_and_measurements(method, single):
+    A, B = BASIS.sensing().factors
+    limit = 2.0**19 if single else 2.0**150
+    for left, size in ((limit, 1.0), (1 / limit, 1.0), (1.0, limit), (1.0, 1 / limit)):
+        operator = KroneckerOperator(left * A, B)
+        Y = operator.apply(size * UPDATE)
+        given = RecoveryProblem(operator, Y.astype(np.float32) if single else Y)
+        result = recover(given, method)
+        assert result.converged
+        assert result.relative_error(size * UPDATE) < (1e-3 if single else 1e-4)
+
+
+def test_an_operator_that_measures_nothing_is_refused():
+    Y = np.ones((2, 3))
+    for zero in (np.zeros((2, 4)), aslinearoperator(np.zeros((2, 4)))):
+        given = RecoveryProblem(KroneckerOperator(zero, np.ones((3, 3))), Y)
+        for method in ("least_norm", "fista", "bpdn", "omp", "amp", "analysis"):
+            with pytest.raises(ValueError, match="zero, so it measures nothing"):
+                recover(given, method)
+    lost = RecoveryProblem(aslinearoperator(np.full((2, 4), np.nan)), np.ones(2))
+    with pytest.raises(ValueError, match="matrix Φ is not finite"):
+        recover(lost, "fista")
