@@ -84,7 +84,7 @@ class Config:
     kinds: tuple[str, ...] = KINDS
     packings: tuple[str, ...] = PACKINGS
     packed_plain: tuple[str, ...] = ("gaussian", "srht")
-    fractions: tuple[float, ...] = (0.4, 0.7, 0.9, 1.0, 1.1, 1.35)
+    fractions: tuple[float, ...] = (0.4, 0.75, 0.92, 1.08, 1.4)
     draws: int = 4
     updates: int = 5
     values: str = "gaussian"
