@@ -58,11 +58,9 @@ def plot_certificate(ax: Axes, history: pd.DataFrame, result: Mapping[Any, Any])
     ax : matplotlib.axes.Axes
         Where to draw.
     history : pandas.DataFrame
-        Columns iteration and certificate; what is not positive is not drawn.
+        Columns iteration and certificate (relative); what is not positive is not drawn.
     result : mapping
-        certificate (its name), value and relative (at the end) and tolerance (of the relative
-        one, drawn dashed). Where the history ends with the value and not with the relative one,
-        the tolerance is scaled as the value is.
+        certificate (its name) and tolerance, drawn dashed.
 
     Returns
     -------
@@ -73,13 +71,11 @@ def plot_certificate(ax: Axes, history: pd.DataFrame, result: Mapping[Any, Any])
     shown = np.where(values > 0, values, np.nan)
     style = Style("certificate", BLUE, "-", "o")
     ax.plot(history["iteration"], shown, style.line, color=BLUE, marker=_marker(style, len(values)))
-    last, value, relative = values[-1], float(result["value"]), float(result["relative"])
-    absolute = relative > 0 and abs(last - value) < abs(last - relative)
-    tolerance = float(result["tolerance"]) * (value / relative if absolute else 1.0)
+    tolerance = float(result["tolerance"])
     if tolerance > 0:
         ax.axhline(tolerance, color=BLACK, lw=0.8, ls=(0, (6, 2)), label="tolerance")
         ax.legend(loc="best")
-    ax.set_title(result["certificate"] + ("" if absolute else ", relative"))
+    ax.set_title(f"{result['certificate']}, relative")
     ax.set_yscale("log")
     ax.yaxis.set_minor_locator(NullLocator())
     return _iterations(ax)

@@ -75,9 +75,9 @@ def fista(
     polish : bool
         Whether the equations on the support are solved directly once it is nearly known.
     monitor : callable, optional
-        Called at every check with the iteration, the largest gap and the coefficients of the
-        right-hand sides still at work. The gap is that of the exact finish where that succeeds,
-        the coefficients are those before it.
+        Called at every check with the iteration, the largest relative gap and the coefficients of
+        the right-hand sides still at work. The gap is that of the exact finish where that
+        succeeds, the coefficients are those before it.
 
     Returns
     -------
@@ -86,8 +86,9 @@ def fista(
         point θ, ‖Φᵀθ‖_∞ ≤ λ: no x has an objective smaller by more. ``relative`` is the gap over
         λ‖x‖₁. Status "optimal" within the tolerance; "stalled" where rounding ends all progress
         before (single precision, or a tolerance beyond reach); else "iteration limit". History:
-        "iteration", "objective", "certificate" (the gap) and "lam" (of the stage), of shape
-        (checks,), or (checks, B) for several right-hand sides; gaps are those at the final λ.
+        "iteration", "objective", "gap", "certificate" (the gap over λ‖x‖₁) and "lam" (of the
+        stage), of shape (checks,), or (checks, B) for several right-hand sides; gaps are those at
+        the final λ.
 
     Raises
     ------
@@ -187,7 +188,7 @@ class _Run:
         self.status = ["iteration limit"] * batch
         self.coefficients: Any = None
         self.dual: Any = None
-        names = ("iteration", "objective", "certificate", "lam")
+        names = ("iteration", "objective", "gap", "certificate", "lam")
         self.history: dict[str, list[Any]] = {name: [] for name in names}
 
     def solve(self, max_iterations: int, monitor: Monitor | None) -> None:
@@ -257,11 +258,12 @@ class _Run:
                     polished[place] = found
                     self.objective[item] = found.objective
                     self.gap[item], self.relative[item] = found.gap, found.relative
-        values = (self.iteration, self.objective.copy(), self.gap.copy(), self.lam.copy())
-        for entries, value in zip(self.history.values(), values, strict=True):
-            entries.append(value)
+        values = (self.objective, self.gap, self.relative, self.lam)
+        self.history["iteration"].append(self.iteration)
+        for entries, value in zip(list(self.history.values())[1:], values, strict=True):
+            entries.append(value.copy())
         if monitor is not None:
-            monitor(self.iteration, float(self.gap[work].max()), self.steps.X)
+            monitor(self.iteration, float(self.relative[work].max()), self.steps.X)
         optimal = self.relative <= self.tolerance
         for item in work:
             if optimal[item]:

@@ -71,7 +71,7 @@ def _found(row: Mapping[Any, Any]) -> str:
     if status in _DONE:
         return f"{method} found an update that {_fit(row)}."
     reached = (
-        f"after {count(row['iterations'])} iterations its {row['certificate']} is "
+        f"after {count(row['iterations'])} iteration{'s' * (row['iterations'] != 1)} its {row['certificate']} is "
         f"{number(row['relative'])} (relative), above the tolerance of {number(row['tolerance'])}"
     )
     remedies = {

@@ -299,9 +299,9 @@ def test_the_analysis_operator_is_chosen_by_name(layer, tmp_path, capsys):
 
 
 def test_a_run_that_ends_early_says_so_first(files, capsys):
-    assert main(drawn(files, "--max-iterations", "3")) == 0
+    assert main(drawn(files, "--max-iterations", "1")) == 0
     verdict = capsys.readouterr().out.splitlines()[0]
-    assert verdict.startswith("fista did not converge: after 3 iterations its duality gap is ")
+    assert verdict.startswith("fista did not converge: after 1 iteration its duality gap is ")
     assert "above the tolerance of 1.0e-8; raise --max-iterations. Its best iterate" in verdict
 
 
@@ -638,4 +638,4 @@ def test_a_stored_history_ends_with_the_certificate(made):
     history = pd.read_parquet(made / "history.parquet")
     result = pd.read_parquet(made / "result.parquet").iloc[0]
     assert history["iteration"].iloc[-1] == result["iterations"]
-    assert history["certificate"].iloc[-1] in (result["value"], result["relative"])
+    assert history["certificate"].iloc[-1] == result["relative"]

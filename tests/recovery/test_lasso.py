@@ -122,7 +122,7 @@ def test_every_gap_of_the_history_bounds_the_distance_to_the_minimum():
     assert len(history["iteration"]) > 5
     above = history["objective"] - least
     assert (above >= -1e-9 * least).all()
-    assert (above <= history["certificate"] + 1e-9 * least).all()
+    assert (above <= history["gap"] + 1e-9 * least).all()
     assert (np.diff(history["lam"]) <= 0).all()
     assert history["lam"][-1] >= lam
 
