@@ -70,8 +70,9 @@ def _found(row: Mapping[Any, Any]) -> str:
     method, status = row["method"], row["status"]
     if status in _DONE:
         return f"{method} found an update that {_fit(row)}."
+    plural = "s" * (row["iterations"] != 1)
     reached = (
-        f"after {count(row['iterations'])} iteration{'s' * (row['iterations'] != 1)} its {row['certificate']} is "
+        f"after {count(row['iterations'])} iteration{plural} its {row['certificate']} is "
         f"{number(row['relative'])} (relative), above the tolerance of {number(row['tolerance'])}"
     )
     remedies = {
