@@ -160,9 +160,9 @@ class RowSpace:
 def check_range(system: System, Y: Any) -> None:
     """Refuse operators and measurements whose squares may leave the range of their type.
 
-    With φ the largest entry of Φ and η that of y, the numbers φ, η, η/φ (the size of an update)
-    and φη (that of correlations) must lie between 1e-100 and 1e100, or between 1e-12 and 1e12 in
-    single precision: beyond, sums of squares and squares of tolerances overflow or vanish, and a
+    With φ the largest entry of Φ and η that of y, the numbers φ, η, η/φ (the size of an update),
+    φη (that of correlations) and η/φ² (that of a step's multiplier) must lie between 1e-100 and
+    1e100, or between 1e-12 and 1e12 in single precision: beyond, sums of squares and squares of tolerances overflow or vanish, and a
     certificate computed from them would mean nothing.
 
     Parameters
@@ -180,7 +180,8 @@ def check_range(system: System, Y: Any) -> None:
     entries = math.fsum(math.log10(_largest_entry(factor)) for factor in system.factors)
     for item in Y:
         measured = math.log10(_largest_entry(to_host(item)))
-        if max(map(abs, (entries, measured, measured - entries, measured + entries))) <= limit:
+        powers = [entries, *(measured + share * entries for share in (-2, -1, 0, 1))]
+        if max(map(abs, powers)) <= limit:
             continue
         advice = "use double precision, or divide" if single else "divide"
         raise ValueError(
