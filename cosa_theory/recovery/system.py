@@ -162,8 +162,8 @@ def check_range(system: System, Y: Any) -> None:
 
     With φ the largest entry of Φ and η that of y, the numbers φ, η, η/φ (the size of an update),
     φη (that of correlations) and η/φ² (that of a step's multiplier) must lie between 1e-100 and
-    1e100, or between 1e-12 and 1e12 in single precision: beyond, sums of squares and squares of tolerances overflow or vanish, and a
-    certificate computed from them would mean nothing.
+    1e100, or between 1e-12 and 1e12 in single precision: beyond, sums of squares and squares of
+    tolerances overflow or vanish, and a certificate computed from them would mean nothing.
 
     Parameters
     ----------
