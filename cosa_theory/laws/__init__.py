@@ -30,6 +30,7 @@ from cosa_theory.laws.norms import (
     sjlt_norm_variance,
     srht_norm_variance,
 )
+from cosa_theory.laws.recovery import l1_weak_threshold, packed_l1_threshold
 from cosa_theory.laws.synthesis import (
     advantage_bound,
     bai_yin_edges,
@@ -72,10 +73,12 @@ __all__ = [
     "kronecker_norm_variance",
     "kronecker_rip_upper",
     "kronecker_variance_law",
+    "l1_weak_threshold",
     "marchenko_pastur_edges",
     "matrix_moments",
     "measurement_bound",
     "norm_variance",
+    "packed_l1_threshold",
     "product_flops",
     "rank_one_energy_moment",
     "rank_wall",
