@@ -44,7 +44,9 @@ def test_a_basis_is_folded_into_the_factors_of_the_operator(basis, kind):
 
 @pytest.mark.parametrize("basis", BASES)
 @pytest.mark.parametrize(
-    "form", [np.asarray, sparse.csr_array, aslinearoperator, torch.from_numpy], ids=str
+    "form",
+    [np.asarray, sparse.csr_array, aslinearoperator, torch.from_numpy],
+    ids=["dense", "sparse", "operator", "tensor"],
 )
 def test_an_unstructured_operator_takes_every_basis_and_form(basis, form):
     dense = gaussian(50, 96)
