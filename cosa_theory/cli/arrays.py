@@ -34,6 +34,8 @@ def read_array(spec: str, option: str) -> "NDArray[Any]":
     path, tensor = spec, ""
     if not os.path.exists(path) and ":" in spec:
         path, _, tensor = spec.rpartition(":")
+    if os.path.isdir(path):
+        raise InputError(f"{option} is {spec}: that is a folder, name a file in it")
     if not os.path.isfile(path):
         raise InputError(f"{option} is {spec}: there is no such file")
     if path.endswith(".npy"):

@@ -189,6 +189,8 @@ def _check_method(
 ) -> None:
     """Refuse names that do not exist, and options that the method would not look at."""
     from cosa_theory.recovery import BASES, METHODS, options_of
+    from cosa_theory.recovery.redundant import ANALYSES
+    from cosa_theory.recovery.reference import OBJECTIVES
 
     if method not in METHODS:
         raise InputError(f"--method is {method!r}: choose one of {', '.join(METHODS)}")
@@ -214,6 +216,11 @@ def _check_method(
         problems.append(
             f"{method} does not take {' or '.join(idle)}: it takes {', '.join(taken) or 'none'}"
         )
+    problems += [
+        f"{_spelt(name)} is {given[name]!r}: choose one of {', '.join(names)}"
+        for name, names in (("omega", ANALYSES), ("objective", OBJECTIVES))
+        if given.get(name, names[0]) not in names
+    ]
     if device is not None and METHODS[method].arrays == "numpy":
         able = ", ".join(name for name, entry in METHODS.items() if entry.arrays == "any")
         problems.append(

@@ -34,6 +34,8 @@ _ARGUMENTS = (
     *("sparsity", "tolerance", "omega", "objective"),
 )
 
+_ROUNDING = 1e-4  # a relative residual that single precision may leave
+
 
 @contextmanager
 def plain_errors() -> Iterator[None]:
@@ -111,7 +113,7 @@ class Run:
                 tables = self._tables(result, iterates.begun)
         if result.message:
             noticed.append(f"{self.method}: {result.message}")
-        every = (*notices, *dict.fromkeys(noticed))
+        every = (*notices, *self._out_of_range(), *dict.fromkeys(noticed))
         document = Document("recover", recover_verdict(tables), every, tables, provenance)
         self._store_and_print(document, result, out, as_json)
         iterates.discard()
@@ -180,6 +182,22 @@ class Run:
             **dict(zip(FINGERPRINTS, self.factors.fingerprints, strict=True)),
         }
         return recovery_tables(self.problem, result, described, least)
+
+    def _out_of_range(self) -> tuple[str, ...]:
+        """Say whether the core is one that no update has, as one larger than ΔW can be."""
+        from cosa_theory.recovery import recover
+
+        basis, (a, b) = self.factors.basis, self.core.shape
+        if a <= basis.m and b <= basis.n:
+            return ()
+        left = recover(self.problem, "least_norm").residual
+        if left <= _ROUNDING:
+            return ()
+        return (
+            f"no update of {basis.m} × {basis.n} has this core of {a} × {b}: the nearest leaves "
+            f"a relative residual of {left:.2g}; unless that is noise, make sure that --shape and "
+            "the projections are the right ones",
+        )
 
     def _store_and_print(
         self, document: "Document", result: "RecoveryResult", out: Path | None, as_json: bool

@@ -146,7 +146,7 @@ def amp(
     def objective(fit: Fit) -> float:
         return float(np.abs(fit.coefficients * unit.norms).sum())
 
-    formula = "Σ ‖φⱼ‖|xⱼ| over x with Φx = y, not proved to be least"
+    formula = "Σ ‖φⱼ‖|xⱼ| over x with Φx = y"
     return solve_items(system, goals, Y, solve, formula, objective)
 
 

@@ -48,7 +48,7 @@ def least_norm(
     return Solution(
         coefficients=X,
         objective=objective,
-        formula="‖x‖² among the minimisers of ½‖Φx − y‖², which is given",
+        formula="½‖Φx − y‖², and ‖x‖² among its minimisers",
         certificate=certificate,
         status=tuple("optimal" if held else "stalled" for held in certificate.holds),
         iterations=np.zeros(len(objective), np.int64),

@@ -285,7 +285,7 @@ def sparsity_message(counts: Any, unexplained: list[int], limit: int) -> str:
     tried = f"no sparsity was given, so 1, 2, 3, 4, 6, 9, … were tried up to {limit:,}"
     if unexplained:
         return f"{tried}: none explains the measurements, the least residual is with {chosen}"
-    return f"{tried}: {chosen} is the least that explains the measurements"
+    return f"{tried}: {chosen} is the least of them that explains the measurements"
 
 
 def without_rounding(system: System, Y: NDArray[Any], X: NDArray[Any], goal: float) -> NDArray[Any]:

@@ -93,8 +93,8 @@ def fista(
     Raises
     ------
     ValueError
-        If λ, its ratio or the tolerance is not positive, λ and its ratio are both given, or the
-        limit of iterations is below 1.
+        If λ or its ratio is not positive, both are given, the tolerance is not between 0 and 1,
+        or the limit of iterations is below 1.
 
     References
     ----------
@@ -110,8 +110,8 @@ def fista(
         raise ValueError(f"max_iterations is {max_iterations}: allow at least one")
     if tolerance is None:
         tolerance = _TOLERANCE[Y.dtype.itemsize]
-    elif not tolerance > 0:
-        raise ValueError(f"tolerance is {tolerance}: it must be positive")
+    elif not 0 < tolerance < 1:
+        raise ValueError(f"tolerance is {tolerance}: it must be between 0 and 1, of λ‖x‖₁")
     steps = AcceleratedSteps(system, Y, start)
     largest = steps.correlation if start is None else _largest_correlations(system, Y)
     penalties = _penalties(system, Y, noise_level, lam, lam_ratio, largest)

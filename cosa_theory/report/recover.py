@@ -24,10 +24,10 @@ _DONE = ("optimal", "fitted")
 _EXACT = (
     1e-4  # a relative residual up to which the core is explained, but for shrinkage and rounding
 )
-_CERTIFICATES = {
-    "duality gap": "a duality gap",
-    "residual": "a residual",
-    "normal equations": "normal equations",
+_REACHED = {
+    "duality gap": "to a duality gap of {}",
+    "residual": "to a residual of {}",
+    "normal equations": "up to an error of {} in the normal equations",
 }
 _ANSWERS = {
     "estimate": "the estimate",
@@ -68,12 +68,15 @@ def _fit(row: Mapping[Any, Any]) -> str:
 def _found(row: Mapping[Any, Any]) -> str:
     """Say first whether there is an answer."""
     method, status = row["method"], row["status"]
+    if status in _DONE and row["estimate_norm"] == 0:
+        return f"{method} found nothing but the zero update."
     if status in _DONE:
         return f"{method} found an update that {_fit(row)}."
     plural = "s" * (row["iterations"] != 1)
     reached = (
         f"after {count(row['iterations'])} iteration{plural} its {row['certificate']} is "
-        f"{number(row['relative'])} (relative), above the tolerance of {number(row['tolerance'])}"
+        f"{number(row['relative'])} {_relative_to(row)}, above the tolerance of "
+        f"{number(row['tolerance'])}"
     )
     remedies = {
         "iteration limit": (f"{method} did not converge", "; raise --max-iterations"),
@@ -89,15 +92,23 @@ def _solved(row: Mapping[Any, Any]) -> str:
     if row["status"] not in _DONE:
         return f"It was to minimise {row['formula']}."
     reached = (
-        f"{_CERTIFICATES[row['certificate']]} of {number(row['value'])} "
-        f"({number(row['relative'])} relative, tolerance {number(row['tolerance'])})"
+        f"{_REACHED[row['certificate']].format(number(row['value']))} "
+        f"({number(row['relative'])} {_relative_to(row).strip('()')}, tolerance "
+        f"{number(row['tolerance'])})"
     )
     if row["status"] == "optimal":
-        return f"It minimised {row['formula']}, to {reached}."
+        return f"It minimised {row['formula']}, {reached}."
     return (
-        f"It sought to minimise {row['formula']}, and reached {reached}; that no better update "
+        f"It sought to minimise {row['formula']}, and came {reached}; that no better update "
         "exists is not proved."
     )
+
+
+def _relative_to(row: Mapping[Any, Any]) -> str:
+    """Say what the relative certificate is measured in: σ, where a residual may reach it."""
+    if row["certificate"] == "residual" and row["noise_level"] > 0:
+        return "times the noise level"
+    return "(relative)"
 
 
 def _expected(row: Mapping[Any, Any]) -> str:
@@ -113,11 +124,13 @@ def _expected(row: Mapping[Any, Any]) -> str:
         return "A low rank alone does not identify ΔW: some rank-one updates have a zero core."
     if not row["sparse"]:
         return ""
+    if s == 0:
+        return "With so large a λ no other update is as good: take a smaller one."
     if s > random:
         return (
             f"So many nonzero {_unit(row)} are more than the about {count(random)} up to which ℓ1 "
-            "can be expected to succeed: take it for one of many updates with this core, and make "
-            "sure that basis and projections are the right ones."
+            "can be expected to succeed: do not take it for the update that was measured, and make "
+            "sure that basis, projections and noise level are the right ones."
         )
     if s > every:
         return (

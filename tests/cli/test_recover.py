@@ -268,7 +268,7 @@ def test_an_answer_that_is_not_sparse_enough_is_not_taken_for_the_update(layer, 
     verdict = document(capsys, [*arguments, "--method", "basis_pursuit"])["verdict"]
     limit = round(recovery_limits((M, N), (A, B))["random"])
     assert f"nonzero entries are more than the about {limit} up to which ℓ1 can be" in verdict
-    assert "take it for one of many updates with this core" in verdict
+    assert "do not take it for the update that was measured" in verdict
 
 
 def test_what_no_update_explains_is_an_error_with_nothing_written(tmp_path, capsys):
@@ -282,6 +282,28 @@ def test_what_no_update_explains_is_an_error_with_nothing_written(tmp_path, caps
     assert not (tmp_path / "out").exists()
 
 
+def test_a_core_that_no_update_has_is_noted(tmp_path, capsys):
+    basis = CosaBasis.sample(8, 6, 12, 4, seed=1)  # more rows than ΔW has
+    draw = stream(4, "no image")
+    cores = {
+        "some": basis.encode(draw.standard_normal((8, 6))),
+        "none": draw.standard_normal((12, 4)),
+    }
+    for name, core in cores.items():
+        np.save(tmp_path / "core.npy", core)
+        arguments = ["recover", str(tmp_path / "core.npy"), "--shape", "8", "6", "--seed", "1"]
+        notices = document(capsys, [*arguments, "--method", "least_norm"])["notices"]
+        noted = [one for one in notices if one.startswith("no update of 8 × 6 has this core of 12")]
+        assert len(noted) == (name == "none")
+
+
+def test_an_answer_of_zero_is_said_to_be_one(files, capsys):
+    verdict = document(capsys, drawn(files, "--lam-ratio", "1.5"))["verdict"]
+    assert verdict.startswith("fista found nothing but the zero update. It minimised ")
+    assert "take a smaller" in verdict
+    assert "nonzero" not in verdict
+
+
 def test_the_analysis_operator_is_chosen_by_name(layer, tmp_path, capsys):
     blocks = np.zeros((M, N))
     blocks[5:20, 4:17] = 1.0
@@ -293,7 +315,7 @@ def test_the_analysis_operator_is_chosen_by_name(layer, tmp_path, capsys):
     assert found["scores"][0]["relative_error"] < 1e-4
     assert "Ω = differences" in found["result"][0]["formula"]
     assert main([*command, "--omega", "laplace"]) == 2
-    assert "--omega is 'laplace': choose among differences" in errors(capsys)[-1]
+    assert "--omega is 'laplace': choose one of differences, dct+identity" in errors(capsys)[-1]
     assert main([*command, "--basis", "dct"]) == 2
     assert "--basis is dct, but analysis does not look for sparse" in errors(capsys)[-1]
 
@@ -639,3 +661,8 @@ def test_a_stored_history_ends_with_the_certificate(made):
     result = pd.read_parquet(made / "result.parquet").iloc[0]
     assert history["iteration"].iloc[-1] == result["iterations"]
     assert history["certificate"].iloc[-1] == result["relative"]
+
+
+def test_a_folder_in_place_of_a_file_is_called_a_folder(tmp_path, capsys):
+    assert main(["recover", str(tmp_path), *SHAPE]) == 2
+    assert errors(capsys)[-1].endswith("that is a folder, name a file in it")

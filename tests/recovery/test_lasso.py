@@ -375,6 +375,7 @@ def test_the_monitor_sees_every_check():
         ({"lam_ratio": -1.0}, "lam_ratio is -1.0"),
         ({"lam": 1.0, "lam_ratio": 0.1}, "choose one"),
         ({"tolerance": 0.0}, "tolerance is 0.0"),
+        ({"tolerance": 1.0}, "tolerance is 1.0"),
         ({"max_iterations": 0}, "max_iterations is 0"),
     ],
 )

@@ -82,8 +82,16 @@ def test_a_failure_is_the_first_thing_said(found, status, beginning, remedy):
 
 def test_a_fit_without_a_proof_does_not_claim_to_be_the_best(found):
     verdict = recover_verdict(changed(found, status="fitted", certificate="residual"))
-    assert "It sought to minimise ‖x‖₁ subject to Φx = y, and reached a residual of " in verdict
+    assert "It sought to minimise ‖x‖₁ subject to Φx = y, and came to a residual of " in verdict
     assert "; that no better update exists is not proved." in verdict
+
+
+def test_a_residual_that_may_be_noise_is_measured_in_it(found):
+    noisy = {"certificate": "residual", "noise_level": 0.1, "relative": 0.5, "tolerance": 1.0}
+    verdict = recover_verdict(changed(found, status="fitted", **noisy))
+    assert "(0.500 times the noise level, tolerance 1.00)" in verdict
+    verdict = recover_verdict(changed(found, status="stalled", **noisy | {"relative": 2.0}))
+    assert "its residual is 2.00 times the noise level, above the tolerance of 1.00," in verdict
 
 
 def test_what_theory_expects_depends_on_the_nonzeros(found):
@@ -105,7 +113,8 @@ def test_a_dense_answer_is_told_the_share_it_can_expect():
     verdict = recover_verdict(tables("least_norm"))
     assert "nonzero" not in verdict
     assert "A core of 14 × 12 keeps on average 52.5 % of ‖ΔW‖², the share ab/(mn)." in verdict
-    assert "to normal equations of " in verdict
+    assert ", up to an error of " in verdict
+    assert " in the normal equations (" in verdict
 
 
 def test_an_error_above_one_brings_nothing_back(found):
