@@ -204,9 +204,10 @@ class Polisher:
             fit, tilt = _solved(factor, correlations[support]), _solved(factor, signs)
             left = weights * (centre - self._coordinates(support, fit))
             room = radius**2 - float(np.vdot(left, left))
-            if room <= 0:
+            steepness = float(signs @ tilt)  # not positive where G is singular up to rounding
+            if room <= 0 or steepness <= 0:
                 return None
-            multiplier = (room / float(signs @ tilt)) ** 0.5
+            multiplier = (room / steepness) ** 0.5
             values = fit - multiplier * tilt
             kept = values * signs > 0
             if kept.all():

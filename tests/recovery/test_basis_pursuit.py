@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cosa_theory import CosaBasis, KroneckerOperator
-from cosa_theory.recovery import RecoveryProblem, System, recover
+from cosa_theory.recovery import RecoveryProblem, System, pursuit_polish, recover
 from cosa_theory.recovery import constraint as constraint_module
 from cosa_theory.recovery.basis_pursuit import basis_pursuit, bpdn
 from cosa_theory.recovery.constraint import constraint_of
@@ -438,3 +438,17 @@ def test_noise_below_rounding_is_no_trouble_in_single_precision(share):
     assert result.status == "optimal"
     assert result.objective == pytest.approx(expected, rel=1e-4)
     assert result.residual < 1e-5
+
+
+def test_a_gram_matrix_that_rounding_makes_indefinite_gives_no_candidate(monkeypatch):
+    operator, _ = kronecker(seed=3)
+    X = sparse_updates(1, 9, 8, 4, 3)
+    y = operator.apply(X)
+    system = System(operator, (9, 8))
+    polisher = Polisher(system, constraint_of(system, y, 0.1 * float(np.linalg.norm(y))))
+    assert polisher.polish(0, X[0], None) is not None
+    solved = pursuit_polish._solved
+    monkeypatch.setattr(pursuit_polish, "_solved", lambda factor, wanted: -solved(factor, wanted))
+    monkeypatch.setattr(polisher, "_coordinates", lambda support, values: polisher.centre)
+    polisher.centre = polisher._constraint.centre[0]  # as if the fit were perfect
+    assert polisher.polish(0, X[0], None) is None
