@@ -18,6 +18,7 @@ from cosa_theory.recovery.system import RowSpace, System
 
 __all__ = ["AnalysisDual", "analysis"]
 
+_TOLERANCES = {8: 1e-8, 4: 1e-5}  # relative gap, by bytes of a measurement
 _CHECK_EVERY = 20
 _FIRST_STEP = 0.1  # of the least-norm answer's largest entry
 _STEP_SHARE = 0.2  # of ‖ΩX‖/‖u‖, as in basis pursuit
@@ -34,7 +35,7 @@ def analysis(
     *,
     noise_level: float = 0.0,
     omega: Any = "differences",
-    tolerance: float = 1e-8,
+    tolerance: float | None = None,
     max_iterations: int = 20000,
     start: Any = None,
     monitor: Monitor | None = None,
@@ -50,8 +51,8 @@ def analysis(
         σ; zero asks for equality.
     omega : {"differences", "dct+identity"}, Transform or AnalysisOperator
         Ω, see `cosa_theory.recovery.redundant`.
-    tolerance : float
-        Of the duality gap over ‖ΩΔW‖₁.
+    tolerance : float, optional
+        Of the duality gap over ‖ΩΔW‖₁; 1e-8, or 1e-5 for measurements in float32, by default.
     max_iterations : int
     start : ndarray, shape (B, m, n), optional
         An update to start from.
@@ -92,8 +93,9 @@ def analysis(
     .. [2] M. Elad, P. Milanfar, R. Rubinstein, "Analysis versus synthesis in signal priors",
        Inverse Problems 23 (2007), 947-968.
     """
-    check_options(tolerance, max_iterations)
     like = np.asarray(Y)
+    tolerance = _TOLERANCES[like.dtype.itemsize] if tolerance is None else tolerance
+    check_options(tolerance, max_iterations)
     stack = like.astype(np.float64, copy=False)
     operator = analysis_of(omega, system.matrix_shape)
     constraint = constraint_of(system, stack, noise_level, float(np.finfo(like.dtype).eps))

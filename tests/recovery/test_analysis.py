@@ -190,7 +190,7 @@ def test_batches_single_precision_warm_starts_and_monitors():
     for i in range(2):
         alone = recover(RecoveryProblem(operator, y[i]), "analysis")
         np.testing.assert_allclose(together.estimate[i], alone.estimate, atol=1e-10)
-    single = recover(RecoveryProblem(operator, y.astype(np.float32)), "analysis", tolerance=1e-5)
+    single = recover(RecoveryProblem(operator, y.astype(np.float32)), "analysis")
     assert single.estimate.dtype == np.float32
     np.testing.assert_allclose(single.estimate, together.estimate, atol=1e-4)
     seen = []
