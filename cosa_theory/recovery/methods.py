@@ -138,8 +138,9 @@ def recover(
     Raises
     ------
     ValueError
-        An unknown method, an option that the method does not have, or a value it refuses; an
-        operator that is zero, or numbers whose squares leave the range of their type.
+        What is no `RecoveryProblem`, an unknown method, an option that the method does not have,
+        or a value it refuses; an operator that is zero, or numbers whose squares leave the range
+        of their type.
 
     Warns
     -----
@@ -159,6 +160,11 @@ def recover(
     ((16, 12), (10, 8), 'optimal')
     """
     began = time.perf_counter()
+    if not isinstance(problem, RecoveryProblem):
+        raise ValueError(
+            f"recover takes a RecoveryProblem, got {type(problem).__name__}: give "
+            "recover(RecoveryProblem(operator, measurements))"
+        )
     if sparsity is not None:
         _check_sparsity(problem.system, sparsity)
         if "sparsity" in options_of(method):

@@ -13,6 +13,7 @@ from array_api_compat import array_namespace, is_torch_array
 from scipy import sparse
 from scipy.sparse.linalg import LinearOperator
 
+from cosa_theory.basis import CosaBasis
 from cosa_theory.operators import Factor, KroneckerOperator, as_working_array, to_host
 from cosa_theory.recovery.system import System, like_array
 from cosa_theory.transforms import DCT, Coordinate, SingularBasis, Transform, Wavelet
@@ -98,6 +99,15 @@ class RecoveryProblem:
         if self.truth is not None:
             object.__setattr__(self, "truth", self._checked_update(self.truth, "the truth"))
         self.transform  # noqa: B018 - a weight that does not fit is found here
+
+    def __repr__(self) -> str:
+        many = f", {len(self.Y)} times," if self.batched else ""
+        shape = (self.operator.shape[0],) if self._plain else self.operator.range_shape
+        return (
+            f"RecoveryProblem({_by(shape)} measurements{many} of an update of "
+            f"{_by(self.update_shape)}, unknown: the {self.unknown}, basis: "
+            f"{self.transform.name}, noise level: {self.noise_level:g})"
+        )
 
     @property
     def _plain(self) -> bool:
@@ -187,6 +197,10 @@ class RecoveryProblem:
         return matrix
 
 
+def _by(shape: tuple[int, ...]) -> str:
+    return " × ".join(map(str, shape))
+
+
 def _working(array: Any, name: str) -> Any:
     """Return finite real numbers in float32 or float64."""
     try:
@@ -217,6 +231,11 @@ def _checked_operator(operator: Any, shape: tuple[int, int] | None) -> Any:
         for name, factor in zip("AB", operator.factors, strict=True):
             _check_entries(factor, f"the factor {name} of {operator.name}")
         return operator
+    if isinstance(operator, CosaBasis):
+        raise ValueError(
+            "the operator is a CosaBasis, which maps both ways: give basis.sensing() to recover an "
+            "update, or basis.dictionary() to recover a core"
+        )
     matrix = Factor(operator, "the operator").matrix
     _check_entries(matrix, "the operator")
     if shape is not None and (min(shape) < 1 or math.prod(shape) != matrix.shape[1]):
@@ -255,9 +274,10 @@ def _check_noise(noise_level: float, Y: Any) -> None:
     rows = to_host(Y).reshape(len(Y), -1)
     largest = np.abs(rows).max(axis=1)
     if (largest == 0).any():
+        which = f" of item {largest.argmin()} of the batch" if len(largest) > 1 else ""
         raise ValueError(
-            "the measurements are all zero, which a zero update explains: there is nothing to "
-            "recover"
+            f"the measurements{which} are all zero, which a zero update explains: there is nothing "
+            "to recover"
         )
     norms = largest * np.linalg.norm(rows / largest[:, None], axis=1)  # no square underflows
     least = float(norms.min())

@@ -50,7 +50,7 @@ class Certificate:
     value: Any
     relative: Any
     tolerance: float
-    dual: Any = None
+    dual: Any = field(default=None, repr=False)
 
     @property
     def holds(self) -> Any:
@@ -146,6 +146,15 @@ class RecoveryResult:
     seconds: float
     history: Mapping[str, NDArray[Any]]
     message: str
+
+    def __repr__(self) -> str:
+        shape = " × ".join(map(str, self.estimate.shape))
+        worst = float(np.max(self.residual))
+        return (
+            f"RecoveryResult({self.method}: {self.status}, estimate {shape}, relative residual "
+            f"{worst:.3g}, {self.certificate.kind} {np.max(self.certificate.relative):.3g} "
+            f"relative (tolerance {self.certificate.tolerance:.3g}), {self.seconds:.3g} s)"
+        )
 
     @property
     def converged(self) -> bool:

@@ -7,7 +7,7 @@ from scipy import sparse
 from scipy.sparse.linalg import aslinearoperator
 
 from cosa_theory import CosaBasis, KroneckerOperator
-from cosa_theory.recovery import BASES, RecoveryProblem
+from cosa_theory.recovery import BASES, RecoveryProblem, recover
 from cosa_theory.transforms import DCT
 
 
@@ -167,3 +167,32 @@ def test_a_zero_item_of_a_batch_is_refused_and_a_tiny_one_is_not():
     with pytest.raises(ValueError, match="all zero"):
         problem(measurements=Y * np.array([1.0, 0.0])[:, None, None])
     problem(measurements=Y * np.array([1.0, 1e-200])[:, None, None])
+
+
+def test_problems_results_and_certificates_are_shown_in_a_line_each():
+    basis = CosaBasis.sample(32, 24, 16, 12, seed=1)
+    update = np.zeros((32, 24))
+    update[3, 4] = 1.0
+    single = RecoveryProblem(basis.sensing(), basis.encode(update), noise_level=1e-3)
+    assert repr(single) == (
+        "RecoveryProblem(16 × 12 measurements of an update of 32 × 24, unknown: the update, "
+        "basis: coordinate, noise level: 0.001)"
+    )
+    batch = RecoveryProblem(np.ones((3, 8)), np.ones((5, 3)), shape=(4, 2), basis="dct")
+    assert "(3 measurements, 5 times, of an update of 4 × 2, " in repr(batch)
+    result = recover(single, "bpdn")
+    assert repr(result).startswith("RecoveryResult(bpdn: optimal, estimate 32 × 24, relative resid")
+    for shown in (single, batch, result, result.certificate):
+        assert "array" not in repr(shown)
+        assert "\n" not in repr(shown)
+
+
+def test_a_basis_or_an_array_in_the_place_of_a_problem_is_told_what_to_do():
+    basis = CosaBasis.sample(6, 5, 4, 3, seed=1)
+    core = np.ones((4, 3))
+    with pytest.raises(ValueError, match=r"a CosaBasis, which maps both ways: give basis\.sensing"):
+        RecoveryProblem(basis, core)
+    with pytest.raises(ValueError, match=r"recover takes a RecoveryProblem, got ndarray: give "):
+        recover(core)
+    with pytest.raises(ValueError, match=r"measurements of item 1 of the batch are all zero"):
+        RecoveryProblem(basis.sensing(), np.stack([core, 0 * core]))
