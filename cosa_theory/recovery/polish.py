@@ -108,7 +108,8 @@ def polish_lasso(
         support = columns.support
         residual = y - columns.image(values)
         gradient = to_host(system.apply_adjoint(like_array(residual[None], Y))).ravel()
-        found = _judged(columns, values, y, residual, lam, _largest(gradient))
+        kept = to_host(like_array(values, Y)).astype(np.float64)  # what the caller can store
+        found = _judged(columns, kept, y, residual, lam, _largest(gradient))
         failures = 0 if best is None or found.gap < best.gap else failures + 1
         best = best if failures else found
         # The equations hold on the support, so its correlations are λ times the signs.
@@ -187,15 +188,16 @@ class _Columns:
 def _judged(
     columns: _Columns, values: Floats, y: Floats, residual: Floats, lam: float, largest: float
 ) -> Polished:
-    """Return a candidate with its duality gap."""
+    """Return a candidate with its duality gap, at a dual point that is a share of `residual`."""
     scale = min(1.0, lam / largest) if largest > 0 else 1.0
-    size = float(np.vdot(residual, residual))
+    dual = scale * residual
+    image = columns.image(values)
+    left = y - image
     penalty = lam * float(np.abs(values).sum())
-    gap = 0.5 * (1 - scale) ** 2 * size + penalty - scale * float(np.vdot(y - residual, residual))
-    gap = max(gap, 0.0)
-    objective = 0.5 * size + penalty
+    gap = max(0.5 * float(np.sum((left - dual) ** 2)) + penalty - float(np.vdot(image, dual)), 0.0)
+    objective = 0.5 * float(np.vdot(left, left)) + penalty
     relative = gap / max(penalty, np.finfo(np.float64).eps * objective)
-    return Polished(columns.support, values, scale * residual, objective, gap, relative)
+    return Polished(columns.support, values, dual, objective, gap, relative)
 
 
 def _largest(gradient: NDArray[Any]) -> float:

@@ -126,3 +126,20 @@ def test_a_larger_support_costs_more(problem):
     costs = [polish_cost(problem[0], size) for size in (10, 100, LARGEST_SUPPORT)]
     assert costs == sorted(costs)
     assert costs[0] == pytest.approx(100 * (20 + 14 + 10 / 3))
+
+
+def test_the_gap_is_that_of_the_values_the_caller_can_store(problem):
+    system, X, _ = problem
+    Y = system.apply(X).astype(np.float32)
+    lam = 1e-14 * float(np.abs(system.apply_adjoint(Y)).max())
+    # Rounding the values to single precision costs more than this penalty is worth: at a
+    # tolerance that any gap meets, the one reported is what the rounded values have.
+    for single in (True, False):
+        y = Y if single else Y.astype(np.float64)
+        found = polish_lasso(system, y, X.astype(y.dtype), lam, tolerance=1e9)
+        assert np.array_equal(found.values, found.values.astype(y.dtype))
+        residual = system.apply(dense(system, found)) - Y
+        objective = 0.5 * np.sum(residual**2) + lam * np.abs(found.values).sum()
+        assert found.objective == pytest.approx(objective, rel=1e-6)
+        bound = np.vdot(Y, found.dual) - 0.5 * np.sum(found.dual**2)
+        assert objective - bound <= found.gap + 1e-15 * objective + 1e-22 * np.sum(Y**2.0)
