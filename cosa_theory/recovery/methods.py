@@ -193,6 +193,12 @@ def _checked_options(
         raise ValueError(
             f"{method} has no option {unknown[0]!r}: it takes {', '.join(known) or 'none'}"
         )
+    limit = given.get("max_iterations", 1)
+    if not isinstance(limit, (int, np.integer)):
+        raise ValueError(f"max_iterations is {limit!r}: give a whole number of iterations")
+    for name in {"lam", "lam_ratio", "tolerance", "threshold", "damping"} & given.keys():
+        if not isinstance(given[name], (int, float, np.integer, np.floating)):
+            raise ValueError(f"{name} is {given[name]!r}: give one number")
     if start is not None:
         given["start"] = _warm_start(problem, method, start)
     return given

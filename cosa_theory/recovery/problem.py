@@ -238,6 +238,8 @@ def _checked_operator(operator: Any, shape: tuple[int, int] | None) -> Any:
         )
     matrix = Factor(operator, "the operator").matrix
     _check_entries(matrix, "the operator")
+    if shape is not None and len(np.shape(shape)) != 1:
+        raise ValueError(f"shape is {shape!r}: give (m, n), the rows and columns of the update")
     if shape is not None and (min(shape) < 1 or math.prod(shape) != matrix.shape[1]):
         raise ValueError(
             f"shape is {tuple(shape)}, {math.prod(shape):,} entries, but the operator has "
@@ -269,8 +271,11 @@ def _stacked(measurements: Any, operator: Any, plain: bool) -> tuple[bool, Any]:
 
 
 def _check_noise(noise_level: float, Y: Any) -> None:
-    if not (math.isfinite(noise_level) and noise_level >= 0):
-        raise ValueError(f"noise_level must be finite and zero or positive, got {noise_level}")
+    number = isinstance(noise_level, (int, float, np.integer, np.floating))
+    if not (number and math.isfinite(noise_level) and noise_level >= 0):
+        raise ValueError(
+            f"noise_level must be finite and zero or positive, got {noise_level!r}: give one number"
+        )
     rows = to_host(Y).reshape(len(Y), -1)
     largest = np.abs(rows).max(axis=1)
     if (largest == 0).any():
@@ -289,7 +294,8 @@ def _check_noise(noise_level: float, Y: Any) -> None:
 
 
 def _check_basis(basis: str | Transform, weight: Any, unknown: str) -> None:
-    if isinstance(basis, str) and basis not in BASES:
+    transform = all(hasattr(basis, part) for part in ("name", "forward", "inverse", "rows"))
+    if basis not in BASES if isinstance(basis, str) else not transform:
         raise ValueError(f"basis is {basis!r}: choose among {', '.join(BASES)}, or a Transform")
     if (basis == "singular") != (weight is not None):
         raise ValueError(

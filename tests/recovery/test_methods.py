@@ -231,3 +231,32 @@ def test_an_operator_that_measures_nothing_is_refused():
     lost = RecoveryProblem(aslinearoperator(np.full((2, 4), np.nan)), np.ones(2))
     with pytest.raises(ValueError, match="matrix Φ is not finite"):
         recover(lost, "fista")
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "said"),
+    [
+        ("bpdn", {"max_iterations": 2.5}, "max_iterations is 2.5: give a whole number"),
+        ("fista", {"max_iterations": "9"}, "max_iterations is '9': give a whole number"),
+        ("fista", {"lam": "x"}, "lam is 'x': give one number"),
+        ("omp", {"tolerance": np.array([1e-3, 1e-4])}, r"tolerance is array.*: give one number"),
+    ],
+)
+def test_an_option_of_the_wrong_type_is_named(method, options, said):
+    with pytest.raises(ValueError, match=said):
+        recover(problem(), method, **options)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"noise_level": "a"}, "noise_level must be finite .* got 'a': give one number"),
+        ({"noise_level": np.array([0.1, 0.2])}, "noise_level must .*give one number"),
+        ({"basis": 3}, "basis is 3: choose among coordinate"),
+    ],
+)
+def test_a_setting_of_the_wrong_type_is_named(settings, said):
+    with pytest.raises(ValueError, match=said):
+        problem(**settings)
+    with pytest.raises(ValueError, match=r"shape is 4: give \(m, n\)"):
+        RecoveryProblem(np.ones((3, 4)), np.ones(3), shape=4)
