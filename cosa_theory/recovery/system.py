@@ -161,8 +161,8 @@ def check_range(system: System, Y: Any) -> None:
     """Refuse operators and measurements whose squares may leave the range of their type.
 
     With φ the largest entry of Φ and η that of y, the numbers φ, η, η/φ (the size of an update),
-    φη (that of correlations) and η/φ² (that of a step's multiplier) must lie between 1e-100 and
-    1e100, or between 1e-12 and 1e12 in single precision: beyond, sums of squares and squares of
+    φη (that of correlations) and η/φ² (that of a step's multiplier) must lie between 1e-120 and
+    1e120, or between 1e-12 and 1e12 in single precision: beyond, sums of squares and squares of
     tolerances overflow or vanish, and a certificate computed from them would mean nothing.
 
     Parameters
@@ -176,7 +176,7 @@ def check_range(system: System, Y: Any) -> None:
         If one of the numbers is outside.
     """
     single = to_host(Y[:0]).dtype.itemsize == 4
-    limit = 12.0 if single else 100.0
+    limit = 12.0 if single else 120.0
     entries = math.fsum(math.log10(_largest_entry(factor)) for factor in system.factors)
     for item in Y:
         measured = math.log10(_largest_entry(to_host(item)))

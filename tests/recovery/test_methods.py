@@ -188,10 +188,10 @@ def test_a_success_that_the_certificate_does_not_bear_out_is_none(monkeypatch):
 @pytest.mark.parametrize(
     ("single", "left", "size"),
     [
-        (False, 1e120, 1.0),
-        (False, 1e-120, 1.0),
-        (False, 1.0, 1e-120),
-        (False, 1e80, 1e-40),
+        (False, 1e130, 1.0),
+        (False, 1e-130, 1.0),
+        (False, 1.0, 1e-130),
+        (False, 1e80, 1e60),
         (True, 1e-13, 1.0),
         (True, 1e8, 1e8),
     ],
