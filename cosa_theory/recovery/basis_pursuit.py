@@ -345,9 +345,7 @@ class _Solver:
             coefficients=self.X,
             objective=objective,
             formula="‖x‖₁ subject to " + ("Φx = y" if equal else f"‖Φx − y‖ ≤ {self.sigma:g}"),
-            certificate=Certificate(
-                "duality gap", gap, relative, self.tolerance, like_array(dual, self.Y)
-            ),
+            certificate=Certificate("duality gap", gap, relative, self.tolerance, dual),
             status=tuple(self.status),
             iterations=self.iterations,
             history={name: np.asarray(values) for name, values in self.history.items()},

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+from array_api_compat import is_torch_array
 
 from cosa_theory.basis import CosaBasis
 from cosa_theory.laws import uniform_sparsity_limit
@@ -280,7 +281,7 @@ def _result(
             certificate,
             value=scalar(certificate.value),
             relative=scalar(certificate.relative),
-            dual=None if certificate.dual is None else returned(certificate.dual),
+            dual=_dual(problem, certificate.dual),
         ),
         residual=scalar(_residuals(system, to_host(problem.Y), X)),
         status=max(statuses, key=list(STATUSES).index),
@@ -303,6 +304,16 @@ def _borne_out(solution: Solution) -> tuple[str, ...]:
         "stalled" if status in ("optimal", "fitted") and not held else status
         for status, held in pairs
     )
+
+
+def _dual(problem: RecoveryProblem, dual: Any) -> Any:
+    """Return the dual point of a gap, in the precision it was judged in."""
+    if dual is None:
+        return None
+    if is_torch_array(problem.Y) and isinstance(dual, np.ndarray):
+        like = problem.Y[:0]
+        dual = like_array(dual, like.double() if dual.dtype == np.float64 else like)
+    return dual if problem.batched else dual[0]
 
 
 def _update(problem: RecoveryProblem, unknown: Any) -> Any:

@@ -43,7 +43,7 @@ class Certificate:
     tolerance : float
         Its limit.
     dual : array or tensor, shape (p, q) or (B, p, q), optional
-        The feasible dual point, for a gap.
+        The feasible dual point, for a gap, in the precision it was judged in.
     """
 
     kind: Literal["duality gap", "residual", "normal equations"]

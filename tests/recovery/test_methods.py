@@ -4,6 +4,7 @@ import warnings
 
 import numpy as np
 import pytest
+import torch
 from scipy.sparse.linalg import aslinearoperator
 
 from cosa_theory import CosaBasis, KroneckerOperator
@@ -260,3 +261,17 @@ def test_a_setting_of_the_wrong_type_is_named(settings, said):
         problem(**settings)
     with pytest.raises(ValueError, match=r"shape is 4: give \(m, n\)"):
         RecoveryProblem(np.ones((3, 4)), np.ones(3), shape=4)
+
+
+def test_the_gap_of_a_single_precision_answer_recomputes_from_its_dual_point():
+    Y = BASIS.encode(UPDATE).astype(np.float32)
+    result = recover(RecoveryProblem(BASIS.sensing(), Y), "basis_pursuit")
+    assert result.status == "optimal"
+    dual = result.certificate.dual
+    assert dual.dtype == np.float64
+    assert np.abs(BASIS.sensing().apply_adjoint(dual)).max() <= 1 + 1e-12
+    least = np.vdot(Y.astype(np.float64), dual)
+    objective = np.abs(result.coefficients.astype(np.float64)).sum()
+    assert objective - least <= result.certificate.tolerance * objective
+    tensor = recover(RecoveryProblem(BASIS.sensing(), torch.from_numpy(Y)), "basis_pursuit")
+    assert tensor.certificate.dual.dtype == torch.float64
