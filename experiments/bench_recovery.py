@@ -289,6 +289,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         case, solver = chosen.measure
         print(json.dumps(measure(Case(**json.loads(case)), solver)))
         return 0
+    if chosen.rounds < 1 or not chosen.limit > 0:
+        parser.error("--rounds must be at least 1, and --limit a positive number of seconds")
     if chosen.layer:
         print(json.dumps(layer(*chosen.size), indent=1))
         return 0

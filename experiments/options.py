@@ -58,8 +58,12 @@ def sweep_settings(chosen: argparse.Namespace) -> dict[str, Any]:
     Raises
     ------
     InputError
-        A number of jobs below 1, or a time limit that is not positive.
+        A number of jobs below 1, a time limit that is not positive, or a file where a folder is
+        to be.
     """
+    there = next(path for path in (chosen.out, *chosen.out.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise InputError(f"--out is {chosen.out}: {there} is a file, name a folder")
     if chosen.jobs is not None and chosen.jobs < 1:
         raise InputError(f"--jobs is {chosen.jobs}: it must be at least 1")
     if chosen.timeout is not None and not chosen.timeout > 0:
@@ -96,12 +100,18 @@ def read_config(start: Config, path: Path | None, **overrides: Any) -> Config:
     if path is not None:
         try:
             given = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        except OSError as error:
+            raise InputError(f"configuration {path}: {error.strerror}") from error
+        except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise InputError(f"configuration {path}: {error}") from error
     known = [field.name for field in dataclasses.fields(start)]  # type: ignore[arg-type]
     unknown = [name for name in given if name not in known]
     if unknown:
         raise InputError(f"configuration {path}: no field {unknown[0]!r}, only {', '.join(known)}")
+    for name, value in given.items():
+        kind = _kind(getattr(start, name))
+        if kind and _kind(value) != kind:
+            raise InputError(f"configuration {path}: {name} is {value!r}: it must be {kind}")
     given |= {name: value for name, value in overrides.items() if value is not None}
     try:
         changes = {name: _frozen(value) for name, value in given.items()}
@@ -110,6 +120,12 @@ def read_config(start: Config, path: Path | None, **overrides: Any) -> Config:
         raise
     except (TypeError, ValueError) as error:
         raise InputError(f"configuration {path or 'of the command line'}: {error}") from error
+
+
+def _kind(value: Any) -> str:
+    """Name the kind of a setting; nothing for one that may be of several kinds."""
+    kinds = {bool: "true or false", int: "a number", float: "a number", str: "text"}
+    return "an array" if isinstance(value, (tuple, list)) else kinds.get(type(value), "")
 
 
 def _frozen(value: Any) -> Any:

@@ -81,8 +81,9 @@ def verdict(table: pd.DataFrame, config: Any) -> str:
     (m, n), (a, b) = config.shape, config.core
     shared = lines[(lines["a"] == a) & (lines["b"] == b)]
     text = (
-        f"At (m, n, a, b) = ({m}, {n}, {a}, {b}) plain projections find half of the random "
-        f"supports at {_spans(shared, 'plain', 'random')}, where the weak threshold is "
+        f"At (m, n, a, b) = ({m}, {n}, {a}, {b}), with ρ = s/(ab) for s nonzero entries, plain "
+        "projections find half of the updates with random supports at "
+        f"{_spans(shared, 'plain', 'random')}, where the weak threshold is "
         f"{float(l1_weak_threshold(a * b / (m * n))):.3f}, and Kronecker ones at "
         f"{_spans(shared, 'kronecker', 'random')}."
     )
@@ -105,7 +106,7 @@ def _spans(lines: pd.DataFrame, structure: str, packing: str) -> str:
         return "no measured ρ"
     first = rows.iloc[0]
     words = (
-        f"ρ = {first['rho50']:.3f} [{first['rho50_low']:.3f}, {first['rho50_high']:.3f}] "
+        f"ρ = {first['rho50']:.3f} [{max(first['rho50_low'], 0.0):.3f}, {_high(first)}] "
         f"({first['kind']}"
         if np.isfinite(first["rho50"])
         else f"ρ {_beyond(first)} ({first['kind']}"
@@ -119,6 +120,11 @@ def _spans(lines: pd.DataFrame, structure: str, packing: str) -> str:
     for _, row in beyond.iterrows():
         words += f"; {_beyond(row)}, {row['kind']}"
     return f"{words})"
+
+
+def _high(row: pd.Series) -> str:
+    """Return the upper end of an interval; too few trials bound it nowhere."""
+    return f"{row['rho50_high']:.3f}" if np.isfinite(row["rho50_high"]) else "∞"
 
 
 def _beyond(row: pd.Series) -> str:

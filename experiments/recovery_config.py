@@ -7,7 +7,7 @@ from typing import Any
 from cosa_theory.projections import KINDS
 from cosa_theory.recovery import BASES, METHODS
 from experiments import finetune_delta
-from experiments.synthetic_updates import UPDATES
+from experiments.synthetic_updates import UPDATES, check_parameter
 
 __all__ = ["LEFT_OUT", "PRESETS", "Config", "Options", "Solver", "Update"]
 
@@ -125,6 +125,8 @@ class Config:
         _known("ensemble", self.kinds, KINDS)
         _known("basis", self.bases, BASES)
         _known("update", [kind for kind, _ in self.updates], tuple(UPDATES))
+        for kind, parameter in (*self.updates, *(("sparse", s) for s in self.sparsities)):
+            check_parameter(kind, *self.shape, parameter)
         solvers = (*self.solvers, *self.few, *self.real_solvers)
         _known("method", [method for method, _ in solvers], tuple(METHODS))
         if not self.kinds or not self.updates or self.updates[0][0] != "sparse":

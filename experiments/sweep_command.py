@@ -53,7 +53,10 @@ def sweep_command(
     def body() -> None:
         config = read_config(presets[chosen.preset], chosen.config, seed=chosen.seed)
         table = run(config, **sweep_settings(chosen))
-        text = verdict(table, config)
+        if (table["status"] == "done").any():
+            text = verdict(table, config)
+        else:
+            text = f"No cell was finished within {chosen.timeout:g} s: raise --timeout."
         settings = dataclasses.asdict(config)
         write_table(table, chosen.out, name, arguments=settings, verdict=text, seed=config.seed)
         print(text)

@@ -11,7 +11,7 @@ from cosa_theory.projections import make_projection, stream
 from cosa_theory.transforms import DCT, Coordinate, SingularBasis, Transform, Wavelet
 from experiments.supports import sparse_updates
 
-__all__ = ["UPDATES", "synthetic_update", "synthetic_weight", "transform"]
+__all__ = ["UPDATES", "check_parameter", "synthetic_update", "synthetic_weight", "transform"]
 
 UPDATES = {
     "sparse": "s nonzero coefficients at random places, Gaussian values",
@@ -90,7 +90,7 @@ def synthetic_update(
     """
     if kind not in UPDATES:
         raise ValueError(f"no update {kind!r}: there are {', '.join(UPDATES)}")
-    _check_parameter(kind, m, n, parameter)
+    check_parameter(kind, m, n, parameter)
     if kind == "noise":
         return _unit(stream(seed, *key, kind).standard_normal((m, n)))
     parts = []
@@ -106,7 +106,14 @@ def synthetic_update(
     return _unit(sum(_unit(part) for part in parts))
 
 
-def _check_parameter(kind: str, m: int, n: int, parameter: float) -> None:
+def check_parameter(kind: str, m: int, n: int, parameter: float) -> None:
+    """Refuse a parameter that a kind of update of this shape does not admit.
+
+    Raises
+    ------
+    ValueError
+        Which says what it must be.
+    """
     if kind in ("flat", "noise"):
         valid, meaning = parameter == 0, "0, as it has none"
     elif kind == "power law":

@@ -38,7 +38,7 @@ _STYLES = {
     ("kronecker", "random"): Style("Kronecker, random support", VERMILION, "--", "s"),
     ("kronecker", "block"): Style("Kronecker, block", GREEN, "-.", "D"),
     ("kronecker", "column"): Style("Kronecker, one column", ORANGE, "-", "^"),
-    ("kronecker", "row"): Style("Kronecker, one row", BLACK, ":", "v"),
+    ("kronecker", "row"): Style("Kronecker, one row", BLACK, "-", "v"),
 }
 _UNDERSAMPLING, _SPARSITY = "undersampling $d = ab/(mn)$", r"sparsity $\rho = s/(ab)$"
 _DOTTED: dict[str, Any] = {"ls": (0, (1, 1.5)), "lw": 1.0}

@@ -101,3 +101,10 @@ def test_a_layer_is_timed_against_the_products_it_must_do():
     assert row["iterations"] <= 30
     assert row["ratio"] > 0.5
     assert 2 < row["arrays"] < 40  # small arrays: overheads count
+
+
+def test_no_rounds_and_no_time_are_refused(capsys):
+    for bad in (["--rounds", "0"], ["--limit", "0"]):
+        with pytest.raises(SystemExit):
+            bench_recovery.main(bad)
+        assert "--rounds must be at least 1, and --limit a positive" in capsys.readouterr().err

@@ -253,13 +253,24 @@ def test_the_verdict_names_the_lines_their_intervals_and_what_is_undecided():
     rows += curve([0.1, 0.0, 0.0], structure="kronecker", kind="haar")
     rows += curve([0.4, 0.0], structure="kronecker", packing="column")
     text = verdict(pd.DataFrame(rows), Config(**{**vars(TINY), "packings": ("random", "column")}))
-    assert text.startswith("At (m, n, a, b) = (10, 8, 5, 6) plain projections find half of the")
+    assert text.startswith(
+        "At (m, n, a, b) = (10, 8, 5, 6), with ρ = s/(ab) for s nonzero entries, "
+    )
     assert "at ρ = 0.250 [" in text
     assert "from 0.250, gaussian, to 0.350, haar), where the weak threshold is 0.326" in text
     assert "Kronecker ones at ρ = 0.150 [" in text
     assert "(gaussian; below 0.100, haar)." in text
     assert "in one column at ρ below 0.100 (gaussian)." in text
     assert text.endswith("Of 340 trials 17 are undecided and count as failures.")
+
+
+def test_an_interval_that_few_trials_do_not_bound_has_no_minus_sign():
+    rows = [
+        {**row, "trials": 2, "draws": 1, "successes_by_draw": f"[{2 - place}]"}
+        for place, row in enumerate(curve([1.0, 0.5, 0.0]))
+    ]
+    text = verdict(pd.DataFrame(rows), TINY)
+    assert "at ρ = 0.200 [0.000, ∞] (gaussian)" in text
 
 
 # The command --------------------------------------------------------------------------------------
@@ -271,7 +282,9 @@ def test_the_command_writes_a_table_that_its_figure_reads(tmp_path, capsys, monk
     out = tmp_path / "out"
     assert main(["--config", str(path), "--out", str(out), "--jobs", "1"]) == 0
     first, second = capsys.readouterr().out.splitlines()
-    assert first.startswith("At (m, n, a, b) = (10, 8, 5, 6) plain projections find half of the")
+    assert first.startswith(
+        "At (m, n, a, b) = (10, 8, 5, 6), with ρ = s/(ab) for s nonzero entries, "
+    )
     stored = pd.read_parquet(out / "phase_transition.parquet")
     assert second.startswith(f"{len(stored)} rows are in")
     monkeypatch.setattr(sys, "argv", ["x", str(out), "--out", str(tmp_path / "figures")])

@@ -249,6 +249,8 @@ def test_every_preset_has_cells_that_are_all_different(monkeypatch, tmp_path):
         ({"kinds": ()}, "there must be an ensemble"),
         ({"bases": ("fourier",)}, "no basis 'fourier'"),
         ({"updates": (("round", 1),)}, "no update 'round'"),
+        ({"updates": (("sparse", 0),)}, "sparse update is 0: it must be a whole number from 1"),
+        ({"sparsities": (10**6,)}, "sparse update is 1e\\+06: it must be a whole number from 1"),
         ({"updates": (("flat", 0),)}, "a sparse update to begin with"),
         ({"few": (("magic", ()),)}, "no method 'magic'"),
     ],

@@ -19,6 +19,7 @@ from experiments import cluster
 from experiments.options import read_config, run_command, sweep_parser, sweep_settings
 from experiments.stoppable import call_within, stop_idle
 from experiments.sweep import cell_name, run_cells, write_table
+from experiments.sweep_command import sweep_command
 from tests.experiments.cells import Cell, cells, compute, spin, sweep
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -410,14 +411,20 @@ def test_settings_come_from_preset_file_and_command_line_in_that_order(tmp_path)
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [("trails = 3", "no field 'trails', only sizes"), ("trials = 0", "trials is 0"), ("=", "TOML")],
+    [
+        ("trails = 3", "no field 'trails', only sizes"),
+        ("trials = 0", "trials is 0"),
+        ("trials = 'x'", "trials is 'x': it must be a number"),
+        ("sizes = 3", "sizes is 3: it must be an array"),
+        ("=", "TOML"),
+    ],
 )
 def test_a_broken_file_of_settings_is_named(content, words, tmp_path):
     path = tmp_path / "a.toml"
     path.write_text(content)
     with pytest.raises(InputError, match=words if words != "TOML" else "configuration .*a.toml"):
         read_config(Settings(), path)
-    with pytest.raises(InputError, match=r"configuration .*b\.toml"):
+    with pytest.raises(InputError, match=r"configuration .*b\.toml: No such file or directory"):
         read_config(Settings(), tmp_path / "b.toml")
 
 
@@ -431,6 +438,29 @@ def test_the_options_of_a_command_are_those_of_a_sweep(tmp_path, capsys):
     for bad in (["--jobs", "0"], ["--timeout", "0"], ["--timeout", "nan"]):
         assert run_command(lambda bad=bad: sweep_settings(parser.parse_args(bad))) == 2
         assert capsys.readouterr().err.startswith(f"error: {bad[0]} is {bad[1]}")
+
+
+def test_results_do_not_go_where_a_file_is(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    parser = sweep_parser("cells", "Draws.", {"quick": Settings()})
+    for out in (tmp_path / "file", tmp_path / "file" / "below"):
+        chosen = parser.parse_args(["--out", str(out)])
+        assert run_command(lambda chosen=chosen: sweep_settings(chosen)) == 2
+        line = f"error: --out is {out}: {tmp_path / 'file'} is a file, name a folder\n"
+        assert capsys.readouterr().err == line
+
+
+def test_where_no_cell_was_finished_the_verdict_says_so(tmp_path, capsys):
+    late = pd.DataFrame([{"cell": "0", "status": "timed out"}])
+    arguments = ["--out", str(tmp_path), "--timeout", "2"]
+    presets = {"quick": Settings()}
+    code = sweep_command("cells", "Draws.", presets, lambda *_, **__: late, no_verdict, arguments)
+    assert code == 0
+    assert capsys.readouterr().out.startswith("No cell was finished within 2 s: raise --timeout.")
+
+
+def no_verdict(table, config):
+    raise KeyError("share")
 
 
 def test_failed_cells_are_lines_and_exit_code_1(tmp_path, capsys):
