@@ -116,7 +116,11 @@ class CosaBasis:
 
     @property
     def L(self) -> Any:
-        """The left factor, m × a."""
+        """The left factor, m × a.
+
+        One that was drawn is a transposed view. `safetensors.numpy` writes memory as it lies and
+        would store its numbers in another order: give it ``np.ascontiguousarray(basis.L)``.
+        """
         return self._left.matrix
 
     @property

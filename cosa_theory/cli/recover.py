@@ -78,7 +78,8 @@ def recover(
         typer.Option(
             metavar="FILE",
             help="A .safetensors file with the tensors L (m × a) and R (b × n), in place of a "
-            "draw.",
+            "draw; with metadata fingerprint_L and fingerprint_R it is checked. (To write "
+            "CosaBasis.L with safetensors.numpy, make it contiguous first.)",
         ),
     ] = None,
     method: Annotated[
