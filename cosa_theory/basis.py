@@ -109,6 +109,9 @@ class CosaBasis:
         parts = (key,) if isinstance(key, str) else tuple(key)
         settings = {"seed": seed, "scale": scale, "dtype": dtype, **options}
         L = make_projection(kind, a, m, key=(*parts, "L"), **settings).T
+        if isinstance(L, np.ndarray):
+            # safetensors writes the memory of an array as it lies, whatever the strides say.
+            L = np.ascontiguousarray(L)
         return cls(L, make_projection(kind, b, n, key=(*parts, "R"), **settings))
 
     def __repr__(self) -> str:
@@ -116,11 +119,7 @@ class CosaBasis:
 
     @property
     def L(self) -> Any:
-        """The left factor, m × a.
-
-        One that was drawn is a transposed view. `safetensors.numpy` writes memory as it lies and
-        would store its numbers in another order: give it ``np.ascontiguousarray(basis.L)``.
-        """
+        """The left factor, m × a."""
         return self._left.matrix
 
     @property

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.numpy import load_file, save_file
 from scipy.sparse.linalg import LinearOperator
 
 from cosa_theory import CosaBasis
@@ -506,3 +507,11 @@ def test_an_svd_that_does_not_converge_is_done_another_way(monkeypatch):
     monkeypatch.setattr(module, "svd", diverging)
     assert CosaBasis(L, np.eye(2, 4)).captured_energy(dW) == pytest.approx(expected, rel=1e-12)
     assert "gesvd" in drivers
+
+
+def test_the_factors_survive_a_file_of_tensors(tmp_path):
+    basis = CosaBasis.sample(12, 9, 4, 3, seed=5)
+    save_file({"L": basis.L, "R": basis.R}, tmp_path / "factors.safetensors")
+    stored = load_file(tmp_path / "factors.safetensors")
+    np.testing.assert_array_equal(stored["L"], basis.L)
+    np.testing.assert_array_equal(stored["R"], basis.R)

@@ -78,8 +78,7 @@ def recover(
         typer.Option(
             metavar="FILE",
             help="A .safetensors file with the tensors L (m × a) and R (b × n), in place of a "
-            "draw; with metadata fingerprint_L and fingerprint_R it is checked. (To write "
-            "CosaBasis.L with safetensors.numpy, make it contiguous first.)",
+            "draw; with metadata fingerprint_L and fingerprint_R it is checked.",
         ),
     ] = None,
     method: Annotated[

@@ -359,10 +359,10 @@ class _Solver:
             parts.append(out_of_reach(float(distance.max()), self.sigma, self.system))
         projected = self.constraint.feasible & ~self.polished
         if projected.any():
-            parts.append(
-                f"{int(projected.sum())} of {len(self.status)} answers are iterates projected on "
-                "the constraint, which are not exactly sparse"
-            )
+            count = len(self.status)
+            which = "the answer is an iterate" if count == 1 else ""
+            which = which or f"{int(projected.sum())} of {count} answers are iterates"
+            parts.append(f"{which} projected on the constraint, which is not exactly sparse")
         return "; ".join(parts)
 
 

@@ -14,6 +14,9 @@ from cosa_theory.recovery.system import System
 __all__ = ["best_core", "least_norm"]
 
 
+_IGNORED = "the noise level is not used: noise is fitted as well as it can be"
+
+
 def least_norm(
     system: System, Y: Any, *, noise_level: float = 0.0, tolerance: float | None = None
 ) -> Solution:
@@ -27,7 +30,7 @@ def least_norm(
     system : System
     Y : array or tensor, shape (B, p, q)
     noise_level : float
-        Not used: the answer fits noise as well as it can.
+        Not used, which the message says: the answer fits noise as well as it can.
     tolerance : float, optional
         Of ‖Φᵀ(Φx − y)‖/(‖Φ‖‖y‖); by default 1e4 times the rounding unit of the type, about 2e-12
         in double and 1e-3 in single precision.
@@ -52,6 +55,7 @@ def least_norm(
         certificate=certificate,
         status=tuple("optimal" if held else "stalled" for held in certificate.holds),
         iterations=np.zeros(len(objective), np.int64),
+        message=_IGNORED if noise_level > 0 else "",
     )
 
 

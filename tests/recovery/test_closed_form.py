@@ -55,6 +55,16 @@ def test_the_best_core_of_a_given_update_is_that_of_the_basis():
     )
 
 
+def test_a_noise_level_changes_nothing_and_the_message_says_so():
+    basis = CosaBasis.sample(20, 30, 8, 9, seed=1)
+    Y = basis.encode(gaussian(20, 30))
+    quiet = recover(RecoveryProblem(basis.sensing(), Y), "least_norm")
+    noisy = recover(RecoveryProblem(basis.sensing(), Y, noise_level=0.1), "least_norm")
+    np.testing.assert_array_equal(quiet.estimate, noisy.estimate)
+    assert quiet.message == ""
+    assert noisy.message.startswith("the noise level is not used")
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("library", ["numpy", "torch"])
 def test_it_computes_in_the_type_and_library_of_the_measurements(dtype, library):
