@@ -30,9 +30,6 @@ def test_without_noise_the_truth_counts_and_with_noise_the_minimiser_of_the_lass
         correlations[active], noisy.lam * np.sign(noisy.target[active]), rtol=1e-5
     )
     assert noisy.sigma == pytest.approx(np.linalg.norm(noisy.operator @ noisy.target - noisy.y))
-    np.testing.assert_allclose(
-        (noisy.operator.T @ (noisy.y - noisy.operator @ noisy.fit))[noisy.fit != 0], 0, atol=1e-10
-    )
 
 
 @pytest.mark.parametrize("solver", [*solvers(EASY)])
@@ -43,7 +40,7 @@ def test_every_solver_reaches_the_accuracy_on_an_easy_problem(solver):
     assert row["seconds"] > 0
 
 
-@pytest.mark.parametrize("solver", ["fista", "bpdn", "omp", "spgl1", "PyLops FISTA", "celer"])
+@pytest.mark.parametrize("solver", ["fista", "bpdn", "spgl1", "PyLops FISTA", "celer"])
 def test_every_kind_of_solver_reaches_the_accuracy_with_noise(solver):
     row = measure(NOISY, solver)
     assert row["status"] == "reached"
@@ -89,6 +86,13 @@ def test_a_solver_that_takes_too_long_is_given_up_and_a_failure_is_named():
     assert bench_recovery.verdict(table) == "easy: no ratios."
     broken = bench_recovery._apart(["--measure", json.dumps({"m": 0}), "fista"], 60.0)
     assert broken["status"].startswith("failed: TypeError")
+
+
+def test_with_noise_there_is_no_greedy_solver_and_no_whitening():
+    assert set(solvers(EASY)) - set(solvers(NOISY)) == {
+        *("basis_pursuit", "omp", "PyLops OMP", "PyLops OMP, our operator"),
+        *("scikit-learn OMP", "spgl1, whitened rows"),
+    }
 
 
 def test_matrices_too_large_to_form_rule_out_the_solvers_that_need_them():
