@@ -23,7 +23,7 @@ __all__ = ["basis_pursuit", "bpdn"]
 
 Monitor = Callable[[int, float, Any], None]
 
-_GUESS, _NEAR = 30, 1e-2  # iterations and relative gap of the lasso that bpdn may start from
+_GUESS, _NEAR = 60, 1e-4  # iterations and relative gap of the lasso that bpdn may start from
 _FEW = 8  # measurements for each of its nonzero entries from which on that pays
 _TOLERANCES = {8: 1e-8, 4: 1e-5}  # relative gap, by bytes of a number
 _STEPS = 400  # of the simplex method at the first attempt; each further one takes twice as many
@@ -183,7 +183,9 @@ class _Solver:
         items = np.flatnonzero(self.constraint.feasible)
         if items.size == 0:
             return
-        splitting = self._begun(items, start)
+        items, splitting = self._begun(items, start)
+        if splitting is None:
+            return
         for iteration in range(1, max_iterations + 1):
             found = splitting.iterate()
             last = iteration == max_iterations
@@ -203,35 +205,47 @@ class _Solver:
                 splitting.keep(open_)
             splitting.advance_or_restart(found, residual)
 
-    def _guess(self) -> Any:
-        """Return a few steps towards a lasso, if the noise leaves a very sparse answer."""
-        if self.sigma == 0 or not self.polish:
-            return None
-        near = fista(
-            self.system,
-            self.Y,
-            noise_level=self.sigma,
-            tolerance=_NEAR,
-            max_iterations=_GUESS,
-            polish=False,
-        ).coefficients
-        most = max(int(np.count_nonzero(to_host(item))) for item in near)
-        return near if most <= self.system.measurements // _FEW else None
+    def _begun(self, items: NDArray[np.int64], start: Any) -> tuple[NDArray[np.int64], Splitting | None]:
+        """Return the items to iterate on, if any, and the splitting at its start.
 
-    def _begun(self, items: NDArray[np.int64], start: Any) -> Splitting:
-        """Return the splitting at its start, with a dual point fitted to a warm start."""
-        constraint = self.constraint.take(items)
+        What is warm may be finished at once; if not, a dual point is fitted to it.
+        """
+        warm = np.ones(len(self.status), bool)
         if start is None:
-            start = self._guess()
+            start, warm = self._guess()
         if start is None:
-            return Splitting(constraint)
-        start, dual = take(start, items), 0 * constraint.centre
-        if self.polish:
-            for place, item in enumerate(items):
-                found = self._exact.polish(int(item), _host64(start[place]), None)
-                if found is not None:
-                    dual[place] = like_array(found.dual, dual)
-        return Splitting(constraint, start, dual)
+            return items, Splitting(self.constraint.take(items))
+        dual, solved = 0 * self.constraint.centre, np.zeros(len(self.status), bool)
+        for item in items[warm[items]].tolist() if self.polish else ():
+            found = self._exact.polish(item, _host64(start[item]), None)
+            if found is not None:
+                dual[item] = like_array(found.dual, dual)
+                solved[item] = self._proven(item, found)
+        if solved.any():
+            self._record(0)
+        left = items[~solved[items]]
+        if left.size == 0:
+            return left, None
+        return left, Splitting(self.constraint.take(left), take(start, left), take(dual, left))
+
+    def _guess(self) -> tuple[Any, NDArray[np.bool_]]:
+        """Return the solutions of a lasso where they are soon found and very sparse.
+
+        Elsewhere the start is the least-norm answer, as it is without a guess.
+        """
+        warm = np.zeros(len(self.status), bool)
+        if self.sigma == 0 or not self.polish:
+            return None, warm
+        near = fista(
+            self.system, self.Y, noise_level=self.sigma, tolerance=_NEAR, max_iterations=_GUESS
+        )
+        X, cold = near.coefficients, self.space.coefficients(self.constraint.centre)
+        for item, status in enumerate(near.status):
+            count = int(np.count_nonzero(to_host(X[item])))
+            warm[item] = status == "optimal" and count <= self.system.measurements // _FEW
+            if not warm[item]:
+                X[item] = cold[item]
+        return X if warm.any() else None, warm
 
     def _check(
         self,
@@ -266,20 +280,23 @@ class _Solver:
         self, item: int, place: int, splitting: Splitting, found: Iterate, ended: bool
     ) -> bool:
         """Try to finish one item exactly; return whether that is proven."""
-        for exact in self._candidates(item, place, splitting, found, ended):
-            objective = exact.objective
-            gap = objective - self._exact.bound(item, exact)
-            relative = float(_relative(np.asarray(gap), np.asarray(objective)))
-            if relative > self.tolerance:
-                continue
-            flat = np.zeros(self.system.size)
-            flat[exact.support] = exact.values
-            answer = like_array(flat.reshape(self.system.coefficient_shape), self.Y)
-            self._store(item, answer, like_array(exact.dual, self.Y), "optimal")
-            self.polished[item] = True
-            self.last["objective"][item], self.last["certificate"][item] = objective, relative
-            return True
-        return False
+        candidates = self._candidates(item, place, splitting, found, ended)
+        return any(self._proven(item, exact) for exact in candidates)
+
+    def _proven(self, item: int, exact: Polished) -> bool:
+        """Keep an exact solution of one item, if its gap is within the tolerance."""
+        objective = exact.objective
+        gap = objective - self._exact.bound(item, exact)
+        relative = float(_relative(np.asarray(gap), np.asarray(objective)))
+        if relative > self.tolerance:
+            return False
+        flat = np.zeros(self.system.size)
+        flat[exact.support] = exact.values
+        answer = like_array(flat.reshape(self.system.coefficient_shape), self.Y)
+        self._store(item, answer, like_array(exact.dual, self.Y), "optimal")
+        self.polished[item] = True
+        self.last["objective"][item], self.last["certificate"][item] = objective, relative
+        return True
 
     def _candidates(
         self, item: int, place: int, splitting: Splitting, found: Iterate, ended: bool

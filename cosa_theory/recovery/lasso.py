@@ -287,13 +287,15 @@ class _Run:
         """Try to solve the equations on the support, if the iterations have cost as much."""
         item = self.at_work[place]
         budget = self.work[item] / _RARER ** self.attempts[item] - _BETWEEN_POLISHES * cost
-        if budget < 0 and not last:
+        if last:  # there is no next time to wait for
+            budget = max(budget, _POLISH_ROUNDS * self.iteration * cost)
+        if budget < 0:
             return None
         X = self.steps.X[place : place + 1]
         size = int(np.count_nonzero(to_host(X)))
         if not 0 < size <= min(LARGEST_SUPPORT, self.system.measurements):
             return None
-        if budget < _POLISH_ROUNDS * polish_cost(self.system, size) and not last:
+        if budget < _POLISH_ROUNDS * polish_cost(self.system, size):
             return None
         self.work[item] = 0.0
         self.attempts[item] += 1
