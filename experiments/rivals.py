@@ -23,6 +23,7 @@ from cosa_theory.operators import KroneckerOperator
 __all__ = ["RIVALS", "Attempt", "Task", "fastest"]
 
 Floats = NDArray[np.float64]
+_FITTED = 1e-6  # of ‖y‖: the residual at which a greedy rival may stop
 _PATIENCE = 20_000  # iterations after which the first pilot run is given up
 
 
@@ -210,15 +211,16 @@ def _pylops_omp(task: Task, ours: bool) -> Iterable[Attempt]:
 
     operator = _pylops_operator(task, ours)
     for inner in (2, 3, 5, 10, 20, 40):
-        run = partial(omp, operator, task.y, task.sparsity, niter_inner=inner, sigma=0.0)
+        stop = {"niter_outer": 2 * task.sparsity, "sigma": _FITTED * np.linalg.norm(task.y)}
+        run = partial(omp, operator, task.y, niter_inner=inner, **stop)
         yield Attempt(f"{inner} inner iterations", partial(_first, run))
 
 
 def _sklearn_omp(task: Task) -> Iterable[Attempt]:
     from sklearn.linear_model import orthogonal_mp
 
-    solve = partial(orthogonal_mp, task.dense, task.y, n_nonzero_coefs=task.sparsity)
-    yield Attempt("n_nonzero_coefs", solve)
+    limit = float((_FITTED * np.linalg.norm(task.y)) ** 2)
+    yield Attempt("tol", partial(orthogonal_mp, task.dense, task.y, tol=limit))
 
 
 def _celer(task: Task) -> Iterable[Attempt]:
