@@ -205,7 +205,9 @@ class _Solver:
                 splitting.keep(open_)
             splitting.advance_or_restart(found, residual)
 
-    def _begun(self, items: NDArray[np.int64], start: Any) -> tuple[NDArray[np.int64], Splitting | None]:
+    def _begun(
+        self, items: NDArray[np.int64], start: Any
+    ) -> tuple[NDArray[np.int64], Splitting | None]:
         """Return the items to iterate on, if any, and the splitting at its start.
 
         What is warm may be finished at once; if not, a dual point is fitted to it.
