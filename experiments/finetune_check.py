@@ -271,7 +271,9 @@ def run(
     start = table[table["method"] == "start"].set_index("model")["value"]
     columns = list(table.columns)
     columns.insert(columns.index("value"), "before")
-    return table.assign(before=table["model"].map(start))[columns], grid
+    table = table.assign(before=table["model"].map(start))[columns]
+    order = table["model"].map(config.models.index)
+    return table.iloc[order.argsort(kind="stable")].reset_index(drop=True), grid
 
 
 def grid_cells(config: Config) -> list[Cell]:
@@ -292,16 +294,17 @@ def test_cells(config: Config, grid: pd.DataFrame) -> list[Cell]:
         raise InputError(
             f"no learning rate is known for {lacking[0][1]} on the {lacking[0][0]}: set tune = true"
         )
-    planned = []
-    for model in config.models:
-        start = cell(config, model, "start", "test", 0.0, config.seed)
-        planned.append(dataclasses.replace(start, steps=0, rank=0))
-        planned += [
-            cell(config, model, method, "test", float(best[model, method]), config.seed + draw)
-            for method in config.methods
-            for draw in range(config.seeds if method in config.repeated else 1)
-        ]
-    return planned
+    # The language model's first: while it is unpacked there, the other trainings go on.
+    untrained = [
+        dataclasses.replace(cell(config, model, "start", "test", 0.0, config.seed), steps=0, rank=0)
+        for model in sorted(config.models)
+    ]
+    return untrained + [
+        cell(config, model, method, "test", float(best[model, method]), config.seed + draw)
+        for model in config.models
+        for method in config.methods
+        for draw in range(config.seeds if method in config.repeated else 1)
+    ]
 
 
 def stored_or_short(
