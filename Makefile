@@ -11,7 +11,7 @@ export HF_HUB_OFFLINE ?= 1
 .DELETE_ON_ERROR:
 
 report: $(VENV)/.installed-llm
-	$(BIN)/python -m experiments.report --out $(RESULTS)/report
+	$(BIN)/python -m paper_checks.report --out $(RESULTS)/report
 
 test: $(VENV)/.installed-llm $(VENV)/.installed-cluster $(VENV)/.installed-bench $(VENV)/.installed-dev lint
 	$(BIN)/python -m pytest -n 2 tests

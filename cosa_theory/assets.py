@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from cosa_theory.errors import InputError
+from cosa_theory.ground.errors import InputError
 
 __all__ = ["ASSETS", "Asset", "Text", "asset_folder", "cache_folder", "read_reuters"]
 

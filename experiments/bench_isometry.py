@@ -30,8 +30,8 @@ from cosa_theory.isometry import (
     rip_lower,
     rip_upper,
 )
-from cosa_theory.isometry.gram import DenseGram
 from cosa_theory.isometry.search import random_supports
+from cosa_theory.linear.gram import DenseGram
 from cosa_theory.projections import make_projection, stream
 
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from typing import Any
 
-from cosa_theory.errors import InputError
+from cosa_theory.ground.errors import InputError
 
 __all__ = ["connected"]
 

@@ -25,8 +25,8 @@ import pandas as pd
 from joblib import cpu_count
 
 from cosa_theory.assets import ASSETS
-from cosa_theory.errors import InputError
-from cosa_theory.files import atomic_path
+from cosa_theory.ground.errors import InputError
+from cosa_theory.ground.files import atomic_path
 from experiments.finetune_check_results import METHODS, best_rates, read_rates, verdict
 from experiments.options import read_config, run_command, sweep_parser, sweep_settings
 from experiments.sweep import cell_name, run_cells, write_table

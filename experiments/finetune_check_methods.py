@@ -12,7 +12,7 @@ from typing import Any
 from peft import LoraConfig, PeftConfig, get_peft_model
 from torch import nn
 
-from cosa_theory.errors import InputError
+from cosa_theory.ground.errors import InputError
 from cosa_theory.nn.peft import CosaConfig
 from cosa_theory.nn.projection import FrozenProjection
 from cosa_theory.spectrum.budget import cosa_shape, lora_parameters

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
-from cosa_theory.files import atomic_folder
+from cosa_theory.ground.files import atomic_folder
 from experiments.finetune_check_methods import counts, prepared
 from experiments.finetune_check_tasks import Task, score
 

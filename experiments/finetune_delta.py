@@ -33,10 +33,10 @@ from transformers import AutoModel, AutoTokenizer
 from transformers.utils import logging
 
 from cosa_theory.assets import ASSETS, Text, asset_folder, read_reuters
-from cosa_theory.errors import InputError
-from cosa_theory.files import atomic_path
+from cosa_theory.ground.errors import InputError
+from cosa_theory.ground.files import atomic_path
+from cosa_theory.ground.provenance import provenance
 from cosa_theory.projections import stream
-from cosa_theory.provenance import provenance
 
 __all__ = [
     "Config",

@@ -21,8 +21,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from cosa_theory.deltas.gradients import first_step_gradients
-from cosa_theory.errors import InputError
-from cosa_theory.files import atomic_path
+from cosa_theory.ground.errors import InputError
+from cosa_theory.ground.files import atomic_path
 from experiments.finetune_delta import Config, Task, batches, load_config, torch_settings
 
 __all__ = ["run"]

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cosa_theory.isometry.intervals import clustered_share, mean_interval
+from cosa_theory.ground.estimates import clustered_share, mean_interval
 from cosa_theory.isometry.jl_curves import exact_failure, jl_ratios
 from cosa_theory.isometry.vectors import SYNTHETIC, synthetic_vectors
 from cosa_theory.laws.norms import chi_square_failure, fourth_power, gram_moments

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.progress import track
 from safetensors.torch import save_file
 
-from cosa_theory.files import atomic_folder
+from cosa_theory.ground.files import atomic_folder
 from cosa_theory.projections import stream
 
 

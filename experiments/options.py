@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cosa_theory.errors import InputError
+from cosa_theory.ground.errors import InputError
 
 __all__ = ["read_config", "run_command", "sweep_parser", "sweep_settings"]
 

@@ -18,9 +18,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cosa_theory import CosaBasis
-from cosa_theory.isometry.intervals import clustered_share
+from cosa_theory.ground.estimates import clustered_share
 from cosa_theory.laws.recovery import l1_weak_threshold, packed_l1_threshold
-from cosa_theory.operators import Factor
+from cosa_theory.linear.operators import Factor
 from cosa_theory.projections import KINDS, make_projection
 from cosa_theory.recovery import RecoveryProblem, recover
 from experiments.phase_lines import verdict

@@ -27,8 +27,8 @@ from transformers import AutoModel, AutoTokenizer
 
 from cosa_theory.assets import asset_folder, read_reuters
 from cosa_theory.deltas import open_pair
-from cosa_theory.errors import InputError
-from cosa_theory.files import atomic_path
+from cosa_theory.ground.errors import InputError
+from cosa_theory.ground.files import atomic_path
 from cosa_theory.isometry.vectors import sample_rows
 from cosa_theory.laws.norms import fourth_power
 from cosa_theory.projections import stream

@@ -19,7 +19,7 @@ import pandas as pd
 
 from cosa_theory import CosaBasis
 from cosa_theory.isometry import RipBracket, rip_bracket
-from cosa_theory.operators import Factor, KroneckerOperator
+from cosa_theory.linear.operators import Factor, KroneckerOperator
 from cosa_theory.projections import KINDS, make_projection
 from experiments.sweep import run_cells
 from experiments.sweep_command import sweep_command

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cosa_theory.operators import KroneckerOperator
+from cosa_theory.linear.operators import KroneckerOperator
 
 __all__ = ["RIVALS", "Attempt", "Task", "fastest"]
 

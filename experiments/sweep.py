@@ -27,8 +27,8 @@ from joblib import Parallel, cpu_count, delayed, parallel_config
 from joblib.externals.loky.process_executor import BrokenProcessPool
 from threadpoolctl import threadpool_limits
 
-from cosa_theory.files import atomic_path
-from cosa_theory.provenance import provenance
+from cosa_theory.ground.files import atomic_path
+from cosa_theory.ground.provenance import provenance
 from experiments.cluster import connected
 from experiments.stoppable import call_within, stop_idle
 
@@ -162,7 +162,7 @@ def write_table(
     name : str
         Of the experiment.
     arguments, seed
-        As for `cosa_theory.provenance.provenance`.
+        As for `cosa_theory.ground.provenance.provenance`.
     verdict : str
         The result in a sentence.
     """
@@ -179,7 +179,7 @@ def _bar(name: str, shown: bool) -> AbstractContextManager[Callable[[int, int, s
     if not shown:
         return nullcontext(lambda done, total, name: None)
     # Here and not above: every worker loads this module, and none the drawing that comes with it.
-    from cosa_theory.report import progress_bar
+    from cosa_theory.ground.progress import progress_bar
 
     return progress_bar(name)
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cosa_theory.linear.transforms import DCT, Coordinate, SingularBasis, Transform, Wavelet
 from cosa_theory.projections import make_projection, stream
-from cosa_theory.transforms import DCT, Coordinate, SingularBasis, Transform, Wavelet
 from experiments.supports import sparse_updates
 
 __all__ = ["UPDATES", "check_parameter", "synthetic_update", "synthetic_weight", "transform"]

@@ -6,7 +6,7 @@ Example: `python -m figures.audit decay results/audit --out results/figures`
 import argparse
 import sys
 
-from cosa_theory.plotting.audit import AUDIT_FIGURES
+from cosa_theory.studies.audit.figures import AUDIT_FIGURES
 from figures.command import draw
 
 

@@ -8,9 +8,13 @@ from typing import Any
 
 import pandas as pd
 
-from cosa_theory.errors import InputError
-from cosa_theory.plotting import FIGURES, FigureSpec, save_figure
-from cosa_theory.report import PRESENTATIONS, read_document, read_results, read_table
+from cosa_theory.ground.errors import InputError
+from cosa_theory.page.document import read_document
+from cosa_theory.page.figures import FigureSpec
+from cosa_theory.page.presentations import PRESENTATIONS
+from cosa_theory.page.results import read_results, read_table
+from cosa_theory.page.style import save_figure
+from cosa_theory.studies.spectrum.figures import FIGURES
 
 __all__ = ["draw", "draw_table", "parser"]
 
@@ -37,7 +41,7 @@ def draw(name: str, arguments: Sequence[str] | None = None, command: str = "spec
     Parameters
     ----------
     name : str
-        A key of `cosa_theory.plotting.FIGURES`, or of the figures of another command's
+        A key of `studies.spectrum.figures.FIGURES`, or of the figures of another command's
         presentation.
     arguments : sequence of str, optional
         Instead of those of the process.

@@ -5,7 +5,7 @@ Example: `python -m figures.jl_curves results/jl_curves --out results/figures`
 
 import sys
 
-from cosa_theory.plotting.jl import CURVES_FIGURE
+from cosa_theory.studies.jl.figures import CURVES_FIGURE
 from figures.command import draw_table
 
 if __name__ == "__main__":

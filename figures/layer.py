@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
-from cosa_theory.errors import InputError
-from cosa_theory.plotting import layer_figure, save_figure
-from cosa_theory.report import read_results
+from cosa_theory.ground.errors import InputError
+from cosa_theory.page.results import read_results
+from cosa_theory.page.style import save_figure
+from cosa_theory.studies.spectrum.figures import layer_figure
 
 __all__ = ["main"]
 

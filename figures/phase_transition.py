@@ -6,7 +6,7 @@ Example: `python -m figures.phase_transition results/phase_transition --out resu
 import dataclasses
 import sys
 
-from cosa_theory.plotting.phase import PHASE_FIGURE
+from cosa_theory.studies.recovery.phase_figures import PHASE_FIGURE
 from experiments.phase_lines import crossings
 from figures.command import draw_table
 

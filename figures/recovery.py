@@ -5,7 +5,7 @@ Example: `python -m figures.recovery results/recovery --out results/figures`
 
 import sys
 
-from cosa_theory.plotting.recovery_errors import RECOVERY_FIGURE
+from cosa_theory.studies.recovery.error_figures import RECOVERY_FIGURE
 from figures.command import draw_table
 
 if __name__ == "__main__":

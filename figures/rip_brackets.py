@@ -5,7 +5,7 @@ Example: `python -m figures.rip_brackets results/rip_brackets --out results/figu
 
 import sys
 
-from cosa_theory.plotting.brackets import BRACKETS_FIGURE
+from cosa_theory.studies.rip.brackets import BRACKETS_FIGURE
 from figures.command import draw_table
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ Example: `python -m figures.variance_law results/variance_law --out results/figu
 
 import sys
 
-from cosa_theory.plotting.jl import VARIANCE_FIGURE
+from cosa_theory.studies.jl.figures import VARIANCE_FIGURE
 from figures.command import draw_table
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
-from cosa_theory.errors import InputError
+from cosa_theory.ground.errors import InputError
 from paper_checks.base import Verdict
 from paper_checks.run import CHECKS, document, headline, run_checks, select, write
 

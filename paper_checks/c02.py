@@ -11,7 +11,7 @@ from cosa_theory.isometry import (
     kronecker_rip_bounds,
     rip_exact,
 )
-from cosa_theory.operators import KroneckerOperator
+from cosa_theory.linear.operators import KroneckerOperator
 from paper_checks.base import Case, Check, Claim, counts, spread
 from paper_checks.thresholds import THRESHOLDS
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from cosa_theory import CosaBasis, laws
 from cosa_theory.deltas import LayerDelta
 from cosa_theory.isometry.certificates import scale_free_constant
-from cosa_theory.operators import Factor
+from cosa_theory.linear.operators import Factor
 from cosa_theory.projections import make_projection, stream
 from paper_checks.base import Case, Check, Claim, counts, exceptions, percent, spread
 from paper_checks.models import Model, clipped, load_models, released_core

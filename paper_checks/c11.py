@@ -10,8 +10,8 @@ from scipy.stats import t
 
 from cosa_theory import CosaBasis, laws
 from cosa_theory.deltas import LayerDelta
+from cosa_theory.ground.estimates import Estimate, mean_interval, proportion_interval
 from cosa_theory.isometry import core_isometry, rip_exact
-from cosa_theory.isometry.intervals import Estimate, mean_interval, proportion_interval
 from cosa_theory.isometry.jl_curves import jl_ratios
 from cosa_theory.laws.norms import chi_square_failure
 from cosa_theory.projections import KINDS, stream

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from cosa_theory.deltas.cosa_adapters import read_cosa_folder
-from cosa_theory.errors import InputError
+from cosa_theory.ground.errors import InputError
 
 __all__ = ["main", "of_folder", "of_values", "salted"]
 

@@ -12,9 +12,9 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from cosa_theory.deltas import open_pair
-from cosa_theory.errors import InputError
-from cosa_theory.files import atomic_path
-from cosa_theory.provenance import provenance
+from cosa_theory.ground.errors import InputError
+from cosa_theory.ground.files import atomic_path
+from cosa_theory.ground.provenance import provenance
 from experiments import finetune_delta
 from paper_checks import c01, c02, c03, c04, c05, c06, c07, c08, c09, c10, c11
 from paper_checks.base import Check, Verdict, decide, failed_controls

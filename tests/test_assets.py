@@ -11,7 +11,7 @@ import pytest
 
 from cosa_theory import assets
 from cosa_theory.assets import ASSETS, Asset, asset_folder, read_reuters
-from cosa_theory.errors import InputError
+from cosa_theory.ground.errors import InputError
 
 REUTERS = "Category\tText\nd\tstring\nclass\t\n"
 

@@ -14,7 +14,7 @@ import typer
 
 from cosa_theory.cli import audit, jl, plan, recover, report, rip, spectrum, to_lora
 from cosa_theory.cli.app import app, note
-from cosa_theory.errors import InputError
+from cosa_theory.ground.errors import InputError
 
 __all__ = ["app", "audit", "jl", "main", "plan", "recover", "report", "rip", "spectrum", "to_lora"]
 

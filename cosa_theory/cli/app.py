@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from cosa_theory import __version__
-from cosa_theory.errors import InputError
+from cosa_theory.ground.errors import InputError
 
 if TYPE_CHECKING:
-    from cosa_theory.report import Document
+    from cosa_theory.page.document import Document
 
 __all__ = [
     "CELLS",
@@ -204,7 +204,7 @@ def resumable(
     title : str
         What is counted.
     """
-    from cosa_theory.report import progress_bar
+    from cosa_theory.ground.progress import progress_bar
 
     try:
         with progress_bar(title) as advance:
@@ -219,7 +219,7 @@ def resumable(
 
 def provenance_of(settings: dict[str, Any], seed: int) -> dict[str, Any]:
     """Return where a result comes from, given the arguments of its command."""
-    from cosa_theory.provenance import provenance
+    from cosa_theory.ground.provenance import provenance
 
     return provenance({name: _plain(value) for name, value in settings.items()}, seed=seed)
 
@@ -233,7 +233,8 @@ def _plain(value: Any) -> Any:
 
 def deliver(document: "Document", out: Path | None, as_json: bool) -> None:
     """Store a document with figures and page if asked to, and print it as text or as JSON."""
-    from cosa_theory.report import document_text, write_document, write_document_page
+    from cosa_theory.page.document import write_document
+    from cosa_theory.page.presentations import document_text, write_document_page
 
     def store(folder: Path) -> Path:
         write_document(document, folder)

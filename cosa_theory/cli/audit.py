@@ -28,7 +28,7 @@ from cosa_theory.cli.app import (
     resumable,
     whole_numbers,
 )
-from cosa_theory.errors import InputError
+from cosa_theory.ground.errors import InputError
 
 __all__ = ["audit"]
 
@@ -139,8 +139,8 @@ def audit(
     The first line printed is the verdict.
     """
     settings = dict(locals())
-    from cosa_theory.audit import audit_pair
-    from cosa_theory.report import Document
+    from cosa_theory.page.document import Document
+    from cosa_theory.studies.audit.pair import audit_pair
 
     sizes = _core(core)
     pair = open_checked_pair(

@@ -25,7 +25,7 @@ from cosa_theory.cli.app import (
     provenance_of,
 )
 from cosa_theory.cli.interruption import interruptible
-from cosa_theory.errors import InputError
+from cosa_theory.ground.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -122,8 +122,9 @@ def jl(
     _check(points, eps, dim, vectors, pair, core, kind)
     if pair is None and (include or exclude):
         raise InputError("--include and --exclude need --pair BASE TUNED: they choose its matrices")
-    from cosa_theory.report import Document, progress_bar
-    from cosa_theory.report.jl import jl_verdict
+    from cosa_theory.ground.progress import progress_bar
+    from cosa_theory.page.document import Document
+    from cosa_theory.studies.jl.views import jl_verdict
 
     check_out(out)
     opened = None
@@ -226,7 +227,7 @@ def _vectors(
 
 
 def _read_rows(spec: str) -> "NDArray[Any]":
-    from cosa_theory.cli.arrays import read_array
+    from cosa_theory.ground.matrix_files import read_array
     from cosa_theory.isometry.jl import as_vectors
 
     try:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from cosa_theory.cli.app import Json, Out, app, check_out, deliver, provenance_of
-from cosa_theory.errors import InputError
+from cosa_theory.ground.errors import InputError
 
 __all__ = ["plan"]
 
@@ -109,12 +109,12 @@ def plan(
         )
     parameters = None if budget is None else _parameters(budget)
     check_out(out)
-    from cosa_theory.nn.plan import TrainingStep
-    from cosa_theory.nn.plan_tables import plan_tables
-    from cosa_theory.nn.planning import make_plan
     from cosa_theory.nn.settings import CosaSettings
-    from cosa_theory.report import Document
-    from cosa_theory.report.plan import plan_verdict
+    from cosa_theory.page.document import Document
+    from cosa_theory.studies.plan.compute import make_plan
+    from cosa_theory.studies.plan.costs import TrainingStep
+    from cosa_theory.studies.plan.tables import plan_tables
+    from cosa_theory.studies.plan.views import plan_verdict
 
     made = make_plan(
         model,

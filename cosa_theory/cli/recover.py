@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from cosa_theory.cli.app import Json, Seed, app, provenance_of
-from cosa_theory.cli.tensors import (
+from cosa_theory.ground.errors import InputError
+from cosa_theory.studies.recovery.tensors import (
     Projections,
     check_fingerprints,
     drawn_projections,
@@ -14,7 +15,6 @@ from cosa_theory.cli.tensors import (
     read_metadata,
     stored_projections,
 )
-from cosa_theory.errors import InputError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

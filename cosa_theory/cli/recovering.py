@@ -13,17 +13,17 @@ import typer
 
 from cosa_theory import __version__
 from cosa_theory.cli.app import CELLS, check_out, note, store_and_print
-from cosa_theory.cli.iterates import Iterates, cell_path
-from cosa_theory.cli.tensors import FINGERPRINTS, Projections, write_tensors
-from cosa_theory.errors import InputError
-from cosa_theory.files import atomic_path
+from cosa_theory.ground.errors import InputError
+from cosa_theory.ground.files import atomic_path
+from cosa_theory.studies.recovery.iterates import Iterates, cell_path
+from cosa_theory.studies.recovery.tensors import FINGERPRINTS, Projections, write_tensors
 
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
+    from cosa_theory.page.document import Document
     from cosa_theory.recovery import RecoveryProblem, RecoveryResult
-    from cosa_theory.report import Document
 
 __all__ = ["Run", "plain_errors"]
 
@@ -101,8 +101,8 @@ class Run:
         provenance : mapping
             Where the result comes from.
         """
-        from cosa_theory.report import Document
-        from cosa_theory.report.recover import recover_verdict
+        from cosa_theory.page.document import Document
+        from cosa_theory.studies.recovery.views import recover_verdict
 
         path = None if out is None else cell_path(out / CELLS, self._identity())
         iterates = Iterates(path, self._update)
@@ -139,7 +139,7 @@ class Run:
 
     def _update(self, coefficients: Any) -> "NDArray[Any]":
         """Return one update from what a solver's monitor is given."""
-        from cosa_theory.operators import to_host
+        from cosa_theory.linear.operators import to_host
         from cosa_theory.recovery import METHODS
 
         problem = self.problem
@@ -169,8 +169,8 @@ class Run:
         return result
 
     def _tables(self, result: "RecoveryResult", begun: int) -> "dict[str, pd.DataFrame]":
-        from cosa_theory.cli.recovered import recovery_tables
         from cosa_theory.recovery import recover
+        from cosa_theory.studies.recovery.tables import recovery_tables
 
         least = None
         if self.problem.truth is not None and result.method not in ("least_norm", "best_core"):
@@ -202,8 +202,9 @@ class Run:
     def _store_and_print(
         self, document: "Document", result: "RecoveryResult", out: Path | None, as_json: bool
     ) -> None:
-        from cosa_theory.report import document_text, write_document, write_document_page
-        from cosa_theory.report.results import ESTIMATE
+        from cosa_theory.page.document import write_document
+        from cosa_theory.page.presentations import document_text, write_document_page
+        from cosa_theory.page.results import ESTIMATE
 
         def store(folder: Path) -> Path:
             # The estimate takes its place last and at once: until then the earlier one is whole.
@@ -242,7 +243,7 @@ class Run:
 
 
 def _tensors(result: "RecoveryResult") -> dict[str, "NDArray[Any]"]:
-    from cosa_theory.operators import to_host
+    from cosa_theory.linear.operators import to_host
 
     named = {"delta": result.estimate, "core": result.core, "debiased": result.debiased}
     return {name: to_host(array) for name, array in named.items() if array is not None}

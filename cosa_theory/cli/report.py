@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from cosa_theory.cli.app import app
-from cosa_theory.errors import InputError
+from cosa_theory.ground.errors import InputError
 
 __all__ = ["report"]
 
@@ -21,14 +21,10 @@ def report(
     ],
 ) -> None:
     """Render stored results again: report.html and the figures, from the tables alone."""
-    from cosa_theory.report import (
-        PRESENTATIONS,
-        read_document,
-        read_results,
-        write_document_page,
-        write_page,
-    )
-    from cosa_theory.report.results import SUMMARY
+    from cosa_theory.page.document import read_document
+    from cosa_theory.page.presentations import PRESENTATIONS, write_document_page
+    from cosa_theory.page.results import SUMMARY, read_results
+    from cosa_theory.studies.spectrum.page import write_page
 
     for command in PRESENTATIONS:
         if (results / f"{command}.json").is_file():

@@ -14,9 +14,9 @@ from cosa_theory.cli.app import (
     provenance_of,
     whole_numbers,
 )
-from cosa_theory.cli.arrays import read_array
 from cosa_theory.cli.interruption import interruptible
-from cosa_theory.errors import InputError
+from cosa_theory.ground.errors import InputError
+from cosa_theory.ground.matrix_files import read_array
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -89,8 +89,8 @@ def rip(
     kinds = _kinds("gaussian" if kind is None else kind)
     _check(matrix, shape, core)
     _of_layers(matrix, {"--kind": kind, "--scale": scale, "--about": about})
-    from cosa_theory.report import Document
-    from cosa_theory.report.rip import rip_verdict
+    from cosa_theory.page.document import Document
+    from cosa_theory.studies.rip.views import rip_verdict
 
     check_out(out)
     with interruptible():
@@ -161,8 +161,8 @@ def _layer_tables(
     scale: str | None,
     seed: int,
 ) -> "dict[str, pd.DataFrame]":
-    from cosa_theory.isometry.overview import layer_isometry
-    from cosa_theory.report import progress_bar
+    from cosa_theory.ground.progress import progress_bar
+    from cosa_theory.studies.rip.tables import layer_isometry
 
     wanted = ("dictionary", "sensing") if about == "both" else (about,)
     with progress_bar("steps") as advance:
@@ -181,9 +181,9 @@ def _layer_tables(
 
 
 def _matrix_tables(spec: str, sparsity: str | None, seed: int) -> "dict[str, pd.DataFrame]":
+    from cosa_theory.ground.progress import progress_bar
     from cosa_theory.isometry import DenseGram
-    from cosa_theory.isometry.overview import matrix_isometry
-    from cosa_theory.report import progress_bar
+    from cosa_theory.studies.rip.tables import matrix_isometry
 
     array = read_array(spec, "FILE")
     with progress_bar("orders") as advance:
@@ -199,7 +199,7 @@ def _matrix_tables(spec: str, sparsity: str | None, seed: int) -> "dict[str, pd.
 
 def _notices(tables: "dict[str, pd.DataFrame]") -> tuple[str, ...]:
     """Return what the bounds noted, and columns that are zero."""
-    from cosa_theory.report.rip import operator_name
+    from cosa_theory.studies.rip.views import operator_name
 
     notices = []
     for row in tables["columns"].to_dict("records"):

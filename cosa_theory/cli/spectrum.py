@@ -97,8 +97,10 @@ def spectrum(
     The first line printed is the verdict. The singular values are in spectra.parquet of --out.
     """
     settings = dict(locals())
-    from cosa_theory.report import Results, render_text, write_page, write_results
-    from cosa_theory.survey import MATRICES, survey_pair
+    from cosa_theory.page.results import Results, write_results
+    from cosa_theory.page.text import render_text
+    from cosa_theory.studies.spectrum.page import write_page
+    from cosa_theory.studies.spectrum.pair import MATRICES, survey_pair
 
     budgets = None if ranks is None else whole_numbers("--ranks", ranks, "4,8,16")
     chosen = _families(families)

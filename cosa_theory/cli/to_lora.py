@@ -63,10 +63,12 @@ def to_lora(
     line printed is the verdict.
     """
     settings = dict(locals())
+    from cosa_theory.ground.progress import progress_bar
+    from cosa_theory.ground.provenance import provenance
     from cosa_theory.nn.lora import to_lora as export_to_lora
-    from cosa_theory.provenance import provenance
-    from cosa_theory.report import Document, progress_bar, render_view
-    from cosa_theory.report.lora import lora_notices, lora_table, lora_verdict, lora_view
+    from cosa_theory.page.document import Document
+    from cosa_theory.page.text import render_view
+    from cosa_theory.studies.lora.views import lora_notices, lora_table, lora_verdict, lora_view
 
     with interruptible(), progress_bar("layers") as advance:
         export = export_to_lora(

@@ -22,7 +22,7 @@ from cosa_theory.deltas.cosa_released import ADAPTER_CONFIG, PEFT_TYPES, WRAPPER
 from cosa_theory.deltas.layers import FLOAT_DTYPES, Matrix
 from cosa_theory.deltas.matching import by_pattern
 from cosa_theory.deltas.products import AdapterCheckpoint
-from cosa_theory.errors import InputError
+from cosa_theory.ground.errors import InputError
 
 __all__ = ["LoraCheckpoint", "open_adapter"]
 

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cosa_theory.deltas.header import TensorInfo, is_pickle, read_header
-from cosa_theory.errors import InputError
+from cosa_theory.ground.errors import InputError
+from cosa_theory.ground.tensor_files import TensorInfo, is_pickle, read_header
 
 __all__ = ["Checkpoint", "FileCheckpoint", "MemoryCheckpoint", "open_checkpoint"]
 

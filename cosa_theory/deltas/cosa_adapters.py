@@ -23,7 +23,7 @@ from cosa_theory.deltas.cosa_released import (
     is_released,
     translated_settings,
 )
-from cosa_theory.errors import InputError
+from cosa_theory.ground.errors import InputError
 from cosa_theory.projections import draw_fingerprint, fingerprint, make_projection
 
 __all__ = [

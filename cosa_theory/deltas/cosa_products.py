@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from cosa_theory.deltas.cosa_adapters import CosaFolder, CosaRecord
 from cosa_theory.deltas.layers import Matrix
 from cosa_theory.deltas.products import AdapterCheckpoint
-from cosa_theory.operators import Factor
+from cosa_theory.linear.operators import Factor
 
 __all__ = ["CosaCheckpoint", "thin_factors"]
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from cosa_theory.deltas.cosa_released import ADAPTER_CONFIG, ADAPTER_WEIGHTS, TENSOR, WRAPPER
-from cosa_theory.deltas.header import TensorInfo
 from cosa_theory.deltas.layers import FLOAT_DTYPES
 from cosa_theory.deltas.matching import by_pattern, first_few
-from cosa_theory.errors import InputError
+from cosa_theory.ground.errors import InputError
+from cosa_theory.ground.tensor_files import TensorInfo
 from cosa_theory.projections import KINDS
 
 __all__ = ["CosaRecord", "cosa_records"]

@@ -10,9 +10,9 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from cosa_theory.deltas.header import TensorInfo
 from cosa_theory.deltas.matching import by_pattern
-from cosa_theory.errors import InputError
+from cosa_theory.ground.errors import InputError
+from cosa_theory.ground.tensor_files import TensorInfo
 
 __all__ = [
     "ADAPTER_CONFIG",

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cosa_theory.deltas.checkpoint import Checkpoint, locate, open_checkpoint
-from cosa_theory.deltas.header import TensorInfo
 from cosa_theory.deltas.layers import FLOAT_DTYPES, LayerDelta, Matrix, storage_noise
 from cosa_theory.deltas.matching import first_few, match_names
-from cosa_theory.errors import InputError
+from cosa_theory.ground.errors import InputError
+from cosa_theory.ground.tensor_files import TensorInfo
 
 if TYPE_CHECKING:
     import torch

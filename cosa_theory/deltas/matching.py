@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cosa_theory.deltas.header import TensorInfo
-from cosa_theory.errors import InputError
+from cosa_theory.ground.errors import InputError
+from cosa_theory.ground.tensor_files import TensorInfo
 
 __all__ = ["NameFilter", "NameMatch", "by_pattern", "first_few", "match_names"]
 

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from cosa_theory.deltas.checkpoint import Checkpoint
-from cosa_theory.deltas.header import TensorInfo
 from cosa_theory.deltas.layers import PairReport
 from cosa_theory.deltas.matching import NameFilter, NameMatch, first_few, match_names
 from cosa_theory.deltas.selection import PlannedLayer, plan_layers, quantised_problems
-from cosa_theory.errors import InputError
+from cosa_theory.ground.errors import InputError
+from cosa_theory.ground.tensor_files import TensorInfo
 
 __all__ = ["preflight"]
 

@@ -4,8 +4,8 @@ from abc import abstractmethod
 from collections.abc import Mapping
 
 from cosa_theory.deltas.checkpoint import Checkpoint
-from cosa_theory.deltas.header import TensorInfo
 from cosa_theory.deltas.layers import Matrix
+from cosa_theory.ground.tensor_files import TensorInfo
 
 __all__ = ["AdapterCheckpoint"]
 

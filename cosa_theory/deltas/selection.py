@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cosa_theory.deltas.header import TensorInfo
 from cosa_theory.deltas.layers import FLOAT_DTYPES
+from cosa_theory.ground.tensor_files import TensorInfo
 
 __all__ = ["PlannedLayer", "plan_layers", "quantised_problems"]
 

@@ -14,7 +14,7 @@ from cosa_theory.deltas.matching import NameFilter
 from cosa_theory.deltas.preflight import preflight
 from cosa_theory.deltas.products import AdapterCheckpoint
 from cosa_theory.deltas.selection import PlannedLayer
-from cosa_theory.errors import InputError
+from cosa_theory.ground.errors import InputError
 
 __all__ = ["DeltaPair", "open_pair"]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from cosa_theory.deltas.gradients import first_step_gradients
 from cosa_theory.deltas.layers import LayerDelta
-from cosa_theory.errors import InputError
+from cosa_theory.ground.errors import InputError
 from cosa_theory.projections import stream
 
 if TYPE_CHECKING:

@@ -1,5 +1,6 @@
 """Restricted isometry and Johnson-Lindenstrauss properties, measured with certificates."""
 
+from cosa_theory.ground.estimates import Estimate
 from cosa_theory.isometry.certificates import RipBound, RipBracket, Witness, combine
 from cosa_theory.isometry.coherence import (
     SparkBounds,
@@ -9,9 +10,7 @@ from cosa_theory.isometry.coherence import (
     welch_bound,
 )
 from cosa_theory.isometry.cores import CoreIsometry, core_isometry
-from cosa_theory.isometry.gram import DenseGram, KroneckerGram
 from cosa_theory.isometry.guarantees import Guarantee, recovery_guarantees
-from cosa_theory.isometry.intervals import Estimate
 from cosa_theory.isometry.jl import JLDistortion, jl_distortion, jl_min_dim
 from cosa_theory.isometry.jl_costs import (
     JLComparison,
@@ -36,6 +35,7 @@ from cosa_theory.isometry.lower import rip_lower
 from cosa_theory.isometry.rip import rip_bracket, rip_exact
 from cosa_theory.isometry.sdp import dual_bound, rip_sdp
 from cosa_theory.isometry.upper import UPPER_METHODS, rip_upper
+from cosa_theory.linear.gram import DenseGram, KroneckerGram
 
 __all__ = [
     "UPPER_METHODS",

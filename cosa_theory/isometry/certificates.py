@@ -20,7 +20,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from cosa_theory.operators import Factor
+from cosa_theory.linear.operators import Factor
 
 __all__ = [
     "RipBound",

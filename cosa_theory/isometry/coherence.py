@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cosa_theory.isometry.certificates import checked_matrix
-from cosa_theory.isometry.gram import DenseGram
-from cosa_theory.operators import KroneckerOperator
+from cosa_theory.linear.gram import DenseGram
+from cosa_theory.linear.operators import KroneckerOperator
 
 __all__ = [
     "SparkBounds",

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cosa_theory.basis import CosaBasis
 from cosa_theory.isometry.certificates import scale_free_constant
 from cosa_theory.laws.synthesis import bai_yin_edges
-from cosa_theory.operators import Factor
+from cosa_theory.linear.basis import CosaBasis
+from cosa_theory.linear.operators import Factor
 
 __all__ = ["CoreIsometry", "core_isometry"]
 

@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.spatial.distance import pdist
 
-from cosa_theory.isometry.intervals import (
+from cosa_theory.ground.estimates import (
     Estimate,
     checked_confidence,
     mean_interval,
     proportion_interval,
     quantile_interval,
 )
-from cosa_theory.operators import Factor, KroneckerOperator, to_host
+from cosa_theory.linear.operators import Factor, KroneckerOperator, to_host
 
 __all__ = ["JLDistortion", "as_vectors", "jl_distortion", "jl_min_dim", "squared_norms"]
 

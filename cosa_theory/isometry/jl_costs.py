@@ -14,13 +14,13 @@ from array_api_compat import is_numpy_array
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
-from cosa_theory.isometry.intervals import clustered_share, mean_interval
+from cosa_theory.ground.estimates import clustered_share, mean_interval
+from cosa_theory.ground.threads import one_thread
 from cosa_theory.isometry.jl import as_vectors
 from cosa_theory.isometry.jl_curves import jl_ratios
 from cosa_theory.laws.norms import chi_square_failure
-from cosa_theory.operators import Factor
+from cosa_theory.linear.operators import Factor
 from cosa_theory.projections import KINDS, make_projection
-from cosa_theory.threads import one_thread
 
 if TYPE_CHECKING:
     import pandas as pd

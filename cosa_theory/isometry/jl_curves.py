@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cosa_theory.isometry.intervals import Estimate, proportion_interval, variance_interval
+from cosa_theory.ground.estimates import Estimate, proportion_interval, variance_interval
 from cosa_theory.isometry.jl import as_vectors, squared_norms
 from cosa_theory.laws.kronecker import (
     MatrixMoments,
@@ -20,7 +20,7 @@ from cosa_theory.laws.kronecker import (
     matrix_moments,
 )
 from cosa_theory.laws.norms import chi_square_failure, gram_moments, haar_failure
-from cosa_theory.operators import KroneckerOperator
+from cosa_theory.linear.operators import KroneckerOperator
 from cosa_theory.projections import make_projection
 
 if TYPE_CHECKING:
@@ -234,7 +234,7 @@ class KroneckerVariance:
     ratios : ndarray of float64, shape (draws,)
         The measured ratios, of mean one.
     measured : Estimate
-        Mean of (ratio − 1)², with the interval of `cosa_theory.isometry.intervals
+        Mean of (ratio − 1)², with the interval of `cosa_theory.ground.estimates
         .variance_interval`: a standard error from the fourth moment, normal on the scale of the
         logarithm.
     law : float

@@ -24,10 +24,10 @@ from cosa_theory.isometry.certificates import (
     outward,
     rounding_slack,
 )
-from cosa_theory.isometry.gram import DenseGram, KroneckerGram
 from cosa_theory.isometry.lower import rip_lower
 from cosa_theory.isometry.products import FactorRows, extreme_disc, factor_rows
 from cosa_theory.isometry.upper import spectrum_range
+from cosa_theory.linear.gram import DenseGram, KroneckerGram
 
 __all__ = [
     "kronecker_rip_bounds",

@@ -15,8 +15,8 @@ from cosa_theory.isometry.coherence import (
     spark_bounds,
     unit_columns,
 )
-from cosa_theory.isometry.gram import DenseGram
 from cosa_theory.isometry.products import extreme_disc, factor_rows
+from cosa_theory.linear.gram import DenseGram
 
 __all__ = ["kronecker_babel", "kronecker_coherence", "kronecker_spark"]
 

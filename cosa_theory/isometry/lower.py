@@ -16,7 +16,6 @@ from cosa_theory.isometry.certificates import (
     inward,
     rounding_slack,
 )
-from cosa_theory.isometry.gram import DenseGram, Gram, Indices, KroneckerGram, as_gram
 from cosa_theory.isometry.search import (
     Found,
     best_pairs,
@@ -28,6 +27,7 @@ from cosa_theory.isometry.search import (
     settle,
     top_eigenpairs,
 )
+from cosa_theory.linear.gram import DenseGram, Gram, Indices, KroneckerGram, as_gram
 from cosa_theory.projections import stream
 
 __all__ = ["rip_lower", "search_supports", "witness_of"]

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cosa_theory.isometry.coherence import off_diagonal_blocks
-from cosa_theory.isometry.gram import DenseGram
+from cosa_theory.linear.gram import DenseGram
 
 __all__ = ["FactorRows", "extreme_disc", "factor_rows"]
 

@@ -15,7 +15,7 @@ from cosa_theory.isometry.certificates import (
     outward,
     rounding_slack,
 )
-from cosa_theory.isometry.gram import as_gram
+from cosa_theory.linear.gram import as_gram
 
 __all__ = ["dual_bound", "rip_sdp"]
 

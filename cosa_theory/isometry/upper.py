@@ -16,8 +16,8 @@ from cosa_theory.isometry.certificates import (
     rounding_slack,
 )
 from cosa_theory.isometry.coherence import off_diagonal_blocks
-from cosa_theory.isometry.gram import DenseGram, KroneckerGram, as_gram
 from cosa_theory.isometry.sdp import rip_sdp
+from cosa_theory.linear.gram import DenseGram, KroneckerGram, as_gram
 
 __all__ = ["UPPER_METHODS", "rip_upper", "spectrum_range"]
 

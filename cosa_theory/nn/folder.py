@@ -21,8 +21,8 @@ from torch import Tensor
 from cosa_theory.deltas.cosa_adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS, WRAPPER, CosaFolder
 from cosa_theory.deltas.layers import FLOAT_DTYPES
 from cosa_theory.deltas.matching import first_few
-from cosa_theory.errors import InputError
-from cosa_theory.files import atomic_path
+from cosa_theory.ground.errors import InputError
+from cosa_theory.ground.files import atomic_path
 from cosa_theory.nn.projection import (
     FrozenProjection,
     ProjectionSpec,

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cosa_theory.errors import InputError
+from cosa_theory.ground.errors import InputError
 from cosa_theory.nn.forward import ORDERS, cosa_update, delta_weight
 from cosa_theory.nn.projection import FrozenProjection, draw_projections
 from cosa_theory.nn.settings import CosaSettings, LayerSpec, initial_core

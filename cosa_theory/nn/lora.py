@@ -23,9 +23,10 @@ from cosa_theory.deltas.cosa_adapters import (
     read_cosa_folder,
 )
 from cosa_theory.deltas.cosa_products import thin_factors
-from cosa_theory.deltas.header import TensorInfo
-from cosa_theory.errors import InputError
-from cosa_theory.files import atomic_path
+from cosa_theory.ground.errors import InputError
+from cosa_theory.ground.files import atomic_path
+from cosa_theory.ground.tensor_files import TensorInfo
+from cosa_theory.ground.tensor_writer import file_order, write_tensors
 from cosa_theory.nn.lora_factors import (
     Array,
     as_bytes,
@@ -37,7 +38,6 @@ from cosa_theory.nn.lora_factors import (
     truncated,
     zero_padded,
 )
-from cosa_theory.nn.tensor_file import file_order, write_tensors
 from cosa_theory.spectrum import singular_values_of_product
 
 __all__ = ["LORA_DTYPES", "LoraExport", "LoraLayer", "to_lora"]

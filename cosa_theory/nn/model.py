@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from cosa_theory.deltas.matching import first_few
-from cosa_theory.errors import InputError
+from cosa_theory.ground.errors import InputError
 from cosa_theory.nn.linear import CosaLinear, check_options
 from cosa_theory.nn.projection import FrozenProjection, ProjectionSpec, draw_projections
 from cosa_theory.nn.settings import CosaSettings, LayerSpec

@@ -10,12 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 from torch import Tensor
 
+from cosa_theory.ground.threads import one_thread
 from cosa_theory.nn.dense_form import DenseProjection
 from cosa_theory.nn.frozen import SIGN_KINDS, FrozenProjection, ProjectionSpec
 from cosa_theory.nn.hadamard_form import HadamardProjection, hadamard_pays
 from cosa_theory.nn.sparse_form import SparseProjection
 from cosa_theory.projections import fingerprint
-from cosa_theory.threads import one_thread
 
 __all__ = [
     "SIGN_KINDS",

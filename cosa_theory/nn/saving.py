@@ -15,7 +15,7 @@ from cosa_theory.deltas.cosa_adapters import (
     read_cosa_folder,
 )
 from cosa_theory.deltas.matching import first_few
-from cosa_theory.errors import InputError
+from cosa_theory.ground.errors import InputError
 from cosa_theory.nn.folder import (
     common_settings,
     layer_entry,

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cosa_theory.errors import InputError
+from cosa_theory.ground.errors import InputError
 from cosa_theory.nn.projection import ProjectionSpec
 from cosa_theory.projections import KINDS
 

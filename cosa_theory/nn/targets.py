@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from cosa_theory.deltas.matching import first_few
-from cosa_theory.errors import InputError
+from cosa_theory.ground.errors import InputError
 
 __all__ = [
     "call_encoder_layers",

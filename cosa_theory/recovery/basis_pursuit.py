@@ -10,7 +10,7 @@ import numpy as np
 from array_api_compat import array_namespace
 from numpy.typing import NDArray
 
-from cosa_theory.operators import to_host
+from cosa_theory.linear.operators import to_host
 from cosa_theory.recovery.constraint import constraint_of, flat_norms, take
 from cosa_theory.recovery.items import check_options, out_of_reach
 from cosa_theory.recovery.lasso import fista

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cosa_theory.operators import to_host
+from cosa_theory.linear.operators import to_host
 from cosa_theory.recovery.result import Certificate, Solution
 from cosa_theory.recovery.system import System
 

@@ -9,7 +9,7 @@ import numpy as np
 from array_api_compat import array_namespace, is_numpy_array
 from numpy.typing import NDArray
 
-from cosa_theory.operators import to_host
+from cosa_theory.linear.operators import to_host
 from cosa_theory.recovery.system import RowSpace, System
 
 __all__ = ["Constraint", "constraint_of", "flat_norms", "per_item", "take"]

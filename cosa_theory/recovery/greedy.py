@@ -10,7 +10,7 @@ import numpy as np
 from array_api_compat import array_namespace
 from numpy.typing import NDArray
 
-from cosa_theory.operators import to_host
+from cosa_theory.linear.operators import to_host
 from cosa_theory.recovery.result import Certificate, Solution
 from cosa_theory.recovery.shrinkage import hard_threshold
 from cosa_theory.recovery.support import solve_on_support, support_of

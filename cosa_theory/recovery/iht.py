@@ -8,7 +8,7 @@ import numpy as np
 from array_api_compat import array_namespace
 from numpy.typing import NDArray
 
-from cosa_theory.operators import to_host
+from cosa_theory.linear.operators import to_host
 from cosa_theory.recovery.greedy import (
     SPARSE_FIT,
     Goals,

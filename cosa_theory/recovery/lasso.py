@@ -10,7 +10,7 @@ import numpy as np
 from array_api_compat import array_namespace, is_numpy_array
 from numpy.typing import NDArray
 
-from cosa_theory.operators import to_host
+from cosa_theory.linear.operators import to_host
 from cosa_theory.recovery.accelerated import AcceleratedSteps, as_column
 from cosa_theory.recovery.polish import LARGEST_SUPPORT, Polished, polish_cost, polish_lasso
 from cosa_theory.recovery.result import Certificate, Solution

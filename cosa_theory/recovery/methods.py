@@ -14,9 +14,10 @@ from typing import Any, Literal
 import numpy as np
 from array_api_compat import is_torch_array
 
-from cosa_theory.basis import CosaBasis
+from cosa_theory.ground.threads import one_thread
 from cosa_theory.laws import uniform_sparsity_limit
-from cosa_theory.operators import to_host
+from cosa_theory.linear.basis import CosaBasis
+from cosa_theory.linear.operators import to_host
 from cosa_theory.recovery.amp import amp
 from cosa_theory.recovery.analysis import analysis
 from cosa_theory.recovery.basis_pursuit import basis_pursuit, bpdn
@@ -32,7 +33,6 @@ from cosa_theory.recovery.reference import reference
 from cosa_theory.recovery.result import STATUSES, RecoveryResult, Solution
 from cosa_theory.recovery.support import debias
 from cosa_theory.recovery.system import System, check_range, like_array
-from cosa_theory.threads import one_thread
 
 __all__ = ["METHODS", "Method", "SparsityWarning", "options_of", "recover"]
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg.blas import dtpsv
 
+from cosa_theory.ground.threads import one_thread
 from cosa_theory.recovery.greedy import (
     SPARSE_FIT,
     Fit,
@@ -22,7 +23,6 @@ from cosa_theory.recovery.greedy import (
 )
 from cosa_theory.recovery.result import Solution
 from cosa_theory.recovery.system import System
-from cosa_theory.threads import one_thread
 
 __all__ = ["omp"]
 

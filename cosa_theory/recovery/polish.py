@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
-from cosa_theory.operators import to_host
+from cosa_theory.ground.threads import one_thread
+from cosa_theory.linear.operators import to_host
 from cosa_theory.recovery.support import gram_block
 from cosa_theory.recovery.system import System, like_array
-from cosa_theory.threads import one_thread
 
 __all__ = ["LARGEST_SUPPORT", "Polished", "polish_cost", "polish_lasso"]
 

@@ -13,15 +13,15 @@ from array_api_compat import array_namespace, is_torch_array
 from scipy import sparse
 from scipy.sparse.linalg import LinearOperator
 
-from cosa_theory.basis import CosaBasis
-from cosa_theory.operators import Factor, KroneckerOperator, as_working_array, to_host
+from cosa_theory.linear.basis import CosaBasis
+from cosa_theory.linear.operators import Factor, KroneckerOperator, as_working_array, to_host
+from cosa_theory.linear.transforms import DCT, Coordinate, SingularBasis, Transform, Wavelet
 from cosa_theory.recovery.system import System, like_array
-from cosa_theory.transforms import DCT, Coordinate, SingularBasis, Transform, Wavelet
 
 __all__ = ["BASES", "RecoveryProblem"]
 
 BASES = ("coordinate", "dct", "wavelet", "singular")
-"""Names of the sparsifying bases, see `cosa_theory.transforms`."""
+"""Names of the sparsifying bases, see `cosa_theory.linear.transforms`."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
+from cosa_theory.ground.threads import one_thread
 from cosa_theory.recovery.constraint import Constraint
 from cosa_theory.recovery.support import gram_block
 from cosa_theory.recovery.system import System
 from cosa_theory.recovery.vertex import LARGEST_RANK, optimal_vertex, vertex_work
-from cosa_theory.threads import one_thread
 
 __all__ = ["Polished", "Polisher"]
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.fft import dctn, idctn
 
-from cosa_theory.transforms import DCT, Transform
+from cosa_theory.linear.transforms import DCT, Transform
 
 __all__ = ["ANALYSES", "AnalysisOperator", "Differences", "Orthonormal", "Stacked", "analysis_of"]
 
@@ -112,7 +112,7 @@ class Orthonormal:
     Parameters
     ----------
     transform : Transform
-        See `cosa_theory.transforms`.
+        See `cosa_theory.linear.transforms`.
     shape : (int, int)
         (m, n).
     """

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from cosa_theory.operators import to_host
+from cosa_theory.linear.operators import to_host
 
 __all__ = ["STATUSES", "Certificate", "RecoveryResult", "Solution", "relative_error"]
 

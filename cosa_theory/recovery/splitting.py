@@ -9,7 +9,7 @@ import numpy as np
 from array_api_compat import array_namespace
 from numpy.typing import NDArray
 
-from cosa_theory.operators import to_host
+from cosa_theory.linear.operators import to_host
 from cosa_theory.recovery.constraint import Constraint, flat_norms, per_item, take
 from cosa_theory.recovery.shrinkage import soft_threshold
 

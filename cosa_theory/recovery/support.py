@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
-from cosa_theory.operators import to_host
+from cosa_theory.ground.threads import one_thread
+from cosa_theory.linear.operators import to_host
 from cosa_theory.recovery.system import System, like_array
-from cosa_theory.threads import one_thread
 
 __all__ = ["debias", "gram_block", "solve_on_support", "support_of"]
 

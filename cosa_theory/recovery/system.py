@@ -13,9 +13,9 @@ from array_api_compat import is_torch_array
 from numpy.typing import NDArray
 from scipy.linalg import LinAlgError, svd
 
-from cosa_theory.isometry.gram import KroneckerGram
-from cosa_theory.operators import Factor, KroneckerOperator, to_host
-from cosa_theory.threads import one_thread
+from cosa_theory.ground.threads import one_thread
+from cosa_theory.linear.gram import KroneckerGram
+from cosa_theory.linear.operators import Factor, KroneckerOperator, to_host
 
 __all__ = ["RowSpace", "System", "check_range", "like_array"]
 

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from scipy.linalg import lu_solve, qr
 from scipy.linalg.lapack import dgetrf
 
+from cosa_theory.ground.threads import one_thread
 from cosa_theory.projections import stream
 from cosa_theory.recovery.system import RowSpace, System
-from cosa_theory.threads import one_thread
 
 __all__ = ["LARGEST_RANK", "Vertex", "optimal_vertex", "vertex_work"]
 

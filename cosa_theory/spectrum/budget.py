@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cosa_theory.errors import InputError
+from cosa_theory.ground.errors import InputError
 
 __all__ = [
     "CosaShape",

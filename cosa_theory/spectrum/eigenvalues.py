@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import eigvals_banded, eigvalsh, qr
 
-from cosa_theory.threads import one_thread
+from cosa_theory.ground.threads import one_thread
 
 __all__ = ["symmetric_eigenvalues"]
 

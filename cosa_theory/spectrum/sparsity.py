@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cosa_theory.transforms import DCT, Coordinate, SingularBasis, Transform
+from cosa_theory.linear.transforms import DCT, Coordinate, SingularBasis, Transform
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,7 +40,7 @@ def sparsity_profile(
     base : array of shape (m, n), optional
         The weight W it updates; needed by the basis "singular", which is left out without it.
     bases : sequence of {"coordinate", "dct", "singular"}
-        Entries, two-dimensional cosine transform, singular basis of W (`cosa_theory.transforms`).
+        Entries, two-dimensional cosine transform, singular basis of W (`linear.transforms`).
     fractions : sequence of float in (0, 1]
         Where to give the best s-term error: s = ⌈fraction · mn⌉.
 

@@ -11,10 +11,11 @@ from safetensors.numpy import load_file, save_file
 from safetensors.torch import load_file as load_torch
 from safetensors.torch import save_file as save_torch
 
-import cosa_theory.audit.layer as layer_module
-from cosa_theory.audit import ASSUMPTIONS, TABLES
+import cosa_theory.studies.audit.layer as layer_module
 from cosa_theory.cli import main
-from cosa_theory.report import read_document
+from cosa_theory.page.document import read_document
+from cosa_theory.studies.audit.assumptions import ASSUMPTIONS
+from cosa_theory.studies.audit.pair import TABLES
 from tests.deltas.language_models import TEXTS, save_model
 
 QUICK = ("--draws", "4", "--threads", "1")

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from safetensors.numpy import save_file
 
-import cosa_theory.survey
+import cosa_theory.studies.spectrum.pair
 from cosa_theory.cli import main
 
 QUICK = ("--families", "truncated_svd,cosa_gaussian", "--draws", "4")
@@ -99,7 +99,9 @@ def test_a_second_run_replaces_the_results_and_computes_nothing_twice(
     pair, tmp_path, capsys, monkeypatch
 ):
     settings = ["spectrum", *pair, "--out", str(tmp_path), "--families", "none"]
-    monkeypatch.setattr("cosa_theory.report.write_page", lambda _, out: out / "report.html")
+    monkeypatch.setattr(
+        "cosa_theory.studies.spectrum.page.write_page", lambda _, out: out / "report.html"
+    )
     assert main(settings) == 0
     cells = {path: path.stat().st_mtime_ns for path in (tmp_path / ".cells").iterdir()}
     assert len(cells) == 4
@@ -137,7 +139,7 @@ def test_an_interruption_says_what_is_kept_and_how_to_resume(pair, tmp_path, cap
     def interrupted(*_arguments, **_options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cosa_theory.survey, "survey_pair", interrupted)
+    monkeypatch.setattr(cosa_theory.studies.spectrum.pair, "survey_pair", interrupted)
     assert main(["spectrum", *pair, "--out", str(tmp_path)]) == 130
     last = errors(capsys)[-1]
     assert last.startswith("interrupted: finished matrices are kept in")

@@ -11,10 +11,11 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from cosa_theory import CosaBasis
-from cosa_theory.cli import iterates, main
-from cosa_theory.cli.recovered import recovery_limits
+from cosa_theory.cli import main
 from cosa_theory.projections import draw_fingerprint, fingerprint, stream
 from cosa_theory.recovery import METHODS
+from cosa_theory.studies.recovery import iterates
+from cosa_theory.studies.recovery.tables import recovery_limits
 
 M, N, A, B, S = 40, 32, 26, 22, 12
 SHAPE = ("--shape", str(M), str(N))
@@ -60,7 +61,9 @@ def drawn(files, *more, core="core.safetensors"):
 @pytest.fixture
 def without_pages(monkeypatch):
     """Leave out page and figures, which take most of the time of a small run."""
-    monkeypatch.setattr("cosa_theory.report.write_document_page", lambda _, folder: folder)
+    monkeypatch.setattr(
+        "cosa_theory.page.presentations.write_document_page", lambda _, folder: folder
+    )
 
 
 def document(capsys, arguments):
@@ -222,7 +225,7 @@ def test_a_core_may_name_its_projections_by_content_or_by_draw(kind, tmp_path, c
 
 
 def test_an_update_that_is_sparse_in_another_basis_is_found_there(layer, files, tmp_path, capsys):
-    from cosa_theory.transforms import DCT, SingularBasis, Wavelet
+    from cosa_theory.linear.transforms import DCT, SingularBasis, Wavelet
 
     weight = np.load(files / "weight.npy")
     bases = {"dct": DCT(), "wavelet": Wavelet(), "singular": SingularBasis(weight)}

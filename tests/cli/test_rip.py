@@ -10,11 +10,11 @@ from safetensors.numpy import save_file
 
 from cosa_theory import CosaBasis
 from cosa_theory.cli import main
-from cosa_theory.isometry.overview import layer_isometry, matrix_isometry
 from cosa_theory.isometry.rip import rip_exact
-from cosa_theory.plotting.rip import CORES_FIGURE, ORDERS_FIGURE
 from cosa_theory.projections import KINDS
-from cosa_theory.report.rip import rip_verdict
+from cosa_theory.studies.rip.figures import CORES_FIGURE, ORDERS_FIGURE
+from cosa_theory.studies.rip.tables import layer_isometry, matrix_isometry
+from cosa_theory.studies.rip.views import rip_verdict
 
 LAYER = ("--shape", "40", "32", "--core", "24", "16", "--sparsity", "1,2,4")
 
@@ -256,7 +256,7 @@ def test_an_interruption_is_one_plain_line(matrix, capsys, monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("cosa_theory.isometry.overview.matrix_isometry", interrupted)
+    monkeypatch.setattr("cosa_theory.studies.rip.tables.matrix_isometry", interrupted)
     assert main(["rip", str(matrix)]) == 130
     printed = capsys.readouterr()
     assert printed.out == ""

@@ -12,7 +12,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from cosa_theory.deltas import open_pair
-from cosa_theory.errors import InputError
+from cosa_theory.ground.errors import InputError
 from tests.deltas.files import save
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::RuntimeWarning:peft")

@@ -11,8 +11,8 @@ from safetensors.numpy import load_file, save_file
 from cosa_theory.deltas import open_pair
 from cosa_theory.deltas.cosa_adapters import read_cosa_folder
 from cosa_theory.deltas.cosa_released import is_released, translated_settings
-from cosa_theory.deltas.header import TensorInfo
-from cosa_theory.errors import InputError
+from cosa_theory.ground.errors import InputError
+from cosa_theory.ground.tensor_files import TensorInfo
 from cosa_theory.nn.peft import CosaConfig
 from tests.deltas.cosa_files import SIZES, base_model, cosa_adapter, edit_config, released_adapter
 from tests.deltas.test_adapters import LINEAR, Tiny, TinyGPT, assert_equals_merge, trained

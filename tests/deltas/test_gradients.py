@@ -8,7 +8,7 @@ from torch import nn
 
 from cosa_theory.deltas import LayerDelta
 from cosa_theory.deltas.gradients import first_step_gradients, match_gradients
-from cosa_theory.errors import InputError
+from cosa_theory.ground.errors import InputError
 
 
 class Model(nn.Module):

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cosa_theory.deltas import open_pair
-from cosa_theory.errors import InputError
+from cosa_theory.ground.errors import InputError
 from tests.deltas.files import moved, save, save_pair, total, weights
 
 

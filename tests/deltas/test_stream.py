@@ -8,7 +8,7 @@ import torch
 
 from cosa_theory.deltas import LayerDelta, open_pair
 from cosa_theory.deltas.layers import storage_noise
-from cosa_theory.errors import InputError
+from cosa_theory.ground.errors import InputError
 from tests.deltas.files import moved, save_pair, total, weights
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}

@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from cosa_theory.deltas.texts import text_gradients
-from cosa_theory.errors import InputError
+from cosa_theory.ground.errors import InputError
 from tests.deltas.language_models import TEXTS, save_model
 
 

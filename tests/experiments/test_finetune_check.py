@@ -18,7 +18,7 @@ from scipy.stats import t
 from torch import nn
 
 from cosa_theory.deltas import open_pair
-from cosa_theory.errors import InputError
+from cosa_theory.ground.errors import InputError
 from experiments import finetune_check, finetune_check_training
 from experiments.finetune_check import GRID, PRESETS, Config, main, run
 from experiments.finetune_check_methods import (

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from cosa_theory.assets import asset_folder
-from cosa_theory.errors import InputError
+from cosa_theory.ground.errors import InputError
 from experiments import finetune_delta
 from experiments.finetune_delta import Config, load_config, main, run
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cosa_theory.errors import InputError
+from cosa_theory.ground.errors import InputError
 from experiments.function_bodies import FunctionText, read_functions, split_modules
 
 SOURCE = '''

@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from cosa_theory.errors import InputError
+from cosa_theory.ground.errors import InputError
 from cosa_theory.laws.norms import chi_square_failure, norm_variance
-from cosa_theory.plotting.jl import CURVES_FIGURE
+from cosa_theory.studies.jl.figures import CURVES_FIGURE
 from experiments import first_gradient, jl_curves, real_vectors
 from experiments.jl_curves import Config, cells, compute, main, run, verdict
 

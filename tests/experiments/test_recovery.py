@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 from cosa_theory import CosaBasis, laws
 from cosa_theory.deltas import LayerDelta
-from cosa_theory.errors import InputError
+from cosa_theory.ground.errors import InputError
 from cosa_theory.recovery import METHODS
 from experiments import recovery
 from experiments.options import read_config

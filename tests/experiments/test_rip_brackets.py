@@ -9,7 +9,7 @@ import pytest
 
 from cosa_theory import CosaBasis
 from cosa_theory.isometry import core_isometry, rip_exact
-from cosa_theory.plotting.brackets import BRACKETS_FIGURE, brackets_figure
+from cosa_theory.studies.rip.brackets import BRACKETS_FIGURE, brackets_figure
 from experiments import rip_brackets
 from experiments.rip_brackets import PRESETS, Cell, Config, cells, compute, main, matrix_of, run
 

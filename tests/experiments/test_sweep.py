@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cosa_theory.errors import InputError
+from cosa_theory.ground.errors import InputError
 from experiments import cluster
 from experiments.options import read_config, run_command, sweep_parser, sweep_settings
 from experiments.stoppable import call_within, stop_idle

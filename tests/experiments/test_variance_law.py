@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from cosa_theory.laws.kronecker import kronecker_norm_variance, matrix_moments
-from cosa_theory.plotting.jl import VARIANCE_FIGURE
+from cosa_theory.studies.jl.figures import VARIANCE_FIGURE
 from experiments.variance_law import DECAYS, REAL, Config, cells, main, matrix_of, run, verdict
 
 SHAPE = (14, 10, 5, 3)

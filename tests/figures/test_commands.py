@@ -5,11 +5,11 @@ import sys
 
 import pytest
 
-from cosa_theory.plotting import FIGURES
-from cosa_theory.report import Results, write_results
+from cosa_theory.page.results import Results, write_results
+from cosa_theory.studies.spectrum.figures import FIGURES
 from figures import layer
 from figures.command import draw
-from tests.plotting.tables import toy_tables
+from tests.studies.spectrum.survey_tables import toy_tables
 
 
 @pytest.fixture(scope="module")

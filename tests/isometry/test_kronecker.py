@@ -11,13 +11,13 @@ from cosa_theory import CosaBasis
 from cosa_theory.isometry import products
 from cosa_theory.isometry.certificates import RipBracket, combine
 from cosa_theory.isometry.cores import core_isometry
-from cosa_theory.isometry.gram import DenseGram
 from cosa_theory.isometry.kronecker import kronecker_rip_bounds, kronecker_upper, norm_condition
 from cosa_theory.isometry.lower import rip_lower
 from cosa_theory.isometry.products import FactorRows, extreme_disc
 from cosa_theory.isometry.rip import rip_bracket, rip_exact
 from cosa_theory.isometry.upper import rip_upper
 from cosa_theory.laws.isometry import best_scale_constant, core_constant, kronecker_rip_upper
+from cosa_theory.linear.gram import DenseGram
 from cosa_theory.projections import KINDS
 
 UPPER = ("factors", "product", "babel", "coherence", "spectrum")

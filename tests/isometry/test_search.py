@@ -12,7 +12,6 @@ from scipy.stats import chi2
 from cosa_theory import CosaBasis, KroneckerOperator
 from cosa_theory.isometry import lower, rip_lower, search
 from cosa_theory.isometry.enumeration import best_of_all, supports_reaching
-from cosa_theory.isometry.gram import DenseGram, KroneckerGram, as_gram
 from cosa_theory.isometry.search import (
     Found,
     _best_swap,
@@ -28,6 +27,7 @@ from cosa_theory.isometry.search import (
     top_eigenpairs,
     top_values,
 )
+from cosa_theory.linear.gram import DenseGram, KroneckerGram, as_gram
 from cosa_theory.projections import make_projection, stream
 
 sides = pytest.mark.parametrize("sign", [-1, 1], ids=["least", "greatest"])
@@ -55,7 +55,7 @@ def factors():
 
 @pytest.mark.parametrize("formed_up_to", [4096, 0], ids=["formed", "by rows"])
 def test_a_dense_gram_gives_out_entries_of_the_product(formed_up_to, monkeypatch):
-    monkeypatch.setattr("cosa_theory.isometry.gram._FORMED_UP_TO", formed_up_to)
+    monkeypatch.setattr("cosa_theory.linear.gram._FORMED_UP_TO", formed_up_to)
     A = gaussian(4, 6)
     check_gram(DenseGram(A), A)
 
@@ -88,7 +88,7 @@ def check_gram(gram, A):
 def test_a_long_image_is_summed_by_parts(monkeypatch):
     A, B = factors()
     whole = KroneckerGram(A, B).squared_norm(np.array([1, 8]), np.array([0.6, 0.8]))
-    monkeypatch.setattr("cosa_theory.isometry.gram._NORM_ROWS", 5)
+    monkeypatch.setattr("cosa_theory.linear.gram._NORM_ROWS", 5)
     parts = KroneckerGram(A, B).squared_norm(np.array([1, 8]), np.array([0.6, 0.8]))
     assert math.isclose(whole, parts, rel_tol=1e-14)
 

@@ -11,8 +11,8 @@ from scipy import sparse
 
 from cosa_theory import CosaBasis, KroneckerOperator
 from cosa_theory.isometry.coherence import babel, mutual_coherence
-from cosa_theory.isometry.gram import DenseGram
 from cosa_theory.isometry.upper import UPPER_METHODS, rip_upper, spectrum_range
+from cosa_theory.linear.gram import DenseGram
 from cosa_theory.projections import KINDS, make_projection
 
 CHEAP = ("coherence", "babel", "spectrum")

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from cosa_theory.errors import InputError
+from cosa_theory.ground.errors import InputError
 from cosa_theory.nn import add_cosa, load_cosa, save_cosa
 from tests.nn.test_model import assert_unchanged, snapshot
 from tests.nn.test_saving import CONFIG, PREFIX, WEIGHTS, Net, adapted, released_folder

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from cosa_theory.basis import CosaBasis
 from cosa_theory.deltas.cosa_adapters import read_cosa_folder
-from cosa_theory.errors import InputError
+from cosa_theory.ground.errors import InputError
+from cosa_theory.linear.basis import CosaBasis
 from cosa_theory.nn.folder import (
     common_settings,
     layer_entry,

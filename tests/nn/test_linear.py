@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from cosa_theory import CosaBasis
-from cosa_theory.errors import InputError
+from cosa_theory.ground.errors import InputError
 from cosa_theory.nn import CosaLinear
 from cosa_theory.projections import KINDS
 

@@ -15,13 +15,13 @@ from safetensors.numpy import load_file, save_file
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from cosa_theory.deltas.header import DTYPE_CODES, read_header
-from cosa_theory.errors import InputError
+from cosa_theory.ground.errors import InputError
+from cosa_theory.ground.tensor_files import DTYPE_CODES, read_header
+from cosa_theory.ground.tensor_writer import write_tensors
 from cosa_theory.nn import load_cosa
 from cosa_theory.nn.lora import to_lora
 from cosa_theory.nn.lora_factors import balanced, rank_for, rounding_error, truncated
 from cosa_theory.nn.peft import CosaConfig
-from cosa_theory.nn.tensor_file import write_tensors
 from tests.deltas.cosa_files import SIZES, cosa_adapter, edit_config, released_adapter
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::RuntimeWarning:peft")

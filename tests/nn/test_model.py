@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from cosa_theory import CosaBasis
-from cosa_theory.errors import InputError
+from cosa_theory.ground.errors import InputError
 from cosa_theory.nn import CosaLinear, add_cosa, merge_cosa, unmerge, unmerge_cosa
 from cosa_theory.nn.model import cosa_layers
 from cosa_theory.projections import KINDS

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from cosa_theory.errors import InputError
+from cosa_theory.ground.errors import InputError
 from cosa_theory.nn import CosaLinear, add_cosa, load_cosa, merge_cosa, save_cosa
 from cosa_theory.nn.model import cosa_layers
 from cosa_theory.projections import KINDS

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cosa_theory import CosaBasis
-from cosa_theory.errors import InputError
+from cosa_theory.ground.errors import InputError
 from cosa_theory.nn.settings import CosaSettings, convert_alpha, initial_core
 
 SIZES = {

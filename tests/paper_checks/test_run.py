@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from safetensors.numpy import save_file
 
-from cosa_theory.errors import InputError
+from cosa_theory.ground.errors import InputError
 from cosa_theory.projections import stream
 from experiments import finetune_delta
 from paper_checks import c09, run_checks, to_frame

@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cosa_theory import CosaBasis
+from cosa_theory.linear.transforms import DCT, Coordinate, Wavelet
 from cosa_theory.recovery import RecoveryProblem, System, recover
 from cosa_theory.recovery.analysis import AnalysisDual, analysis
 from cosa_theory.recovery.redundant import Differences, Orthonormal, Stacked, analysis_of
-from cosa_theory.transforms import DCT, Coordinate, Wavelet
 
 from .convex import OPERATORS, cvxpy_answer, gaussian, kronecker, noisy, sparse_updates
 

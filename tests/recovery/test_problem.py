@@ -7,8 +7,8 @@ from scipy import sparse
 from scipy.sparse.linalg import aslinearoperator
 
 from cosa_theory import CosaBasis, KroneckerOperator
+from cosa_theory.linear.transforms import DCT
 from cosa_theory.recovery import BASES, RecoveryProblem, recover
-from cosa_theory.transforms import DCT
 
 
 def gaussian(*shape, seed=0):

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 from cosa_theory import laws
-from cosa_theory.basis import CosaBasis
-from cosa_theory.errors import InputError
+from cosa_theory.ground.errors import InputError
+from cosa_theory.linear.basis import CosaBasis
 from cosa_theory.projections import KINDS
 from cosa_theory.spectrum.families import FAMILIES, compare_families, crossover
 from cosa_theory.spectrum.families.base import Draws, plan_draws

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from cosa_theory.linear.transforms import DCT, SingularBasis
 from cosa_theory.spectrum import sparsity_profile
 from cosa_theory.spectrum.sparsity import BASES
-from cosa_theory.transforms import DCT, SingularBasis
 
 # Multiples of 2⁻¹⁰, so that no test hinges on subnormal numbers.
 entries = st.integers(-(2**20), 2**20).map(lambda k: k / 1024)

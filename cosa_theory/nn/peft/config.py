@@ -15,7 +15,7 @@ from cosa_theory.deltas.cosa_adapters import (
     is_released,
     read_cosa_folder,
 )
-from cosa_theory.errors import InputError
+from cosa_theory.ground.errors import InputError
 from cosa_theory.nn.peft.registration import METHOD, peft_type
 from cosa_theory.nn.settings import CosaSettings
 

@@ -14,7 +14,7 @@ from peft.utils import quantization_extra_repr, resolve_quantization_backend
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from cosa_theory.errors import InputError
+from cosa_theory.ground.errors import InputError
 from cosa_theory.nn.forward import cosa_update, delta_weight
 from cosa_theory.nn.peft.config import CosaConfig
 from cosa_theory.nn.peft.plan import LayerPlan

@@ -13,7 +13,7 @@ from peft.utils.error import NoMatchingPeftModuleError
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from cosa_theory.errors import InputError
+from cosa_theory.ground.errors import InputError
 from cosa_theory.nn.peft.config import CosaConfig
 from cosa_theory.nn.peft.layer import CosaLayer, Linear
 from cosa_theory.nn.peft.mixed import adapters_of_samples

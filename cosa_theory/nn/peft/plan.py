@@ -17,7 +17,7 @@ from transformers.pytorch_utils import Conv1D
 
 from cosa_theory.deltas.cosa_adapters import CosaFolder, CosaRecord
 from cosa_theory.deltas.matching import by_pattern
-from cosa_theory.errors import InputError
+from cosa_theory.ground.errors import InputError
 from cosa_theory.nn.folder import read_cores, whole_problems
 from cosa_theory.nn.peft.config import CosaConfig
 from cosa_theory.nn.projection import (

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from cosa_theory.deltas.cosa_adapters import WRAPPER
-from cosa_theory.errors import InputError
+from cosa_theory.ground.errors import InputError
 from cosa_theory.nn.folder import layer_entry, projection_tensors
 from cosa_theory.nn.peft.config import CosaConfig
 from cosa_theory.nn.peft.layer import CosaLayer

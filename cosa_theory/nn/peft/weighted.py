@@ -8,7 +8,7 @@ import torch
 from peft.utils.other import ModulesToSaveWrapper
 from torch import nn
 
-from cosa_theory.errors import InputError
+from cosa_theory.ground.errors import InputError
 from cosa_theory.nn.peft.config import CosaConfig
 from cosa_theory.nn.peft.layer import CosaLayer
 from cosa_theory.nn.peft.plan import LayerPlan

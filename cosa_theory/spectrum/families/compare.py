@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from pandas.api.types import pandas_dtype
 
 from cosa_theory import laws
-from cosa_theory.errors import InputError
+from cosa_theory.ground.errors import InputError
 from cosa_theory.spectrum.budget import (
     check_ranks,
     cosa_shape,

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.sparse import eye_array
 
 from cosa_theory import laws
-from cosa_theory.basis import CosaBasis
+from cosa_theory.linear.basis import CosaBasis
 from cosa_theory.projections import make_projection, stream
 from cosa_theory.projections.dense import gaussian
 from cosa_theory.spectrum.budget import cosa_shape

@@ -1,0 +1,216 @@
+"""The header of a safetensors file, checked before a single weight is read.
+
+A safetensors file is an unsigned 64-bit little-endian length, a JSON object of that length that
+gives every tensor's type, shape and place, and the bytes themselves. The checks here need only the
+header and the size of the file, so a damaged download is found in milliseconds.
+"""
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeGuard
+
+from cosa_theory.ground.errors import InputError
+
+__all__ = ["DTYPE_CODES", "TensorInfo", "is_pickle", "read_header"]
+
+# Code in the file -> (name used everywhere here, bits per entry).
+_DTYPES = {
+    "F64": ("float64", 64),
+    "F32": ("float32", 32),
+    "F16": ("float16", 16),
+    "BF16": ("bfloat16", 16),
+    "F8_E4M3": ("float8_e4m3fn", 8),
+    "F8_E4M3FNUZ": ("float8_e4m3fnuz", 8),
+    "F8_E5M2": ("float8_e5m2", 8),
+    "F8_E5M2FNUZ": ("float8_e5m2fnuz", 8),
+    "F8_E8M0": ("float8_e8m0fnu", 8),
+    "F6_E2M3": ("float6_e2m3", 6),
+    "F6_E3M2": ("float6_e3m2", 6),
+    "F4": ("float4_e2m1", 4),
+    "C64": ("complex64", 64),
+    "I64": ("int64", 64),
+    "I32": ("int32", 32),
+    "I16": ("int16", 16),
+    "I8": ("int8", 8),
+    "U64": ("uint64", 64),
+    "U32": ("uint32", 32),
+    "U16": ("uint16", 16),
+    "U8": ("uint8", 8),
+    "BOOL": ("bool", 8),
+}
+DTYPE_CODES = {name: (code, bits) for code, (name, bits) in _DTYPES.items()}
+"""A type's name to its code in the file and the bits of an entry."""
+
+_LENGTH_BYTES = 8
+# The safetensors library refuses longer headers; so a larger number means "not safetensors".
+_MAX_HEADER = 100_000_000
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """What is known of a tensor before its entries are read.
+
+    Parameters
+    ----------
+    dtype : str
+        The stored type, such as "bfloat16".
+    shape : tuple of int
+        The stored shape.
+    file : pathlib.Path, optional
+        The file that holds it; None for tensors in memory.
+    start, stop : int
+        The bytes of the file, from its beginning, that hold it.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    file: Path | None = None
+    start: int = 0
+    stop: int = 0
+
+
+def is_pickle(path: Path) -> bool:
+    """Tell whether a file starts like a pickle or like the zip archive torch wraps one in."""
+    with path.open("rb") as file:
+        start = file.read(_LENGTH_BYTES + 1)
+    if (
+        start[_LENGTH_BYTES:] == b"{"
+        and int.from_bytes(start[:_LENGTH_BYTES], "little") < _MAX_HEADER
+    ):
+        return False  # safetensors; a header of 640 bytes has a pickle's first two bytes
+    return start.startswith((b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"))
+
+
+def read_header(path: str | os.PathLike[str]) -> dict[str, TensorInfo]:
+    """Read and check the header of one safetensors file.
+
+    Parameters
+    ----------
+    path : path
+        The file.
+
+    Returns
+    -------
+    dict
+        Tensor name to `TensorInfo`, in the order of the header.
+
+    Raises
+    ------
+    InputError
+        If the file is truncated, longer than its header says, not safetensors at all, or if the
+        header's types, shapes and byte ranges contradict each other. All problems of the file are
+        in one error.
+    """
+    path = Path(path)
+    size = path.stat().st_size
+    header, start = _read_json(path, size)
+    problems: list[str] = []
+    infos: dict[str, TensorInfo] = {}
+    for name, entry in header.items():
+        if name == "__metadata__":
+            continue
+        info = _tensor(path, name, entry, start)
+        if isinstance(info, str):
+            problems.append(info)
+        else:
+            infos[name] = info
+    if not problems:
+        problems = _layout_problems(path, infos, start, size)
+    if problems:
+        raise InputError(*problems)
+    return infos
+
+
+def _read_json(path: Path, size: int) -> tuple[dict[str, Any], int]:
+    """Return the header's JSON object and the offset at which the tensors' bytes start."""
+    if size < _LENGTH_BYTES:
+        raise InputError(
+            f"{path}: a safetensors file has at least {_LENGTH_BYTES} bytes, this one has {size}: "
+            "download it again."
+        )
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
+        if length > _MAX_HEADER:
+            raise InputError(
+                f"{path}: not a safetensors file (its first 8 bytes announce a header of {length} "
+                "bytes)."
+            )
+        if size < _LENGTH_BYTES + length:
+            raise InputError(
+                f"{path}: truncated within its header: expected at least {_LENGTH_BYTES + length} "
+                f"bytes, found {size}: download it again."
+            )
+        raw = file.read(length)
+    try:
+        header = json.loads(raw.decode("utf-8"), object_pairs_hook=_without_duplicates)
+    except (UnicodeDecodeError, json.JSONDecodeError, _DuplicateError) as error:
+        raise InputError(f"{path}: the safetensors header is not valid JSON ({error}).") from error
+    if not isinstance(header, dict):
+        raise InputError(f"{path}: the safetensors header is not a JSON object.")
+    return header, _LENGTH_BYTES + length
+
+
+class _DuplicateError(ValueError):
+    """A name that occurs twice in one JSON object."""
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise _DuplicateError(f"the name {twice!r} occurs twice")
+    return result
+
+
+def _tensor(path: Path, name: str, entry: Any, start: int) -> TensorInfo | str:
+    """Return the description of one tensor, or the sentence that says what is wrong with it."""
+    where = f"{path}: tensor {name!r}"
+    if not isinstance(entry, dict):
+        return f"{where} has no description in the header."
+    code, shape, offsets = (entry.get(key) for key in ("dtype", "shape", "data_offsets"))
+    if not isinstance(code, str) or code not in _DTYPES:
+        return f"{where} has the unknown type {code!r}; known are {', '.join(_DTYPES)}."
+    if not _are_sizes(shape):
+        return f"{where} has the invalid shape {shape!r}."
+    if not _are_sizes(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
+        return f"{where} has the invalid byte range {offsets!r}."
+    dtype, bits = _DTYPES[code]
+    expected = (math.prod(shape) * bits + 7) // 8
+    if offsets[1] - offsets[0] != expected:
+        return (
+            f"{where} ({code}, shape {tuple(shape)}) needs {expected} bytes, but the header gives "
+            f"it {offsets[1] - offsets[0]}."
+        )
+    return TensorInfo(dtype, tuple(shape), path, start + offsets[0], start + offsets[1])
+
+
+def _are_sizes(value: Any) -> TypeGuard[list[int]]:
+    """Tell whether a value is a list of non-negative integers (JSON's true is not one)."""
+    return isinstance(value, list) and all(type(item) is int and item >= 0 for item in value)
+
+
+def _layout_problems(
+    path: Path, infos: Mapping[str, TensorInfo], start: int, size: int
+) -> list[str]:
+    """Say where the byte ranges overlap, leave holes, or disagree with the size of the file."""
+    problems = []
+    end, previous = start, ""
+    for name, info in sorted(infos.items(), key=lambda item: (item[1].start, item[1].stop)):
+        if info.start < end:
+            problems.append(f"{path}: tensors {previous!r} and {name!r} overlap in the file.")
+        elif info.start > end:
+            problems.append(f"{path}: {info.start - end} unused bytes before tensor {name!r}.")
+        end, previous = max(end, info.stop), name
+    if size < end:
+        problems.append(
+            f"{path}: truncated: its header announces {end} bytes, the file has {size}: "
+            "download it again."
+        )
+    elif size > end:
+        problems.append(f"{path}: longer than its header says: expected {end} bytes, found {size}.")
+    return problems

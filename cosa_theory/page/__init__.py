@@ -1,0 +1,1 @@
+"""Results as a reader meets them: documents, tables of text, figures, one page."""

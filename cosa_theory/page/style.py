@@ -1,0 +1,175 @@
+"""House style of every figure: sizes, fonts, colours for colour-blind readers, saving."""
+
+import base64
+import io
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from cosa_theory.ground.files import atomic_path
+from cosa_theory.spectrum import FAMILIES
+
+__all__ = [
+    "COLUMN_WIDTH",
+    "MATRIX_STYLES",
+    "PAGE_WIDTH",
+    "Style",
+    "as_data_uri",
+    "family_style",
+    "house_style",
+    "log_axis",
+    "save_figure",
+]
+
+COLUMN_WIDTH = 3.4  # inches: one column of a two-column paper
+PAGE_WIDTH = 7.0  # inches: both columns
+
+# Okabe & Ito (2008), "Color universal design": distinct for every common colour deficiency.
+BLACK, GREY = "#000000", "#767676"
+ORANGE, SKY, GREEN, YELLOW = "#E69F00", "#56B4E9", "#009E73", "#F0E442"
+BLUE, VERMILION, PURPLE = "#0072B2", "#D55E00", "#CC79A7"
+
+_RC: dict[Any, Any] = {
+    "font.family": "STIXGeneral",  # ships with matplotlib: the same glyphs on every machine
+    "mathtext.fontset": "stix",
+    "font.size": 9.0,
+    "axes.titlesize": 9.0,
+    "axes.labelsize": 9.0,
+    "xtick.labelsize": 8.0,
+    "ytick.labelsize": 8.0,
+    "legend.fontsize": 8.0,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "axes.titlelocation": "left",
+    "axes.titlepad": 4.0,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#E3E3E3",
+    "grid.linewidth": 0.5,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.minor.width": 0.4,
+    "ytick.minor.width": 0.4,
+    "lines.linewidth": 1.3,
+    "lines.markersize": 4.0,
+    "legend.frameon": False,
+    "legend.handlelength": 2.4,
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+    "pdf.fonttype": 42,  # outlines as TrueType: text stays text, which publishers ask for
+    "svg.hashsalt": "cosa_theory",  # the same figure gives the same bytes
+    "svg.fonttype": "path",
+}
+
+
+@dataclass(frozen=True)
+class Style:
+    """How one curve is drawn: colour, line and marker together, never colour alone.
+
+    Parameters
+    ----------
+    label : str
+        The name in legends and tables.
+    colour, line, marker : str
+        In matplotlib's notation.
+    """
+
+    label: str
+    colour: str
+    line: str
+    marker: str
+
+
+# Data-dependent families in warm colours, CoSA ensembles in the others.
+_FAMILIES = {
+    "truncated_svd": (VERMILION, "-", "o"),
+    "lora_xs": (ORANGE, "--", "s"),
+    "cosa_gaussian": (BLUE, "-", "^"),
+    "cosa_rademacher": (SKY, "--", "v"),
+    "cosa_achlioptas": (GREEN, "-.", "D"),
+    "cosa_very_sparse": (PURPLE, ":", "P"),
+    "cosa_sjlt": (YELLOW, "-", "X"),
+    "cosa_haar": (BLACK, "-.", "<"),
+    "cosa_srht": (GREY, "--", ">"),
+}
+
+MATRIX_STYLES: dict[str, Style] = {
+    "base": Style("base W", SKY, "-", ""),
+    "tuned": Style("tuned W + ΔW", BLACK, ":", ""),
+    "delta": Style("update ΔW", VERMILION, "-", ""),
+}
+
+
+def family_style(family: str) -> Style:
+    """Return the style of an update family.
+
+    Parameters
+    ----------
+    family : str
+        A name from `cosa_theory.spectrum.FAMILIES`, whose label is used. One that is not there,
+        as in results of another version, is drawn in grey under its own name.
+
+    Returns
+    -------
+    Style
+    """
+    label = FAMILIES[family].label if family in FAMILIES else family.replace("_", " ")
+    return Style(label, *_FAMILIES.get(family, (GREY, "-", ".")))
+
+
+def log_axis(axis: Axis) -> None:
+    """Set an axis to logarithms with plain numbers at 1, 3, 10, 30, …, which few decades need."""
+    axis.axes.set(**{f"{axis.axis_name}scale": "log"})  # type: ignore[attr-defined]
+    axis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+@contextmanager
+def house_style() -> Iterator[None]:
+    """Apply the house style inside the block, and leave matplotlib as it was."""
+    with matplotlib.rc_context(_RC):
+        yield
+
+
+def save_figure(figure: Figure, folder: str | os.PathLike[str], name: str) -> list[Path]:
+    """Write a figure as `name`.pdf and `name`.png (300 dots per inch).
+
+    Parameters
+    ----------
+    figure : matplotlib.figure.Figure
+        The figure.
+    folder : path
+        Created if it is not there.
+    name : str
+        File name without its ending.
+
+    Returns
+    -------
+    list of pathlib.Path
+        The PDF and the PNG. Equal figures give equal bytes: no date is stored.
+    """
+    written = []
+    with house_style():
+        for ending, metadata in (("pdf", {"CreationDate": None}), ("png", {"Software": None})):
+            with atomic_path(Path(folder) / f"{name}.{ending}") as path:
+                figure.savefig(path, dpi=300, metadata=metadata)
+            written.append(Path(folder) / f"{name}.{ending}")
+    return written
+
+
+def as_data_uri(figure: Figure) -> str:
+    """Return the figure as an SVG data URI, for a page that needs no other file."""
+    buffer = io.BytesIO()
+    with house_style():
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

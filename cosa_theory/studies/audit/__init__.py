@@ -1,0 +1,1 @@
+"""Which of the theory's assumptions hold on real updates."""

@@ -1,0 +1,334 @@
+"""The audit of one matrix: every number, and the outcome of every assumption, as JSON values."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cosa_theory import __version__, laws
+from cosa_theory.deltas import LayerDelta
+from cosa_theory.ground.cells import from_cell
+from cosa_theory.linear.transforms import DCT, Coordinate, SingularBasis, Transform
+from cosa_theory.spectrum import FAMILIES, summarize
+from cosa_theory.spectrum.families.base import Captured, Draws, Size, Update
+from cosa_theory.studies.audit.assumptions import ASSUMPTIONS, Measured, judge, variance_factor
+from cosa_theory.studies.audit.core import Conditioning, Core, choose_core, measure_conditioning
+from cosa_theory.studies.audit.sparsity import BasisSparsity, measure_bases
+from cosa_theory.studies.spectrum.layer import delta_spectrum
+
+__all__ = ["Settings", "Subjects", "stored_audit"]
+
+# Raised when the content of a stored cell changes meaning, so that older ones are computed anew.
+_CELL_FORMAT = 1
+# Outside this range of entries, squares of float32 numbers under- or overflow.
+_SAFE_ENTRIES = (1e-15, 1e15)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the audit of one layer depends on, besides the layer.
+
+    Parameters
+    ----------
+    core : (int, int) or None
+        A shape for all layers; None for that of the budget of `rank`.
+    rank : int
+        The budget, as a rank of LoRA.
+    kind, scale : str
+        The ensemble and normalisation of L and R.
+    draws, seed : int
+        Of L and R.
+    """
+
+    core: tuple[int, int] | None
+    rank: int
+    kind: str
+    scale: str
+    draws: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Subjects:
+    """What is audited of one matrix: its update and, where there is one, a gradient.
+
+    Parameters
+    ----------
+    update : LayerDelta
+        The update.
+    gradient : LayerDelta or None
+        The gradient under the same name, in place of the update.
+    """
+
+    update: LayerDelta
+    gradient: LayerDelta | None = None
+
+    @property
+    def named(self) -> dict[str, LayerDelta]:
+        """The subjects by their names in the tables."""
+        both = {"update": self.update, "gradient": self.gradient}
+        return {name: subject for name, subject in both.items() if subject is not None}
+
+
+def stored_audit(subjects: Subjects, settings: Settings, folder: Path | None) -> dict[str, Any]:
+    """Return one layer's result from its cell, or compute it and store it there.
+
+    Parameters
+    ----------
+    subjects : Subjects
+        The layer's update and gradient.
+    settings : Settings
+        What to compute.
+    folder : Path or None
+        Where cells are; None to store nothing.
+
+    Returns
+    -------
+    dict
+        `layer` (the name) and, for each subject, lists of rows: `layers`, `assumptions`,
+        `sparsity`, `decay`; all plain JSON values.
+    """
+    described: dict[str, Any] = {
+        "audit": _CELL_FORMAT,
+        "version": __version__,
+        "settings": dataclasses.asdict(settings),
+        "name": subjects.update.name,
+        "subjects": {
+            name: [one.base_dtype, one.tuned_dtype, one.rounding_rms]
+            for name, one in subjects.named.items()
+        },
+    }
+    arrays = [subjects.update.base, *(subjects.update.factors or ())]
+    arrays += [one.delta for one in subjects.named.values()]
+    return from_cell(folder, described, arrays, lambda: _audit(subjects, settings))
+
+
+def _audit(subjects: Subjects, settings: Settings) -> dict[str, Any]:
+    """Measure a layer and judge every assumption about it."""
+    update = subjects.update
+    m, n = update.shape
+    core = choose_core(m, n, settings.core, settings.rank)
+    conditioning = measure_conditioning(
+        *(m, n, core),
+        kind=settings.kind,
+        scale=settings.scale,
+        draws=settings.draws,
+        seed=settings.seed,
+        key=update.name,
+    )
+    transforms: list[Transform] = [Coordinate(), DCT(), SingularBasis(update.base)]
+    result: dict[str, Any] = {"layer": update.name}
+    for name in ("layers", "assumptions", "sparsity", "decay"):
+        result[name] = []
+    for name, subject in subjects.named.items():
+        about = {"layer": update.name, "subject": name}
+        found = _measure(subject, core, transforms, settings)
+        judged = found.judged
+        if name == "update":  # what is about the layer alone is said once
+            judged = _about_the_core(m, n, core, conditioning) | judged
+        result["assumptions"] += [about | row for row in _outcomes(judged, m, n, core)]
+        result["layers"].append(about | _sizes(m, n, core) | _columns(conditioning) | found.row)
+        for one in found.bases:
+            result["sparsity"].append(
+                about
+                | one.profile
+                | _flat("effective", one.effective)
+                | {"best": one is found.best}
+            )
+            result["decay"] += [
+                about | {"basis": one.basis, "fraction": fraction, "error": error}
+                for fraction, error in one.decay
+            ]
+    return result
+
+
+def _about_the_core(
+    m: int, n: int, core: Core, conditioning: Conditioning
+) -> dict[str, Measured | None]:
+    a, b = core.asked
+    return {
+        "admissible": Measured.exact(max(a / m, b / n)),
+        "near_isometry": conditioning.scale_free,
+    }
+
+
+def _sizes(m: int, n: int, core: Core) -> dict[str, Any]:
+    asked_a, asked_b = core.asked
+    return {
+        "m": m,
+        "n": n,
+        "a": core.a,
+        "b": core.b,
+        "asked_a": asked_a,
+        "asked_b": asked_b,
+        "rank_budget": core.rank,
+        "participation_needed": ASSUMPTIONS["flat_spectrum"].threshold(m, n, core.a, core.b),
+    }
+
+
+def _columns(conditioning: Conditioning) -> dict[str, Any]:
+    values = dataclasses.asdict(conditioning)
+    del values["scale_free"]
+    values["conditioning_draws"] = values.pop("draws")
+    return {**values, **_flat("scale_free", conditioning.scale_free)}
+
+
+def _flat(name: str, measured: Measured | None) -> dict[str, Any]:
+    """Return a number with its interval as three columns, null where there is none."""
+    names = (name, f"{name}_low", f"{name}_high")
+    values = (None,) * 3 if measured is None else dataclasses.astuple(measured)
+    return dict(zip(names, values, strict=True))
+
+
+def _outcomes(
+    judged: Mapping[str, Measured | None], m: int, n: int, core: Core
+) -> list[dict[str, Any]]:
+    """Return one row of the table of assumptions for each number."""
+    rows = []
+    for assumption in ASSUMPTIONS.values():
+        if assumption.name not in judged:
+            continue
+        measured = judged[assumption.name]
+        threshold = assumption.threshold(m, n, core.a, core.b)
+        rows.append(
+            {
+                "assumption": assumption.name,
+                "value": measured.value if measured else None,
+                "low": measured.low if measured else None,
+                "high": measured.high if measured else None,
+                "threshold": threshold,
+                "relation": assumption.relation,
+                "outcome": judge(assumption, measured, threshold),
+                "meaning": assumption.meaning,
+            }
+        )
+    return rows
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What was measured of one subject."""
+
+    row: dict[str, Any]
+    judged: dict[str, Measured | None]
+    bases: list[BasisSparsity]
+    best: BasisSparsity | None
+
+
+def _measure(
+    subject: LayerDelta, core: Core, transforms: list[Transform], settings: Settings
+) -> _Found:
+    """Measure one update or gradient."""
+    m, n = subject.shape
+    sigma, method = delta_spectrum(subject)
+    summary = summarize(sigma, shape=(m, n), method=method)
+    base_norm = float(np.linalg.norm(subject.base.astype(np.float64, copy=False)))
+    row = {
+        "base_dtype": subject.base_dtype,
+        "tuned_dtype": subject.tuned_dtype,
+        "norm": summary.frobenius,
+        "relative_norm": summary.frobenius / base_norm if base_norm > 0 else None,
+        "rounding_rms": subject.rounding_rms,
+        "exact_zeros": 1.0 - np.count_nonzero(subject.delta) / subject.delta.size,
+        "stable_rank": summary.stable_rank,
+        "flatness": summary.flatness,
+        "predicted_error": math.sqrt(1 - core.a * core.b / (m * n)),
+    }
+    rounding = subject.rounding_rms * math.sqrt(m * n)
+    if not sigma[0] > 0:
+        names = [one.name for one in ASSUMPTIONS.values() if one.of_update]
+        return _Found(row | _NO_MEASURES, dict.fromkeys(names), [], None)
+    ratio = participation_ratio(sigma, rounding)
+    bases = measure_bases(subject.delta, transforms, rounding)
+    best = min(bases, key=lambda one: (one.effective.value, one.profile["numerical_sparsity"]))
+    compressible = min(bases, key=lambda one: one.exponent.value)
+    captured = _captured(subject, sigma, core, settings)
+    error = Measured(*(math.sqrt(1 - x) for x in (captured.mean, captured.high, captured.low)))
+    row |= {
+        **_flat("participation_ratio", ratio),
+        "variance_factor": variance_factor(m, n, core.a, core.b, ratio.value),
+        "best_basis": best.basis,
+        **_flat("sparsity", best.effective),
+        "numerical_sparsity": best.profile["numerical_sparsity"],
+        "gini": best.profile["gini"],
+        **_flat("weak_lp", compressible.exponent),
+        "compressible_basis": compressible.basis,
+        **_flat("error", error),
+        "captured": captured.mean,
+        "draws": captured.draws,
+    }
+    judged: dict[str, Measured | None] = {
+        "flat_spectrum": ratio,
+        "compressible": compressible.exponent,
+        "spark_wall": best.effective,
+        "measurements": best.effective,
+        "decodable": error,
+    }
+    return _Found(row, judged, bases, best)
+
+
+_NO_MEASURES: dict[str, Any] = {
+    **_flat("participation_ratio", None),
+    "variance_factor": None,
+    "best_basis": None,
+    **_flat("sparsity", None),
+    "numerical_sparsity": None,
+    "gini": None,
+    **_flat("weak_lp", None),
+    "compressible_basis": None,
+    **_flat("error", None),
+    "captured": None,
+    "draws": 0,
+}
+"""The measures of a zero update."""
+
+
+def participation_ratio(sigma: NDArray[np.float64], rounding: float) -> Measured:
+    """Return (Σσ²)²/Σσ⁴, and the interval in which rounding of the stored weights leaves it.
+
+    It is (‖X‖_F/‖X‖_S4)⁴ with the norm of the fourth powers of the singular values; an error E
+    moves either norm by no more than ‖E‖_F.
+
+    Parameters
+    ----------
+    sigma : ndarray of shape (min(m, n),)
+        Singular values, descending, the first not zero.
+    rounding : float
+        ‖E‖_F.
+
+    Returns
+    -------
+    Measured
+        Between 1 and min(m, n).
+    """
+    values, noise = sigma / sigma[0], rounding / float(sigma[0])
+    two = float(np.sum(values**2)) ** 0.5
+    four = float(np.sum(values**4)) ** 0.25
+    low = max(1.0, (max(two - noise, 0.0) / (four + noise)) ** 4)
+    high = ((two + noise) / (four - noise)) ** 4 if four > noise else math.inf
+    return Measured((two / four) ** 4, low, min(high, float(sigma.size)))
+
+
+def _captured(
+    subject: LayerDelta, sigma: NDArray[np.float64], core: Core, settings: Settings
+) -> Captured:
+    """Measure the share of energy that the best core holds, over planned draws."""
+    delta = subject.delta
+    largest = max(float(delta.max()), -float(delta.min()))
+    if not _SAFE_ENTRIES[0] < largest < _SAFE_ENTRIES[1]:
+        delta = delta / delta.dtype.type(largest)
+    size = Size(
+        parameters=core.a * core.b,
+        text=f"a={core.a}, b={core.b}",
+        a=core.a,
+        b=core.b,
+        rank=int(laws.rank_wall(core.a, core.b)),
+    )
+    draws = Draws(settings.draws, settings.seed, (subject.name,))
+    update = Update(delta, None, sigma)
+    return FAMILIES[f"cosa_{settings.kind}"].capture(update, [size], draws)[0]

@@ -1,0 +1,235 @@
+"""The audit of a pair: every assumption on every matrix, one matrix at a time."""
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from cosa_theory.deltas.gradients import Gradients, match_gradients
+from cosa_theory.ground.errors import InputError
+from cosa_theory.ground.workers import map_ordered
+from cosa_theory.projections import KINDS
+from cosa_theory.spectrum.families.base import Draws
+from cosa_theory.spectrum.families.compare import typed_frame
+from cosa_theory.studies.audit.layer import Settings, Subjects, stored_audit
+from cosa_theory.studies.audit.notices import audit_notices
+from cosa_theory.studies.audit.verdict import verdict
+from cosa_theory.studies.spectrum.pair import Pair, module_and_block
+
+__all__ = ["TABLES", "Audit", "audit_pair"]
+
+_NAMES = {"layer": "object", "module": "object", "block": "Int64", "subject": "object"}
+_INTERVAL = ("", "_low", "_high")
+
+
+def _floats(*names: str) -> dict[str, str]:
+    return dict.fromkeys(names, "float64")
+
+
+def _intervals(*names: str) -> dict[str, str]:
+    return _floats(*(name + end for name in names for end in _INTERVAL))
+
+
+TABLES: Mapping[str, Mapping[str, str]] = {
+    "assumptions": {
+        **_NAMES,
+        "assumption": "object",
+        **_floats("value", "low", "high", "threshold"),
+        **dict.fromkeys(("relation", "outcome", "meaning"), "object"),
+    },
+    "layers": {
+        **_NAMES,
+        **dict.fromkeys(("m", "n", "a", "b", "asked_a", "asked_b"), "int64"),
+        "rank_budget": "Int64",
+        **dict.fromkeys(("base_dtype", "tuned_dtype"), "object"),
+        **_floats("norm", "relative_norm", "rounding_rms", "exact_zeros"),
+        **_floats("stable_rank", "flatness"),
+        **_intervals("participation_ratio"),
+        **_floats("participation_needed", "variance_factor"),
+        "best_basis": "object",
+        **_intervals("sparsity"),
+        **_floats("numerical_sparsity", "gini"),
+        "compressible_basis": "object",
+        **_intervals("weak_lp"),
+        **_floats("sigma_min", "sigma_max", "kappa", "delta", "bai_yin_scale_free"),
+        **_intervals("scale_free"),
+        "conditioning_draws": "int64",
+        **_floats("predicted_error"),
+        **_intervals("error"),
+        "captured": "float64",
+        "draws": "int64",
+    },
+    "sparsity": {
+        **_NAMES,
+        "basis": "object",
+        "best": "bool",
+        "entries": "int64",
+        **_intervals("effective"),
+        **_floats("numerical_sparsity", "numerical_sparsity_share", "gini", "weak_lp"),
+        **_floats(*(f"best_term_error_{share:g}" for share in (0.001, 0.01, 0.1, 0.5))),
+    },
+    "decay": {**_NAMES, "basis": "object", **_floats("fraction", "error")},
+}
+"""The tables of an audit: column to pandas type, the same for an empty table."""
+
+
+@dataclass(frozen=True)
+class Audit:
+    """The tables of an audit, which share the columns `layer`, `module`, `block` and `subject`.
+
+    `subject` is "update" for ΔW, "gradient" for the gradient of the first training step.
+
+    Parameters
+    ----------
+    assumptions : pandas.DataFrame
+        One row per matrix, subject and assumption: `assumption` (a name in
+        `cosa_theory.audit.ASSUMPTIONS`), `value` with its interval `low` to `high` (null for a
+        zero update), `threshold`, `relation` ("at most", "at least"), `outcome` ("holds", "fails",
+        "undecided": the threshold lies inside the interval, or there is no number), `meaning`.
+        What is about the layer and the core alone stands under the subject "update".
+    layers : pandas.DataFrame
+        One row per matrix and subject, with every number: sizes `m`, `n`, the core in use `a`,
+        `b` and the one asked for; `norm` ‖X‖_F, `relative_norm` to ‖W‖_F, `exact_zeros` (share of
+        the entries); the measures behind the assumptions with their intervals; `variance_factor`
+        (`studies.audit.assumptions.variance_factor`), which is 2 at `participation_needed`;
+        `sigma_min` to `scale_free_high`, about the tall dictionary Ψ = L ⊗ Rᵀ (mn × ab), with
+        `delta` at the named scale and `bai_yin_scale_free` the asymptotic value of `scale_free`;
+        `predicted_error` √(1 − ab/(mn)) beside the measured `error`.
+    sparsity : pandas.DataFrame
+        One row per matrix, subject and basis: the profile of
+        `cosa_theory.spectrum.sparsity_profile` and `effective`, the coefficients that hold 90 %
+        of the energy, with its interval; `best` marks the basis with the fewest.
+    decay : pandas.DataFrame
+        The best s-term error σ_s(x)₁/‖x‖₁ against the `fraction` s/(mn), per basis.
+    notices : tuple of str
+        Plain sentences a reader of the tables should know.
+    """
+
+    assumptions: pd.DataFrame
+    layers: pd.DataFrame
+    sparsity: pd.DataFrame
+    decay: pd.DataFrame
+    notices: tuple[str, ...] = ()
+
+    @property
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """The four tables by name."""
+        return {name: getattr(self, name) for name in TABLES}
+
+    @cached_property
+    def verdict(self) -> str:
+        """One plain sentence, computed from the tables."""
+        return verdict(self.assumptions)
+
+
+def audit_pair(
+    pair: Pair,
+    *,
+    core: tuple[int, int] | None = None,
+    rank: int = 8,
+    gradients: Any = None,
+    kind: str = "gaussian",
+    scale: str = "synthesis",
+    draws: int = 20,
+    seed: int = 0,
+    cells: str | os.PathLike[str] | None = None,
+    workers: int = 1,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> Audit:
+    """Judge every assumption of the theory on every matrix of a pair.
+
+    Parameters
+    ----------
+    pair : DeltaPair
+        The stream of updates, from `cosa_theory.deltas.open_pair`.
+    core : (int, int), optional
+        The shape (a, b) of the core of every layer. By default the shape whose parameters are
+        those of a LoRA of rank `rank` (see `cosa_theory.studies.audit.core.choose_core`).
+    rank : int
+        The budget, where `core` is not given.
+    gradients : path, mapping or iterable of LayerDelta, optional
+        Gradients of the first training step (see `cosa_theory.deltas.gradients.match_gradients`),
+        audited beside the updates.
+    kind, scale : str
+        Ensemble and normalisation of L and R (see `cosa_theory.projections.make_projection`).
+    draws : int
+        The most draws of L and R for the measured error; fewer where the variance law of
+        `cosa_theory.laws.energy_variance` says that they tell the captured share to 1 %.
+    seed : int
+        Seed of the projections; layers are told apart by their names.
+    cells : path, optional
+        A folder where each finished layer is stored as one small file, to resume from.
+    workers : int
+        How many matrices to work on at once, each with one thread of linear algebra.
+    progress : callable, optional
+        Called as ``progress(done, total, name)`` after each layer.
+
+    Returns
+    -------
+    Audit
+
+    Raises
+    ------
+    InputError
+        If a setting is not one that exists, gradients do not fit, or the stream finds a bad
+        tensor.
+    ValueError
+        If `draws` is below 2, the seed negative or `workers` below 1.
+    """
+    settings = _check_settings(core, rank, kind, scale, Draws(most=draws, seed=seed))
+    matched = None if gradients is None else match_gradients(gradients, _shapes(pair))
+    total = len(pair)
+
+    def advance(done: int, result: dict[str, Any]) -> None:
+        if progress is not None:
+            progress(done, total, result["layer"])
+
+    folder = None if cells is None else Path(cells)
+    compute = partial(stored_audit, settings=settings, folder=folder)
+    results = map_ordered(compute, _subjects(pair, matched), workers, advance)
+    tables = _assemble(results)
+    report = getattr(pair, "report", None)
+    notices = (*report.notices,) if report else ()
+    notices += matched.notices if matched else ()
+    return Audit(**tables, notices=notices + tuple(audit_notices(tables["layers"])))
+
+
+def _check_settings(
+    core: tuple[int, int] | None, rank: int, kind: str, scale: str, draws: Draws
+) -> Settings:
+    """Check all settings before the first matrix is read."""
+    if kind not in KINDS:
+        raise InputError(f"kind is {kind!r}: choose from {', '.join(KINDS)}")
+    if scale not in ("analysis", "synthesis"):
+        raise InputError(f"scale is {scale!r}: choose from analysis, synthesis")
+    if rank < 1:
+        raise InputError(f"rank is {rank}: give a positive integer")
+    if core is not None and (len(core) != 2 or min(core) < 1):
+        raise InputError(f"core is {core}: give two positive integers, a and b")
+    return Settings(core, rank, kind, scale, draws.most, draws.seed)
+
+
+def _shapes(pair: Any) -> dict[str, tuple[int, int]]:
+    """Return the names and shapes of the matrices; from the plan of a pair where it has one."""
+    return {layer.name: layer.shape for layer in getattr(pair, "layers", pair)}
+
+
+def _subjects(pair: Pair, gradients: Gradients | None) -> Iterator[Subjects]:
+    """Yield each update with its gradient; nothing is held when the next is read."""
+    for layer in pair:
+        yield Subjects(layer, None if gradients is None else gradients.of(layer))
+        del layer
+
+
+def _assemble(results: list[dict[str, Any]]) -> dict[str, pd.DataFrame]:
+    """Build the tables from the layers' results, which are the same fresh or from a cell."""
+    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in TABLES}
+    for result in results:
+        module, block = module_and_block(result["layer"])
+        for name, listed in rows.items():
+            listed += [{**row, "module": module, "block": block} for row in result[name]]
+    return {name: typed_frame(rows[name], dict(columns)) for name, columns in TABLES.items()}

@@ -1,0 +1,1 @@
+"""How many dimensions points need, and what each ensemble does to vectors."""

@@ -1,0 +1,271 @@
+"""Johnson-Lindenstrauss drawings: failure curves, and variances beside the Kronecker law."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from cosa_theory.page.figures import Drawing
+from cosa_theory.page.style import (
+    BLACK,
+    GREY,
+    PAGE_WIDTH,
+    family_style,
+    house_style,
+    log_axis,
+)
+
+__all__ = [
+    "CURVES_FIGURE",
+    "ENSEMBLE_FIGURE",
+    "KRONECKER_FIGURE",
+    "VARIANCE_FIGURE",
+    "plot_failure_curves",
+    "plot_inflation",
+    "plot_variance_law",
+]
+
+COLUMNS = 3
+_ROUNDING = 1e-6
+_LAW: dict[str, Any] = {"color": BLACK, "ls": (0, (6, 2)), "lw": 0.8}
+
+
+def _label(kind: str) -> str:
+    return family_style(f"cosa_{kind}").label.removeprefix("CoSA, ")
+
+
+def plot_failure_curves(ax: Axes, curves: pd.DataFrame) -> Axes:
+    """Draw P(| ‖Ax‖²/‖x‖² − 1 | > ε) against ε, one curve per ensemble, beside the χ² law.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+        Where to draw; the probability is on a log axis.
+    curves : pandas.DataFrame
+        Columns kind, eps, probability, ci_low, ci_high, chi_square. A point without a failure is
+        left out, as a log axis cannot show it: the curve ends at the last one seen.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        The same axes.
+    """
+    for kind, group in curves.groupby("kind", sort=False):
+        style = family_style(f"cosa_{kind}")
+        rows = group[group["probability"] > 0].sort_values("eps").astype({"eps": float})
+        if rows.empty:
+            ax.plot([], [], color=style.colour, ls=style.line, label=_label(str(kind)))
+            continue
+        ax.plot(
+            rows["eps"],
+            rows["probability"],
+            color=style.colour,
+            ls=style.line,
+            marker=style.marker,
+            markeredgecolor=BLACK,
+            markeredgewidth=0.4,
+            markevery=max(1, len(rows) // 6),
+            label=_label(str(kind)),
+        )
+        low, high = rows["ci_low"].clip(lower=1e-12), rows["ci_high"]
+        ax.fill_between(rows["eps"], low, high, color=style.colour, alpha=0.18, lw=0)
+    law = curves.drop_duplicates("eps").sort_values("eps")
+    ax.plot(law["eps"], law["chi_square"], zorder=5, label="χ² law (Gaussian)", **_LAW)
+    seen = curves.loc[curves["probability"] > 0, "probability"]
+    ax.set_yscale("log")
+    ax.set_ylim(0.4 * float(seen.min()) if len(seen) else 1e-4, 1.3)
+    ax.set_xlim(0, float(curves["eps"].max()))
+    ax.set_xlabel("ε")
+    ax.set_ylabel("P(distortion > ε)")
+    return ax
+
+
+def _error(rows: pd.DataFrame, scale: pd.Series | float = 1.0) -> np.ndarray:
+    below = (rows["variance"] - rows["ci_low"]) * scale
+    above = (rows["ci_high"] - rows["variance"]) * scale
+    return np.clip(np.vstack([below, above]).astype(float), 0, None)
+
+
+def _points(ax: Axes, table: pd.DataFrame, x: pd.Series, scale: pd.Series) -> None:
+    """Draw measured variances times a scale against x, with intervals; real deltas are hollow."""
+    real = table["source"] == "real ΔW"
+    for kind, group in table.groupby("kind", sort=False):
+        style = family_style(f"cosa_{kind}")
+        for hollow in (False, True):
+            rows = group[real.loc[group.index] == hollow]
+            if rows.empty:
+                continue
+            ax.errorbar(
+                x.loc[rows.index],
+                rows["variance"] * scale.loc[rows.index],
+                yerr=_error(rows, scale.loc[rows.index]),
+                ls="none",
+                marker=style.marker,
+                color=style.colour,
+                markerfacecolor="white" if hollow else style.colour,
+                markeredgecolor=BLACK if not hollow else style.colour,
+                markeredgewidth=0.9 if hollow else 0.4,
+                elinewidth=0.7,
+                zorder=3 if hollow else 2,
+                label=_label(str(kind)) + (", real ΔW" if hollow else ""),
+            )
+
+
+def plot_variance_law(ax: Axes, table: pd.DataFrame) -> Axes:
+    """Draw the measured variance of ‖A X Bᵀ‖² against its law, with confidence intervals.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+        Where to draw, on log axes; points on the dashed line agree with the law.
+    table : pandas.DataFrame
+        Columns kind, source ("real ΔW" is drawn hollow), variance, ci_low, ci_high, law.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        The same axes.
+    """
+    ends = np.array([table["law"].min() * 0.7, table["law"].max() * 1.4], dtype=float)
+    ax.plot(ends, ends, zorder=1, **_LAW)
+    _points(ax, table, table["law"], pd.Series(1.0, index=table.index))
+    for axis in (ax.xaxis, ax.yaxis):
+        log_axis(axis)
+    ax.set_xlabel("variance, law")
+    ax.set_ylabel("variance, measured")
+    return ax
+
+
+def plot_inflation(ax: Axes, table: pd.DataFrame) -> Axes:
+    """Draw the variance over that of an unstructured map against PR/(a + b + 1).
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+        Where to draw, on log axes. The dashed line is 1 + (a + b + 1)/PR, the law for Gaussian
+        factors.
+    table : pandas.DataFrame
+        Columns kind, source, a, b, participation_ratio, variance, ci_low, ci_high.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        The same axes.
+    """
+    x = table["participation_ratio"] / (table["a"] + table["b"] + 1)
+    line = np.geomspace(float(x.min()) * 0.7, float(x.max()) * 1.4, 200)
+    ax.plot(line, 1 + 1 / line, zorder=1, label="law, Gaussian", **_LAW)
+    ax.axhline(1.0, color=GREY, lw=0.6)
+    _points(ax, table, x, table["a"] * table["b"] / 2)
+    for axis in (ax.xaxis, ax.yaxis):
+        log_axis(axis)
+    ax.set_xlabel("participation ratio over a + b + 1")
+    ax.set_ylabel("variance × ab/2")
+    return ax
+
+
+def _legend_above(figure: Figure, axes: list[Axes], columns: int) -> None:
+    handles: dict[str, Artist] = {}
+    for ax in axes:
+        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
+            handles.setdefault(label, handle)
+    figure.legend(
+        list(handles.values()), list(handles), loc="outside upper left", ncols=columns, borderpad=0
+    )
+
+
+def _curves_figure(curves: pd.DataFrame) -> Figure:
+    """Draw one panel per set of vectors."""
+    sets = list(dict.fromkeys(curves["vectors_of"]))
+    rows, columns = -(-len(sets) // COLUMNS), min(COLUMNS, len(sets))
+    with house_style():
+        width = PAGE_WIDTH if len(sets) > 1 else 0.7 * PAGE_WIDTH
+        figure = Figure(figsize=(width, 0.6 + 2.3 * rows), layout="constrained")
+        axes = list(figure.subplots(rows, columns, squeeze=False, sharey=True).flat)
+        for place, (ax, name) in enumerate(zip(axes, sets, strict=False)):
+            panel = curves[curves["vectors_of"] == name]
+            plot_failure_curves(ax, panel)
+            first = panel.iloc[0]
+            ax.set_title(f"{name}\nk = {first['k']}, d = {first['d']}", linespacing=1.05)
+            if place % COLUMNS:
+                ax.set_ylabel("")
+            if place + COLUMNS < len(sets):
+                ax.set_xlabel("")
+        for spare in axes[len(sets) :]:
+            spare.set_axis_off()
+        _share_probability_axis(axes[: len(sets)], curves)
+        _legend_above(figure, axes[: len(sets)], 4 if len(sets) > 1 else 3)
+    return figure
+
+
+def _share_probability_axis(axes: list[Axes], curves: pd.DataFrame) -> None:
+    seen = curves.loc[curves["probability"] > 0, "probability"]
+    axes[0].set_ylim(0.4 * float(seen.min()) if len(seen) else 1e-4, 1.3)
+
+
+def _variance_figure(table: pd.DataFrame) -> Figure:
+    # A map that keeps a matrix exactly varies by rounding alone: nothing for a log axis.
+    table = table[table["law"] > _ROUNDING * table["unstructured"]]
+    with house_style():
+        figure = Figure(figsize=(PAGE_WIDTH, 3.7), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        plot_variance_law(left, table)
+        left.set_title("measured against law")
+        plot_inflation(right, table)
+        right.set_title("times the variance of an unstructured map")
+        _legend_above(figure, [right], 4)
+    return figure
+
+
+def _holds(tables: Mapping[str, pd.DataFrame], name: str) -> bool:
+    return name in tables and len(tables[name]) > 0
+
+
+def _varies(tables: Mapping[str, pd.DataFrame], name: str) -> bool:
+    if not _holds(tables, name):
+        return False
+    return bool((tables[name]["law"] > _ROUNDING * tables[name]["unstructured"]).any())
+
+
+ENSEMBLE_FIGURE: Drawing = Drawing(
+    lambda tables: _curves_figure(tables["curves"]),
+    "How often a projection fails",
+    "Share of vectors whose squared norm is off by more than ε, over independent draws, with 95 % "
+    "intervals over the draws (bands). Dashed: the exact χ² law of a Gaussian projection. A curve "
+    "ends where no failure was seen.",
+    lambda tables: _holds(tables, "curves"),
+)
+
+KRONECKER_FIGURE: Drawing = Drawing(
+    lambda tables: _variance_figure(tables["kronecker"].assign(source="real ΔW")),
+    "Kronecker projections of the updates",
+    "Left: the variance of ‖A ΔW Bᵀ‖²/‖ΔW‖² over draws against its law, one point per matrix, with "
+    "95 % intervals. Right: the same over 2/(ab), the variance of an unstructured map with ab "
+    "rows, against the participation ratio over a + b + 1; dashed, 1 + (a + b + 1)/PR, the law for "
+    "Gaussian factors.",
+    lambda tables: _varies(tables, "kronecker"),
+)
+
+CURVES_FIGURE: Drawing = Drawing(
+    lambda tables: _curves_figure(tables["jl_curves"]),
+    "How often a projection fails, by ensemble and kind of vector",
+    "Probability that the squared norm of a vector is off by more than ε, with 95 % intervals "
+    "(bands). Dashed: the exact χ² law of a Gaussian projection. A curve ends where no failure was "
+    "seen.",
+    lambda tables: _holds(tables, "jl_curves"),
+)
+
+VARIANCE_FIGURE: Drawing = Drawing(
+    lambda tables: _variance_figure(tables["variance_law"]),
+    "The Kronecker variance law",
+    "Left: the measured variance of ‖A X Bᵀ‖² (‖X‖ = 1) against its law, with 95 % intervals, for "
+    "synthetic spectra from rank one to flat and for real updates (hollow). Right: the same over "
+    "2/(ab), the variance of an unstructured map with ab rows; dashed, the law for Gaussian "
+    "factors, 1 + (a + b + 1)/PR. Points off that line belong to matrices aligned with the "
+    "coordinates, which the other ensembles notice. Laws of zero are left out.",
+    lambda tables: _varies(tables, "variance_law"),
+)

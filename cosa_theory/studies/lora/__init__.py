@@ -1,0 +1,1 @@
+"""A CoSA adapter as an ordinary LoRA adapter."""

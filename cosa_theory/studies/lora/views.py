@@ -1,0 +1,142 @@
+"""The result of `cosa-theory to-lora`: its verdict, and its table of layers."""
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from cosa_theory.page.views import Column, View, count, memory, number, percent
+
+if TYPE_CHECKING:  # what it describes needs torch
+    from cosa_theory.nn.lora import LoraExport
+
+__all__ = ["lora_notices", "lora_table", "lora_verdict", "lora_view"]
+
+_SINGLE = 1e-6
+"""Relative errors below this are the rounding of float32; those of shorter types are above."""
+
+
+def _layers(count: int) -> str:
+    return f"{count} layer{'' if count == 1 else 's'}"
+
+
+def lora_verdict(export: "LoraExport") -> str:
+    """Return what was written, how close it is and how large, in plain words on one line.
+
+    Parameters
+    ----------
+    export : LoraExport
+        As `cosa_theory.nn.lora.to_lora` returns it.
+    """
+    layers = _layers(len(export.layers))
+    ratio = export.lora_bytes / export.cosa_bytes
+    size = (
+        f"its file has {memory(export.lora_bytes)}, {number(ratio)} times the "
+        f"{memory(export.cosa_bytes)} of the CoSA adapter"
+    )
+    if all(layer.norm == 0 for layer in export.layers):
+        return (
+            f"A LoRA adapter of rank {export.rank} in {layers} that changes nothing, as the CoSA "
+            f"adapter does: every core is zero; {size}."
+        )
+    if not any(layer.energy_lost for layer in export.layers):
+        exact = export.rounding < _SINGLE
+        return (
+            f"{'An exact' if exact else 'An uncut'} LoRA adapter of rank {export.rank} in "
+            f"{layers}: its ΔW equals that of the CoSA adapter to {number(export.rounding)} of its "
+            f"norm, the rounding of what is stored; {size}."
+        )
+    worst = max(export.layers, key=lambda layer: layer.energy_lost)
+    most = "" if len({layer.rank for layer in export.layers}) == 1 else "at most "
+    return (
+        f"A LoRA adapter of rank {most}{export.rank} in {layers} that keeps "
+        f"{percent(1 - export.energy_lost)} of the energy of all updates (least "
+        f"{percent(1 - worst.energy_lost)}, in {worst.name}), the most that these ranks can; "
+        f"{size}."
+    )
+
+
+def lora_notices(export: "LoraExport") -> tuple[str, ...]:
+    """Return what a user of the adapter, or of a server that reads it, should know."""
+    notices = []
+    ranks = {layer.rank for layer in export.layers}
+    if len(ranks) > 1 and not export.padded:
+        notices.append(
+            f"the layers have ranks from {min(ranks)} to {max(ranks)}, which PEFT reads from "
+            "rank_pattern; for servers that take one rank for all layers, fill up the smaller ones "
+            "with zeros (--pad)"
+        )
+    if export.carried:
+        tensors = "1 tensor" if len(export.carried) == 1 else f"{len(export.carried):,} tensors"
+        notices.append(
+            f"{tensors} besides the factors carried over (modules_to_save, biases; first "
+            f"{export.carried[0]}): PEFT loads them, servers that know nothing but factors refuse "
+            "them or leave them out"
+        )
+    return tuple(notices)
+
+
+def lora_table(export: "LoraExport") -> pd.DataFrame:
+    """Return one row per layer.
+
+    Returns
+    -------
+    pandas.DataFrame
+        `layer`, `m`, `n`, `a`, `b`, `rank`, `norm` (‖ΔW‖, Frobenius), `energy_lost` (share of
+        ‖ΔW‖² that the truncation took), `rounding` (relative error of the stored factors, beside
+        the truncation), `core_numbers` (ab) and `lora_numbers` (r(m + n)).
+    """
+    rows = [
+        {
+            "layer": one.name,
+            "m": one.m,
+            "n": one.n,
+            "a": one.a,
+            "b": one.b,
+            "rank": one.rank,
+            "norm": one.norm,
+            "energy_lost": one.energy_lost,
+            "rounding": one.rounding,
+            "core_numbers": one.a * one.b,
+            "lora_numbers": one.rank * (one.m + one.n),
+        }
+        for one in export.layers
+    ]
+    return pd.DataFrame(rows)
+
+
+_COLUMNS = (
+    Column("layer", "module in the base model", text=True),
+    Column("m × n", "size of ΔW"),
+    Column("core", "a × b"),
+    Column("rank", "of the LoRA layer"),
+    Column("‖ΔW‖", "Frobenius norm"),
+    Column("energy lost", "share of ‖ΔW‖² that the truncation took"),
+    Column("rounding", "relative error of the stored factors, beside the truncation"),
+    Column("core numbers", "ab"),
+    Column("LoRA numbers", "r(m + n)"),
+)
+
+
+def lora_view(table: pd.DataFrame) -> View:
+    """Return the table of layers as text cells.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        As `lora_table` makes it.
+    """
+    rows = tuple(
+        (
+            row["layer"],
+            f"{row['m']} × {row['n']}",
+            f"{row['a']} × {row['b']}",
+            count(row["rank"]),
+            number(row["norm"]),
+            percent(row["energy_lost"]),
+            number(row["rounding"]),
+            count(row["core_numbers"]),
+            count(row["lora_numbers"]),
+        )
+        for row in table.to_dict("records")
+    )
+    return View("Layers", _COLUMNS, rows)

@@ -1,0 +1,1 @@
+"""What an adapter costs on a model and can express, before anything is trained."""

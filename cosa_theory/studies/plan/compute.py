@@ -1,0 +1,198 @@
+"""A plan: CoSA as asked for, in its most economical shapes, and LoRA of equal size."""
+
+import math
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cosa_theory.deltas.matching import by_pattern, first_few
+from cosa_theory.nn.settings import CosaSettings
+from cosa_theory.studies.plan.core_shapes import balanced_settings, budget_settings
+from cosa_theory.studies.plan.costs import (
+    Budget,
+    LayerBudget,
+    TrainingStep,
+    cosa_budget,
+    equal_ranks,
+    lora_budget,
+)
+from cosa_theory.studies.plan.shapes import ModelLayers, model_layers
+
+__all__ = ["ASKED", "BALANCED", "LORA", "Plan", "make_plan"]
+
+ASKED, BALANCED, LORA = "cosa", "cosa_balanced", "lora"
+"""Keys of `Plan.budgets`."""
+
+DENSE_KINDS = ("gaussian", "rademacher", "achlioptas")
+"""Ensembles that are multiplied as dense matrices, as haar is."""
+
+SPARSE_KINDS = ("very_sparse", "sjlt")
+"""Ensembles that are stored by the places of their entries."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Budgets of several adapters on one model.
+
+    Attributes
+    ----------
+    model : ModelLayers
+        The layers.
+    settings : CosaSettings
+        CoSA as asked for.
+    balanced : CosaSettings or None
+        As many trainable numbers at a·m = b·n; None if `settings` has these shapes already.
+    budgets : mapping of str to Budget
+        "cosa", "cosa_balanced" (if there is one) and "lora".
+    notices : tuple of str
+        What the reader should know.
+    """
+
+    model: ModelLayers
+    settings: CosaSettings
+    balanced: CosaSettings | None
+    budgets: Mapping[str, Budget]
+    notices: tuple[str, ...]
+
+
+def make_plan(
+    source: str | os.PathLike[str] | Mapping[str, Any],
+    settings: CosaSettings,
+    step: TrainingStep,
+    *,
+    target_modules: str | Sequence[str] = "all-linear",
+    rank: int | None = None,
+    parameters: int | None = None,
+) -> Plan:
+    """Plan adapters for a model, from its configuration alone.
+
+    Parameters
+    ----------
+    source : path, hub id or mapping
+        As for `cosa_theory.studies.plan.shapes.model_layers`.
+    settings : CosaSettings
+        The adapter. With `rank` or `parameters` its shapes are replaced.
+    step : TrainingStep
+        A step of training.
+    target_modules : str or sequence of str
+        As for `cosa_theory.nn.targets.linear_layers`.
+    rank : int, optional
+        Take the cores that train as much as LoRA of this rank, at a·m = b·n.
+    parameters : int, optional
+        Likewise, for so many trainable numbers in the whole model.
+
+    Returns
+    -------
+    Plan
+
+    Raises
+    ------
+    InputError
+        As `model_layers`, `budget_settings` and `CosaSettings.layers`.
+    """
+    model = model_layers(source, target_modules)
+    balanced: CosaSettings | None = None
+    if rank is not None or parameters is not None:
+        settings = budget_settings(settings, model, rank=rank, parameters=parameters)
+    notices = [*model.notices, *_about_clipping(settings, model)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # the notice says it, by kinds of layers
+        asked = cosa_budget(model, settings, step)
+        if rank is None and parameters is None:
+            balanced = balanced_settings(settings, model)
+            economical = cosa_budget(model, balanced, step)
+            if [one.shape for one in economical.layers] == [one.shape for one in asked.layers]:
+                balanced = None
+    budgets = {ASKED: asked}
+    if balanced is not None:
+        budgets[BALANCED] = economical
+    ranks = equal_ranks(asked) if rank is None else dict.fromkeys(model.sizes, rank)
+    budgets[LORA] = lora_budget(model, ranks, step)
+    notices += [*_about_ranks(ranks, model), *_about_scale(settings, asked)]
+    notices += [*_about_whole_sides(settings, budgets), *_about_sparse(settings, asked)]
+    return Plan(model, settings, balanced, budgets, tuple(notices))
+
+
+def _ends(layers: Sequence[LayerBudget]) -> str:
+    """Return the last parts of the layers' names, each once."""
+    return first_few(list(dict.fromkeys(layer.name.rpartition(".")[2] for layer in layers)))
+
+
+def _about_clipping(settings: CosaSettings, model: ModelLayers) -> list[str]:
+    """Say where the core is larger than the layer; without `clip` the layers refuse it."""
+    larger: dict[str, list[str]] = {}
+    for name, (m, n) in model.sizes.items():
+        a, b = by_pattern(settings.shape_pattern, name, (settings.a, settings.b))
+        if a > m or b > n:
+            case = f"of {m} × {n} from {a} × {b} to {min(a, m)} × {min(b, n)}"
+            larger.setdefault(case, []).append(name.rpartition(".")[2])
+    if not larger:
+        return []
+    cases = (f"{first_few(list(dict.fromkeys(ends)))} {case}" for case, ends in larger.items())
+    count = sum(len(ends) for ends in larger.values())
+    return [
+        f"the core is larger than {count:,} of {len(model.sizes):,} layers, where it is reduced "
+        f"with a warning (clip=False refuses it): {'; '.join(cases)}"
+    ]
+
+
+def _about_ranks(ranks: Mapping[str, int], model: ModelLayers) -> list[str]:
+    above = [name for name, size in model.sizes.items() if ranks[name] > min(size)]
+    if not above:
+        return []
+    return [
+        f"the rank is above min(m, n) in {len(above):,} of {len(ranks):,} layers: LoRA trains more "
+        "there than a full update needs"
+    ]
+
+
+def _about_scale(settings: CosaSettings, asked: Budget) -> list[str]:
+    if settings.scale == "synthesis":
+        return []
+    gains = [math.sqrt(1 / layer.energy) for layer in asked.layers]
+    return [
+        f"at analysis scale the same core makes an update {min(gains):.3g} to {max(gains):.3g} "
+        "times as large as at synthesis scale, √(mn/ab): divide alpha by it for the same update"
+    ]
+
+
+def _about_sparse(settings: CosaSettings, asked: Budget) -> list[str]:
+    """Count what is kept where sparse products are dense ones; L Y and Y R keep what they need."""
+    if settings.kind not in SPARSE_KINDS:
+        return []
+    numbers = 0
+    for layer in asked.layers:
+        a, b = layer.shape
+        # With Y R formed, R meets nothing that has a gradient.
+        numbers += a * layer.m + (b * layer.n if layer.order != "right" else 0)
+    size = f"{numbers * asked.step.itemsize / 1e6:,.1f} MB"
+    return [
+        "on a GPU, and on a CPU where it is faster, sparse projections are formed as dense "
+        f"matrices for their products and kept for backward: up to {size} a step more than is "
+        "counted here, and the operations of dense ones"
+    ]
+
+
+def _about_whole_sides(settings: CosaSettings, budgets: Mapping[str, Budget]) -> list[str]:
+    """Square random factors are nearly singular, orthonormal ones are not."""
+    if settings.kind == "haar":
+        return []
+    whole = [
+        layer
+        for method, budget in budgets.items()
+        if method != LORA
+        for layer in budget.layers
+        for core, side in zip(layer.shape, (layer.m, layer.n), strict=False)
+        # All rows of a Hadamard matrix are orthonormal, unless some of its columns are left out.
+        if core == side and (settings.kind != "srht" or side & (side - 1))
+    ]
+    if not whole:
+        return []
+    cost = "at the same cost" if settings.kind in DENSE_KINDS else "which are dense"
+    return [
+        f"where a = m or b = n ({_ends(whole)}) a square {settings.kind} factor is nearly "
+        "singular, with condition numbers of hundreds to thousands or worse: kind haar has "
+        f"orthonormal factors, {cost}"
+    ]

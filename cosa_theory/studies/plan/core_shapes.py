@@ -1,0 +1,112 @@
+"""Shapes of cores for every layer of a model: for a budget, or for the least memory."""
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+
+from cosa_theory.deltas.matching import by_pattern
+from cosa_theory.ground.errors import InputError
+from cosa_theory.nn.settings import CosaSettings
+from cosa_theory.spectrum.budget import cosa_shape
+from cosa_theory.studies.plan.shapes import ModelLayers
+
+__all__ = ["balanced_settings", "budget_settings", "shape_patterns"]
+
+
+def balanced_settings(settings: CosaSettings, model: ModelLayers) -> CosaSettings:
+    """Return settings with as many trainable numbers and the smallest dense projections.
+
+    The memory a·m + b·n is least at a·m = b·n; where that asks for a > m or b > n, the side is
+    whole. See `cosa_theory.spectrum.budget.cosa_shape`.
+
+    Parameters
+    ----------
+    settings : CosaSettings
+        Those to improve, clipped to the layers.
+    model : ModelLayers
+        The layers.
+    """
+    budgets = {spec.name: spec.a * spec.b for spec in settings.layers(model.sizes).values()}
+    return _shaped(settings, model, budgets)
+
+
+def budget_settings(
+    settings: CosaSettings,
+    model: ModelLayers,
+    *,
+    rank: int | None = None,
+    parameters: int | None = None,
+) -> CosaSettings:
+    """Return settings whose cores have the size of a LoRA, at a·m = b·n.
+
+    Parameters
+    ----------
+    settings : CosaSettings
+        All but the shapes.
+    model : ModelLayers
+        The layers.
+    rank : int, optional
+        Every core has at most as many numbers as LoRA of this rank, r(m + n).
+    parameters : int, optional
+        Instead of `rank`: so many in the whole model at most, shared out as LoRA of one rank does.
+
+    Raises
+    ------
+    InputError
+        If the numbers do not reach for one in every layer.
+    """
+    total = sum(m + n for m, n in model.sizes.values())
+    numbers = total * rank if rank is not None else parameters
+    if numbers is None:
+        raise ValueError("give rank or parameters")
+    budgets = {name: numbers * (m + n) // total for name, (m, n) in model.sizes.items()}
+    if min(budgets.values()) < 1:
+        raise InputError(
+            f"a budget of {numbers:,} parameters leaves some of the {len(budgets):,} layers none; "
+            f"give at least {-(-total // min(sum(size) for size in model.sizes.values())):,}, or "
+            "name fewer target modules"
+        )
+    return _shaped(settings, model, budgets)
+
+
+def _shaped(settings: CosaSettings, model: ModelLayers, budgets: Mapping[str, int]) -> CosaSettings:
+    shapes = {}
+    for name, (m, n) in model.sizes.items():
+        core = cosa_shape(m, n, budgets[name])
+        shapes[name] = (core.a, core.b)
+    (a, b), _ = Counter(shapes.values()).most_common(1)[0]
+    patterns = shape_patterns(shapes)
+    others = {pattern: shape for pattern, shape in patterns.items() if shape != (a, b)}
+    return replace(settings, a=a, b=b, shape_pattern=others)
+
+
+def shape_patterns(shapes: Mapping[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
+    """Return short patterns that give every layer its shape.
+
+    Parameters
+    ----------
+    shapes : mapping of str to (a, b)
+        By the layer's name.
+
+    Returns
+    -------
+    dict of str to (a, b)
+        As `shape_pattern` of `CosaSettings` and of PEFT's configuration: the shortest ends of
+        names, with any number for a number, behind which all layers have one shape.
+    """
+    found: dict[str, tuple[int, int]] = {}
+    for name, shape in shapes.items():
+        parts = [r"\d+" if part.isdecimal() else re.escape(part) for part in name.split(".")]
+        ends = [r"\.".join(parts[-depth:]) for depth in range(1, len(parts) + 1)]
+        if any(end in found for end in ends):
+            continue
+        fitting = (end for end in ends if _all_have(shape, end, shapes))
+        found[next(fitting, "^" + re.escape(name))] = shape
+    return found
+
+
+def _all_have(shape: tuple[int, int], end: str, shapes: Mapping[str, tuple[int, int]]) -> bool:
+    return all(
+        other == shape for name, other in shapes.items() if by_pattern({end: True}, name, False)
+    )

@@ -1,0 +1,252 @@
+"""The linear layers of a model, from its configuration alone: built without memory, never loaded.
+
+transformers builds the model on the meta device, where tensors have shapes and no values, so every
+model type that it knows is read in one way.
+"""
+
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from cosa_theory.deltas.checkpoint import read_json
+from cosa_theory.ground.errors import InputError
+from cosa_theory.nn.targets import closest, linear_layers, replace_modules
+
+__all__ = ["ModelLayers", "model_layers", "read_config"]
+
+# What building or running a model of odd sizes can raise.
+_UNUSABLE = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    NotImplementedError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+
+
+@dataclass(frozen=True)
+class ModelLayers:
+    """The linear layers of a model that an adapter is put on.
+
+    Attributes
+    ----------
+    architecture : str
+        The model's class, such as "LlamaForCausalLM".
+    sizes : mapping of str to (m, n)
+        Output and input size of every layer, by its name in the model.
+    inputs : mapping of str to str
+        The first layer that reads the same input tensor: q_proj for q_proj, k_proj and v_proj.
+    notices : tuple of str
+        What the reader should know about the model.
+    """
+
+    architecture: str
+    sizes: Mapping[str, tuple[int, int]]
+    inputs: Mapping[str, str]
+    notices: tuple[str, ...] = ()
+
+
+def model_layers(
+    source: str | os.PathLike[str] | Mapping[str, Any],
+    target_modules: str | Sequence[str] = "all-linear",
+) -> ModelLayers:
+    """Find the layers that an adapter would be put on, without loading a weight.
+
+    Parameters
+    ----------
+    source : path, hub id or mapping
+        A config.json, a folder with one, the name of a model on the hub, or the fields themselves.
+    target_modules : str or sequence of str, default "all-linear"
+        As for `cosa_theory.nn.targets.linear_layers`. GPT-2's `Conv1D` counts as linear.
+
+    Returns
+    -------
+    ModelLayers
+
+    Raises
+    ------
+    InputError
+        If the configuration cannot be read, its model type is unknown, the model cannot be built
+        from it, or no layer matches.
+    """
+    model = _built(source if isinstance(source, Mapping) else read_config(source))
+    layers = linear_layers(model, target_modules)
+    inputs, problem = _shared_inputs(model, layers)
+    sizes = {name: (layer.out_features, layer.in_features) for name, layer in layers.items()}
+    notices = [*_stacked_experts(model), *([problem] if problem else [])]
+    return ModelLayers(type(model).__name__, sizes, inputs, tuple(notices))
+
+
+def read_config(source: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read the fields of a config.json: a file, a folder that holds one, or a hub id.
+
+    Raises
+    ------
+    InputError
+        If there is none, or it is no configuration of a transformers model.
+    """
+    path = Path(source).expanduser()
+    if path.is_dir():
+        holds = {name: (path / name).is_file() for name in ("config.json", "adapter_config.json")}
+        if holds["adapter_config.json"] and not holds["config.json"]:
+            raise InputError(f"{path} is the folder of an adapter: give that of its base model")
+        if not holds["config.json"]:
+            raise InputError(f"{path} has no config.json: give the folder of a transformers model")
+        path = path / "config.json"
+    elif not path.exists() and path.suffix != ".json" and len(path.parts) <= 2:
+        path = _from_the_hub(os.fspath(source))
+    if not path.is_file():
+        raise InputError(
+            f"no such file: {path}; give the config.json of a transformers model, its folder, or "
+            "the model's name on the hub"
+        )
+    fields = read_json(path)
+    if not isinstance(fields.get("model_type"), str):
+        raise InputError(
+            f"{path} has no model_type, so it is not the config.json of a transformers model"
+        )
+    return fields
+
+
+def _from_the_hub(name: str) -> Path:
+    try:
+        from huggingface_hub import hf_hub_download
+    except ImportError as error:
+        raise InputError(
+            f"no such file or folder: {name}; to read it from the hub install cosa-theory[llm]"
+        ) from error
+    try:
+        return Path(hf_hub_download(name, "config.json"))
+    except (OSError, ValueError) as error:  # the hub's errors derive from these two
+        raise InputError(
+            f"{name} is no file or folder here, and the hub did not give its config.json "
+            f"({type(error).__name__}): check the name and the network, or give a local path"
+        ) from error
+
+
+def _built(fields: Mapping[str, Any]) -> nn.Module:
+    """Return the model on the meta device, with linear layers in place of GPT-2's `Conv1D`."""
+    try:
+        import transformers
+        from huggingface_hub.errors import StrictDataclassError
+        from transformers.pytorch_utils import Conv1D
+    except ImportError as error:
+        raise InputError(
+            "the layers of a model are found by building it with transformers, which is not "
+            "installed: install cosa-theory[llm]"
+        ) from error
+    kind = fields["model_type"]
+    if kind not in transformers.CONFIG_MAPPING:
+        own = "it brings its own code, which is not run" if "auto_map" in fields else ""
+        near = own or closest(kind, list(transformers.CONFIG_MAPPING))
+        raise InputError(
+            f"transformers {transformers.__version__} has no model type {kind!r} ({near}), so its "
+            "layers are unknown"
+        )
+    # Attention kernels may not be installed, and a model's own code is not run.
+    left_out = ("model_type", "attn_implementation", "auto_map")
+    kept = {name: value for name, value in fields.items() if name not in left_out}
+    try:
+        with torch.device("meta"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            config = transformers.AutoConfig.for_model(kind, **kept)
+            model = _class_of(config)(config, **_plain_kernels(config)).eval()
+    except (*_UNUSABLE, StrictDataclassError) as error:
+        raise InputError(
+            f"transformers cannot build a {kind} model from this configuration "
+            f"({type(error).__name__}: {' '.join(str(error).split()) or 'no reason given'})"
+        ) from error
+    replace_modules(
+        model,
+        {
+            module: nn.Linear(module.nx, module.nf, device="meta")
+            for module in model.modules()
+            if isinstance(module, Conv1D)
+        },
+    )
+    return model
+
+
+def _plain_kernels(config: Any) -> dict[str, str]:
+    """Return implementations that are always installed and run without values."""
+    experts = any("expert" in field for field in config.to_dict())
+    return {"attn_implementation": "eager"} | (
+        {"experts_implementation": "batched_mm"} if experts else {}
+    )
+
+
+def _class_of(config: Any) -> Any:
+    """Return what builds the model: the class the configuration names, or that of its type."""
+    import transformers
+
+    named = (config.architectures or [None])[0]
+    found = getattr(transformers, named, None) if isinstance(named, str) else None
+    if isinstance(found, type) and issubclass(found, transformers.PreTrainedModel):
+        chosen: Any = found
+        return chosen._from_config
+    return transformers.AutoModel.from_config
+
+
+def _shared_inputs(
+    model: nn.Module, layers: Mapping[str, nn.Module]
+) -> tuple[dict[str, str], str | None]:
+    """Run the model without values, and see which layers are given the same tensor."""
+    readers: dict[int, str] = {}
+    inputs: dict[str, str] = {}
+    kept: list[Any] = []  # alive, so that no two of them have one id
+
+    def watch(name: str) -> Any:
+        def hook(module: nn.Module, arguments: tuple[Any, ...]) -> None:
+            if arguments and name not in inputs:
+                kept.append(arguments[0])
+                inputs[name] = readers.setdefault(id(arguments[0]), name)
+
+        return hook
+
+    handles = [layer.register_forward_pre_hook(watch(name)) for name, layer in layers.items()]
+    tokens = torch.ones(1, 4, dtype=torch.long, device="meta")
+    arguments = {"input_ids": tokens}
+    if getattr(model.config, "is_encoder_decoder", False):
+        arguments["decoder_input_ids"] = tokens
+    problem = None
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model(**arguments)
+    except _UNUSABLE:
+        problem = (
+            "which layers share their input could not be found out by a run without values, so "
+            "LoRA's saved activations count the input of every layer and are an upper bound"
+        )
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {name: inputs.get(name, name) for name in layers}, problem
+
+
+def _stacked_experts(model: nn.Module) -> list[str]:
+    """Say how much of a mixture of experts lies in tensors that are no linear layers."""
+    stacked = {
+        name: parameter.numel()
+        for name, parameter in model.named_parameters()
+        if parameter.ndim == 3 and "expert" in name
+    }
+    if not stacked:
+        return []
+    share = sum(stacked.values()) / sum(parameter.numel() for parameter in model.parameters())
+    return [
+        f"the experts, {share:.0%} of the parameters, are stacked in {len(stacked)} tensors of "
+        "three dimensions, which are no linear layers: CoSA does not adapt them, and they are not "
+        "in this plan"
+    ]

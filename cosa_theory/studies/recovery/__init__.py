@@ -1,0 +1,1 @@
+"""An update from its core, and how often that works."""

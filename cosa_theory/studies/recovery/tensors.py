@@ -1,0 +1,285 @@
+"""Projections and estimates in safetensors files: how they are read, checked and written.
+
+A core's file, or the file of its projections, may say in its metadata which projections measured
+it, under ``fingerprint_L`` and ``fingerprint_R``. Each is either
+`cosa_theory.projections.draw_fingerprint` of the a × m projection whose transpose is L (of the
+b × n projection R), or `cosa_theory.projections.fingerprint` of the factor itself. What does not
+match is refused, because a core decoded with other projections gives some update, and a wrong one.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cosa_theory.ground.errors import InputError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from cosa_theory.linear.basis import CosaBasis
+
+__all__ = [
+    "FINGERPRINTS",
+    "Projections",
+    "check_fingerprints",
+    "drawn_projections",
+    "read_matrix",
+    "read_metadata",
+    "stored_projections",
+    "write_tensors",
+]
+
+FINGERPRINTS = ("fingerprint_L", "fingerprint_R")
+"""The names in a file's metadata."""
+
+
+@dataclass(frozen=True)
+class Projections:
+    """The factors that measured a core, with what identifies them.
+
+    Parameters
+    ----------
+    basis : CosaBasis
+        L (m × a) and R (b × n).
+    fingerprints : tuple of str
+        Of L and R, as an estimate's metadata will name them.
+    accepted : tuple of (str, str)
+        For L and for R: the two fingerprints, of the draw or of the content, that may stand in a
+        file's metadata.
+    source : str
+        Where they come from, for messages: a file, or the settings of a draw.
+    """
+
+    basis: "CosaBasis"
+    fingerprints: tuple[str, str]
+    accepted: tuple[tuple[str, str], tuple[str, str]]
+    source: str
+
+
+def drawn_projections(
+    shape: tuple[int, int],
+    core: tuple[int, int],
+    *,
+    kind: str,
+    seed: int,
+    scale: str,
+    key: str | None,
+) -> Projections:
+    """Draw L and R as `CosaBasis.sample` does.
+
+    Parameters
+    ----------
+    shape, core : tuple of int
+        Sizes (m, n) of the update and (a, b) of the core.
+    kind, seed, scale : str, int, str
+        As in `cosa_theory.projections.make_projection`.
+    key : str or None
+        The layer's name; None for the empty key.
+
+    Raises
+    ------
+    InputError
+        If the ensemble has no projection of these sizes.
+    """
+    from cosa_theory.linear.basis import CosaBasis
+    from cosa_theory.projections import draw_fingerprint, fingerprint
+
+    (m, n), (a, b) = shape, core
+    parts: tuple[str, ...] = () if key is None else (key,)
+    settings: dict[str, Any] = {"seed": seed, "scale": scale}
+    try:
+        basis = CosaBasis.sample(m, n, a, b, kind=kind, key=parts, **settings)
+        draws = (
+            draw_fingerprint(kind, a, m, key=(*parts, "L"), **settings),
+            draw_fingerprint(kind, b, n, key=(*parts, "R"), **settings),
+        )
+    except ValueError as error:
+        raise InputError(
+            f"{kind} projections of a {m} × {n} update to a {a} × {b} core cannot be drawn: {error}"
+        ) from error
+    named = "" if key is None else f" --key {key}"
+    return Projections(
+        basis,
+        draws,
+        ((draws[0], fingerprint(basis.L)), (draws[1], fingerprint(basis.R))),
+        f"--kind {kind} --scale {scale} --seed {seed}{named}",
+    )
+
+
+def stored_projections(
+    path: str, core: tuple[int, int], shape: tuple[int, int] | None
+) -> Projections:
+    """Read the tensors L (m × a) and R (b × n) of a safetensors file.
+
+    Parameters
+    ----------
+    path : str
+        The file.
+    core : tuple of int
+        Sizes (a, b) of the core they are for.
+    shape : tuple of int, optional
+        Sizes (m, n) of the update, if they were given.
+
+    Raises
+    ------
+    InputError
+        If the file or a tensor is missing, is no matrix of finite numbers, has another size, or
+        does not match the fingerprint in the file's metadata.
+    """
+    from cosa_theory.linear.basis import CosaBasis
+    from cosa_theory.projections import fingerprint
+
+    if not path.endswith(".safetensors"):
+        raise InputError(
+            f"--projections is {path}: give a .safetensors file with the tensors L and R"
+        )
+    L, R = (read_matrix(_named(path, name), "--projections") for name in ("L", "R"))
+    (m, a), (b, n) = L.shape, R.shape
+    problems = []
+    for name, found, side, wanted in (("L", a, "columns", core[0]), ("R", b, "rows", core[1])):
+        if found != wanted:
+            problems.append(
+                f"{path}: tensor {name!r} has {found} {side}, the core of {core[0]} × {core[1]} "
+                f"needs {wanted}: L is m × a and R is b × n"
+            )
+    if shape is not None and (m, n) != shape:
+        problems.append(
+            f"{path}: L ({m} × {a}) and R ({b} × {n}) are for updates of {m} × {n}, --shape is "
+            f"{shape[0]} {shape[1]}: leave it out or correct it"
+        )
+    if problems:
+        raise InputError(*problems)
+    of_L, of_R = (fingerprint(L), fingerprint(L.T)), (fingerprint(R), fingerprint(R.T))
+    read = Projections(CosaBasis(L, R), (of_L[0], of_R[0]), (of_L, of_R), path)
+    check_fingerprints(read, read_metadata(path), path)
+    return read
+
+
+def _named(path: str, tensor: str) -> str:
+    """Return FILE:TENSOR; for a file that is not there the file alone, so that it is missed."""
+    return f"{path}:{tensor}" if os.path.isfile(path) else path
+
+
+def read_matrix(spec: str, option: str, shape: tuple[int, int] | None = None) -> "NDArray[Any]":
+    """Read a matrix of finite real numbers, in the type in which it is stored.
+
+    Parameters
+    ----------
+    spec : str
+        FILE, or FILE:TENSOR, as `cosa_theory.ground.matrix_files.read_array` takes it.
+    option : str
+        What the argument is called, for messages.
+    shape : tuple of int, optional
+        What its sizes must be: those (m, n) of the update.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read, is no such matrix or has another size.
+    """
+    import numpy as np
+
+    from cosa_theory.ground.matrix_files import read_array
+
+    array = read_array(spec, option)
+    if array.ndim != 2 or 0 in array.shape:
+        raise InputError(
+            f"{spec} has shape {tuple(array.shape)}: {option} must be a matrix with at least one "
+            "entry"
+        )
+    if array.dtype.kind not in "fiub":
+        raise InputError(f"{spec} holds {array.dtype}: {option} must hold real numbers")
+    finite = np.isfinite(array)
+    if not finite.all():
+        i, j = np.argwhere(~finite)[0].tolist()
+        raise InputError(f"{spec} is {array[i, j]} at [{i}, {j}]: every entry must be finite")
+    if shape is not None and array.shape != shape:
+        raise InputError(
+            f"{spec} is {array.shape[0]} × {array.shape[1]}, the update is {shape[0]} × "
+            f"{shape[1]}: give {option} the matrix of the same layer"
+        )
+    return array
+
+
+def read_metadata(spec: str) -> dict[str, str]:
+    """Return the metadata of the safetensors file in FILE[:TENSOR]; of other files, nothing."""
+    from safetensors import safe_open
+
+    path = spec if os.path.exists(spec) else spec.rpartition(":")[0]
+    if not path.endswith(".safetensors"):
+        return {}
+    with safe_open(path, framework="numpy") as file:
+        return dict(file.metadata() or {})
+
+
+def check_fingerprints(projections: Projections, metadata: Mapping[str, str], path: str) -> bool:
+    """Refuse projections that are not those a file names.
+
+    Parameters
+    ----------
+    projections : Projections
+        What was drawn or read.
+    metadata : mapping
+        Of the file, as `read_metadata` returns it.
+    path : str
+        The file, for the message.
+
+    Returns
+    -------
+    bool
+        Whether the file names both projections; what it does not name cannot be checked.
+
+    Raises
+    ------
+    InputError
+        One sentence for each factor that does not match.
+    """
+    problems = []
+    for name, accepted in zip(FINGERPRINTS, projections.accepted, strict=True):
+        stored = metadata.get(name)
+        if stored is not None and stored not in accepted:
+            factor = name[-1]
+            problems.append(
+                f"{path} says it belongs to a projection {factor} with fingerprint {stored}, but "
+                f"{factor} of {projections.source} has {accepted[0]}: give the projections that "
+                f"measured the core{_recorded(metadata)}"
+            )
+    if problems:
+        raise InputError(*problems)
+    return all(name in metadata for name in FINGERPRINTS)
+
+
+def _recorded(metadata: Mapping[str, str]) -> str:
+    """Return the settings of a draw that a file's metadata name, as options."""
+    known = [f"--{name} {metadata[name]}" for name in ("kind", "scale", "seed", "key")
+             if metadata.get(name)]  # fmt: skip
+    return f" (its metadata name {' '.join(known)})" if known else ""
+
+
+def write_tensors(
+    path: str | os.PathLike[str], tensors: Mapping[str, Any], metadata: Mapping[str, str]
+) -> None:
+    """Write arrays as a safetensors file.
+
+    Parameters
+    ----------
+    path : path
+        The file to create.
+    tensors : mapping of str to ndarray
+        By name.
+    metadata : mapping of str to str
+        Stored in the header.
+
+    Raises
+    ------
+    OSError
+        If the disk is full or the folder cannot be written to.
+    """
+    import numpy as np
+    from safetensors.numpy import save
+
+    # Through bytes, because the library's own writing hides the reason of a failure from OSError.
+    contiguous = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    Path(path).write_bytes(save(contiguous, metadata=dict(metadata)))

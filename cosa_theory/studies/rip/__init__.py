@@ -1,0 +1,1 @@
+"""Restricted isometry constants of a layer or a matrix, in brackets."""

@@ -1,0 +1,195 @@
+"""Isometry of a layer or a matrix: brackets of δ_s against s, and the range over all cores."""
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import NullLocator
+
+from cosa_theory.page.figures import Drawing
+from cosa_theory.page.style import (
+    BLACK,
+    PAGE_WIDTH,
+    Style,
+    family_style,
+    house_style,
+    log_axis,
+)
+
+__all__ = ["CORES_FIGURE", "ORDERS_FIGURE", "plot_core_range", "plot_order_brackets"]
+
+_LINEAR = 0.1  # below it the axis of δ is linear, so that a constant of zero has a place
+_SHARE = 0.7  # of the room between two orders that the ensembles of one take
+_TITLES = {
+    "dictionary": "tall Ψ: s-sparse cores",
+    "sensing": "wide Φ: s-sparse updates",
+    "matrix": "the matrix",
+}
+
+
+def _style(kind: str) -> Style:
+    if not kind:
+        return Style("δ_s", BLACK, "-", "o")
+    style = family_style(f"cosa_{kind}")
+    label = style.label.removeprefix("CoSA").strip(" ,()")
+    return Style(label, style.colour, style.line, style.marker)
+
+
+def _kinds(table: pd.DataFrame) -> list[str]:
+    return list(dict.fromkeys(table["kind"])) if "kind" in table else [""]
+
+
+def plot_order_brackets(ax: Axes, table: pd.DataFrame, top: float | None = None) -> Axes:
+    """Draw a bracket of δ_s for every order and ensemble, as an interval with its ends marked.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+        Where to draw.
+    table : pandas.DataFrame
+        Columns s, lower, upper, and kind where there are several ensembles.
+    top : float, optional
+        Where the axis of δ ends, for panels that share it. By default above the largest end.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        The same axes, logarithmic above 0.1. Shaded from 1, where a bracket promises nothing;
+        dashed at 1/√2, below which δ_2s lets ℓ1 recover every s-sparse vector (Cai and Zhang
+        2014).
+    """
+    orders = sorted(int(s) for s in table["s"].unique())
+    kinds = _kinds(table)
+    top = _top(table) if top is None else top
+    ax.axhspan(1.0, top, color="#EDEDED", lw=0, zorder=0, label="vacuous: δ may be 1 or more")
+    ax.axhline(1 / math.sqrt(2), color=BLACK, ls=(0, (6, 2)), lw=0.7, zorder=1, label="1/√2")
+    step = _SHARE / len(kinds)
+    for place, kind in enumerate(kinds):
+        rows = table[table["kind"] == kind] if kind else table
+        style = _style(kind)
+        x = np.array([orders.index(int(s)) for s in rows["s"]], dtype=float)
+        x += (place - (len(kinds) - 1) / 2) * step
+        lower, upper = (rows[end].to_numpy(dtype=float) for end in ("lower", "upper"))
+        ax.vlines(x, lower, upper, color=style.colour, lw=1.6)
+        for ends in (lower, upper):
+            ax.plot(x, ends, style.marker, color=style.colour, ms=3.5, zorder=3, clip_on=False)
+        ax.plot([], [], style.marker + "-", color=style.colour, label=style.label)
+    ax.set_xticks(range(len(orders)), [str(s) for s in orders])
+    ax.set_xlim(-0.5, len(orders) - 0.5)
+    ax.set_yscale("symlog", linthresh=_LINEAR, linscale=0.5)
+    ticks = [0.0, *(t for t in (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0) if t < top)]
+    ax.set_yticks(ticks, [f"{t:g}" for t in ticks])
+    ax.yaxis.set_minor_locator(NullLocator())
+    ax.set_ylim(0.0, top)
+    ax.grid(axis="x", visible=False)
+    ax.set_xlabel("order s")
+    return ax
+
+
+def _top(table: pd.DataFrame) -> float:
+    return max(2.0, 1.4 * float(table["upper"].max()))
+
+
+def plot_core_range(ax: Axes, table: pd.DataFrame) -> Axes:
+    """Draw how far the dictionary stretches the least and the most, for every ensemble.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+        Where to draw; the squared stretch is on a log axis.
+    table : pandas.DataFrame
+        Columns kind, least, greatest, bai_yin_least and bai_yin_greatest, of one scale.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        The same axes: one interval per ensemble, from ‖L Y R‖²/‖Y‖² of the core shrunk most to
+        that of the core stretched most, and the limits for independent entries beside it.
+    """
+    kinds = list(table["kind"])
+    for place, row in enumerate(table.to_dict("records")):
+        style = _style(str(row["kind"]))
+        ends = np.maximum([row["least"], row["greatest"]], 1e-6)
+        ax.plot(ends, [place, place], color=style.colour, lw=2.0)
+        ax.plot(ends, [place, place], style.marker, color=style.colour, ms=4.5)
+        limits = [row["bai_yin_least"], row["bai_yin_greatest"]]
+        ax.plot(
+            limits, [place, place], "|", color=BLACK, ms=9, mew=1.0,
+            label="limits for independent entries (Bai and Yin)" if place == 0 else None,
+        )  # fmt: skip
+    ax.axvline(1.0, color=BLACK, lw=0.7, ls=(0, (6, 2)))
+    log_axis(ax.xaxis)
+    ax.set_yticks(range(len(kinds)), [_style(str(kind)).label for kind in kinds])
+    ax.set_ylim(len(kinds) - 0.4, -0.6)
+    ax.grid(axis="y", visible=False)
+    return ax
+
+
+def orders_figure(tables: Mapping[str, pd.DataFrame]) -> Figure:
+    """Draw the brackets, a panel for each operator.
+
+    Parameters
+    ----------
+    tables : mapping of str to pandas.DataFrame
+        "brackets", as `cosa_theory.studies.rip.tables` makes it.
+    """
+    table = tables["brackets"]
+    abouts = list(dict.fromkeys(table["about"]))
+    with house_style():
+        layout = ConstrainedLayoutEngine(h_pad=0.03, w_pad=0.04)
+        figure = Figure(figsize=(PAGE_WIDTH, 3.0), layout=layout)
+        axes = figure.subplots(1, len(abouts), squeeze=False, sharey=True)[0]
+        for ax, about in zip(axes, abouts, strict=True):
+            rows = table[table["about"] == about]
+            plot_order_brackets(ax, rows, _top(table))
+            first = rows.iloc[0]
+            ax.set_title(f"{_TITLES[about]}, {first['rows']:,} × {first['columns']:,}")
+        axes[0].set_ylabel(r"restricted isometry constant $\delta_s$")
+        handles, labels = axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper left", ncols=5, borderpad=0)
+    return figure
+
+
+def cores_figure(tables: Mapping[str, pd.DataFrame]) -> Figure:
+    """Draw the range over all cores, a panel for each scale.
+
+    Parameters
+    ----------
+    tables : mapping of str to pandas.DataFrame
+        "cores", as `cosa_theory.studies.rip.tables` makes it.
+    """
+    table = tables["cores"]
+    scales = list(dict.fromkeys(table["scale"]))
+    with house_style():
+        layout = ConstrainedLayoutEngine(h_pad=0.03, w_pad=0.04)
+        figure = Figure(figsize=(PAGE_WIDTH, 2.6), layout=layout)
+        axes = figure.subplots(1, len(scales), squeeze=False, sharey=True)[0]
+        for ax, scale in zip(axes, scales, strict=True):
+            plot_core_range(ax, table[table["scale"] == scale])
+            ax.set_title(f"{scale} scale")
+            ax.set_xlabel(r"$\|LYR\|^2/\|Y\|^2$ over all cores $Y$")
+        handles, labels = axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper left", borderpad=0)
+    return figure
+
+
+ORDERS_FIGURE = Drawing(
+    orders_figure,
+    "What is proven of δ_s",
+    "Each interval lies between a proven lower and a proven upper end of the restricted isometry "
+    "constant δ_s. Shaded: δ of 1 or more, where nothing is promised. Dashed: 1/√2, below which "
+    "δ_2s lets ℓ1 recover every s-sparse vector. Below 0.1 the axis is linear.",
+    lambda tables: "brackets" in tables and not tables["brackets"].empty,
+)
+CORES_FIGURE = Drawing(
+    cores_figure,
+    "How far the dictionary stretches a core",
+    "From the core whose norm shrinks most to the one whose norm grows most: exact, from the "
+    "singular values of the factors. An isometry would be one point at 1. Orthonormal factors are "
+    "one at synthesis scale; at analysis scale every value is mn/(ab) times as large.",
+    lambda tables: "cores" in tables and not tables["cores"].empty,
+)

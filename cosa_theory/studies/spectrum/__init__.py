@@ -1,0 +1,1 @@
+"""What updates look like, and what low rank and CoSA can express of them."""

@@ -1,0 +1,63 @@
+"""Which budget a view shows: layers of different sizes do not share all of them."""
+
+import pandas as pd
+
+from cosa_theory.studies.spectrum.verdict import at_rank, common_ranks
+
+__all__ = ["at_budget", "common_budgets", "middle_budget"]
+
+
+def common_budgets(crossover: pd.DataFrame) -> list[int]:
+    """Return the rank budgets that the most layers share, in increasing order.
+
+    Parameters
+    ----------
+    crossover : pandas.DataFrame
+        Columns layer, rank_budget, top_share. Zero updates count only if all are zero.
+
+    Returns
+    -------
+    list of int
+        Empty for an empty table.
+    """
+    live = crossover[crossover["top_share"].notna()]
+    table = live if len(live) else crossover
+    return common_ranks(table) if len(table) else []
+
+
+def middle_budget(crossover: pd.DataFrame) -> int | None:
+    """Return the middle one of the common budgets, the one that single-budget views show.
+
+    It is the budget of the survey's verdict.
+
+    Parameters
+    ----------
+    crossover : pandas.DataFrame
+        As for `common_budgets`.
+
+    Returns
+    -------
+    int or None
+        None for an empty table.
+    """
+    budgets = common_budgets(crossover)
+    return budgets[len(budgets) // 2] if budgets else None
+
+
+def at_budget(table: pd.DataFrame, rank: int) -> pd.DataFrame:
+    """Return the rows of each layer at its budget nearest to `rank`, the smaller of two.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Columns layer, rank_budget, and any others.
+    rank : int
+        The budget.
+
+    Returns
+    -------
+    pandas.DataFrame
+        As many rows per layer as it has at that budget; small layers may only have a nearby one.
+    """
+    pairs = table[["layer", "rank_budget"]].drop_duplicates()
+    return table.merge(at_rank(pairs, rank), on=["layer", "rank_budget"])

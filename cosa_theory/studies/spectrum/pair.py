@@ -1,0 +1,337 @@
+"""Every update of a model: spectra, families at equal parameters, and the verdict.
+
+A survey walks through a stream of updates one matrix at a time, so that its memory is set by the
+largest matrix, and can store each finished matrix as a small file to resume from.
+"""
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from types import NoneType
+from typing import Any, Protocol, get_args
+
+import numpy as np
+import pandas as pd
+from pandas.api.types import pandas_dtype
+
+from cosa_theory.deltas import LayerDelta
+from cosa_theory.ground.errors import InputError
+from cosa_theory.ground.workers import map_ordered
+from cosa_theory.spectrum import SpectrumSummary
+from cosa_theory.spectrum.budget import check_ranks, default_ranks
+from cosa_theory.spectrum.families.base import Draws
+from cosa_theory.spectrum.families.compare import (
+    CROSSOVER_COLUMNS,
+    FAMILIES,
+    FAMILY_COLUMNS,
+    select_families,
+    typed_frame,
+)
+from cosa_theory.studies.spectrum.layer import Settings, stored_result
+from cosa_theory.studies.spectrum.verdict import verdict
+
+__all__ = ["MATRICES", "Survey", "module_and_block", "survey_pair"]
+
+MATRICES = ("base", "tuned", "delta")
+"""The matrices of a layer whose spectra a survey can list."""
+
+_NAME_COLUMNS = {"layer": "object", "module": "object", "block": "Int64"}
+_SIZE_COLUMNS = {"m": "int64", "n": "int64"}
+
+
+def _summary_columns() -> dict[str, str]:
+    """Return the pandas type of every field of a summary, from its annotation."""
+    named = {int: "Int64", bool: "bool", float: "float64"}
+    columns = {}
+    for field in dataclasses.fields(SpectrumSummary):
+        kinds = [kind for kind in get_args(field.type) or (field.type,) if kind is not NoneType]
+        columns[field.name] = named[kinds[0]]
+    return columns
+
+
+LAYER_COLUMNS = {
+    **_NAME_COLUMNS,
+    **_SIZE_COLUMNS,
+    "base_dtype": "object",
+    "tuned_dtype": "object",
+    "delta_norm": "float64",
+    "relative_norm": "float64",
+    **_summary_columns(),
+    "rounding_rms": "float64",
+    "rounding_edge": "float64",
+}
+SPECTRUM_COLUMNS = {
+    **_NAME_COLUMNS,
+    "matrix": "object",
+    "index": "int64",
+    "sigma": "float64",
+    "resolved": "bool",
+}
+
+
+class Pair(Protocol):
+    """What a survey needs of `cosa_theory.deltas.DeltaPair`; any sized iterable of layers will do.
+
+    If it has a `report` with `notices`, they are passed on.
+    """
+
+    def __len__(self) -> int:
+        """Return the number of layers."""
+        ...
+
+    def __iter__(self) -> Iterator[LayerDelta]:
+        """Yield one layer after another."""
+        ...
+
+
+@dataclass(frozen=True)
+class Survey:
+    """The tables of a survey, which share the columns `layer`, `module` and `block`.
+
+    Parameters
+    ----------
+    layers : pandas.DataFrame
+        One row per matrix: `m`, `n`; the stored types; `delta_norm` ‖ΔW‖_F; `relative_norm`
+        ‖ΔW‖_F/‖W‖_F (null for W = 0); every field of `SpectrumSummary` of ΔW; `rounding_rms`, the
+        root-mean-square error per entry from storing the weights; and `rounding_edge`
+        = rounding_rms·(√m + √n), the largest singular value that independent errors of that
+        size would have (Marchenko and Pastur 1967).
+    spectra : pandas.DataFrame
+        One row per singular value: `matrix` ("base", "tuned" or "delta"), `index` from 1, `sigma`
+        in the units of the weights, `resolved` (whether it is above the method's resolution).
+    families : pandas.DataFrame
+        `m`, `n` and the columns of `compare_families`.
+    crossover : pandas.DataFrame
+        `m`, `n` and the columns of `crossover`.
+    notices : tuple of str
+        Plain sentences a reader of the tables should know.
+    """
+
+    layers: pd.DataFrame
+    spectra: pd.DataFrame
+    families: pd.DataFrame
+    crossover: pd.DataFrame
+    notices: tuple[str, ...] = ()
+
+    @cached_property
+    def verdict(self) -> str:
+        """One plain sentence, computed from the tables."""
+        return verdict(self.crossover, self.families)
+
+
+def survey_pair(
+    pair: Pair,
+    *,
+    ranks: Iterable[int] | None = None,
+    families: Iterable[str] | None = None,
+    draws: int = 20,
+    seed: int = 0,
+    matrices: Iterable[str] = MATRICES,
+    cells: str | os.PathLike[str] | None = None,
+    workers: int = 1,
+    device: str | None = None,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> Survey:
+    """Survey every matched matrix of two models.
+
+    Parameters
+    ----------
+    pair : DeltaPair
+        The stream of updates, from `cosa_theory.deltas.open_pair`.
+    ranks : iterable of int, optional
+        Budgets as ranks of LoRA; by default `default_ranks` of each layer's shape.
+    families : iterable of str, optional
+        Names from `FAMILIES`; all by default, none for spectra and crossover alone.
+    draws : int
+        The most draws of a random family for one layer and budget (see `compare_families`).
+    seed : int
+        Seed of the projections; layers are told apart by their names.
+    matrices : iterable of str
+        The matrices whose singular values are listed. The update's are always computed.
+    cells : path, optional
+        A folder where each finished layer is stored as one small file, named by a hash of its
+        content, its name, the settings and the version of this library. A later survey takes what
+        it finds there, so an interrupted one resumes. Cells of other settings are left alone.
+    workers : int
+        How many matrices to work on at once, each with one thread of linear algebra. The results
+        do not depend on it; memory grows with it.
+    device : str, optional
+        A torch device such as "cuda", on which singular values are computed; by default numpy
+        computes them. The random families are always measured on the host.
+    progress : callable, optional
+        Called as ``progress(done, total, name)`` after each layer, in the order in which they are
+        finished.
+
+    Returns
+    -------
+    Survey
+
+    Raises
+    ------
+    InputError
+        If a rank, family or matrix is not one that exists, or the stream finds a bad tensor.
+    ValueError
+        If `draws` is below 2, the seed negative or `workers` below 1.
+    """
+    settings = _check_settings(ranks, families, draws, seed, matrices, device)
+    folder = None if cells is None else Path(cells)
+    total = len(pair)
+
+    def advance(done: int, result: dict[str, Any]) -> None:
+        if progress is not None:
+            progress(done, total, result["layer"]["layer"])
+
+    compute = partial(stored_result, settings=settings, folder=folder)
+    ordered = map_ordered(compute, pair, workers, advance)
+    report = getattr(pair, "report", None)
+    return _assemble(ordered, settings, tuple(report.notices) if report else ())
+
+
+def _check_settings(
+    ranks: Iterable[int] | None,
+    families: Iterable[str] | None,
+    draws: int,
+    seed: int,
+    matrices: Iterable[str],
+    device: str | None,
+) -> Settings:
+    """Check all settings before the first matrix is read."""
+    chosen = tuple(dict.fromkeys(matrices))
+    unknown = [name for name in chosen if name not in MATRICES]
+    if unknown:
+        raise InputError(
+            f"{unknown[0]!r} is not a matrix of a layer: choose from base, tuned, delta"
+        )
+    random = Draws(most=draws, seed=seed)
+    names = tuple(FAMILIES) if families is None else tuple(families)
+    return Settings(
+        ranks=None if ranks is None else check_ranks(ranks),
+        families=tuple(family.name for family in select_families(names)),
+        draws=random.most,
+        seed=random.seed,
+        matrices=tuple(name for name in MATRICES if name in chosen),
+        device=_check_device(device),
+    )
+
+
+def _check_device(device: str | None) -> str | None:
+    """Find out whether torch can use a device before any work is done."""
+    if device is None:
+        return None
+    import torch
+
+    try:
+        torch.zeros(1, dtype=torch.float64, device=device).sum().item()
+    # What torch raises for a device differs with its build: not compiled in, no driver, no such.
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(
+            f"device is {device!r}, which torch cannot use here ({reason}): "
+            "name another one, or leave it out for numpy"
+        ) from error
+    return device
+
+
+def module_and_block(name: str) -> tuple[str, int | None]:
+    """Split a tensor's name into the kind of module it belongs to and the number of its block.
+
+    Parameters
+    ----------
+    name : str
+        As in "encoder.layer.3.attention.self.query.weight".
+
+    Returns
+    -------
+    module : str
+        What follows the first number, without a final ".weight": "attention.self.query". If
+        nothing follows, what precedes the number; without a number, the whole name.
+    block : int or None
+        The first number that is a part of the name: 3; None without one.
+    """
+    parts = name.removesuffix(".weight").split(".")
+    for position, part in enumerate(parts):
+        if part.isdecimal():
+            around = parts[position + 1 :] or parts[:position]
+            return ".".join(around) or name, int(part)
+    return ".".join(parts), None
+
+
+def _assemble(
+    results: list[dict[str, Any]], settings: Settings, notices: tuple[str, ...]
+) -> Survey:
+    """Build the tables from the layers' results, which are the same fresh or from a cell."""
+    layers, spectra, families, crossings = [], [], [], []
+    for result in results:
+        row = result["layer"]
+        module, block = module_and_block(row["layer"])
+        name = {"layer": row["layer"], "module": module, "block": block}
+        size = {"m": row["m"], "n": row["n"]}
+        layers.append(name | row)
+        spectra += [_spectrum_frame(name, kind, one) for kind, one in result["spectra"].items()]
+        families += [name | size | record for record in result["families"]]
+        crossings += [name | size | record for record in result["crossover"]]
+    columns = _NAME_COLUMNS | _SIZE_COLUMNS
+    table = typed_frame(layers, LAYER_COLUMNS)
+    return Survey(
+        layers=table,
+        spectra=pd.concat([typed_frame([], SPECTRUM_COLUMNS), *spectra], ignore_index=True),
+        families=typed_frame(families, columns | FAMILY_COLUMNS),
+        crossover=typed_frame(crossings, columns | CROSSOVER_COLUMNS),
+        notices=notices + tuple(_own_notices(table, settings)),
+    )
+
+
+def _spectrum_frame(name: Mapping[str, Any], kind: str, listed: dict[str, Any]) -> pd.DataFrame:
+    """Return the rows of one spectrum: built by columns, since a model has many values."""
+    count = len(listed["sigma"])
+    index = np.arange(1, count + 1)
+    values = {
+        **{column: [value] * count for column, value in name.items()},
+        "matrix": [kind] * count,
+        "index": index,
+        "sigma": listed["sigma"],
+        "resolved": index <= listed["resolved"],
+    }
+    return pd.DataFrame(
+        {
+            name: pd.Series(values[name], dtype=pandas_dtype(kind))
+            for name, kind in SPECTRUM_COLUMNS.items()
+        }
+    )
+
+
+def _own_notices(layers: pd.DataFrame, settings: Settings) -> Iterable[str]:
+    """Yield what the tables alone do not make obvious."""
+    zero = layers.loc[layers["sigma_max"] == 0, "layer"]
+    if len(zero):
+        yield f"{_count(zero, 'update')} zero: their ratios are null ({_first(zero)})."
+    floor = layers.loc[
+        (layers["sigma_max"] > 0) & (layers["sigma_max"] <= layers["rounding_edge"]), "layer"
+    ]
+    if len(floor):
+        yield (
+            f"{_count(floor, 'update')} no larger than the rounding of the stored type: the "
+            f"spectrum may be that of rounding errors ({_first(floor)})."
+        )
+    if settings.ranks is None:
+        few = layers.loc[
+            [len(default_ranks(m, n)) < 3 for m, n in zip(layers["m"], layers["n"], strict=True)],
+            "layer",
+        ]
+        if len(few):
+            yield (
+                f"{_count(few, 'matrix', 'matrices')} compared at fewer than three budgets: so "
+                f"few ranks r train less than the matrix itself, r(m + n) < mn ({_first(few)})."
+            )
+
+
+def _count(names: Sized, one: str, many: str | None = None) -> str:
+    return f"1 {one} is" if len(names) == 1 else f"{len(names)} {many or one + 's'} are"
+
+
+def _first(names: Iterable[str]) -> str:
+    listed = list(names)
+    return ", ".join(listed[:3]) + (", …" if len(listed) > 3 else "")

@@ -1,0 +1,1 @@
+"""Trainings compared at equal size."""

@@ -1,5 +1,0 @@
-"""Every update of a model: spectra, families at equal parameters, and the verdict."""
-
-from cosa_theory.survey.pair import MATRICES, Survey, module_and_block, survey_pair
-
-__all__ = ["MATRICES", "Survey", "module_and_block", "survey_pair"]

@@ -1,0 +1,221 @@
+"""The main job: tune a real model, survey, audit and recover its update, check the paper.
+
+Example: `python -m paper_checks.report --out results/report`
+"""
+
+import argparse
+import dataclasses
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from cosa_theory.assets import asset_folder
+from cosa_theory.deltas import open_pair
+from cosa_theory.ground.errors import InputError
+from cosa_theory.ground.progress import progress_bar
+from cosa_theory.ground.provenance import provenance
+from cosa_theory.page.document import Document, write_document
+from cosa_theory.page.presentations import write_document_page
+from cosa_theory.page.results import Results, read_results, write_results
+from cosa_theory.studies.audit.pair import audit_pair
+from cosa_theory.studies.spectrum.page import write_page
+from cosa_theory.studies.spectrum.pair import survey_pair
+from experiments import finetune_check, finetune_delta, first_gradient, phase_transition, recovery
+from experiments.finetune_check_results import summarise
+from experiments.finetune_check_results import verdict as finetune_verdict
+from experiments.phase_lines import crossings
+from paper_checks.run import document, headline, run_checks, write
+
+__all__ = ["Config", "run"]
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of the report.
+
+    Attributes
+    ----------
+    steps : int
+        Optimiser steps of the fine-tuning; its other settings are those of
+        `experiments.finetune_delta`.
+    draws : int
+        The most draws of a random family per matrix and budget.
+    seed : int
+        Of the fine-tuning, of the projections and of the paper checks.
+    """
+
+    steps: int = 100
+    draws: int = 20
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (("steps", 1), ("draws", 2), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise InputError(f"{name} is {getattr(self, name)}: it must be at least {least}")
+
+
+def run(config: Config, out: Path, pair: Path = finetune_delta.DEFAULT_OUT) -> pd.DataFrame:
+    """Make the report; what is there already, from equal settings and inputs, is not made again.
+
+    Parameters
+    ----------
+    config : Config
+        The settings.
+    out : path
+        Folder of the report: report.html, tables, figures and the paper checks.
+    pair : path
+        Folder of the two checkpoints.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Where the time went: stage, seconds. The headlines of the survey, the audit, the recovery
+        experiments, the comparison of trainings and the paper checks are in its `attrs`, as
+        "verdict", "audit", "recovery", "finetune" and "checks".
+    """
+    times: dict[str, float] = {}
+    with _timed("fetch the model and the texts", times):
+        for asset in ("encoder", "texts"):
+            asset_folder(asset)
+    with _timed("fine-tune the model", times):
+        settings = finetune_delta.Config(steps=config.steps, seed=config.seed)
+        finetune_delta.run(settings, pair)
+    checkpoints = (pair / "base.safetensors", pair / "tuned.safetensors")
+    with _timed("survey every matrix", times), progress_bar("matrices") as advance:
+        survey = survey_pair(
+            open_pair(*checkpoints),
+            draws=config.draws,
+            seed=config.seed,
+            cells=out / ".cells",
+            workers=os.cpu_count() or 1,
+            progress=advance,
+        )
+    with _timed("audit the theory's assumptions", times), progress_bar("matrices") as advance:
+        gradient = pair / "gradient.safetensors"
+        first_gradient.run(settings, gradient)
+        audit = audit_pair(
+            open_pair(*checkpoints),
+            gradients=gradient,
+            draws=config.draws,
+            seed=config.seed,
+            cells=out / "audit" / ".cells",
+            workers=os.cpu_count() or 1,
+            progress=advance,
+        )
+    with _timed("compare trainings at equal size", times):
+        trainings = finetune_check.stored_or_short(seed=config.seed)
+    with _timed("check the paper's claims", times):
+        verdicts = run_checks((), checkpoints, config.seed, lambda name: _say(f"  {name}"))
+    base, tuned = map(str, checkpoints)
+    with _timed("recover updates from their cores", times):
+        experiments = recovery_tables(base, tuned, config.seed, out / "recovery")
+    arguments = {"base": base, "tuned": tuned, **dataclasses.asdict(config)}
+    with _timed("write tables, figures and the page", times):
+        made = provenance(arguments, seed=config.seed)
+        made["seconds"] = {stage: round(seconds, 1) for stage, seconds in times.items()}
+        write_results(Results.of_survey(survey, made), out)
+        judged = Document("audit", audit.verdict, audit.notices, audit.tables, made)
+        _write(judged, out / "audit")
+        verdict, tables = experiments
+        recovered = Document("experiments", verdict, (), tables, made)
+        _write(recovered, out / "recovery")
+        tables = {"summary": summarise(trainings), "trainings": trainings}
+        compared = Document("finetune", finetune_verdict(trainings), (), tables, made)
+        _write(compared, out / "finetune")
+        write(verdicts, document(verdicts, arguments, config.seed), out)
+        write_page(read_results(out), out)
+    table = pd.DataFrame({"stage": list(times), "seconds": list(times.values())})
+    table.attrs = {
+        "verdict": survey.verdict,
+        "audit": audit.verdict,
+        "recovery": verdict,
+        "finetune": compared.verdict,
+        "checks": headline(verdicts),
+    }
+    return table
+
+
+def recovery_tables(
+    base: str, tuned: str, seed: int, folder: Path
+) -> tuple[str, dict[str, pd.DataFrame]]:
+    """Run the quick recovery experiments; finished cells under `folder` are not computed again.
+
+    Returns
+    -------
+    (str, dict of str to pandas.DataFrame)
+        What they found, in words, and the tables of an "experiments" document.
+    """
+    phases = dataclasses.replace(phase_transition.PRESETS["quick"], seed=seed)
+    errors = dataclasses.replace(recovery.PRESETS["quick"], seed=seed, base=base, tuned=tuned)
+    transition = phase_transition.run(phases, folder=folder / ".cells")
+    table = recovery.run(errors, folder=folder / ".cells")
+    verdict = f"{recovery.verdict(table, errors)} {phase_transition.verdict(transition, phases)}"
+    tables = {"phase_transition": transition, "phase_lines": crossings(transition)}
+    return verdict, {**tables, "recovery": table}
+
+
+def _write(document: Document, folder: Path) -> None:
+    write_document(document, folder)
+    write_document_page(document, folder)
+
+
+@contextmanager
+def _timed(stage: str, times: dict[str, float]) -> Iterator[None]:
+    """Announce a stage on standard error and note how long it took."""
+    _say(f"{len(times) + 1}/8 {stage}")
+    started = time.perf_counter()
+    yield
+    times[stage] = time.perf_counter() - started
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Make the report from the command line; the result is the exit code."""
+    defaults = Config()
+    parser = argparse.ArgumentParser(
+        prog="python -m paper_checks.report",
+        description="Fine-tune a real model, survey and audit its update, check the paper.",
+        epilog="example: python -m paper_checks.report --out results/report",
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("results/report"), help="default: %(default)s"
+    )
+    parser.add_argument(
+        "--pair",
+        type=Path,
+        default=finetune_delta.DEFAULT_OUT,
+        help="where the two checkpoints are, or will be put (default: %(default)s)",
+    )
+    for field in dataclasses.fields(Config):
+        default = getattr(defaults, field.name)
+        help_text = f"default: {default}"
+        parser.add_argument(f"--{field.name}", type=int, default=default, help=help_text)
+    chosen = parser.parse_args(arguments)
+    try:
+        config = Config(chosen.steps, chosen.draws, chosen.seed)
+        table = run(config, chosen.out, chosen.pair)
+    except InputError as error:
+        for problem in error.problems:
+            _say(f"error: {problem}")
+        return 2
+    for name in ("verdict", "audit", "recovery", "finetune", "checks"):
+        print(table.attrs[name])
+    print("\nWhere the time went:")
+    for stage, seconds in zip(table["stage"], table["seconds"], strict=True):
+        print(f"  {stage:<36}{seconds:>7.1f} s")
+    print(f"  {'in all':<36}{table['seconds'].sum():>7.1f} s")
+    print(f"\n{chosen.out / 'report.html'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
