@@ -14,13 +14,33 @@ class InputError(ValueError):
     ----------
     *problems : str
         One sentence per problem, at least one.
+    argument : str, optional
+        The argument at fault, where there is one; the sentence then begins with it, and a command
+        that has an option for it puts the option's name in that place.
 
     Attributes
     ----------
     problems : tuple of str
         The sentences, in the order they were found.
+    argument : str or None
+        As given.
     """
 
-    def __init__(self, *problems: str) -> None:
+    def __init__(self, *problems: str, argument: str | None = None) -> None:
         self.problems = problems
+        self.argument = argument
         super().__init__("\n".join(problems))
+
+    def spelt(self, argument: str, option: str) -> "InputError":
+        """Return the same error in the words of a command, if it is about `argument`.
+
+        Parameters
+        ----------
+        argument : str
+            A name that the library uses.
+        option : str
+            What the command calls it, as in "--noise-level".
+        """
+        if argument != self.argument:
+            return self
+        return InputError(*(option + text.removeprefix(argument) for text in self.problems))

@@ -1,0 +1,153 @@
+"""Checks of arguments, made once, where a caller from outside comes in.
+
+Each returns the value in the form the library works with, or raises an `InputError` that carries
+the argument's name and says "NAME is VALUE: it must be ...". What stands behind a public function
+trusts its arguments.
+"""
+
+import math
+import operator
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from array_api_compat import array_namespace
+from numpy.typing import NDArray
+
+from cosa_theory.ground.errors import InputError
+
+__all__ = ["choice", "finite", "matrix", "real", "refuse", "sizes", "whole"]
+
+
+def refuse(argument: str, value: Any, must: str) -> InputError:
+    """Return the error "`argument` is `value`: it must be `must`", for checks of one place only."""
+    return InputError(f"{argument} is {value!r}: it must be {must}", argument=argument)
+
+
+def whole(argument: str, value: Any, least: int = 1, most: int | None = None) -> int:
+    """Return an integer of any library as an int; a bool or a float is none.
+
+    Raises
+    ------
+    InputError
+        If it is no integer, below `least` or above `most`.
+    """
+    is_integer = not isinstance(value, (bool, np.bool_)) and hasattr(value, "__index__")
+    number = operator.index(value) if is_integer else least - 1
+    if number < least or (most is not None and number > most):
+        bounds = f"of at least {least}" if most is None else f"from {least:,} to {most:,}"
+        raise refuse(argument, value, f"a whole number {bounds}")
+    return number
+
+
+def real(
+    argument: str,
+    value: Any,
+    *,
+    least: float = -math.inf,
+    most: float = math.inf,
+    above: float = -math.inf,
+    below: float = math.inf,
+) -> float:
+    """Return a finite real number as a float; text and bool are none.
+
+    Raises
+    ------
+    InputError
+        If it is none, or outside `least` ≤ value ≤ `most`, `above` < value < `below`.
+    """
+    try:
+        number = math.nan if isinstance(value, (str, bytes, bool, np.bool_)) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if math.isfinite(number) and least <= number <= most and above < number < below:
+        return number
+    bounds = [
+        f"{word} {bound:g}"
+        for word, bound in (
+            ("at least", least),
+            ("above", above),
+            ("at most", most),
+            ("below", below),
+        )
+        if math.isfinite(bound)
+    ]
+    raise refuse(argument, value, " and ".join(["a finite number", *bounds][bool(bounds) :]))
+
+
+def choice(argument: str, value: Any, allowed: Iterable[str]) -> str:
+    """Return one of a few names.
+
+    Raises
+    ------
+    InputError
+        If it is another, listing those there are.
+    """
+    names = tuple(allowed)
+    if not isinstance(value, str) or value not in names:
+        raise refuse(argument, value, f"one of {', '.join(names)}")
+    return value
+
+
+def matrix(argument: str, value: Any, shape: Sequence[int] | None = None) -> NDArray[Any]:
+    """Return a matrix with finite entries, in float32 if it is float32 and in float64 otherwise.
+
+    Raises
+    ------
+    InputError
+        If it has no entries, complex, NaN or infinite ones, or not the `shape` asked for.
+    """
+    array = np.asarray(value)
+    if array.ndim != 2 or 0 in array.shape or (shape is not None and array.shape != tuple(shape)):
+        wanted = "a matrix with entries" if shape is None else " × ".join(map(str, shape))
+        text = f"{argument} has shape {array.shape}: it must be {wanted}"
+        raise InputError(text, argument=argument)
+    if array.dtype.kind not in "fiub":
+        text = f"{argument} has entries of type {array.dtype}: they must be real numbers"
+        raise InputError(text, argument=argument)
+    if array.dtype not in (np.float32, np.float64):
+        array = array.astype(np.float64)
+    finite(argument, array)
+    return array
+
+
+def finite(argument: str, array: Any) -> None:
+    """Refuse NaN and infinite entries of a numpy or torch matrix, without one more array.
+
+    Raises
+    ------
+    InputError
+        Naming the first of them by its place.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = float(array.sum())
+    if math.isfinite(total):
+        return
+    xp = array_namespace(array)
+    for row in range(array.shape[0]):  # rare: name the first, or find an overflow of the sum
+        wrong = ~xp.isfinite(array[row, ...])
+        if bool(xp.any(wrong)):
+            column = int(xp.argmax(xp.astype(xp.reshape(wrong, (-1,)), xp.int8)))
+            where = f"({row}, {column})" if array.ndim > 1 else str(row)
+            text = f"{argument} has a NaN or infinite entry, first at {where}: mend it or skip it"
+            raise InputError(text, argument=argument)
+
+
+def sizes(least: float = 1, **named: Any) -> list[NDArray[np.float64]]:
+    """Return whole numbers, or arrays of them, as float64 arrays for a closed form.
+
+    Raises
+    ------
+    InputError
+        If one is below `least`, not whole or not finite.
+    """
+    arrays = []
+    for argument, value in named.items():
+        array = np.asarray(value, dtype=np.float64)
+        wrong = ~((array >= least) & (array == np.floor(array)) & np.isfinite(array))
+        if np.any(wrong):
+            raise refuse(
+                argument, float(array[wrong].flat[0]), f"a whole number of at least {least:g}"
+            )
+        arrays.append(array)
+    return arrays
