@@ -1,24 +1,31 @@
 # Two commands: `make report` (the main job on a real model) and `make test` (lint, types, tests).
 # Each sets up its own .venv first; only Python >= 3.11 and git are needed beforehand.
+# While working on one room: `make test-fast ROOM=recovery` (or ROOM=studies/audit).
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 RESULTS ?= results
+ROOM ?= ground
 # Hub access is never needed: the model and the texts ship inside pinned wheels.
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: report test lint clean
+.PHONY: report test test-fast lint clean
 .DELETE_ON_ERROR:
 
 report: $(VENV)/.installed-llm
 	$(BIN)/python -m paper_checks.report --out $(RESULTS)/report
 
+# Tests that are still waiting move from a busy worker to an idle one: neither waits at the end.
 test: $(VENV)/.installed-llm $(VENV)/.installed-cluster $(VENV)/.installed-bench $(VENV)/.installed-dev lint
-	$(BIN)/python -m pytest -n 2 tests
+	$(BIN)/python -m pytest -n 2 --dist worksteal tests
+
+test-fast: $(VENV)/.installed-llm $(VENV)/.installed-cluster $(VENV)/.installed-bench $(VENV)/.installed-dev lint
+	$(BIN)/python -m pytest -n 2 --dist worksteal tests/$(ROOM)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 	$(BIN)/mypy
 
 $(VENV)/bin/python:
@@ -31,4 +38,4 @@ $(VENV)/.installed-%: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(RESULTS) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(RESULTS) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -10,8 +10,14 @@ from cosa_theory.linear.transforms import DCT, Coordinate, Wavelet
 from cosa_theory.recovery import RecoveryProblem, System, recover
 from cosa_theory.recovery.analysis import AnalysisDual, analysis
 from cosa_theory.recovery.redundant import Differences, Orthonormal, Stacked, analysis_of
-
-from .convex import OPERATORS, cvxpy_answer, gaussian, kronecker, noisy, sparse_updates
+from tests.recovery.convex import (
+    OPERATORS,
+    cvxpy_answer,
+    gaussian,
+    kronecker,
+    noisy,
+    sparse_updates,
+)
 
 OMEGAS = {
     "differences": Differences,

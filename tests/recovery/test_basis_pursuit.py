@@ -12,8 +12,7 @@ from cosa_theory.recovery import constraint as constraint_module
 from cosa_theory.recovery.basis_pursuit import basis_pursuit, bpdn
 from cosa_theory.recovery.constraint import constraint_of
 from cosa_theory.recovery.pursuit_polish import Polisher
-
-from .convex import (
+from tests.recovery.convex import (
     OPERATORS,
     assert_gap_is_proven,
     cvxpy_answer,

@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 from cosa_theory import CosaBasis, KroneckerOperator
 from cosa_theory.recovery import RecoveryProblem, System, recover
 from cosa_theory.recovery.nuclear import nuclear
-
-from .convex import assert_gap_is_proven, explicit_of, gaussian, noisy
+from tests.recovery.convex import assert_gap_is_proven, explicit_of, gaussian, noisy
 
 
 def spectral(shape):

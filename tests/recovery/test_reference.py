@@ -7,8 +7,7 @@ from cosa_theory import CosaBasis
 from cosa_theory.recovery import RecoveryProblem, recover
 from cosa_theory.recovery import reference as module
 from cosa_theory.recovery.reference import OBJECTIVES
-
-from .convex import OPERATORS, assert_gap_is_proven, kronecker, noisy, sparse_updates
+from tests.recovery.convex import OPERATORS, assert_gap_is_proven, kronecker, noisy, sparse_updates
 
 DUAL_NORMS = {
     "bpdn": lambda v: float(np.abs(v).max()),

@@ -12,8 +12,13 @@ from cosa_theory.recovery import RecoveryProblem, System, recover
 from cosa_theory.recovery.constraint import constraint_of
 from cosa_theory.recovery.pursuit_polish import Polisher
 from cosa_theory.recovery.vertex import optimal_vertex
-
-from .convex import assert_gap_is_proven, cvxpy_answer, gaussian, kronecker, sparse_updates
+from tests.recovery.convex import (
+    assert_gap_is_proven,
+    cvxpy_answer,
+    gaussian,
+    kronecker,
+    sparse_updates,
+)
 
 
 def vertex_of(operator, X, steps, scores=None):
