@@ -18,6 +18,7 @@ from cosa_theory.laws.kronecker import (
     kronecker_variance_law,
     matrix_moments,
 )
+from cosa_theory.laws.noise import noise_crossover
 from cosa_theory.laws.norms import (
     GramMoments,
     chi_square_failure,
@@ -77,6 +78,7 @@ __all__ = [
     "marchenko_pastur_edges",
     "matrix_moments",
     "measurement_bound",
+    "noise_crossover",
     "norm_variance",
     "packed_l1_threshold",
     "product_flops",

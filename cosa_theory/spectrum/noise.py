@@ -3,18 +3,12 @@
 import math
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import brentq
+from numpy.typing import NDArray
 
 from cosa_theory.laws import marchenko_pastur_edges
+from cosa_theory.laws.noise import marchenko_pastur_cdf, marchenko_pastur_median
 
-__all__ = [
-    "marchenko_pastur_cdf",
-    "marchenko_pastur_median",
-    "noise_misfit",
-    "noise_sd",
-    "spike_level",
-]
+__all__ = ["noise_misfit", "noise_sd", "spike_level"]
 
 # 99 % quantile of the Tracy-Widom law of order one.
 _TRACY_WIDOM_99 = 2.0234
@@ -102,47 +96,3 @@ def noise_misfit(sigma: NDArray[np.float64], shape: tuple[int, int], noise: floa
     law = marchenko_pastur_cdf((bulk / noise) ** 2 / max(shape), min(shape) / max(shape))
     steps = np.arange(bulk.size + 1) / bulk.size
     return float(max(np.max(steps[1:] - law), np.max(law - steps[:-1])))
-
-
-def _angle_cdf(angle: NDArray[np.float64], ratio: float) -> NDArray[np.float64]:
-    """Marchenko-Pastur distribution function at x = 1 + β − 2√β cos(angle).
-
-    The substitution turns the density into (2/π) sin²θ / (1 + β − 2√β cos θ), whose Fourier series
-    sums in closed form.
-    """
-    root = math.sqrt(ratio)
-    tail = np.arctan2(root * np.sin(angle), 1.0 - root * np.cos(angle)) - root * np.sin(angle)
-    return (angle + root * np.sin(angle) - (1.0 - ratio) / ratio * tail) / math.pi
-
-
-def marchenko_pastur_cdf(x: ArrayLike, ratio: float) -> NDArray[np.float64]:
-    """Return the Marchenko-Pastur distribution function, in closed form.
-
-    Parameters
-    ----------
-    x : array
-        Eigenvalues of Z Zᵀ / max(m, n), Z of independent entries of variance one, min(m, n) × max.
-    ratio : float
-        β = min(m, n) / max(m, n), in (0, 1].
-
-    Returns
-    -------
-    array
-        P(eigenvalue ≤ x): 0 below (1 − √β)², 1 above (1 + √β)².
-
-    References
-    ----------
-    V. A. Marchenko, L. A. Pastur, Math. USSR-Sbornik 1 (1967).
-    """
-    if not 0.0 < ratio <= 1.0:
-        raise ValueError(f"ratio must be in (0, 1], not {ratio}")
-    cosine = (1.0 + ratio - np.asarray(x, dtype=np.float64)) / (2.0 * math.sqrt(ratio))
-    return np.clip(_angle_cdf(np.arccos(np.clip(cosine, -1.0, 1.0)), ratio), 0.0, 1.0)
-
-
-def marchenko_pastur_median(ratio: float) -> float:
-    """Return the median μ_β of the Marchenko-Pastur law of ratio β in (0, 1]."""
-    if not 0.0 < ratio <= 1.0:
-        raise ValueError(f"ratio must be in (0, 1], not {ratio}")
-    angle = brentq(lambda t: float(_angle_cdf(np.asarray(t), ratio)) - 0.5, 0.0, math.pi)
-    return 1.0 + ratio - 2.0 * math.sqrt(ratio) * math.cos(angle)

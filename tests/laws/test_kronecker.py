@@ -76,6 +76,18 @@ def test_kronecker_law_meets_drawn_rectangular_factors(kind):
     assert abs(z_of_variance(ratios, law)) < Z
 
 
+def test_a_whole_orthonormal_side_leaves_the_law_of_the_other_factor_alone():
+    """Var = 2/(a PR): twice that of an unstructured map with ab rows at PR = n/2."""
+    m, n, a = 12, 10, 6
+    X = np.random.default_rng(6).standard_normal((m, n)) * np.linspace(0.2, 2, n)
+    moments = kronecker.matrix_moments(X)
+    left, whole = norms.gram_moments("gaussian", a, m), norms.gram_moments("haar", n, n)
+    law = kronecker.kronecker_variance_law(left, whole, moments)
+    assert law == pytest.approx(2 / (a * moments.participation_ratio), rel=1e-12)
+    flat = kronecker.MatrixMoments(n / 2, 0.0, 0.0, 0.0)
+    assert kronecker.kronecker_variance_law(left, whole, flat) == pytest.approx(2 * 2 / (a * n))
+
+
 def test_synthesis_law_is_the_analysis_law_with_the_layers_sizes():
     """‖L Y R‖² at synthesis scale, L and R Gaussian with entries of variance 1/m and 1/n."""
     m, n, a, b, draws = 11, 7, 4, 3, 20_000
