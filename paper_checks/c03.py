@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from cosa_theory import CosaBasis, laws
 from cosa_theory.deltas import LayerDelta
-from cosa_theory.isometry.certificates import scale_free_constant
 from cosa_theory.linear.operators import Factor
 from cosa_theory.projections import make_projection, stream
 from paper_checks.base import Case, Check, Claim, counts, exceptions, percent, spread
@@ -129,7 +128,7 @@ def _cases(name: str, left: Side, right: Side, sizes: dict[str, Any]) -> list[Ca
         "delta_synthesis": max(greatest / gain - 1, 1 - least / gain),
     }
     return [
-        Case.exact(name, EVERY, scale_free_constant(least, greatest), "c3_every", details),
+        Case.exact(name, EVERY, laws.scale_free_constant(least, greatest), "c3_every", details),
         Case.exact(name, ISOTROPIC, dense_spread(left, right), "c3_typical", sizes),
         Case.exact(name, RANK_ONE, rank_one_spread(left, right), "c3_typical", sizes),
     ]

@@ -20,6 +20,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from cosa_theory.laws.isometry import scale_free_constant
 from cosa_theory.linear.operators import Factor
 
 __all__ = [
@@ -33,7 +34,6 @@ __all__ = [
     "inward",
     "outward",
     "rounding_slack",
-    "scale_free_constant",
 ]
 
 Side = Literal["lower", "exact", "upper"]
@@ -117,15 +117,6 @@ def inward(least: float, greatest: float, slack: float) -> tuple[float, float]:
     eigenvalue, and together they prove nothing about the distance between them.
     """
     return least + slack, max(greatest - slack, 0.0)
-
-
-def scale_free_constant(least: float, greatest: float) -> float:
-    """Return (κ² − 1)/(κ² + 1), κ² = greatest/least: the constant after the best rescaling.
-
-    Multiplying A by c turns both eigenvalues into c² times themselves; the larger of their
-    distances from 1 is least where c² is 2/(least + greatest). Ends that changed places give 0.
-    """
-    return max((greatest - least) / (greatest + least), 0.0) if greatest > 0 else 1.0
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cosa_theory.isometry.certificates import scale_free_constant
-from cosa_theory.laws.synthesis import bai_yin_edges
+from cosa_theory.laws.isometry import dictionary_edges, scale_free_constant
 from cosa_theory.linear.basis import CosaBasis
 from cosa_theory.linear.operators import Factor
 
@@ -98,11 +97,8 @@ def core_isometry(basis: CosaBasis) -> CoreIsometry:
     gain = _squared_norm(basis.L, "L") / basis.a * _squared_norm(basis.R, "R") / basis.b
     low = high = math.nan
     if basis.a <= basis.m and basis.b <= basis.n:
-        (low_L, high_L), (low_R, high_R) = (
-            bai_yin_edges(basis.m, basis.a),
-            bai_yin_edges(basis.n, basis.b),
-        )
-        low, high = float(gain * (low_L * low_R) ** 2), float(gain * (high_L * high_R) ** 2)
+        edges = dictionary_edges((basis.m, basis.a), (basis.n, basis.b))
+        low, high = (float(gain * edge**2) for edge in edges)
     return CoreIsometry(least**2, greatest**2, gain, low, high)
 
 

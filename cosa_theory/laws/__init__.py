@@ -2,11 +2,11 @@
 
 from cosa_theory.laws.isometry import (
     RIP_ALGORITHMS,
-    best_scale_constant,
-    core_constant,
+    dictionary_edges,
     kronecker_rip_upper,
     measurement_bound,
     rip_condition,
+    scale_free_constant,
     spark_wall,
     uniform_sparsity_limit,
 )
@@ -56,10 +56,9 @@ __all__ = [
     "advantage_bound",
     "bai_yin_edges",
     "best_core_noise",
-    "best_scale_constant",
     "chi_square_failure",
-    "core_constant",
     "core_participation",
+    "dictionary_edges",
     "energy_law",
     "energy_variance",
     "entry_kurtosis",
@@ -85,6 +84,7 @@ __all__ = [
     "rank_one_energy_moment",
     "rank_wall",
     "rip_condition",
+    "scale_free_constant",
     "scale_gain",
     "sjlt_norm_variance",
     "spark_wall",

@@ -7,47 +7,26 @@ and Φ = Lᵀ ⊗ R the wide sensing operator; each function says which one it i
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import numpy as np
 
-from cosa_theory.laws.synthesis import bai_yin_edges, scale_gain
+from cosa_theory.ground.checks import choice, sizes, whole
+from cosa_theory.laws.synthesis import Numbers, _non_negative, bai_yin_edges
 
 __all__ = [
     "RIP_ALGORITHMS",
-    "best_scale_constant",
-    "core_constant",
+    "dictionary_edges",
     "kronecker_rip_upper",
     "measurement_bound",
     "rip_condition",
+    "scale_free_constant",
     "spark_wall",
     "uniform_sparsity_limit",
 ]
 
-Numbers: TypeAlias = Any  # a number, or an array of them
-
 RIP_ALGORITHMS = ("basis_pursuit", "omp", "iht", "htp", "cosamp")
 """Names of the algorithms that `rip_condition` knows."""
-
-
-def _whole(**sizes: Numbers) -> list[Any]:
-    arrays = []
-    for name, size in sizes.items():
-        array = np.asarray(size, dtype=np.float64)
-        if not np.all((array >= 1) & (array == np.floor(array)) & np.isfinite(array)):
-            raise ValueError(f"{name} must be a positive whole number, got {size}")
-        arrays.append(array)
-    return arrays
-
-
-def _constants(**deltas: Numbers) -> list[Any]:
-    arrays = []
-    for name, delta in deltas.items():
-        array = np.asarray(delta, dtype=np.float64)
-        if not np.all(array >= 0):
-            raise ValueError(f"{name} must be zero or positive, got {delta}")
-        arrays.append(array)
-    return arrays
 
 
 def kronecker_rip_upper(delta_a: Numbers, delta_b: Numbers) -> Any:
@@ -69,16 +48,16 @@ def kronecker_rip_upper(delta_a: Numbers, delta_b: Numbers) -> Any:
     Algebra and its Applications 431 (2009); M. F. Duarte, R. G. Baraniuk, "Kronecker compressive
     sensing", IEEE Trans. Image Processing 21 (2012).
     """
-    first, second = _constants(delta_a=delta_a, delta_b=delta_b)
+    first, second = _non_negative("delta_a", delta_a), _non_negative("delta_b", delta_b)
     return first + second + first * second
 
 
-def measurement_bound(s: Numbers, m: Numbers, n: Numbers, constant: float = 1.0) -> Any:
-    """Return C·s·ln max(m, n), the rows that the smaller factor of Φ needs for order-s isometry.
+def measurement_bound(s: Numbers, m: Numbers, n: Numbers) -> Any:
+    """Return s·ln max(m, n), the rows that the smaller factor of Φ needs for order-s isometry.
 
     With independent sub-Gaussian factors Lᵀ (a × m) and R (b × n), Φ = Lᵀ ⊗ R has a small δ_s with
-    high probability once min(a, b) is of this order. C depends on the constant and the probability
-    wanted and is not known; with C = 1 this is an order of magnitude, not a guarantee.
+    high probability once min(a, b) is of this order. The factor before it depends on the constant
+    and the probability wanted and is not known: this is an order of magnitude, not a guarantee.
 
     Parameters
     ----------
@@ -86,23 +65,19 @@ def measurement_bound(s: Numbers, m: Numbers, n: Numbers, constant: float = 1.0)
         The order.
     m, n : int or array of int
         Sizes of the update.
-    constant : float
-        C, positive.
 
     Raises
     ------
     ValueError
-        If a size is not a positive whole number or the constant is not positive.
+        If a size is not a positive whole number.
 
     References
     ----------
     Y. He, G. Joseph, "On the restricted isometry property of Kronecker-structured matrices", arXiv
     2409.08699v1 (2024).
     """
-    if not constant > 0:
-        raise ValueError(f"constant must be positive, got {constant}")
-    order, m, n = _whole(s=s, m=m, n=n)
-    return constant * order * np.log(np.maximum(m, n))
+    order, m, n = sizes(s=s, m=m, n=n)
+    return order * np.log(np.maximum(m, n))
 
 
 def spark_wall(a: Numbers, b: Numbers) -> Any:
@@ -120,7 +95,7 @@ def spark_wall(a: Numbers, b: Numbers) -> Any:
     ----------
     S. Jokar, V. Mehrmann, Linear Algebra and its Applications 431 (2009).
     """
-    a, b = _whole(a=a, b=b)
+    a, b = sizes(a=a, b=b)
     return np.minimum(a, b) + 1
 
 
@@ -142,64 +117,48 @@ def uniform_sparsity_limit(a: Numbers, b: Numbers) -> Any:
     return np.floor((spark_wall(a, b) - 1) / 2)
 
 
-def best_scale_constant(condition: Numbers) -> Any:
-    """Return (κ² − 1)/(κ² + 1), the isometry constant of a matrix after its best rescaling.
+def scale_free_constant(least: float, greatest: float) -> float:
+    """Return (κ² − 1)/(κ² + 1), κ² = greatest/least: the constant after the best rescaling.
+
+    Multiplying A by c turns both ends of ‖Ax‖²/‖x‖² into c² times themselves; the larger of their
+    distances from 1 is least where c² is 2/(least + greatest).
 
     Parameters
     ----------
-    condition : float or array
-        κ ≥ 1, the quotient of the largest and the least singular value; infinity gives 1.
-
-    Raises
-    ------
-    ValueError
-        If a condition number is below 1 or NaN.
+    least, greatest : float
+        Both ends of ‖Ax‖²/‖x‖². Ends that changed places give 0, two zeros give 1.
     """
-    inverse = 1.0 / np.asarray(condition, dtype=np.float64)
-    if not np.all((inverse >= 0) & (inverse <= 1)):
-        raise ValueError(f"condition must be at least 1, got {condition}")
-    return (1 - inverse**2) / (1 + inverse**2)
+    return max((greatest - least) / (greatest + least), 0.0) if greatest > 0 else 1.0
 
 
-def core_constant(
-    m: Numbers,
-    n: Numbers,
-    a: Numbers,
-    b: Numbers,
-    scale: Literal["synthesis", "analysis"] = "synthesis",
-) -> Any:
-    """Return the isometry constant of Ψ over all cores, dense ones included, for large factors.
+def dictionary_edges(*factors: tuple[Numbers, Numbers]) -> tuple[Any, Any]:
+    """Return the range of the singular values of Ψ = L ⊗ Rᵀ for large factors.
 
-    At synthesis scale the singular values of Ψ = L ⊗ Rᵀ fill [(1 − √(a/m))(1 − √(b/n)),
-    (1 + √(a/m))(1 + √(b/n))] asymptotically, for factors with independent entries; at analysis
-    scale they are √(mn/(ab)) times as large. Factors with orthonormal columns give 0 instead.
+    They are the products of those of its factors, so at synthesis scale they fill
+    [(1 − √(a/m))(1 − √(b/n)), (1 + √(a/m))(1 + √(b/n))] asymptotically, for factors with
+    independent entries; at analysis scale they are √(mn/(ab)) times as large. Over all cores, dense
+    ones included, δ = max(greatest² − 1, 1 − least²). Factors with orthonormal columns give 0.
 
     Parameters
     ----------
-    m, n, a, b : int or array of int
-        Sizes of the layer and of the core, a ≤ m and b ≤ n.
-    scale : {"synthesis", "analysis"}
-        Entries of variance 1/m and 1/n, or 1/a and 1/b.
-
-    Returns
-    -------
-    float or array
-        max(greatest² − 1, 1 − least²).
+    *factors : (int or array of int, int or array of int)
+        Rows and columns (m, a) and (n, b) of L and of Rᵀ; a factor that is an identity is left out.
 
     Raises
     ------
     ValueError
-        If the sizes are not admissible or the scale is unknown.
+        As `bai_yin_edges`, for either factor.
 
     References
     ----------
-    Z. D. Bai, Y. Q. Yin, Annals of Probability 21 (1993), 1275-1294.
+    R. A. Horn, C. R. Johnson, "Topics in Matrix Analysis" (1991), theorem 4.2.15, for the products;
+    Z. D. Bai, Y. Q. Yin, Annals of Probability 21 (1993), 1275-1294, for one factor.
     """
-    if scale not in ("synthesis", "analysis"):
-        raise ValueError(f"scale is {scale!r}: it must be synthesis or analysis")
-    (low_L, high_L), (low_R, high_R) = bai_yin_edges(m, a), bai_yin_edges(n, b)
-    gain = scale_gain(m, n, a, b) if scale == "analysis" else 1.0
-    return np.maximum(gain * (high_L * high_R) ** 2 - 1, 1 - gain * (low_L * low_R) ** 2)
+    low, high = 1.0, 1.0
+    for rows, columns in factors:
+        edges = bai_yin_edges(rows, columns)
+        low, high = low * edges[0], high * edges[1]
+    return low, high
 
 
 def rip_condition(algorithm: str, s: int) -> tuple[int, float]:
@@ -238,7 +197,7 @@ def rip_condition(algorithm: str, s: int) -> tuple[int, float]:
     .. [4] C.-B. Song, S.-T. Xia, X.-J. Liu, "Improved analyses for SP and CoSaMP algorithms in
        terms of restricted isometry constants", arXiv 1309.6073 (2013).
     """
-    _whole(s=s)
+    s = whole("s", s)
     conditions = {
         "basis_pursuit": (2 * s, math.sqrt(1 / 2)),
         "omp": (s + 1, 1 / math.sqrt(s + 1)),
@@ -246,8 +205,4 @@ def rip_condition(algorithm: str, s: int) -> tuple[int, float]:
         "htp": (3 * s, math.sqrt(1 / 3)),
         "cosamp": (4 * s, 0.5),
     }
-    if algorithm not in conditions:
-        raise ValueError(
-            f"algorithm is {algorithm!r}: it must be one of {', '.join(RIP_ALGORITHMS)}"
-        )
-    return conditions[algorithm]
+    return conditions[choice("algorithm", algorithm, RIP_ALGORITHMS)]

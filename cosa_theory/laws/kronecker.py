@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from cosa_theory.ground.checks import sizes
 from cosa_theory.laws.norms import GramMoments, _unit_interval
-from cosa_theory.laws.synthesis import Numbers, _positive
+from cosa_theory.laws.synthesis import Numbers
 
 __all__ = [
     "MatrixMoments",
@@ -118,7 +119,7 @@ def kronecker_norm_variance(
     Isserlis's theorem applied to both factors; for the Wishart moments of the Gaussian case, R. J.
     Muirhead, Aspects of Multivariate Statistical Theory (1982), section 3.2.
     """
-    a, b = _positive(a=a, b=b)
+    a, b = sizes(a=a, b=b)
     left, right = (kappa - 3 for kappa in kurtoses)
     if min(left, right) < -2:
         raise ValueError(f"kurtoses must be at least 1, got {kurtoses}")
@@ -185,7 +186,7 @@ def kronecker_inflation(a: Numbers, b: Numbers, participation_ratio: Numbers) ->
     ValueError
         If a size is not a positive whole number or the participation ratio is below 1.
     """
-    a, b = _positive(a=a, b=b)
+    a, b = sizes(a=a, b=b)
     ratio = np.asarray(participation_ratio, dtype=np.float64)
     if not np.all(ratio >= 1 - 1e-9):
         raise ValueError(f"participation_ratio must be at least 1, got {participation_ratio}")
@@ -205,5 +206,5 @@ def core_participation(a: Numbers, b: Numbers) -> Any:
     R. J. Muirhead, Aspects of Multivariate Statistical Theory (1982), section 3.2: E tr (YᵀY)² =
     ab(a + b + 1), and ‖Y‖² is independent of Y/‖Y‖ with E‖Y‖⁴ = ab(ab + 2).
     """
-    a, b = _positive(a=a, b=b)
+    a, b = sizes(a=a, b=b)
     return (a + b + 1) / (a * b + 2)

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import special
 
-from cosa_theory.laws.synthesis import Numbers, _positive
+from cosa_theory.ground.checks import sizes
+from cosa_theory.laws.synthesis import Numbers
 
 __all__ = [
     "GramMoments",
@@ -69,7 +70,7 @@ def entry_kurtosis(kind: str, d: int | None = None, density: float | None = None
     if density is None:
         if d is None:
             raise ValueError("very_sparse needs its density, or d for the default 1/√d")
-        return math.sqrt(_positive(d=d)[0])
+        return math.sqrt(sizes(d=d)[0])
     if not 0 < density <= 1:
         raise ValueError(f"density is {density!r}; it must be in (0, 1]")
     return 1 / float(density)
@@ -161,7 +162,7 @@ def gram_moments(kind: str, k: int, d: int, density: float | None = None) -> Gra
     Kane and J. Nelson, Journal of the ACM 61 (2014). srht: J. A. Tropp, Advances in Adaptive Data
     Analysis 3 (2011).
     """
-    k, d = (int(size) for size in _positive(k=k, d=d))
+    k, d = (int(size) for size in sizes(k=k, d=d))
     if kind == "sjlt":
         return GramMoments(1.0, 1 / k, -2 / k)
     if kind == "srht":
@@ -207,7 +208,7 @@ def norm_variance(k: Numbers, fourth_power: Numbers, kurtosis: Numbers = 3.0) ->
     D. Achlioptas, "Database-friendly random projections", JCSS 66 (2003), section 5, moments of
     a projected norm.
     """
-    (k,) = _positive(k=k)
+    (k,) = sizes(k=k)
     quartic = _unit_interval("fourth_power", fourth_power)
     kappa = np.asarray(kurtosis, dtype=np.float64)
     if not np.all(kappa >= 1):
@@ -252,7 +253,7 @@ def srht_norm_variance(k: int, d: int, fourth_power: Numbers, replacement: bool 
     J. A. Tropp, "Improved analysis of the subsampled randomized Hadamard transform", Advances in
     Adaptive Data Analysis 3 (2011): rows without replacement.
     """
-    k, d = (int(size) for size in _positive(k=k, d=d))
+    k, d = (int(size) for size in sizes(k=k, d=d))
     cross = 1 / k if replacement else _srht_cross(k, d)
     return 2 * cross * (1 - _unit_interval("fourth_power", fourth_power))
 
@@ -267,7 +268,7 @@ def haar_norm_variance(k: int, d: int) -> float:
     ValueError
         If a size is not a positive whole number or k > d.
     """
-    k, d = (int(size) for size in _positive(k=k, d=d))
+    k, d = (int(size) for size in sizes(k=k, d=d))
     _at_most("haar", k, d)
     return 2 * (d - k) / (k * (d + 2))
 
@@ -310,7 +311,7 @@ def chi_square_failure(k: Numbers, eps: Numbers, tail: Tail = "both") -> Any:
     S. Dasgupta and A. Gupta, "An elementary proof of a theorem of Johnson and Lindenstrauss",
     Random Structures & Algorithms 22 (2003), whose exponential bounds this replaces.
     """
-    (k,) = _positive(k=k)
+    (k,) = sizes(k=k)
     eps = _positive_eps(eps)
     lower = special.gammainc(k / 2, np.maximum(k / 2 * (1 - eps), 0.0))
     return _of_tails(lower, special.gammaincc(k / 2, k / 2 * (1 + eps)), tail)
@@ -331,7 +332,7 @@ def haar_failure(k: Numbers, d: Numbers, eps: Numbers, tail: Tail = "both") -> A
     ValueError
         If a size is not a positive whole number, k > d, or ε is not positive.
     """
-    k, d, eps = np.broadcast_arrays(*_positive(k=k, d=d), _positive_eps(eps))
+    k, d, eps = np.broadcast_arrays(*sizes(k=k, d=d), _positive_eps(eps))
     if np.any(k > d):
         raise ValueError("k must be at most d: haar has at most d orthonormal rows")
     whole = k == d

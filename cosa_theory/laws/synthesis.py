@@ -10,6 +10,8 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
+from cosa_theory.ground.checks import sizes, whole
+
 __all__ = [
     "advantage_bound",
     "bai_yin_edges",
@@ -30,22 +32,9 @@ __all__ = [
 Numbers: TypeAlias = Any  # a number, or an array of them
 
 
-def _positive(**sizes: Numbers) -> list[Any]:
-    """Return the sizes as float arrays, after checking that all are positive whole numbers."""
-    arrays = []
-    for name, size in sizes.items():
-        array = np.asarray(size, dtype=np.float64)
-        wrong = ~((array >= 1) & (array == np.floor(array)) & np.isfinite(array))
-        if np.any(wrong):
-            value = f"{array[wrong].flat[0]:g}"
-            raise ValueError(f"{name} must be a positive whole number, got {value}")
-        arrays.append(array)
-    return arrays
-
-
 def _layer(m: Numbers, n: Numbers, a: Numbers, b: Numbers) -> list[Any]:
     """Return the sizes of a layer as float arrays, after checking a ≤ m and b ≤ n."""
-    arrays = list(np.broadcast_arrays(*_positive(m=m, n=n, a=a, b=b)))
+    arrays = list(np.broadcast_arrays(*sizes(m=m, n=n, a=a, b=b)))
     for core, side, core_name, side_name in (
         (arrays[2], arrays[0], "a", "m"),
         (arrays[3], arrays[1], "b", "n"),
@@ -174,8 +163,7 @@ def rank_one_energy_moment(m: Numbers, n: Numbers, a: Numbers, b: Numbers, order
     (1995), chapter 25: ‖P u‖² for a random projector is a beta variable.
     """
     m, n, a, b = _layer(m, n, a, b)
-    (checked,) = _positive(order=order)
-    shift = 2 * np.arange(int(checked))
+    shift = 2 * np.arange(whole("order", order))
     return np.prod(
         [(a + s) * (b + s) / ((m + s) * (n + s)) for s in shift],
         axis=0,
@@ -190,7 +178,7 @@ def rank_wall(a: Numbers, b: Numbers) -> Any:
     ValueError
         If a size is not a positive whole number.
     """
-    _positive(a=a, b=b)
+    sizes(a=a, b=b)
     return np.minimum(a, b)
 
 
@@ -206,7 +194,7 @@ def equal_budget_rank(m: Numbers, n: Numbers, a: Numbers, b: Numbers) -> Any:
     ValueError
         If a size is not a positive whole number. Cores with a > m or b > n are allowed here.
     """
-    m, n, a, b = _positive(m=m, n=n, a=a, b=b)
+    m, n, a, b = sizes(m=m, n=n, a=a, b=b)
     return a * b / (m + n)
 
 
@@ -222,7 +210,7 @@ def advantage_bound(m: Numbers, n: Numbers) -> Any:
     ValueError
         If a size is not a positive whole number.
     """
-    m, n = _positive(m=m, n=n)
+    m, n = sizes(m=m, n=n)
     return (m + n) / np.maximum(m, n)
 
 
@@ -278,7 +266,7 @@ def update_noise(a: Numbers, b: Numbers, variance: Numbers) -> Any:
     ValueError
         If a size is not a positive whole number or the variance is negative.
     """
-    a, b = _positive(a=a, b=b)
+    a, b = sizes(a=a, b=b)
     return _non_negative("variance", variance) * a * b
 
 
@@ -304,7 +292,7 @@ def scale_gain(m: Numbers, n: Numbers, a: Numbers, b: Numbers) -> Any:
     ValueError
         If a size is not a positive whole number. Cores with a > m or b > n are allowed here.
     """
-    m, n, a, b = _positive(m=m, n=n, a=a, b=b)
+    m, n, a, b = sizes(m=m, n=n, a=a, b=b)
     return m * n / (a * b)
 
 
@@ -350,7 +338,7 @@ def product_flops(
     ValueError
         If a size is not a positive whole number or the order is unknown.
     """
-    m, n, a, b, tokens = _positive(m=m, n=n, a=a, b=b, tokens=tokens)
+    m, n, a, b, tokens = sizes(m=m, n=n, a=a, b=b, tokens=tokens)
     if order == "three":
         per_token, per_step, core = b * n + a * b + a * m, 0.0 * tokens, a * b
     elif order == "left":
@@ -419,7 +407,7 @@ def marchenko_pastur_edges(m: Numbers, n: Numbers, variance: Numbers) -> tuple[A
     V. A. Marchenko and L. A. Pastur, "Distribution of eigenvalues for some sets of random
     matrices", Mathematics of the USSR-Sbornik 1 (1967).
     """
-    m, n = _positive(m=m, n=n)
+    m, n = sizes(m=m, n=n)
     scale = np.sqrt(_non_negative("variance", variance))
     return scale * np.abs(np.sqrt(m) - np.sqrt(n)), scale * (np.sqrt(m) + np.sqrt(n))
 

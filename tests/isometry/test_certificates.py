@@ -1,6 +1,5 @@
 """Certificates: what a witness, a bound and a bracket say, and that rounding cannot break them."""
 
-import math
 
 import numpy as np
 import pytest
@@ -19,7 +18,6 @@ from cosa_theory.isometry.certificates import (
     inward,
     outward,
     rounding_slack,
-    scale_free_constant,
 )
 from cosa_theory.projections import make_projection
 
@@ -99,20 +97,6 @@ def test_inner_ends_closer_than_rounding_prove_no_distance_from_one():
     assert least > greatest
     assert bound("lower", least, greatest).value == 0.0
     assert bound("lower", least, greatest).scale_free == 0.0
-
-
-@given(positive, positive)
-def test_the_scale_free_constant_is_the_least_over_all_scales(x, y):
-    least, greatest = sorted((x, y))
-    squares = (1 + np.linspace(-0.5, 0.5, 201)) * 2 / (least + greatest)
-    constants = np.maximum(squares * greatest - 1, 1 - squares * least)
-    value = scale_free_constant(least, greatest)
-    assert math.isclose(constants[100], value, abs_tol=1e-12)
-    assert constants.min() >= value - 1e-12
-
-
-def test_a_matrix_of_zeros_has_the_scale_free_constant_one():
-    assert scale_free_constant(0.0, 0.0) == 1.0
 
 
 @given(positive, positive)

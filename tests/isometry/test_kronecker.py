@@ -16,7 +16,7 @@ from cosa_theory.isometry.lower import rip_lower
 from cosa_theory.isometry.products import FactorRows, extreme_disc
 from cosa_theory.isometry.rip import rip_bracket, rip_exact
 from cosa_theory.isometry.upper import rip_upper
-from cosa_theory.laws.isometry import best_scale_constant, core_constant, kronecker_rip_upper
+from cosa_theory.laws.isometry import kronecker_rip_upper
 from cosa_theory.linear.gram import DenseGram
 from cosa_theory.projections import KINDS
 
@@ -252,7 +252,7 @@ def test_the_exact_constant_over_all_cores_of_a_layer_is_far_from_an_isometry():
     assert found.delta == pytest.approx(2.5, abs=0.1)
     assert found.condition == pytest.approx(5.0, abs=0.25)
     assert found.scale_free == pytest.approx(0.92, abs=0.01)
-    assert found.bai_yin_delta == pytest.approx(core_constant(4096, 4096, 1024, 256), rel=2e-3)
+    assert found.bai_yin_delta == pytest.approx(1.875**2 - 1, rel=2e-3)
     assert found.gain == pytest.approx(1.0, abs=5e-3)
     # At analysis scale every squared singular value is mn/(ab) = 64 times as large.
     released = core_isometry(CosaBasis(math.sqrt(4) * basis.L, math.sqrt(16) * basis.R))
@@ -273,7 +273,9 @@ def test_the_constant_over_all_cores_is_that_of_the_dictionary_formed(kind, scal
     assert found.gain == pytest.approx(values.mean())
     assert found.delta == pytest.approx(max(values[0] - 1, 1 - values[-1]))
     if found.least > 1e-9:
-        assert found.scale_free == pytest.approx(best_scale_constant(found.condition))
+        assert found.scale_free == pytest.approx(
+            (values[0] - values[-1]) / (values[0] + values[-1])
+        )
 
 
 def test_orthonormal_factors_give_zero_to_rounding_at_synthesis_scale():

@@ -4,16 +4,18 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cosa_theory import CosaBasis
 from cosa_theory.isometry.coherence import spark_bounds
 from cosa_theory.laws.isometry import (
     RIP_ALGORITHMS,
-    best_scale_constant,
-    core_constant,
+    dictionary_edges,
     kronecker_rip_upper,
     measurement_bound,
     rip_condition,
+    scale_free_constant,
     spark_wall,
     uniform_sparsity_limit,
 )
@@ -29,11 +31,9 @@ def test_the_kronecker_law_is_the_product_of_one_plus_each():
 
 def test_the_measurement_bound_grows_with_the_logarithm_of_the_larger_side():
     assert measurement_bound(16, 4096, 1024) == pytest.approx(16 * math.log(4096))
-    assert measurement_bound(16, 1024, 4096, constant=3) == pytest.approx(48 * math.log(4096))
+    assert measurement_bound(16, 1024, 4096) == pytest.approx(16 * math.log(4096))
     assert measurement_bound([1, 2], 8, 8) == pytest.approx([math.log(8), 2 * math.log(8)])
-    with pytest.raises(ValueError, match="constant must be positive, got 0"):
-        measurement_bound(1, 8, 8, constant=0)
-    with pytest.raises(ValueError, match="s must be a positive whole number"):
+    with pytest.raises(ValueError, match=r"s is 0\S*: it must be a whole number"):
         measurement_bound(0, 8, 8)
 
 
@@ -46,18 +46,31 @@ def test_the_spark_wall_is_the_spark_of_a_gaussian_sensing_operator():
     assert spark_bounds(basis.dictionary()).lower == math.inf  # the tall one is injective
 
 
-def test_the_best_scale_constant_and_the_limits_of_all_cores():
-    assert best_scale_constant(5.0) == pytest.approx(24 / 26)
-    assert best_scale_constant([1.0, math.inf]) == pytest.approx([0.0, 1.0])
-    assert core_constant(4096, 4096, 1024, 256) == pytest.approx(1.875**2 - 1)
-    assert core_constant(4096, 4096, 1024, 256, "analysis") == pytest.approx(64 * 1.875**2 - 1)
-    assert core_constant(100, 100, 1, 1) == pytest.approx(1.1**4 - 1)
-    with pytest.raises(ValueError, match=r"condition must be at least 1, got 0\.5"):
-        best_scale_constant(0.5)
-    with pytest.raises(ValueError, match="scale is 'unit'"):
-        core_constant(8, 8, 2, 2, "unit")
+positive = st.floats(1e-3, 1e3)
+
+
+@given(positive, positive)
+def test_the_scale_free_constant_is_the_least_over_all_scales(x, y):
+    least, greatest = sorted((x, y))
+    squares = (1 + np.linspace(-0.5, 0.5, 201)) * 2 / (least + greatest)
+    constants = np.maximum(squares * greatest - 1, 1 - squares * least)
+    value = scale_free_constant(least, greatest)
+    assert math.isclose(constants[100], value, abs_tol=1e-12)
+    assert constants.min() >= value - 1e-12
+
+
+def test_a_matrix_of_zeros_has_the_scale_free_constant_one():
+    assert scale_free_constant(0.0, 0.0) == 1.0
+
+
+def test_the_dictionary_of_a_large_layer_is_far_from_an_isometry():
+    edges = dictionary_edges((4096, 1024), (4096, 256))
+    assert edges == pytest.approx((0.375, 1.875))
+    assert scale_free_constant(*np.square(edges)) == pytest.approx(24 / 26)  # κ = 5
+    assert dictionary_edges((100, 1)) == pytest.approx((0.9, 1.1))
+    assert dictionary_edges() == (1.0, 1.0)  # both factors are identities
     with pytest.raises(ValueError, match="a = 9 is larger than m = 8"):
-        core_constant(8, 8, 9, 2)
+        dictionary_edges((8, 9), (8, 2))
 
 
 def test_the_conditions_of_recovery_are_those_of_their_sources():
@@ -68,5 +81,5 @@ def test_the_conditions_of_recovery_are_those_of_their_sources():
     assert len(RIP_ALGORITHMS) == 5
     with pytest.raises(ValueError, match="algorithm is 'lasso': it must be one of basis_pursuit"):
         rip_condition("lasso", 1)
-    with pytest.raises(ValueError, match="s must be a positive whole number"):
+    with pytest.raises(ValueError, match=r"s is 0\S*: it must be a whole number"):
         rip_condition("omp", 0)

@@ -144,7 +144,7 @@ def test_kurtoses_are_those_of_the_definitions():
         (lambda: norms.entry_kurtosis("haar"), "kind is 'haar'"),
         (lambda: norms.entry_kurtosis("very_sparse"), "needs its density"),
         (lambda: norms.entry_kurtosis("very_sparse", density=0.0), "density is 0.0"),
-        (lambda: norms.norm_variance(0, 0.5), "k must be a positive whole number"),
+        (lambda: norms.norm_variance(0, 0.5), "k is 0.0: it must be a whole number"),
         (lambda: norms.norm_variance(4, 1.5), "fourth_power must lie in [0, 1]"),
         (lambda: norms.norm_variance(4, 0.5, 0.5), "kurtosis must be at least 1"),
         (lambda: norms.gram_moments("haar", 5, 4), "haar has at most 4 rows"),

@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from cosa_theory import laws
+
 __all__ = [
     "ASSUMPTIONS",
     "ENERGY",
@@ -107,7 +109,7 @@ def variance_factor(m: int, n: int, a: int, b: int, ratio: float) -> float:
     float
     """
     if a < m and b < n:
-        return 1 + (a + b + 1) / ratio
+        return float(laws.kronecker_inflation(a, b, ratio))
     return n / ratio if a < m else m / ratio if b < n else 0.0
 
 
@@ -119,11 +121,13 @@ def _flat_enough(m: int, n: int, a: int, b: int) -> float:
 
 
 def _spark_wall(m: int, n: int, a: int, b: int) -> float:
-    return min(compressing_rows(m, n, a, b) / 2, float(m * n))
+    rows = compressing_rows(m, n, a, b)
+    return float((laws.spark_wall(rows, rows) - 1) / 2 if rows < math.inf else m * n)
 
 
 def _measurement_bound(m: int, n: int, a: int, b: int) -> float:
-    return min(compressing_rows(m, n, a, b) / math.log(max(m, n, 2)), float(m * n))
+    rows_for_one = float(laws.measurement_bound(1, max(m, 2), n))
+    return min(compressing_rows(m, n, a, b) / rows_for_one, float(m * n))
 
 
 _ALL = (

@@ -7,7 +7,6 @@ import numpy as np
 from scipy.sparse import eye_array
 
 from cosa_theory import laws
-from cosa_theory.isometry.certificates import scale_free_constant
 from cosa_theory.linear.basis import CosaBasis
 from cosa_theory.projections import make_projection
 from cosa_theory.spectrum.budget import cosa_shape, default_ranks, lora_parameters
@@ -135,26 +134,23 @@ def measure_conditioning(
         R = _factor(kind, core.b, n, (key, "draw", index, "R"), settings)
         ranges[index] = CosaBasis(L.T, R).singular_value_range()
     low, high = ranges.T
-    constants = [scale_free_constant(*pair) for pair in ranges**2]
+    constants = [laws.scale_free_constant(*pair) for pair in ranges**2]
     return Conditioning(
         sigma_min=float(low.mean()),
         sigma_max=float(high.mean()),
         kappa=float(np.mean(high / low)) if low.all() else None,
         delta=float(np.maximum(high**2 - 1, 1 - low**2).mean()),
         scale_free=Measured(float(np.mean(constants)), min(constants), max(constants)),
-        bai_yin_scale_free=bai_yin_constant(m, n, core),
+        bai_yin_scale_free=_bai_yin_constant(m, n, core),
         draws=count,
     )
 
 
-def bai_yin_constant(m: int, n: int, core: Core) -> float:
-    """Return (κ² − 1)/(κ² + 1) for the asymptotic edges (1 ± √(a/m))(1 ± √(b/n)) of σ."""
-    low, high = 1.0, 1.0
-    for side, kept in ((m, core.a), (n, core.b)):
-        if kept < side:
-            edges = laws.bai_yin_edges(side, kept)
-            low, high = low * float(edges[0]), high * float(edges[1])
-    return scale_free_constant(low**2, high**2)
+def _bai_yin_constant(m: int, n: int, core: Core) -> float:
+    """Return (κ² − 1)/(κ² + 1) for the asymptotic edges of σ; a whole side is the identity."""
+    sides = ((m, core.a), (n, core.b))
+    low, high = laws.dictionary_edges(*(side for side in sides if side[1] < side[0]))
+    return float(laws.scale_free_constant(low**2, high**2))
 
 
 def _factor(kind: str, k: int, d: int, key: tuple[str | int, ...], settings: dict[str, Any]) -> Any:
