@@ -1,6 +1,5 @@
 """Certificates: what a witness, a bound and a bracket say, and that rounding cannot break them."""
 
-
 import numpy as np
 import pytest
 import torch
