@@ -28,6 +28,7 @@ import pandas as pd
 import torch
 from torch import nn
 
+from experiments.command import write_table
 from experiments.layer_costs import (
     adapted_layers,
     added_flops,
@@ -40,7 +41,6 @@ from experiments.layer_costs import (
     trainable_bytes,
 )
 from experiments.model_costs import drawing, model_table
-from experiments.sweep import write_table
 
 __all__ = ["PRESETS", "Config", "markdown", "run", "verdict"]
 

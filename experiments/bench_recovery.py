@@ -30,8 +30,8 @@ import pandas as pd
 from cosa_theory import CosaBasis
 from cosa_theory.projections import stream
 from cosa_theory.recovery import RecoveryProblem, recover
+from experiments.command import write_table
 from experiments.rivals import RIVALS, Attempt, Task, fastest
-from experiments.sweep import write_table
 
 NAME = "bench_recovery"
 ACCURACY = 1e-4

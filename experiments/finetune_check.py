@@ -25,11 +25,12 @@ import pandas as pd
 from joblib import cpu_count
 
 from cosa_theory.assets import ASSETS
+from cosa_theory.ground.cells import cell_name
 from cosa_theory.ground.errors import InputError
 from cosa_theory.ground.files import atomic_path
+from cosa_theory.ground.sweep import run_cells
+from experiments.command import read_config, run_command, sweep_parser, sweep_settings, write_table
 from experiments.finetune_check_results import METHODS, best_rates, read_rates, verdict
-from experiments.options import read_config, run_command, sweep_parser, sweep_settings
-from experiments.sweep import cell_name, run_cells, write_table
 
 __all__ = ["DEFAULT_OUT", "PRESETS", "Cell", "Config", "run", "stored_or_short"]
 
@@ -236,7 +237,7 @@ def run(
         Trainings at once, by default two where there are the cores; each of the language model
         takes about 3 GB.
     dask, timeout, progress
-        As for `experiments.sweep.run_cells`; the workers of a cluster need the same folder.
+        As for `cosa_theory.ground.sweep.run_cells`; the workers of a cluster need the same folder.
 
     Returns
     -------
@@ -252,7 +253,7 @@ def run(
     ------
     InputError
         If a method has no learning rate in the stored grid, or no training was finished within
-        the time limit; otherwise as `experiments.sweep.run_cells`.
+        the time limit; otherwise as `cosa_theory.ground.sweep.run_cells`.
     """
     settings: dict[str, Any] = {
         "name": NAME,

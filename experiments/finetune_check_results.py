@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from scipy.stats import t
+
+from cosa_theory.ground.estimates import mean_interval
 
 __all__ = ["METHODS", "best_rates", "read_rates", "summarise", "verdict"]
 
@@ -113,16 +114,15 @@ def summarise(table: pd.DataFrame) -> pd.DataFrame:
 
 def _mean_value(own: pd.DataFrame) -> dict[str, Any]:
     first = own.iloc[0]
-    values = own["value"]
-    half = _half_width(values)
-    alone = len(values) < 2
+    mean, low, high = mean_interval(own["value"])
+    alone = len(own) < 2
     return {
         "metric": first["metric"],
-        "seeds": len(values),
+        "seeds": len(own),
         "before": first["before"],
-        "value": values.mean(),
-        "value_low": first["low"] if alone else values.mean() - half,
-        "value_high": first["high"] if alone else values.mean() + half,
+        "value": mean,
+        "value_low": first["low"] if alone else low,
+        "value_high": first["high"] if alone else high,
     }
 
 
@@ -133,18 +133,12 @@ def _advantage(own: pd.DataFrame, reference: pd.DataFrame) -> dict[str, Any]:
         return {**dict.fromkeys(names, math.nan), "pairs": 0}
     sign = _sign(pairs["metric"].iloc[0])
     differences = sign * (pairs["value"] - pairs["value_reference"])
-    mean, half = differences.mean(), _half_width(differences)
+    mean, low, high = mean_interval(differences)
+    if len(differences) < 2:  # a single pair says nothing of its spread
+        low = high = math.nan
     ratio = pairs["adapter_parameters"] / pairs["adapter_parameters_reference"]
-    values = (mean, mean - half, mean + half, ratio.iloc[0])
+    values = (mean, low, high, ratio.iloc[0])
     return {**dict(zip(names, values, strict=True)), "pairs": len(pairs)}
-
-
-def _half_width(values: pd.Series) -> float:
-    """Return half the 95 % t interval of a mean; NaN for a single number."""
-    count = len(values)
-    if count < 2:
-        return math.nan
-    return float(t.ppf(0.975, count - 1) * values.std(ddof=1) / math.sqrt(count))
 
 
 def verdict(table: pd.DataFrame) -> str:

@@ -19,13 +19,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cosa_theory.ground.estimates import clustered_share, mean_interval
+from cosa_theory.ground.sweep import run_cells
 from cosa_theory.isometry.jl_curves import exact_failure, jl_ratios
 from cosa_theory.isometry.vectors import SYNTHETIC, synthetic_vectors
 from cosa_theory.laws.norms import chi_square_failure, fourth_power, gram_moments
 from cosa_theory.projections import KINDS
 from experiments import real_vectors
-from experiments.sweep import run_cells
-from experiments.sweep_command import sweep_command
+from experiments.command import sweep_command
 
 __all__ = ["PRESETS", "Cell", "Config", "cells", "compute", "run"]
 
@@ -170,7 +170,7 @@ def run(config: Config, **settings: Any) -> pd.DataFrame:
     config : Config
         What is measured.
     **settings
-        folder, jobs, dask, timeout, progress: as for `experiments.sweep.run_cells`.
+        folder, jobs, dask, timeout, progress: as for `cosa_theory.ground.sweep.run_cells`.
 
     Returns
     -------

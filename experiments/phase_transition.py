@@ -19,14 +19,14 @@ from numpy.typing import NDArray
 
 from cosa_theory import CosaBasis
 from cosa_theory.ground.estimates import clustered_share
+from cosa_theory.ground.sweep import run_cells
 from cosa_theory.laws.recovery import l1_weak_threshold, packed_l1_threshold
 from cosa_theory.linear.operators import Factor
 from cosa_theory.projections import KINDS, make_projection
 from cosa_theory.recovery import RecoveryProblem, recover
+from experiments.command import sweep_command
 from experiments.phase_lines import verdict
 from experiments.supports import PACKINGS, VALUES, capacity, sparse_updates
-from experiments.sweep import run_cells
-from experiments.sweep_command import sweep_command
 
 __all__ = ["PRESETS", "Cell", "Config", "cells", "compute", "expected_rho", "run"]
 
@@ -308,7 +308,7 @@ def run(config: Config, **settings: Any) -> pd.DataFrame:
     config : Config
         What is swept.
     **settings
-        folder, jobs, dask, timeout, progress: as for `experiments.sweep.run_cells`.
+        folder, jobs, dask, timeout, progress: as for `cosa_theory.ground.sweep.run_cells`.
 
     Returns
     -------

@@ -21,12 +21,12 @@ from numpy.typing import NDArray
 
 from cosa_theory import CosaBasis, laws
 from cosa_theory.deltas import LayerDelta, open_pair
+from cosa_theory.ground.sweep import run_cells
 from cosa_theory.projections import stream
 from cosa_theory.recovery import RecoveryProblem, RecoveryResult, recover
+from experiments.command import sweep_command
 from experiments.recovery_config import LEFT_OUT, PRESETS, Config, Options, Solver
 from experiments.recovery_verdict import verdict
-from experiments.sweep import run_cells
-from experiments.sweep_command import sweep_command
 from experiments.synthetic_updates import synthetic_update, synthetic_weight, transform
 
 __all__ = ["LEFT_OUT", "PRESETS", "Cell", "Config", "cells", "compute", "problem_of", "run"]
@@ -281,7 +281,7 @@ def run(config: Config, **settings: Any) -> pd.DataFrame:
     config : Config
         What is swept.
     **settings
-        folder, jobs, dask, timeout, progress: as for `experiments.sweep.run_cells`.
+        folder, jobs, dask, timeout, progress: as for `cosa_theory.ground.sweep.run_cells`.
 
     Returns
     -------

@@ -18,11 +18,11 @@ import numpy as np
 import pandas as pd
 
 from cosa_theory import CosaBasis
+from cosa_theory.ground.sweep import run_cells
 from cosa_theory.isometry import RipBracket, rip_bracket
 from cosa_theory.linear.operators import Factor, KroneckerOperator
 from cosa_theory.projections import KINDS, make_projection
-from experiments.sweep import run_cells
-from experiments.sweep_command import sweep_command
+from experiments.command import sweep_command
 
 __all__ = ["PRESETS", "Cell", "Config", "cells", "compute", "matrix_of", "run"]
 
@@ -242,7 +242,7 @@ def run(config: Config, **settings: Any) -> pd.DataFrame:
     config : Config
         What is swept.
     **settings
-        folder, jobs, dask, timeout, progress: as for `experiments.sweep.run_cells`.
+        folder, jobs, dask, timeout, progress: as for `cosa_theory.ground.sweep.run_cells`.
 
     Returns
     -------

@@ -19,11 +19,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cosa_theory.deltas import open_pair
+from cosa_theory.ground.sweep import run_cells
 from cosa_theory.isometry.jl_curves import KroneckerVariance, kronecker_variance
 from cosa_theory.projections import KINDS, make_projection
 from experiments import finetune_delta
-from experiments.sweep import run_cells
-from experiments.sweep_command import sweep_command
+from experiments.command import sweep_command
 
 __all__ = ["PRESETS", "Cell", "Config", "cells", "compute", "run"]
 
@@ -219,7 +219,7 @@ def run(config: Config, **settings: Any) -> pd.DataFrame:
     config : Config
         What is measured.
     **settings
-        folder, jobs, dask, timeout, progress: as for `experiments.sweep.run_cells`.
+        folder, jobs, dask, timeout, progress: as for `cosa_theory.ground.sweep.run_cells`.
 
     Returns
     -------

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import t
 
 from cosa_theory import CosaBasis, laws
 from cosa_theory.deltas import LayerDelta
+from cosa_theory.ground.estimates import mean_interval
 from cosa_theory.projections import make_projection
 from cosa_theory.spectrum import singular_values
 from cosa_theory.spectrum.budget import cosa_shape, default_ranks, lora_parameters
@@ -105,9 +105,7 @@ def _kept(delta: NDArray, basis: Any) -> float:
 
 
 def _case(name: str, shares: Sequence[float], details: dict[str, Any]) -> Case:
-    mean, error = float(np.mean(shares)), float(np.std(shares, ddof=1)) / math.sqrt(len(shares))
-    half = float(t.ppf(0.975, len(shares) - 1)) * error
-    return Case(name, REAL, mean, mean - half, mean + half, "c4_kept", details=details)
+    return Case(name, REAL, *mean_interval(shares), "c4_kept", details=details)
 
 
 def describe(cases: Sequence[Case]) -> str:

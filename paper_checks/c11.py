@@ -6,11 +6,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import t
 
 from cosa_theory import CosaBasis, laws
 from cosa_theory.deltas import LayerDelta
-from cosa_theory.ground.estimates import Estimate, mean_interval, proportion_interval
+from cosa_theory.ground.estimates import (
+    Estimate,
+    mean_interval,
+    proportion_interval,
+    student_quantile,
+)
 from cosa_theory.isometry import core_isometry, rip_exact
 from cosa_theory.isometry.jl_curves import jl_ratios
 from cosa_theory.laws.norms import chi_square_failure
@@ -161,7 +165,7 @@ def quotient(numbers: Sequence[float], others: Sequence[float]) -> Estimate:
     """
     x, y = np.asarray(numbers), np.asarray(others)
     count = min(x.size, y.size)
-    level = float(t.ppf(0.975, count - 1))
+    level = student_quantile(count)
     top, bottom = float(x.mean()), float(y.mean())
     var_x, var_y = float(x.var(ddof=1)) / x.size, float(y.var(ddof=1)) / y.size
     # The roots of (top − q·bottom)² = level² (var_x + q² var_y).

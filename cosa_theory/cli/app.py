@@ -19,6 +19,7 @@ __all__ = [
     "CELLS",
     "AllowPickle",
     "BaseArgument",
+    "Dask",
     "Exclude",
     "Flatten",
     "Include",
@@ -104,6 +105,14 @@ Threads = Annotated[
         min=1,
         help="Matrices worked on at once, each on one thread; memory grows with it. "
         "[default: one per core]",
+    ),
+]
+Dask = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS",
+        help="Scheduler of a running Dask cluster to compute on instead, such as "
+        "tcp://10.0.0.1:8786; files are read and written here.",
     ),
 ]
 

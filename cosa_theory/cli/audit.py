@@ -10,6 +10,7 @@ from cosa_theory.cli.app import (
     CELLS,
     AllowPickle,
     BaseArgument,
+    Dask,
     Exclude,
     Flatten,
     Include,
@@ -133,6 +134,7 @@ def audit(
     flatten: Flatten = False,
     allow_pickle: AllowPickle = False,
     threads: Threads = None,
+    dask: Dask = None,
 ) -> None:
     """Judge the assumptions of compressed sensing on every update: holds, fails or undecided.
 
@@ -168,6 +170,7 @@ def audit(
             seed=seed,
             cells=None if out is None else out / CELLS,
             workers=threads or os.cpu_count() or 1,
+            dask=dask,
             progress=progress,
         ),
     )

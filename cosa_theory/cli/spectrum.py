@@ -11,6 +11,7 @@ from cosa_theory.cli.app import (
     CELLS,
     AllowPickle,
     BaseArgument,
+    Dask,
     Exclude,
     Flatten,
     Include,
@@ -84,6 +85,7 @@ def spectrum(
     flatten: Flatten = False,
     allow_pickle: AllowPickle = False,
     threads: Threads = None,
+    dask: Dask = None,
     device: Annotated[
         str | None,
         typer.Option(
@@ -128,6 +130,7 @@ def spectrum(
             matrices=MATRICES if matrices == "all" else ("delta",),
             cells=None if out is None else out / CELLS,
             workers=threads or os.cpu_count() or 1,
+            dask=dask,
             device=device,
             progress=progress,
         ),

@@ -1,6 +1,12 @@
-"""Cells: small files that hold the finished results of single matrices, to resume from."""
+"""Cells: small files that hold finished results, to resume from.
+
+A cell is named by a hash of all that decides its content. The first line of its file is the
+SHA-256 of the rest: a line of JSON and, for some, the bytes of one array. A file that is damaged
+or cut short is as if it were not there.
+"""
 
 import hashlib
+import io
 import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -11,12 +17,77 @@ from numpy.typing import NDArray
 
 from cosa_theory.ground.files import atomic_path
 
-__all__ = ["from_cell"]
+__all__ = ["cell_name", "from_cell", "read_array_cell", "read_cell", "write_cell"]
+
+
+def cell_name(identity: Mapping[str, Any], arrays: Iterable[NDArray[Any]] = ()) -> str:
+    """Return the SHA-256 of what decides a result, in hexadecimal digits.
+
+    Parameters
+    ----------
+    identity : mapping
+        Settings, names, and the version of what computes the result, as plain JSON values without
+        NaN; the order of its keys does not matter.
+    arrays : iterable of ndarray
+        Their types, shapes and entries count, not their layout.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a value is none that JSON has.
+    """
+    arrays = list(arrays)
+    if arrays:
+        identity = {**identity, "arrays": [[array.dtype.str, array.shape] for array in arrays]}
+    text = json.dumps(identity, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    digest = hashlib.sha256(text.encode())
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def write_cell(path: Path, record: Mapping[str, Any], array: NDArray[Any] | None = None) -> None:
+    """Write a cell, whole or not at all.
+
+    Parameters
+    ----------
+    path : Path
+        The file; its folder is created.
+    record : mapping
+        Plain JSON values.
+    array : ndarray, optional
+        An array kept with them.
+    """
+    body = io.BytesIO()
+    body.write(json.dumps(record).encode() + b"\n")
+    if array is not None:
+        np.save(body, array, allow_pickle=False)
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        file.write(hashlib.sha256(body.getbuffer()).hexdigest().encode() + b"\n")
+        file.write(body.getbuffer())
+
+
+def read_cell(path: Path) -> dict[str, Any] | None:
+    """Return a cell's record, or None where it must be computed: absent or damaged."""
+    return read_array_cell(path)[0]
+
+
+def read_array_cell(path: Path) -> tuple[dict[str, Any] | None, NDArray[Any] | None]:
+    """Return a cell's record and its array, each None where there is none."""
+    try:
+        digest, _, body = path.read_bytes().partition(b"\n")
+    except FileNotFoundError:
+        return None, None
+    if digest != hashlib.sha256(body).hexdigest().encode():
+        return None, None
+    text, _, rest = body.partition(b"\n")
+    array = np.load(io.BytesIO(rest), allow_pickle=False) if rest else None
+    return json.loads(text), array
 
 
 def from_cell(
     folder: Path | None,
-    described: Mapping[str, Any],
+    identity: Mapping[str, Any],
     arrays: Iterable[NDArray[Any]],
     compute: Callable[[], dict[str, Any]],
 ) -> dict[str, Any]:
@@ -26,13 +97,10 @@ def from_cell(
     ----------
     folder : Path or None
         Where cells are; None to store nothing.
-    described : mapping
-        What the result depends on besides the arrays, as plain JSON values: settings, names, and
-        the version of what computes it.
-    arrays : iterable of ndarray
-        The arrays it depends on; their types, shapes and entries count, not their layout.
+    identity, arrays
+        As for `cell_name`.
     compute : callable
-        Returns the result, as plain JSON values without NaN.
+        Returns the result, as plain JSON values.
 
     Returns
     -------
@@ -41,20 +109,9 @@ def from_cell(
     """
     if folder is None:
         return compute()
-    path = folder / f"{_name(described, list(arrays))}.json"
-    if path.exists():
-        cell: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return cell
-    cell = compute()
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(cell, allow_nan=False), encoding="utf-8")
+    path = folder / f"{cell_name(identity, arrays)}.json"
+    cell = read_cell(path)
+    if cell is None:
+        cell = compute()
+        write_cell(path, cell)
     return cell
-
-
-def _name(described: Mapping[str, Any], arrays: list[NDArray[Any]]) -> str:
-    """Hash everything the result depends on."""
-    everything = {**described, "arrays": [[a.dtype.str, a.shape] for a in arrays]}
-    digest = hashlib.sha256(json.dumps(everything, sort_keys=True).encode())
-    for array in arrays:
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()[:32]

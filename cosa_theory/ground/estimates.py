@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import special, stats
+from scipy import special  # not scipy.stats, which takes longer to import than all else here
+
+from cosa_theory.ground.checks import real
 
 __all__ = [
     "Estimate",
@@ -17,6 +18,7 @@ __all__ = [
     "mean_interval",
     "proportion_interval",
     "quantile_interval",
+    "student_quantile",
     "variance_interval",
 ]
 
@@ -29,11 +31,18 @@ class Estimate(NamedTuple):
     high: float
 
 
-def checked_confidence(confidence: float) -> float:
+def checked_confidence(confidence: Any) -> float:
     """Return the confidence level, after checking that it lies strictly between 0 and 1."""
-    if not isinstance(confidence, Real) or not 0 < confidence < 1:
-        raise ValueError(f"confidence is {confidence!r}; it must lie between 0 and 1, as in 0.95")
-    return float(confidence)
+    return real("confidence", confidence, above=0, below=1)
+
+
+def student_quantile(count: int, confidence: float = 0.95) -> float:
+    """Return z such that a mean of `count` values is within z standard errors of the expectation.
+
+    Student's quantile with count − 1 degrees of freedom, at (1 + confidence)/2; `count` is at
+    least 2.
+    """
+    return float(special.stdtrit(count - 1, (1 + checked_confidence(confidence)) / 2))
 
 
 def mean_interval(sample: ArrayLike, confidence: float = 0.95) -> Estimate:
@@ -51,7 +60,7 @@ def mean_interval(sample: ArrayLike, confidence: float = 0.95) -> Estimate:
     if count < 2:
         return Estimate(mean, -math.inf, math.inf)
     error = float(values.std(ddof=1)) / math.sqrt(count)
-    half = float(stats.t.ppf((1 + checked_confidence(confidence)) / 2, count - 1)) * error
+    half = student_quantile(count, confidence) * error
     return Estimate(mean, mean - half, mean + half)
 
 
@@ -75,13 +84,13 @@ def quantile_interval(sample: ArrayLike, q: float, confidence: float = 0.95) -> 
     ----------
     .. [1] H. A. David and H. N. Nagaraja, Order Statistics, 3rd ed. (2003), section 7.1.
     """
-    if not 0 < q < 1:
-        raise ValueError(f"q is {q!r}; it must lie between 0 and 1")
+    real("q", q, above=0, below=1)
     values = np.sort(np.asarray(sample, dtype=np.float64))
     count, tail = values.size, (1 - checked_confidence(confidence)) / 2
     # P(B < lower) ≤ tail and P(B ≥ upper) ≤ tail for B binomial (n, q); ranks count from one.
-    lower = int(stats.binom.ppf(tail, count, q))
-    upper = int(stats.binom.ppf(1 - tail, count, q)) + 1
+    below = special.bdtr(np.arange(count + 1), count, q)  # P(B ≤ rank)
+    lower, upper = (int(np.searchsorted(below, level)) for level in (tail, 1 - tail))
+    upper += 1
     low = float(values[lower - 1]) if lower >= 1 else -math.inf
     high = float(values[upper - 1]) if upper <= count else math.inf
     return Estimate(float(np.quantile(values, q)), low, high)
@@ -145,8 +154,8 @@ def clustered_share(failures: ArrayLike, confidence: float = 0.95) -> Estimate:
         variance = float(table.mean(axis=1).var(ddof=1)) / rows
         most = share * (1 - share) / variance if variance > 0 else math.inf
         # A variance from few rows is itself uncertain: widen as Student's interval does.
-        level = (1 + checked_confidence(confidence)) / 2
-        most *= float(stats.norm.ppf(level) / stats.t.ppf(level, rows - 1)) ** 2
+        normal = float(special.ndtri((1 + checked_confidence(confidence)) / 2))
+        most *= (normal / student_quantile(rows, confidence)) ** 2
         trials = min(max(most, rows), table.size)
     low, high = proportion_interval(share * trials, trials, confidence)
     return Estimate(share, float(low), float(high))
@@ -174,6 +183,5 @@ def variance_interval(sample: ArrayLike, mean: float, confidence: float = 0.95) 
     if count < 2 or value == 0.0:
         return Estimate(value, 0.0, math.inf if count < 2 else 0.0)
     error = float(squares.std(ddof=1)) / math.sqrt(count)
-    z = float(stats.t.ppf((1 + checked_confidence(confidence)) / 2, count - 1))
-    factor = math.exp(z * error / value)
+    factor = math.exp(student_quantile(count, confidence) * error / value)
     return Estimate(value, value / factor, value * factor)

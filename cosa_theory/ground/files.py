@@ -24,12 +24,19 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
     pathlib.Path
         A path in the same folder (hence the same file system, where a rename is atomic) with the
         same suffix. It does not exist yet; whatever the block left there is deleted on an error.
+
+    Notes
+    -----
+    The content is on the disk before the name is: after a loss of power the file is the old one or
+    the new one.
     """
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.stem}.{os.getpid()}.part{target.suffix}")
     try:
         yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)

@@ -1,43 +1,59 @@
-"""A progress bar on standard error, for the commands."""
+"""The one progress bar, on standard error, of commands, layers and experiments."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+__all__ = ["Advance", "progress_bar"]
 
-__all__ = ["progress_bar"]
+
+class Advance(Protocol):
+    """Moves a bar: `done` of `total` (None where the end is not known), and what is said of it."""
+
+    def __call__(self, done: int, total: int | None, note: str = "", /) -> None:
+        """Move it."""
 
 
 @contextmanager
-def progress_bar(title: str) -> Iterator[Callable[[int, int, str], None]]:
-    """Show a bar with the remaining time while the block runs; gone when it ends.
+def progress_bar(title: str, shown: bool = True, *, notes: bool = False) -> Iterator[Advance]:
+    """Show a bar while the block runs; gone when it ends.
+
+    Nothing is shown where standard error is not a terminal.
 
     Parameters
     ----------
     title : str
         What is counted.
+    shown : bool
+        False to show nothing.
+    notes : bool
+        Whether to show the notes, beside the time since the start, in place of the time left.
 
     Yields
     ------
-    callable
-        To be called as ``advance(done, total, name)``. Nothing is shown where standard error is
-        not a terminal.
+    Advance
+        The function to call after each step.
     """
-    console = Console(stderr=True)
-    columns = (
-        TextColumn(title),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("left"),
-    )
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as bar:
-        task = bar.add_task(title, total=None)
+    if not shown:
+        yield lambda done, total, note="", /: None
+        return
+    # Here and not above: workers and layers that show nothing do not load what draws.
+    from rich import progress as rich
+    from rich.console import Console
 
-        def advance(done: int, total: int, _name: str) -> None:
-            bar.update(task, completed=done, total=total)
+    left = (rich.TimeRemainingColumn(), rich.TextColumn("left"))
+    since = (rich.TimeElapsedColumn(), rich.TextColumn("{task.fields[note]}"))
+    counts = (rich.TextColumn(title), rich.BarColumn(), rich.MofNCompleteColumn())
+    console = Console(stderr=True)
+    with rich.Progress(
+        *(counts + (since if notes else left)),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    ) as bar:
+        task = bar.add_task(title, total=None, note="")
+
+        def advance(done: int, total: int | None, note: str = "", /) -> None:
+            bar.update(task, completed=done, total=total, note=note)
 
         yield advance

@@ -1,16 +1,103 @@
-"""Several matrices at once, each on one thread, and never more of them in memory than that."""
+"""Several pieces of work at once, each on one thread: here in threads or processes, or on Dask.
+
+A stream of matrices is worked on in threads, which share what they read (`map_cells`); a list of
+small settings in processes (`in_processes`), because what they do is not all linear algebra.
+Where the address of a Dask cluster is given, both are worked on there, and files are read and
+written here alone.
+"""
 
 import queue
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from multiprocessing.pool import ThreadPool
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
+from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-__all__ = ["map_ordered", "map_unordered"]
+from cosa_theory.ground.cells import from_cell
+from cosa_theory.ground.checks import whole
+
+__all__ = ["in_processes", "map_cells", "map_unordered"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Identity = tuple[Mapping[str, Any], Sequence[NDArray[Any]]]
+
+
+def map_cells(
+    compute: Callable[[Item], dict[str, Any]],
+    items: Iterable[Item],
+    *,
+    identity: Callable[[Item], Identity],
+    folder: Path | None = None,
+    workers: int = 1,
+    dask: str | None = None,
+    advance: Callable[[int, dict[str, Any]], None] = lambda done, result: None,
+) -> list[dict[str, Any]]:
+    """Return the results of a stream of large items in their order, each from its cell or computed.
+
+    Parameters
+    ----------
+    compute : callable
+        Maps an item to its result, plain JSON values.
+    items : iterable
+        What to work on; read here, one after another, and only while a worker is free.
+    identity : callable
+        Maps an item to what decides its result, as `cosa_theory.ground.cells.cell_name` takes it.
+    folder : Path, optional
+        Where cells are; without it nothing is stored.
+    workers : int
+        How many at once on this machine.
+    dask : str, optional
+        Address of the scheduler of a running Dask cluster to compute on instead; as many items are
+        in flight as it has workers.
+    advance : callable
+        Called as ``advance(done, result)`` after each item, in the order in which they finish.
+
+    Raises
+    ------
+    InputError
+        If `workers` is below 1 or the cluster cannot be used.
+    Exception
+        As for `map_unordered`.
+    """
+    whole("workers", workers)
+    results: dict[int, dict[str, Any]] = {}
+    with _caller(workers, dask) as (most, call):
+
+        def cell(item: Item) -> dict[str, Any]:
+            return from_cell(folder, *identity(item), partial(call, compute, item))
+
+        for position, result in map_unordered(cell, items, most):
+            results[position] = result
+            advance(len(results), result)
+    return [results[position] for position in sorted(results)]
+
+
+@contextmanager
+def _caller(workers: int, dask: str | None) -> Iterator[tuple[int, Callable[..., Any]]]:
+    """Yield how many calls to make at once, and what makes one: here, or on a cluster."""
+    if dask is None:
+        yield workers, lambda function, item: function(item)
+        return
+    from cosa_theory.ground.cluster import connected
+
+    with connected(dask) as client:
+
+        def call(function: Callable[[Any], Any], item: Any) -> Any:
+            # Scattered: a graph that holds a large matrix would pass through the scheduler.
+            sent = client.scatter(item, hash=False)
+            return client.submit(_on_one_thread, function, sent, pure=False).result()
+
+        yield len(client.nthreads()), call
+
+
+def _on_one_thread(function: Callable[[Item], Result], item: Item) -> Result:
+    with threadpool_limits(1):
+        return function(item)
 
 
 def map_unordered(
@@ -45,39 +132,6 @@ def map_unordered(
     """
     with threadpool_limits(1):
         yield from (_one_by_one if workers == 1 else _several)(function, items, workers)
-
-
-def map_ordered(
-    function: Callable[[Item], Result],
-    items: Iterable[Item],
-    workers: int,
-    advance: Callable[[int, Result], None],
-) -> list[Result]:
-    """Return the results of all items in the order of the items.
-
-    Parameters
-    ----------
-    function, items, workers
-        As for `map_unordered`.
-    advance : callable
-        Called as ``advance(done, result)`` after each item, in the order in which they finish.
-
-    Returns
-    -------
-    list
-
-    Raises
-    ------
-    ValueError
-        If `workers` is below 1.
-    """
-    if workers < 1:
-        raise ValueError(f"workers is {workers}; it must be at least 1")
-    results: dict[int, Result] = {}
-    for position, result in map_unordered(function, items, workers):
-        results[position] = result
-        advance(len(results), result)
-    return [results[position] for position in sorted(results)]
 
 
 def _one_by_one(
@@ -121,3 +175,89 @@ def _several(
                 running -= 1
         for _ in range(running):
             yield next_finished()
+
+
+def in_processes(
+    function: Callable[..., Result],
+    arguments: Sequence[tuple[Any, ...]],
+    *,
+    jobs: int | None = None,
+    dask: str | None = None,
+    limit: float | None = None,
+) -> Iterator[tuple[int, Result | Exception]]:
+    """Yield (position, result) of every call, in the order in which they are finished.
+
+    Parameters
+    ----------
+    function : callable
+        Called with each tuple of `arguments`, its linear algebra on one thread.
+    arguments : sequence of tuple
+        Small: each call is sent by itself, so that none waits for others.
+    jobs : int, optional
+        How many processes on this machine, by default one for each core; 1 is this process.
+    dask : str, optional
+        Address of the scheduler of a running Dask cluster to compute on instead.
+    limit : float, optional
+        Seconds after which a call is given up and its process killed.
+
+    Yields
+    ------
+    tuple of (int, result)
+        The position, from 0, and the result; in its place the TimeoutError of a call over the
+        limit or, where there is a limit, the RuntimeError of a process that ended by itself.
+
+    Raises
+    ------
+    InputError
+        If the cluster cannot be used.
+    Exception
+        What `function` raises; `joblib.externals.loky.process_executor.BrokenProcessPool` where a
+        process ended by itself and there is no limit.
+    """
+    from joblib import Parallel, cpu_count, delayed
+
+    from cosa_theory.ground.stoppable import stop_idle
+
+    if not arguments:
+        return
+    tasks = (delayed(_evaluate)(function, *task, limit) for task in enumerate(arguments))
+    workers = min(jobs or cpu_count(), len(arguments))
+    with _backend(dask):
+        parallel = Parallel(n_jobs=workers, return_as="generator_unordered", batch_size=1)
+        try:
+            yield from parallel(tasks)
+        finally:
+            stop_idle()
+
+
+@contextmanager
+def _backend(dask: str | None) -> Iterator[None]:
+    from joblib import parallel_config
+
+    if dask is None:
+        with parallel_config(backend="loky", inner_max_num_threads=1):
+            yield
+    else:
+        from cosa_theory.ground.cluster import connected
+
+        with connected(dask) as client, parallel_config(backend="dask", client=client):
+            yield
+
+
+def _evaluate(
+    function: Callable[..., Result], position: int, arguments: tuple[Any, ...], limit: float | None
+) -> tuple[int, Result | Exception]:
+    """Call a function where this is called, or in a process beside it if there is a limit."""
+    call = partial(_on_one_thread, partial(_starred, function), arguments)
+    if limit is None:
+        return position, call()
+    from cosa_theory.ground.stoppable import call_within
+
+    try:
+        return position, call_within(limit, call)
+    except (TimeoutError, RuntimeError) as error:
+        return position, error
+
+
+def _starred(function: Callable[..., Result], arguments: tuple[Any, ...]) -> Result:
+    return function(*arguments)

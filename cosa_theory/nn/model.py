@@ -1,7 +1,6 @@
 """CoSA on a whole model: put layers into their places, merge them, take them out again."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +9,7 @@ from torch import nn
 
 from cosa_theory.deltas.matching import first_few
 from cosa_theory.ground.errors import InputError
+from cosa_theory.ground.progress import progress_bar
 from cosa_theory.nn.linear import CosaLinear, check_options
 from cosa_theory.nn.projection import FrozenProjection, ProjectionSpec, draw_projections
 from cosa_theory.nn.settings import CosaSettings, LayerSpec
@@ -29,7 +29,6 @@ __all__ = [
     "install_layers",
     "layers_or_error",
     "merge_cosa",
-    "progress_bar",
     "refuse_adapted",
     "saved_whole",
     "unmerge_cosa",
@@ -373,27 +372,3 @@ def _check_mergeable(model: nn.Module, layers: Mapping[str, CosaLinear]) -> None
             )
     if problems:
         raise InputError(*problems)
-
-
-@contextmanager
-def progress_bar(title: str, shown: bool) -> Iterator[Callable[[int, int], None] | None]:
-    """Show a bar on standard error while the block runs, if it is wanted and a terminal is there.
-
-    Yields
-    ------
-    callable or None
-        To be called as ``advance(done, total)``.
-    """
-    if not shown:
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-    console = Console(stderr=True)
-    columns = (TextColumn(title), BarColumn(), MofNCompleteColumn())
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as bar:
-        task = bar.add_task(title, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

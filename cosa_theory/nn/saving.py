@@ -16,6 +16,7 @@ from cosa_theory.deltas.cosa_adapters import (
 )
 from cosa_theory.deltas.matching import first_few
 from cosa_theory.ground.errors import InputError
+from cosa_theory.ground.progress import progress_bar
 from cosa_theory.nn.folder import (
     common_settings,
     layer_entry,
@@ -32,7 +33,6 @@ from cosa_theory.nn.model import (
     build_layer,
     install_layers,
     layers_or_error,
-    progress_bar,
     refuse_adapted,
     saved_whole,
 )

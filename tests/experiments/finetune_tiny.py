@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from cosa_theory.ground.sweep import run_cells
 from experiments import finetune_check
 from experiments.finetune_check_tasks import TASKS, DecoderTask, Example
-from experiments.sweep import run_cells
 
 CELL = finetune_check.Cell(
     model="decoder",

@@ -16,7 +16,7 @@ from cosa_theory.deltas import LayerDelta
 from cosa_theory.ground.errors import InputError
 from cosa_theory.recovery import METHODS
 from experiments import recovery
-from experiments.options import read_config
+from experiments.command import read_config
 from experiments.recovery import LEFT_OUT, PRESETS, Cell, Config, cells, compute, main, run
 from experiments.recovery_verdict import reach, verdict
 

@@ -7,7 +7,8 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit
+
+from cosa_theory.ground.estimates import student_quantile
 
 __all__ = ["Captured", "Draws", "Family", "Size", "Update", "plan_draws", "t_interval"]
 
@@ -202,10 +203,6 @@ class Family(Protocol):
         ...
 
 
-def _t_quantile(draws: int, confidence: float) -> float:
-    return float(stdtrit(draws - 1, 0.5 + confidence / 2))
-
-
 def plan_draws(law: float, variance: float, work: float, draws: Draws) -> int:
     """Choose the number of draws before drawing, from the variance law.
 
@@ -234,7 +231,7 @@ def plan_draws(law: float, variance: float, work: float, draws: Draws) -> int:
     fewest = min(_FEWEST_DRAWS, draws.most)
     most = min(draws.most, max(fewest, int(_WORK / work)))
     for count in range(fewest, most):
-        half_width = _t_quantile(count, draws.confidence) * deviation / count**0.5
+        half_width = student_quantile(count, draws.confidence) * deviation / count**0.5
         if half_width <= _RELATIVE_HALF_WIDTH * law:
             return count
     return most
@@ -258,7 +255,7 @@ def t_interval(shares: NDArray[np.float64], confidence: float, law: float | None
     """
     count = len(shares)
     mean, deviation = float(shares.mean()), float(shares.std(ddof=1))
-    half_width = _t_quantile(count, confidence) * deviation / count**0.5
+    half_width = student_quantile(count, confidence) * deviation / count**0.5
     return Captured(
         mean=mean,
         low=max(0.0, mean - half_width),

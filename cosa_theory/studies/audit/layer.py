@@ -4,7 +4,6 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,6 @@ from numpy.typing import NDArray
 
 from cosa_theory import __version__, laws
 from cosa_theory.deltas import LayerDelta
-from cosa_theory.ground.cells import from_cell
 from cosa_theory.linear.transforms import DCT, Coordinate, SingularBasis, Transform
 from cosa_theory.spectrum import FAMILIES, summarize
 from cosa_theory.spectrum.families.base import Captured, Draws, Size, Update
@@ -21,7 +19,7 @@ from cosa_theory.studies.audit.core import Conditioning, Core, choose_core, meas
 from cosa_theory.studies.audit.sparsity import BasisSparsity, measure_bases
 from cosa_theory.studies.spectrum.layer import delta_spectrum
 
-__all__ = ["Settings", "Subjects", "stored_audit"]
+__all__ = ["Settings", "Subjects", "audit_layer", "identity"]
 
 # Raised when the content of a stored cell changes meaning, so that older ones are computed anew.
 _CELL_FORMAT = 1
@@ -75,24 +73,8 @@ class Subjects:
         return {name: subject for name, subject in both.items() if subject is not None}
 
 
-def stored_audit(subjects: Subjects, settings: Settings, folder: Path | None) -> dict[str, Any]:
-    """Return one layer's result from its cell, or compute it and store it there.
-
-    Parameters
-    ----------
-    subjects : Subjects
-        The layer's update and gradient.
-    settings : Settings
-        What to compute.
-    folder : Path or None
-        Where cells are; None to store nothing.
-
-    Returns
-    -------
-    dict
-        `layer` (the name) and, for each subject, lists of rows: `layers`, `assumptions`,
-        `sparsity`, `decay`; all plain JSON values.
-    """
+def identity(subjects: Subjects, settings: Settings) -> tuple[dict[str, Any], list[NDArray[Any]]]:
+    """Return what decides a layer's result, as `cosa_theory.ground.cells.cell_name` takes it."""
     described: dict[str, Any] = {
         "audit": _CELL_FORMAT,
         "version": __version__,
@@ -104,12 +86,25 @@ def stored_audit(subjects: Subjects, settings: Settings, folder: Path | None) ->
         },
     }
     arrays = [subjects.update.base, *(subjects.update.factors or ())]
-    arrays += [one.delta for one in subjects.named.values()]
-    return from_cell(folder, described, arrays, lambda: _audit(subjects, settings))
+    return described, arrays + [one.delta for one in subjects.named.values()]
 
 
-def _audit(subjects: Subjects, settings: Settings) -> dict[str, Any]:
-    """Measure a layer and judge every assumption about it."""
+def audit_layer(subjects: Subjects, settings: Settings) -> dict[str, Any]:
+    """Measure a layer and judge every assumption about it.
+
+    Parameters
+    ----------
+    subjects : Subjects
+        The layer's update and gradient.
+    settings : Settings
+        What to compute.
+
+    Returns
+    -------
+    dict
+        `layer` (the name) and, for each subject, lists of rows: `layers`, `assumptions`,
+        `sparsity`, `decay`; all plain JSON values.
+    """
     update = subjects.update
     m, n = update.shape
     core = choose_core(m, n, settings.core, settings.rank)

@@ -11,11 +11,11 @@ import pandas as pd
 
 from cosa_theory.deltas.gradients import Gradients, match_gradients
 from cosa_theory.ground.errors import InputError
-from cosa_theory.ground.workers import map_ordered
+from cosa_theory.ground.workers import map_cells
 from cosa_theory.projections import KINDS
 from cosa_theory.spectrum.families.base import Draws
 from cosa_theory.spectrum.families.compare import typed_frame
-from cosa_theory.studies.audit.layer import Settings, Subjects, stored_audit
+from cosa_theory.studies.audit.layer import Settings, Subjects, audit_layer, identity
 from cosa_theory.studies.audit.notices import audit_notices
 from cosa_theory.studies.audit.verdict import verdict
 from cosa_theory.studies.spectrum.pair import Pair, module_and_block
@@ -138,6 +138,7 @@ def audit_pair(
     seed: int = 0,
     cells: str | os.PathLike[str] | None = None,
     workers: int = 1,
+    dask: str | None = None,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> Audit:
     """Judge every assumption of the theory on every matrix of a pair.
@@ -165,6 +166,9 @@ def audit_pair(
         A folder where each finished layer is stored as one small file, to resume from.
     workers : int
         How many matrices to work on at once, each with one thread of linear algebra.
+    dask : str, optional
+        Address of the scheduler of a running Dask cluster to work on instead, such as
+        "tcp://10.0.0.1:8786"; matrices and cells are read and written here alone.
     progress : callable, optional
         Called as ``progress(done, total, name)`` after each layer.
 
@@ -189,8 +193,15 @@ def audit_pair(
             progress(done, total, result["layer"])
 
     folder = None if cells is None else Path(cells)
-    compute = partial(stored_audit, settings=settings, folder=folder)
-    results = map_ordered(compute, _subjects(pair, matched), workers, advance)
+    results = map_cells(
+        partial(audit_layer, settings=settings),
+        _subjects(pair, matched),
+        identity=partial(identity, settings=settings),
+        folder=folder,
+        workers=workers,
+        dask=dask,
+        advance=advance,
+    )
     tables = _assemble(results)
     report = getattr(pair, "report", None)
     notices = (*report.notices,) if report else ()

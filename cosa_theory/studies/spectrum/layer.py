@@ -3,7 +3,6 @@
 import dataclasses
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,6 @@ from numpy.typing import NDArray
 
 from cosa_theory import __version__
 from cosa_theory.deltas import LayerDelta
-from cosa_theory.ground.cells import from_cell
 from cosa_theory.spectrum import (
     resolution,
     singular_values,
@@ -21,7 +19,7 @@ from cosa_theory.spectrum import (
 )
 from cosa_theory.spectrum.families.compare import compare_families, crossover
 
-__all__ = ["Settings", "delta_spectrum", "plain_records", "stored_result"]
+__all__ = ["Settings", "delta_spectrum", "identity", "plain_records", "survey_layer"]
 
 # Raised when the content of a stored cell changes meaning, so that older ones are computed anew.
 _CELL_FORMAT = 1
@@ -53,24 +51,8 @@ class Settings:
     device: str | None = None
 
 
-def stored_result(layer: LayerDelta, settings: Settings, folder: Path | None) -> dict[str, Any]:
-    """Return one layer's result from its cell, or compute it and store it there.
-
-    Parameters
-    ----------
-    layer : LayerDelta
-        The layer.
-    settings : Settings
-        What to compute.
-    folder : Path or None
-        Where cells are; None to store nothing.
-
-    Returns
-    -------
-    dict
-        `layer` (one row of the table of layers), `spectra` (matrix to its singular values and how
-        many are resolved), `families` and `crossover` (rows), all plain JSON values.
-    """
+def identity(layer: LayerDelta, settings: Settings) -> tuple[dict[str, Any], list[NDArray[Any]]]:
+    """Return what decides a layer's result, as `cosa_theory.ground.cells.cell_name` takes it."""
     described = {
         "format": _CELL_FORMAT,
         "version": __version__,
@@ -79,12 +61,25 @@ def stored_result(layer: LayerDelta, settings: Settings, folder: Path | None) ->
         "types": [layer.base_dtype, layer.tuned_dtype],
         "rounding_rms": layer.rounding_rms,
     }
-    arrays = [layer.delta, layer.base, *(layer.factors or ())]
-    return from_cell(folder, described, arrays, lambda: _survey_layer(layer, settings))
+    return described, [layer.delta, layer.base, *(layer.factors or ())]
 
 
-def _survey_layer(layer: LayerDelta, settings: Settings) -> dict[str, Any]:
-    """Compute everything about one layer, as plain JSON values."""
+def survey_layer(layer: LayerDelta, settings: Settings) -> dict[str, Any]:
+    """Compute everything about one layer, as plain JSON values.
+
+    Parameters
+    ----------
+    layer : LayerDelta
+        The layer.
+    settings : Settings
+        What to compute.
+
+    Returns
+    -------
+    dict
+        `layer` (one row of the table of layers), `spectra` (matrix to its singular values and how
+        many are resolved), `families` and `crossover` (rows).
+    """
     m, n = layer.shape
     sigma, method = delta_spectrum(layer, settings.device)
     summary = summarize(sigma, shape=(m, n), method=method)

@@ -19,7 +19,7 @@ from pandas.api.types import pandas_dtype
 
 from cosa_theory.deltas import LayerDelta
 from cosa_theory.ground.errors import InputError
-from cosa_theory.ground.workers import map_ordered
+from cosa_theory.ground.workers import map_cells
 from cosa_theory.spectrum import SpectrumSummary
 from cosa_theory.spectrum.budget import check_ranks, default_ranks
 from cosa_theory.spectrum.families.base import Draws
@@ -30,7 +30,7 @@ from cosa_theory.spectrum.families.compare import (
     select_families,
     typed_frame,
 )
-from cosa_theory.studies.spectrum.layer import Settings, stored_result
+from cosa_theory.studies.spectrum.layer import Settings, identity, survey_layer
 from cosa_theory.studies.spectrum.verdict import verdict
 
 __all__ = ["MATRICES", "Survey", "module_and_block", "survey_pair"]
@@ -132,6 +132,7 @@ def survey_pair(
     matrices: Iterable[str] = MATRICES,
     cells: str | os.PathLike[str] | None = None,
     workers: int = 1,
+    dask: str | None = None,
     device: str | None = None,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> Survey:
@@ -158,6 +159,9 @@ def survey_pair(
     workers : int
         How many matrices to work on at once, each with one thread of linear algebra. The results
         do not depend on it; memory grows with it.
+    dask : str, optional
+        Address of the scheduler of a running Dask cluster to work on instead, such as
+        "tcp://10.0.0.1:8786"; matrices and cells are read and written here alone.
     device : str, optional
         A torch device such as "cuda", on which singular values are computed; by default numpy
         computes them. The random families are always measured on the host.
@@ -184,8 +188,15 @@ def survey_pair(
         if progress is not None:
             progress(done, total, result["layer"]["layer"])
 
-    compute = partial(stored_result, settings=settings, folder=folder)
-    ordered = map_ordered(compute, pair, workers, advance)
+    ordered = map_cells(
+        partial(survey_layer, settings=settings),
+        pair,
+        identity=partial(identity, settings=settings),
+        folder=folder,
+        workers=workers,
+        dask=dask,
+        advance=advance,
+    )
     report = getattr(pair, "report", None)
     return _assemble(ordered, settings, tuple(report.notices) if report else ())
 

@@ -209,6 +209,16 @@ def test_a_second_survey_computes_nothing_and_is_the_same(layers, tmp_path, comp
     assert len(list(tmp_path.iterdir())) == 3
 
 
+def test_a_damaged_cell_is_computed_again_and_mended(layers, tmp_path, computed):
+    first = survey_pair(layers[:1], **QUICK, cells=tmp_path)
+    (path,) = tmp_path.iterdir()
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    assert_same(first, survey_pair(layers[:1], **QUICK, cells=tmp_path))
+    assert computed == [NAMES[0]] * 2
+    assert path.read_bytes() == whole
+
+
 def test_a_zero_layer_is_read_back_with_its_nulls(tmp_path, computed):
     zero = LayerDelta("z", np.zeros((9, 9), np.float32), np.zeros((9, 9), np.float32))
     first = survey_pair([zero], cells=tmp_path, draws=4)

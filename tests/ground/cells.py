@@ -1,4 +1,4 @@
-"""Cells for the tests of sweeps; `python -m tests.experiments.cells FOLDER LOG` runs some."""
+"""Cells for the tests of sweeps; `python -m tests.ground.cells FOLDER LOG` runs some."""
 
 import os
 import signal
@@ -7,9 +7,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from cosa_theory.ground.sweep import run_cells
 from cosa_theory.projections import stream
-from experiments.options import run_command
-from experiments.sweep import run_cells
+from experiments.command import run_command
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def sweep(folder, log, count=14, jobs=2):
 
 
 if __name__ == "__main__":
-    from tests.experiments import cells as module  # so that workers know it by its own name
+    from tests.ground import cells as module  # so that workers know it by its own name
 
     # A shell that runs the tests in the background has its children ignore the interrupt.
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,12 +1,10 @@
 """Sweeps: the same table however it is made, nothing computed twice, nothing lost."""
 
 import dataclasses
-import json
 import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -14,13 +12,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cosa_theory.ground.errors import InputError
-from experiments import cluster
-from experiments.options import read_config, run_command, sweep_parser, sweep_settings
-from experiments.stoppable import call_within, stop_idle
-from experiments.sweep import cell_name, run_cells, write_table
-from experiments.sweep_command import sweep_command
-from tests.experiments.cells import Cell, cells, compute, spin, sweep
+from cosa_theory.ground.cells import cell_name
+from cosa_theory.ground.stoppable import call_within, stop_idle
+from cosa_theory.ground.sweep import run_cells
+from tests.ground.cells import Cell, cells, compute, spin, sweep
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -119,7 +114,7 @@ def test_what_decides_the_numbers_decides_the_files(change, tmp_path, monkeypatc
     run(cells(3), tmp_path)
     library = change.pop("library", None)
     if library:
-        monkeypatch.setattr("experiments.sweep.metadata.version", lambda package: library)
+        monkeypatch.setattr("cosa_theory.ground.sweep.metadata.version", lambda package: library)
     run(change.pop("cells", cells(3)), tmp_path, **change)
     assert len(list(tmp_path.iterdir())) == 6
 
@@ -165,7 +160,7 @@ def wait_for(condition, seconds=30.0):
 
 def started_sweep(folder, log):
     """Start a sweep of 14 naps in a process group of its own, and wait for four files."""
-    command = [sys.executable, "-m", "tests.experiments.cells", str(folder), str(log)]
+    command = [sys.executable, "-m", "tests.ground.cells", str(folder), str(log)]
     process = subprocess.Popen(
         command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
@@ -275,9 +270,9 @@ def test_the_limit_rings_even_if_nobody_waits_any_more():
     """The alarm is the child's own: a killed worker leaves no process that spins for ever."""
     code = (
         "import os, threading, time\n"
-        "from experiments.stoppable import call_within\n"
-        "from tests.experiments.cells import spin\n"
-        "from tests.experiments.test_sweep import process_number\n"
+        "from cosa_theory.ground.stoppable import call_within\n"
+        "from tests.ground.cells import spin\n"
+        "from tests.ground.test_sweep import process_number\n"
         "print(call_within(30.0, process_number), flush=True)\n"
         "threading.Timer(0.5, os._exit, (1,)).start()\n"
         "call_within(1.5, spin)\n"
@@ -302,65 +297,9 @@ def test_what_a_stopped_call_raises_comes_back():
     stop_idle()
 
 
-# A cluster -------------------------------------------------------------------------------------
-
-
-def test_a_dask_cluster_gives_the_same_table(plain, tmp_path):
-    from distributed import LocalCluster
-
-    before = threading.active_count()
-    with LocalCluster(
-        n_workers=2, threads_per_worker=1, dashboard_address=None, scheduler_port=0
-    ) as local:
-        address = local.scheduler_address
-        table = run(cells(6), tmp_path / "a", dask=address)
-        pd.testing.assert_frame_equal(numbers(table), numbers(plain))
-        late = run(cells(3, act="hang"), tmp_path / "b", dask=address, timeout=0.5)
-        assert late["status"].tolist().count("timed out") == 1
-        with pytest.raises(RuntimeError, match="no luck with 3"):
-            run(cells(4, act="raise"), tmp_path / "c", dask=address)
-    wait_for(lambda: threading.active_count() <= before + 1)  # Dask keeps one idle daemon
-
-
-def test_a_worker_of_another_version_is_refused(monkeypatch, tmp_path):
-    from distributed import LocalCluster
-
-    with LocalCluster(
-        n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None
-    ) as local:
-        answers = iter(["cosa-theory 1", "cosa-theory 2"])
-        monkeypatch.setattr(cluster, "worker_version", lambda: next(answers))
-        with pytest.raises(InputError, match="has 'cosa-theory 2' where this process has"):
-            run(cells(2), tmp_path, dask=local.scheduler_address)
-
-
-def test_an_address_without_a_scheduler_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(cluster, "_PATIENCE", 0.5)
-    with pytest.raises(InputError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:9: "):
-        run(cells(2), tmp_path, dask="tcp://127.0.0.1:9")
-    with pytest.raises(InputError, match="no Dask scheduler answers at nowhere"):
-        run(cells(2), tmp_path, dask="nowhere")
-
-
-def test_a_cluster_without_workers_is_named(tmp_path, monkeypatch):
-    from distributed import LocalCluster
-
-    monkeypatch.setattr(cluster, "_PATIENCE", 0.5)
-    with (
-        LocalCluster(n_workers=0, processes=False, dashboard_address=None) as local,
-        pytest.raises(InputError, match="has no worker: start some with `dask worker"),
-    ):
-        run(cells(2), tmp_path, dask=local.scheduler_address)
-
-
-def test_missing_packages_are_named(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "distributed", None)
-    with pytest.raises(InputError, match=r"install cosa-theory\[cluster\]"):
-        run(cells(2), tmp_path, dask="tcp://127.0.0.1:9")
-
-
 def test_importing_sweeps_does_not_load_dask():
-    code = "import sys, experiments.sweep; assert not {'dask', 'distributed'} & set(sys.modules)"
+    late = {"dask", "distributed", "rich"}
+    code = f"import sys, cosa_theory.ground.sweep; assert not {late} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
@@ -387,92 +326,3 @@ def test_cells_must_be_different_frozen_dataclasses_of_plain_values(tmp_path):
 def test_settings_out_of_range_are_named(name, value, tmp_path):
     with pytest.raises(ValueError, match=f"^{name} is {value}"):
         run(cells(1), tmp_path, **{name: value})
-
-
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    sizes: tuple = ((4, 4),)
-    trials: int = 3
-    seed: int = 0
-
-    def __post_init__(self):
-        if self.trials < 1:
-            raise ValueError(f"trials is {self.trials}: it must be at least 1")
-
-
-def test_settings_come_from_preset_file_and_command_line_in_that_order(tmp_path):
-    path = tmp_path / "a.toml"
-    path.write_text("sizes = [[2, 3], [4, 5]]\nseed = 4\n")
-    assert read_config(Settings(), None) == Settings()
-    expected = Settings(((2, 3), (4, 5)), 3, 4)
-    assert read_config(Settings(), path, seed=None) == expected
-    assert read_config(Settings(), path, seed=7).seed == 7
-
-
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        ("trails = 3", "no field 'trails', only sizes"),
-        ("trials = 0", "trials is 0"),
-        ("trials = 'x'", "trials is 'x': it must be a number"),
-        ("sizes = 3", "sizes is 3: it must be an array"),
-        ("=", "TOML"),
-    ],
-)
-def test_a_broken_file_of_settings_is_named(content, words, tmp_path):
-    path = tmp_path / "a.toml"
-    path.write_text(content)
-    with pytest.raises(InputError, match=words if words != "TOML" else "configuration .*a.toml"):
-        read_config(Settings(), path)
-    with pytest.raises(InputError, match=r"configuration .*b\.toml: No such file or directory"):
-        read_config(Settings(), tmp_path / "b.toml")
-
-
-def test_the_options_of_a_command_are_those_of_a_sweep(tmp_path, capsys):
-    parser = sweep_parser("cells", "Draws.", {"quick": Settings(), "full": Settings()})
-    chosen = parser.parse_args(["--jobs", "2", "--out", str(tmp_path), "--timeout", "60"])
-    settings = sweep_settings(chosen)
-    table = run_cells(compute, cells(2), name="cells", version=1, progress=False, **settings)
-    assert len(table) == 4
-    assert len(list((tmp_path / "cells").iterdir())) == 2
-    for bad in (["--jobs", "0"], ["--timeout", "0"], ["--timeout", "nan"]):
-        assert run_command(lambda bad=bad: sweep_settings(parser.parse_args(bad))) == 2
-        assert capsys.readouterr().err.startswith(f"error: {bad[0]} is {bad[1]}")
-
-
-def test_results_do_not_go_where_a_file_is(tmp_path, capsys):
-    (tmp_path / "file").write_text("")
-    parser = sweep_parser("cells", "Draws.", {"quick": Settings()})
-    for out in (tmp_path / "file", tmp_path / "file" / "below"):
-        chosen = parser.parse_args(["--out", str(out)])
-        assert run_command(lambda chosen=chosen: sweep_settings(chosen)) == 2
-        line = f"error: --out is {out}: {tmp_path / 'file'} is a file, name a folder\n"
-        assert capsys.readouterr().err == line
-
-
-def test_where_no_cell_was_finished_the_verdict_says_so(tmp_path, capsys):
-    late = pd.DataFrame([{"cell": "0", "status": "timed out"}])
-    arguments = ["--out", str(tmp_path), "--timeout", "2"]
-    presets = {"quick": Settings()}
-    code = sweep_command("cells", "Draws.", presets, lambda *_, **__: late, no_verdict, arguments)
-    assert code == 0
-    assert capsys.readouterr().out.startswith("No cell was finished within 2 s: raise --timeout.")
-
-
-def no_verdict(table, config):
-    raise KeyError("share")
-
-
-def test_failed_cells_are_lines_and_exit_code_1(tmp_path, capsys):
-    assert run_command(lambda: run(cells(2, act="raise"), tmp_path)) == 1
-    lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == "error: 1 of 2 cells failed; the others are finished and kept"
-    assert lines[1].startswith("error: Cell(number=1,")
-
-
-def test_a_stored_table_says_what_it_shows_and_where_it_comes_from(plain, tmp_path):
-    write_table(plain, tmp_path, "cells", arguments={"count": 6}, verdict="Six cells.", seed=0)
-    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "cells.parquet"), plain)
-    document = json.loads((tmp_path / "cells.json").read_text())
-    assert document["verdict"] == "Six cells."
-    assert document["provenance"]["arguments"] == {"count": 6}

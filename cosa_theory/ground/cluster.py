@@ -26,7 +26,7 @@ def connected(address: str) -> Iterator[Any]:
     ------
     InputError
         If the packages are missing, nothing answers there, there is no worker, or a worker does
-        not have this version of the library and the experiments beside it.
+        not have this version of the library.
     """
     try:
         from distributed import Client, Security
@@ -66,10 +66,10 @@ def _check_workers(client: Any, address: str) -> None:
         if there != here:
             raise InputError(
                 f"the Dask worker {worker} has {there!r} where this process has {here!r}: start "
-                "it in a checkout of the same version, in the same environment"
+                "it with the same version, in the same environment (of a checkout, within it)"
             )
 
 
 def worker_version() -> str:
-    """Return the version of the library; it can only run where the experiments are at hand."""
+    """Return the version of the library; it can only run where the library is at hand."""
     return f"cosa-theory {version('cosa-theory')}"

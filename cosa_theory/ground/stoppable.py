@@ -71,7 +71,7 @@ class _Child:
     def __init__(self) -> None:
         self._pipe, theirs = multiprocessing.Pipe()
         descriptor = theirs.fileno()
-        paths = [str(Path(__file__).resolve().parent.parent), *sys.path]
+        paths = [str(Path(__file__).resolve().parents[2]), *sys.path]
         self._process = subprocess.Popen(
             [sys.executable, "-c", f"from {__name__} import _serve; _serve({descriptor})"],
             stdin=subprocess.PIPE,  # never written to: its end tells the child that we ended

@@ -1,21 +1,20 @@
-"""Many small cells: in parallel, resumable, each finished one at once a file.
+"""A sweep: many small cells to one table, in parallel, resumable.
 
 A cell is a frozen dataclass of plain settings, a seed among them, and a function that maps it to
-one or several rows of numbers. Its file is named by the SHA-256 of what decides the numbers: the
-experiment's name, the settings, the library's version and the version of the experiment's own
-code. The table of a sweep is the concatenation of its cells in their order, and resuming is
-skipping the cells that are there.
+one or several rows of numbers. What decides the numbers names its file: the experiment's name, the
+settings, the library's version and the version of the experiment's own code. The table of a sweep
+is the concatenation of its cells in their order, and resuming is skipping the cells that are there.
 """
 
 import dataclasses
-import hashlib
 import json
+import math
 import os
 import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -23,16 +22,14 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 import pandas as pd
-from joblib import Parallel, cpu_count, delayed, parallel_config
 from joblib.externals.loky.process_executor import BrokenProcessPool
-from threadpoolctl import threadpool_limits
 
-from cosa_theory.ground.files import atomic_path
-from cosa_theory.ground.provenance import provenance
-from experiments.cluster import connected
-from experiments.stoppable import call_within, stop_idle
+from cosa_theory.ground.cells import cell_name, read_cell, write_cell
+from cosa_theory.ground.checks import real, refuse, whole
+from cosa_theory.ground.progress import progress_bar
+from cosa_theory.ground.workers import in_processes
 
-__all__ = ["cell_name", "run_cells", "write_table"]
+__all__ = ["run_cells"]
 
 Cell = TypeVar("Cell")
 Row = Mapping[str, Any]
@@ -118,77 +115,27 @@ def run_cells(
         kept; so are those finished before an interruption (KeyboardInterrupt) or the sudden end
         of a worker.
     """
-    _check_settings(jobs, timeout)
+    if jobs is not None:
+        whole("jobs", jobs)
+    if timeout is not None:
+        real("timeout", timeout, above=0)
     planned = _plan(cells, name, version, Path(folder))
     finished = {job.position: stored for job in planned if (stored := _read(job, timeout))}
     missing = [job for job in planned if job.position not in finished]
+    tasks = [(compute, job.cell) for job in missing]
     failures: list[tuple[_Job, _Outcome]] = []
-    with _bar(name, progress) as advance, _resumable(planned, finished, Path(folder)):
-        advance(len(finished), len(planned), "")
-        for job, outcome in _computed(compute, missing, jobs, dask, timeout):
+    with progress_bar(name, progress) as advance, _resumable(planned, finished, Path(folder)):
+        advance(len(finished), len(planned))
+        for at, result in in_processes(_attempt, tasks, jobs=jobs, dask=dask, limit=timeout):
+            job, outcome = missing[at], _outcome(result, timeout)
             if outcome.status == "failed":
                 failures.append((job, outcome))
             else:
                 finished[job.position] = _store(job, outcome, timeout)
-            advance(len(finished) + len(failures), len(planned), job.path.stem)
+            advance(len(finished) + len(failures), len(planned))
     if failures:
         raise _failure(failures, len(planned))
     return _table([(job, finished[job.position]) for job in planned])
-
-
-def cell_name(identity: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of an identity as canonical JSON, in hexadecimal digits."""
-    text = json.dumps(identity, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def write_table(
-    table: pd.DataFrame,
-    out: str | os.PathLike[str],
-    name: str,
-    *,
-    arguments: Mapping[str, Any],
-    verdict: str,
-    seed: int | None = None,
-) -> None:
-    """Store a result as `name`.parquet and, last, `name`.json with verdict and provenance.
-
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        The result.
-    out : path
-        A folder; files of this name in it are replaced.
-    name : str
-        Of the experiment.
-    arguments, seed
-        As for `cosa_theory.ground.provenance.provenance`.
-    verdict : str
-        The result in a sentence.
-    """
-    folder = Path(out)
-    (folder / f"{name}.json").unlink(missing_ok=True)
-    with atomic_path(folder / f"{name}.parquet") as path:
-        table.to_parquet(path)
-    document = {"verdict": verdict, "provenance": provenance(arguments, seed=seed)}
-    with atomic_path(folder / f"{name}.json") as path:
-        path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-
-
-def _bar(name: str, shown: bool) -> AbstractContextManager[Callable[[int, int, str], None]]:
-    if not shown:
-        return nullcontext(lambda done, total, name: None)
-    # Here and not above: every worker loads this module, and none the drawing that comes with it.
-    from cosa_theory.ground.progress import progress_bar
-
-    return progress_bar(name)
-
-
-def _check_settings(jobs: int | None, timeout: float | None) -> None:
-    if jobs is not None and jobs < 1:
-        raise ValueError(f"jobs is {jobs}: it must be at least 1")
-    if timeout is not None and not timeout > 0:
-        raise ValueError(f"timeout is {timeout}: it must be a positive number of seconds")
 
 
 def _plan(cells: Sequence[Any], name: str, code: int, folder: Path) -> list[_Job]:
@@ -197,7 +144,7 @@ def _plan(cells: Sequence[Any], name: str, code: int, folder: Path) -> list[_Job
     for position, cell in enumerate(cells):
         made = getattr(type(cell), "__dataclass_params__", None)
         if made is None or not made.frozen:
-            raise ValueError(f"cell {position} is {cell!r}: it must be a frozen dataclass")
+            raise refuse(f"cell {position}", cell, "a frozen dataclass")
         identity = {
             "experiment": name,
             "config": dataclasses.asdict(cell),
@@ -215,12 +162,11 @@ def _plan(cells: Sequence[Any], name: str, code: int, folder: Path) -> list[_Job
 
 
 def _attempt(compute: Callable[[Any], Row | Iterable[Row]], cell: Any) -> _Outcome:
-    """Compute a cell on one thread; what it raises becomes part of the outcome."""
+    """Compute a cell; what it raises becomes part of the outcome."""
     started = time.perf_counter()
     try:
-        with threadpool_limits(1):
-            result = compute(cell)
-            rows = [result] if isinstance(result, Mapping) else list(result)
+        result = compute(cell)
+        rows = [result] if isinstance(result, Mapping) else list(result)
         taken = {*_PROVENANCE, *(entry.name for entry in dataclasses.fields(cell))}
         for row in rows:
             if clash := taken.intersection(row):
@@ -239,51 +185,12 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"a result holds {value!r}, which is neither number, text, list nor None")
 
 
-def _evaluate(
-    compute: Callable[[Any], Row | Iterable[Row]], position: int, cell: Any, limit: float | None
-) -> tuple[int, _Outcome]:
-    """Compute a cell where this is called, or in a process beside it if there is a limit."""
-    if limit is None:
-        return position, _attempt(compute, cell)
-    try:
-        return position, call_within(limit, _attempt, compute, cell)
-    except TimeoutError:
-        return position, _Outcome("timed out", limit)
-    except RuntimeError as error:
-        return position, _Outcome("failed", 0.0, problem=str(error))
-
-
-def _computed(
-    compute: Callable[[Any], Row | Iterable[Row]],
-    missing: Sequence[_Job],
-    jobs: int | None,
-    dask: str | None,
-    limit: float | None,
-) -> Iterator[tuple[_Job, _Outcome]]:
-    """Yield cells as they are finished."""
-    if not missing:
-        return
-    by_position = {job.position: job for job in missing}
-    tasks = (delayed(_evaluate)(compute, job.position, job.cell, limit) for job in missing)
-    workers = min(jobs or cpu_count(), len(missing))
-    with _backend(dask):
-        # Cells are sent one by one, so that none waits for others before its file is written.
-        parallel = Parallel(n_jobs=workers, return_as="generator_unordered", batch_size=1)
-        try:
-            for position, outcome in parallel(tasks):
-                yield by_position[position], outcome
-        finally:
-            stop_idle()
-
-
-@contextmanager
-def _backend(dask: str | None) -> Iterator[None]:
-    if dask is None:
-        with parallel_config(backend="loky", inner_max_num_threads=1):
-            yield
-    else:
-        with connected(dask) as client, parallel_config(backend="dask", client=client):
-            yield
+def _outcome(result: _Outcome | Exception, limit: float | None) -> _Outcome:
+    if isinstance(result, TimeoutError):
+        return _Outcome("timed out", limit or math.inf)
+    if isinstance(result, Exception):
+        return _Outcome("failed", 0.0, problem=str(result))
+    return result
 
 
 @contextmanager
@@ -318,31 +225,16 @@ def _store(job: _Job, outcome: _Outcome, limit: float | None) -> dict[str, Any]:
         "seconds": outcome.seconds,
         "rows": outcome.rows,
     }
-    body = json.dumps(record)
-    with atomic_path(job.path) as path:
-        path.write_text(f"{_digest(body)}\n{body}\n", encoding="utf-8")
+    write_cell(job.path, record)
     return record
 
 
 def _read(job: _Job, timeout: float | None) -> dict[str, Any] | None:
-    """Return a cell's record, or None if it must be computed: absent, damaged or timed out early.
-
-    The first line of a file is the SHA-256 of the second.
-    """
-    try:
-        digest, body = job.path.read_text(encoding="utf-8").splitlines()
-    except (FileNotFoundError, ValueError):  # not two lines, or not text
-        return None
-    if digest != _digest(body):
-        return None
-    record: dict[str, Any] = json.loads(body)
-    limit = record["limit"]
+    """Return a cell's record, or None if it must be computed: not there, or timed out early."""
+    record = read_cell(job.path)
+    limit = None if record is None else record["limit"]
     again = limit is not None and (timeout is None or timeout > limit)
     return None if again else record
-
-
-def _digest(body: str) -> str:
-    return hashlib.sha256(body.encode()).hexdigest()
 
 
 def _table(records: Sequence[tuple[_Job, Mapping[str, Any]]]) -> pd.DataFrame:

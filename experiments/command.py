@@ -1,0 +1,323 @@
+"""What the commands of all experiments share: options, settings, errors, the stored table.
+
+A sweep is `sweep_command`, at the end of its module:
+
+    def main(arguments=None):
+        return sweep_command("rip_brackets", "Brackets of ...", PRESETS, run, verdict, arguments)
+
+Others state their options with `command_parser`, read their settings with `chosen_config` or
+`read_config`, and run within `run_command`.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import sys
+import tomllib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pandas as pd
+
+from cosa_theory.ground.checks import real, whole
+from cosa_theory.ground.errors import InputError
+from cosa_theory.ground.files import atomic_path
+from cosa_theory.ground.provenance import provenance
+
+__all__ = [
+    "chosen_config",
+    "command_parser",
+    "read_config",
+    "run_command",
+    "sweep_command",
+    "sweep_parser",
+    "sweep_settings",
+    "write_table",
+]
+
+Config = TypeVar("Config")
+
+
+def command_parser(
+    module: str,
+    description: str,
+    *,
+    out: Path | None = None,
+    config: Any = None,
+    fields: Iterable[str] | None = None,
+    example: str = "",
+) -> argparse.ArgumentParser:
+    """Return the parser of a command.
+
+    Parameters
+    ----------
+    module : str
+        What is run, such as "experiments.real_vectors".
+    description : str
+        What it does; lines stay as they are.
+    out : path, optional
+        The default of an option --out.
+    config : dataclass, optional
+        Settings whose fields become options, with its values as defaults.
+    fields : iterable of str, optional
+        Only these.
+    example : str
+        Arguments, shown at the end of the help.
+    """
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {module}",
+        description=description,
+        epilog=f"example: python -m {module} {example}" if example else None,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    if out is not None:
+        parser.add_argument("--out", type=Path, default=out, help="default: %(default)s")
+    for name, value in () if config is None else vars(config).items():
+        if fields is None or name in fields:
+            several = isinstance(value, tuple)
+            parser.add_argument(
+                f"--{name.replace('_', '-')}",
+                type=type(value[0] if several else value),
+                nargs="*" if several else None,
+                default=value,
+                help="default: %(default)s",
+            )
+    return parser
+
+
+def chosen_config(config: Config, chosen: argparse.Namespace) -> Config:
+    """Return settings with those in place that were chosen by options.
+
+    Parameters
+    ----------
+    config : dataclass
+        The settings that `command_parser` made options of.
+    chosen : argparse.Namespace
+        What was parsed; None stands for not given.
+
+    Raises
+    ------
+    InputError
+        As for `read_config`.
+    """
+    names = [field.name for field in dataclasses.fields(config)]  # type: ignore[arg-type]
+    return read_config(config, None, **{name: getattr(chosen, name, None) for name in names})
+
+
+def sweep_parser(
+    name: str, description: str, presets: Mapping[str, Any], *, preset: str = "quick"
+) -> argparse.ArgumentParser:
+    """Return a parser with the options of every sweep.
+
+    Parameters
+    ----------
+    name : str
+        The module within `experiments`, and the folder within results.
+    description : str
+        What it measures.
+    presets : mapping of str to dataclass
+        The named settings.
+    preset : str
+        The one that is used unless another is asked for.
+
+    Returns
+    -------
+    argparse.ArgumentParser
+        Options --preset, --config, --seed, --out, --jobs, --dask and --timeout.
+    """
+    example = f"--preset {preset} --out results/{name}"
+    parser = command_parser(f"experiments.{name}", description, example=example)
+    add = parser.add_argument
+    add("--preset", choices=list(presets), default=preset, help="settings (default: %(default)s)")
+    add("--config", type=Path, metavar="TOML", help="file of settings that replace the preset's")
+    add("--seed", type=int, help="of all draws (default: the preset's)")
+    add("--out", type=Path, default=Path("results") / name, help="default: %(default)s")
+    add("--jobs", type=int, help="cells at once (default: one for each core)")
+    add("--dask", metavar="ADDRESS", help="scheduler of a running Dask cluster to compute on")
+    add("--timeout", type=float, metavar="SECONDS", help="give a cell up after this time")
+    return parser
+
+
+def sweep_settings(chosen: argparse.Namespace) -> dict[str, Any]:
+    """Return what `cosa_theory.ground.sweep.run_cells` takes: jobs, dask, timeout, folder.
+
+    Raises
+    ------
+    InputError
+        A number of jobs below 1, a time limit that is not positive, or a file where a folder is
+        to be.
+    """
+    there = next(path for path in (chosen.out, *chosen.out.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise InputError(f"--out is {chosen.out}: {there} is a file, name a folder")
+    if chosen.jobs is not None:
+        whole("--jobs", chosen.jobs)
+    if chosen.timeout is not None:
+        real("--timeout", chosen.timeout, above=0)
+    return {
+        "jobs": chosen.jobs,
+        "dask": chosen.dask,
+        "timeout": chosen.timeout,
+        "folder": chosen.out / "cells",
+    }
+
+
+def read_config(start: Config, path: Path | None, **overrides: Any) -> Config:
+    """Return settings: those of a preset, over them a file's, over those the command line's.
+
+    Parameters
+    ----------
+    start : dataclass
+        The preset.
+    path : path, optional
+        A TOML file with some of its fields; arrays become tuples.
+    **overrides
+        Fields from the command line; None stands for not given.
+
+    Raises
+    ------
+    InputError
+        No such file, not TOML, a field that the settings do not have, or a value that they
+        refuse with a ValueError.
+    """
+    given: dict[str, Any] = {}
+    if path is not None:
+        try:
+            given = tomllib.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise InputError(f"configuration {path}: {error.strerror}") from error
+        except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise InputError(f"configuration {path}: {error}") from error
+    known = [field.name for field in dataclasses.fields(start)]  # type: ignore[arg-type]
+    unknown = [name for name in given if name not in known]
+    if unknown:
+        raise InputError(f"configuration {path}: no field {unknown[0]!r}, only {', '.join(known)}")
+    for name, value in given.items():
+        kind = _kind(getattr(start, name))
+        if kind and _kind(value) != kind:
+            raise InputError(f"configuration {path}: {name} is {value!r}: it must be {kind}")
+    given |= {name: value for name, value in overrides.items() if value is not None}
+    try:
+        changes = {name: _frozen(value) for name, value in given.items()}
+        return dataclasses.replace(start, **changes)  # type: ignore[type-var]
+    except (TypeError, ValueError) as error:
+        where = "" if path is None else f"configuration {path}: "
+        raise InputError(f"{where}{error}", argument=getattr(error, "argument", None)) from error
+
+
+def _kind(value: Any) -> str:
+    """Name the kind of a setting; nothing for one that may be of several kinds."""
+    kinds = {bool: "true or false", int: "a number", float: "a number", str: "text"}
+    return "an array" if isinstance(value, (tuple, list)) else kinds.get(type(value), "")
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value
+
+
+def sweep_command(
+    name: str,
+    description: str,
+    presets: Mapping[str, Any],
+    run: Callable[..., pd.DataFrame],
+    verdict: Callable[[pd.DataFrame, Any], str],
+    arguments: Sequence[str] | None = None,
+) -> int:
+    """Run a sweep from the command line.
+
+    Parameters
+    ----------
+    name : str
+        The module within `experiments`, the folder within results and the table in it.
+    description : str
+        What it measures.
+    presets : mapping of str to dataclass
+        The named settings, frozen, each with a field `seed`.
+    run : callable
+        Maps settings, and what `cosa_theory.ground.sweep.run_cells` takes, to the table.
+    verdict : callable
+        Maps the table and the settings to a sentence or two, which are printed first.
+    arguments : sequence of str, optional
+        Instead of those of the process.
+
+    Returns
+    -------
+    int
+        The exit code, see `run_command`.
+    """
+    chosen = sweep_parser(name, description, presets).parse_args(arguments)
+
+    def body() -> None:
+        config = read_config(presets[chosen.preset], chosen.config, seed=chosen.seed)
+        table = run(config, **sweep_settings(chosen))
+        if (table["status"] == "done").any():
+            text = verdict(table, config)
+        else:
+            text = f"No cell was finished within {chosen.timeout:g} s: raise --timeout."
+        settings = dataclasses.asdict(config)
+        write_table(table, chosen.out, name, arguments=settings, verdict=text, seed=config.seed)
+        print(text)
+        print(f"{len(table)} rows are in {chosen.out / name}.parquet")
+
+    return run_command(body)
+
+
+def write_table(
+    table: pd.DataFrame,
+    out: str | os.PathLike[str],
+    name: str,
+    *,
+    arguments: Mapping[str, Any],
+    verdict: str,
+    seed: int | None = None,
+) -> None:
+    """Store a result as `name`.parquet and, last, `name`.json with verdict and provenance.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        The result.
+    out : path
+        A folder; files of this name in it are replaced.
+    name : str
+        Of the experiment.
+    arguments, seed
+        As for `cosa_theory.ground.provenance.provenance`.
+    verdict : str
+        The result in a sentence.
+    """
+    folder = Path(out)
+    (folder / f"{name}.json").unlink(missing_ok=True)
+    with atomic_path(folder / f"{name}.parquet") as path:
+        table.to_parquet(path)
+    document = {"verdict": verdict, "provenance": provenance(arguments, seed=seed)}
+    with atomic_path(folder / f"{name}.json") as path:
+        path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+
+def run_command(body: Callable[[], None]) -> int:
+    """Run a command and return its exit code.
+
+    Returns
+    -------
+    int
+        0; 2 after input that must be mended and 1 after cells that failed, one line for each on
+        standard error; 130 after an interruption, of which `run_cells` has told.
+    """
+    try:
+        body()
+    except InputError as error:
+        return _say(error.problems, 2)
+    except KeyboardInterrupt:
+        return 130
+    except RuntimeError as error:
+        return _say((*str(error).splitlines(), *getattr(error, "__notes__", ())), 1)
+    return 0
+
+
+def _say(lines: tuple[str, ...], code: int) -> int:
+    for line in lines:
+        print(f"error: {line}", file=sys.stderr)
+    return code
