@@ -1,0 +1,82 @@
+"""The pages name what exists: functions, tests, files and the numbers of statements."""
+
+import ast
+import importlib
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+THEORY = (ROOT / "docs/theory.md").read_text(encoding="utf-8")
+NUMBERS = [
+    f"{section}.{number}"
+    for section, last in {1: 10, 2: 7, 3: 5, 4: 3, 5: 5}.items()
+    for number in range(1, last + 1)
+]
+
+
+def statements():
+    """The text of every numbered statement, by its number."""
+    parts = re.split(r"^#{2,3} (.*)$", THEORY, flags=re.MULTILINE)
+    found = zip(parts[1::2], parts[2::2], strict=True)
+    return {head.split()[0]: body for head, body in found if re.match(r"\d+\.\d+ ", head)}
+
+
+def named(body, label):
+    """What stands in backticks after "- LABEL:", up to the next bullet."""
+    entry = re.search(rf"^- {label}:\s(.*?)(?=^- |^$|\Z)", body, flags=re.MULTILINE | re.DOTALL)
+    return re.findall(r"`([^`]+)`", entry[1]) if entry else []
+
+
+def resolve(path):
+    """Return what a dotted path names: attributes first, and modules where there is none."""
+    first, *rest = path.split(".")
+    found, so_far = importlib.import_module(first), first
+    for name in rest:
+        so_far += f".{name}"
+        found = getattr(found, name) if hasattr(found, name) else importlib.import_module(so_far)
+    return found
+
+
+@cache
+def functions_of(path):
+    tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
+    return {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+
+
+def test_every_statement_stands_on_the_page_in_order():
+    assert list(statements()) == NUMBERS
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_a_statement_names_functions_that_exist_and_tests_that_exist(number):
+    body = statements()[number]
+    paths, tests = named(body, "Computed by"), named(body, "Proved by")
+    assert paths
+    assert tests
+    for path in paths:
+        assert path.startswith("cosa_theory.")
+        assert callable(resolve(path)) or isinstance(resolve(path), property), path
+    for test in tests:
+        path, _, name = test.partition("::")
+        assert name.startswith("test_")
+        assert name in functions_of(path), test
+
+
+def test_everything_else_that_the_page_names_exists():
+    for name in re.findall(r"`((?:cosa_theory|experiments|figures|paper_checks)\.[\w.]+)`", THEORY):
+        resolve(name)
+    for name in re.findall(r"`(tests/[\w/.]+)(?:::(\w+))?`", THEORY):
+        assert (ROOT / name[0]).exists(), name
+        assert not name[1] or name[1] in functions_of(name[0]), name
+
+
+def test_docstrings_refer_to_statements_that_are_there():
+    for path in (ROOT / "cosa_theory").rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        for cited in re.findall(r"docs/theory\.md((?:,?\s+(?:and\s+)?\d+\.\d+)*)", text):
+            numbers = re.findall(r"\d+\.\d+", cited)
+            assert numbers, f"{path} cites the page without a number"
+            assert set(numbers) <= set(NUMBERS), (path, numbers)
