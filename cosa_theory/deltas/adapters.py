@@ -15,12 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from cosa_theory.deltas.checkpoint import Checkpoint, open_checkpoint, read_json
+from cosa_theory.deltas.checkpoint import Checkpoint
 from cosa_theory.deltas.cosa_adapters import read_cosa_folder
 from cosa_theory.deltas.cosa_products import CosaCheckpoint
 from cosa_theory.deltas.cosa_released import ADAPTER_CONFIG, PEFT_TYPES, WRAPPER
 from cosa_theory.deltas.layers import FLOAT_DTYPES, Matrix
 from cosa_theory.deltas.matching import by_pattern
+from cosa_theory.deltas.opening import open_checkpoint, read_json
 from cosa_theory.deltas.products import AdapterCheckpoint
 from cosa_theory.ground.errors import InputError
 

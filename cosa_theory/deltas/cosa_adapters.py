@@ -6,14 +6,14 @@ Nothing here needs torch. Folders of the code released with arXiv 2602.05148 are
 carry L and R: that code draws them from a salted hash, so no seed brings them back.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cosa_theory.deltas.checkpoint import Checkpoint, open_checkpoint, read_json
+from cosa_theory.deltas.checkpoint import Checkpoint
 from cosa_theory.deltas.cosa_records import CosaRecord, cosa_records
 from cosa_theory.deltas.cosa_released import (
     ADAPTER_CONFIG,
@@ -23,6 +23,7 @@ from cosa_theory.deltas.cosa_released import (
     is_released,
     translated_settings,
 )
+from cosa_theory.deltas.opening import open_checkpoint, read_json
 from cosa_theory.ground.errors import InputError
 from cosa_theory.projections import draw_fingerprint, fingerprint, make_projection
 
@@ -32,10 +33,9 @@ __all__ = [
     "WRAPPER",
     "CosaFolder",
     "CosaRecord",
-    "cosa_records",
     "is_released",
     "read_cosa_folder",
-    "translated_settings",
+    "refuse_other_draws",
 ]
 
 
@@ -106,13 +106,39 @@ class CosaFolder:
         if sum(one.key == record.key for one in self.layers.values()) > 1:
             self.shared[place] = drawn, found
         expected = record.fingerprints["LR".index(role)]
-        if expected not in (None, found):
-            raise InputError(
-                f"{self.label}: {record.name}: {role} drawn from seed {self.settings['seed']} has "
-                f"the fingerprint {found}, the adapter was trained with {expected}: use the "
-                "version of cosa-theory that saved it, or an adapter saved with save_projections."
-            )
+        refuse_other_draws(
+            self.label, self.settings["seed"], [(f"{role} of {record.name}", found, expected)]
+        )
         return drawn
+
+
+def refuse_other_draws(label: str, seed: int, draws: Iterable[tuple[str, str, str | None]]) -> None:
+    """Refuse projections that are not those an adapter was trained with.
+
+    Parameters
+    ----------
+    label : str
+        What messages call the adapter.
+    seed : int
+        From which they were drawn.
+    draws : iterable of (str, str, str or None)
+        What each is, its fingerprint, and that of the training, if it is known.
+
+    Raises
+    ------
+    InputError
+        Naming the first that differs.
+    """
+    different = [draw for draw in draws if draw[2] not in (None, draw[1])]
+    if not different:
+        return
+    what, found, expected = different[0]
+    others = f" (and {len(different) - 1} more)" if len(different) > 1 else ""
+    raise InputError(
+        f"{label}: {what}{others}, drawn from seed {seed}, has the fingerprint {found}, and the "
+        f"adapter was trained with {expected}: use the versions of cosa-theory and numpy that "
+        "saved it, or save it there with save_projections."
+    )
 
 
 def _draw(

@@ -1,19 +1,19 @@
 """What the settings and the tensors of a CoSA adapter say of its layers, checked together."""
 
-import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from cosa_theory.deltas.cosa_released import ADAPTER_CONFIG, ADAPTER_WEIGHTS, TENSOR, WRAPPER
-from cosa_theory.deltas.layers import FLOAT_DTYPES
-from cosa_theory.deltas.matching import by_pattern, first_few
-from cosa_theory.ground.errors import InputError
+from cosa_theory.deltas.layers import FLOAT_DTYPES, shape_text
+from cosa_theory.deltas.matching import by_pattern, expression, first_few
+from cosa_theory.ground.checks import choice, pair, real, refuse, whole
+from cosa_theory.ground.errors import InputError, Problems
 from cosa_theory.ground.tensor_files import TensorInfo
 from cosa_theory.projections import KINDS
 
-__all__ = ["CosaRecord", "cosa_records"]
+__all__ = ["CosaRecord", "check_description", "cosa_records"]
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,7 @@ def cosa_records(
     settings : mapping
         As `translated_settings` returns them.
     infos : mapping of str to TensorInfo
-        The tensors, by their names in the file (`cosa_Y`, `cosa_L`, `cosa_R`, or those of the
-        released code).
+        The tensors by their names in the file, of this library or of the released code.
     label : str
         What messages call the adapter.
 
@@ -84,138 +83,127 @@ def cosa_records(
         Naming every setting or tensor that is missing, unexpected or of the wrong shape.
     """
     found: dict[str, dict[str, str]] = {}
-    whole: dict[str, str] = {}
-    problems = _setting_problems(settings, label)
-    if not _is_patterns(settings.get("alpha_pattern")):
-        problems.append(
-            f"{label}: alpha_pattern is {settings['alpha_pattern']!r} in {ADAPTER_CONFIG}; it must "
-            "be an object of regular expressions and numbers."
-        )
-        settings = {**settings, "alpha_pattern": None}
+    others: dict[str, str] = {}
+    problems = Problems()
+    _check_settings(problems, settings, f"{label}/{ADAPTER_CONFIG}")
+    usable = not problems
     for tensor in infos:
         name = tensor.removeprefix(WRAPPER)
         match = TENSOR.fullmatch(name)
         if match:
             found.setdefault(match["module"] or "", {})[match["role"]] = tensor
         elif re.search(r"(^|\.)(cosa|lora)_", name):
-            problems.append(f"{label}: the tensor {tensor} is not understood.")
+            problems.add(f"{label}: the tensor {tensor} is not understood.")
         else:
-            whole[name.replace(".modules_to_save.", ".")] = tensor
+            others[name.replace(".modules_to_save.", ".")] = tensor
     layers = settings.get("layers")
     described = layers if isinstance(layers, Mapping) else {}
-    problems += [
-        f"{label}: {name} is in {ADAPTER_CONFIG}, but {ADAPTER_WEIGHTS} has no core for it."
-        for name in described
-        if "Y" not in found.get(name, {})
-    ]
+    problems.add(
+        *(
+            f"{label}: {name} is in {ADAPTER_CONFIG}, but {ADAPTER_WEIGHTS} has no core for it."
+            for name in described
+            if "Y" not in found.get(name, {})
+        )
+    )
     if not found and not problems:
-        problems.append(f"{label}: {ADAPTER_WEIGHTS} holds no core (a tensor that ends in cosa_Y).")
-    incomplete = _released_without(found, label)
-    problems += incomplete
+        problems.add(f"{label}: {ADAPTER_WEIGHTS} holds no core (a tensor that ends in cosa_Y).")
     records = {}
-    for name, tensors in found.items() if not incomplete else ():
-        read = _record(name, tensors, described.get(name), settings, infos, f"{label}: {name}")
-        if isinstance(read, CosaRecord):
-            records[name] = read
-        else:
-            problems += read
-    records = _with_shared(records)
-    if problems:
-        raise InputError(*problems)
-    return records, whole
+    with problems:
+        _refuse_released_without(found, label)
+        for name, tensors in found.items():
+            with problems:
+                alpha = (
+                    by_pattern(settings.get("alpha_pattern"), name, settings["alpha"])
+                    if usable
+                    else 1.0
+                )
+                alpha = real(f"{label}: alpha of {name}", alpha)
+                where = f"{label}: {name}"
+                records[name] = _record(name, tensors, described.get(name), alpha, infos, where)
+    problems.report()
+    return _with_shared(records), others
 
 
 def _record(
     name: str,
     tensors: Mapping[str, str],
     described: Any,
-    settings: Mapping[str, Any],
+    alpha: float,
     infos: Mapping[str, TensorInfo],
     where: str,
-) -> CosaRecord | list[str]:
-    """Return one layer, or what is wrong with it."""
+) -> CosaRecord:
+    """Return one layer, or raise what is wrong with it."""
     if "Y" not in tensors:
-        return [f"{where} has no core; it has only {', '.join(tensors.values())}."]
-    strange = [
-        f"{where}: {tensor} has shape {infos[tensor].shape} and type {infos[tensor].dtype}; it "
-        "must be a matrix of floating-point numbers."
-        for tensor in tensors.values()
-        if len(infos[tensor].shape) != 2 or infos[tensor].dtype not in FLOAT_DTYPES
-    ]
-    if strange:
-        return strange
+        raise InputError(f"{where} has no core; it has only {', '.join(tensors.values())}.")
+    problems = Problems()
+    problems.add(
+        *(
+            f"{where}: {tensor} has shape {infos[tensor].shape} and type {infos[tensor].dtype}; it "
+            "must be a matrix of floating-point numbers."
+            for tensor in tensors.values()
+            if len(infos[tensor].shape) != 2 or infos[tensor].dtype not in FLOAT_DTYPES
+        )
+    )
+    problems.report()
     core = infos[tensors["Y"]].shape
     left, right = (infos[tensors[role]].shape if role in tensors else None for role in "LR")
-    released = tensors["Y"].endswith(("lora_Y", "lora_Y.weight"))
+    released = _is_released_core(tensors)
     if released:
         left, right = left and left[::-1], right and right[::-1]
     if described is None:
         if left is None or right is None:
-            return [
+            raise InputError(
                 f"{where} is not described in {ADAPTER_CONFIG} (layers), and L and R are not "
                 "stored: save the adapter again with this library."
-            ]
+            )
         described = {"size": [left[0], right[1]], "core": list(core), "key": name}
-    problem = _description_problem(described)
-    if problem:
-        return [f"{where}: its description in {ADAPTER_CONFIG} (layers) {problem}."]
+    check_description(f"{where}: its description in {ADAPTER_CONFIG} (layers)", described)
     (m, n), (a, b) = described["size"], described["core"]
     expected = {"Y": (core, (a, b)), "L": (left, (m, a)), "R": (right, (b, n))}
-    wrong = [
-        f"{where}: {tensors[role]} is {shape[0]} × {shape[1]}, but {wanted[0]} × {wanted[1]} is "
-        f"expected of {role} in a layer of {m} × {n} with a core of {a} × {b}."
-        for role, (shape, wanted) in expected.items()
-        if shape is not None and shape != wanted
-    ]
-    if wrong:
-        return wrong
-    alpha = by_pattern(settings.get("alpha_pattern"), name, settings.get("alpha"))
-    if not _is_number(alpha):
-        if alpha is settings.get("alpha"):
-            return []  # said once, of the settings
-        return [f"{where}: alpha_pattern gives {alpha!r}; it must be a finite number."]
+    problems.add(
+        *(
+            f"{where}: {tensors[role]} is {shape_text(shape)}, but {shape_text(wanted)} is "
+            f"expected of {role} in a layer of {m} × {n} with a core of {a} × {b}."
+            for role, (shape, wanted) in expected.items()
+            if shape is not None and shape != wanted
+        )
+    )
+    problems.report()
     prints = described.get("L"), described.get("R")
     stored = tensors.get("L"), tensors.get("R")
-    return CosaRecord(
-        name, m, n, a, b, float(alpha), described["key"], tensors["Y"], *stored, prints, released
-    )
+    key, place = described["key"], tensors["Y"]
+    return CosaRecord(name, m, n, a, b, alpha, key, place, *stored, prints, released)
 
 
-def _released_without(found: Mapping[str, Mapping[str, str]], label: str) -> list[str]:
-    """Say that layers of the released code lack L or R, and why that cannot be mended here."""
+def _is_released_core(tensors: Mapping[str, str]) -> bool:
+    return tensors.get("Y", "").endswith(("lora_Y", "lora_Y.weight"))
+
+
+def _refuse_released_without(found: Mapping[str, Mapping[str, str]], label: str) -> None:
+    """Refuse layers of the released code without L or R, which cannot be mended here."""
     lacking = [
-        name
-        for name, tensors in found.items()
-        if tensors.get("Y", "").endswith(("lora_Y", "lora_Y.weight")) and len(tensors) < 3
+        name for name, tensors in found.items() if _is_released_core(tensors) and len(tensors) < 3
     ]
-    if not lacking:
-        return []
-    return [
-        f"{label}: L and R are not in the file for {len(lacking)} of {len(found)} layers "
-        f"({first_few(lacking, 3)}), and the released code draws them from a hash that Python "
-        "salts anew in every process, so no seed brings them back: save the adapter there "
-        "together with lora_L and lora_R."
-    ]
+    if lacking:
+        raise InputError(
+            f"{label}: L and R are not in the file for {len(lacking)} of {len(found)} layers "
+            f"({first_few(lacking, 3)}), and the released code draws them from a hash that Python "
+            "salts anew in every process, so no seed brings them back: save the adapter there "
+            "together with lora_L and lora_R."
+        )
 
 
-def _description_problem(described: Any) -> str | None:
-    """Say what is wrong with the description of a layer."""
+def check_description(where: str, described: Any) -> None:
+    """Refuse a description of a layer, as adapter_config.json has it, that cannot be used."""
     if not isinstance(described, Mapping):
-        return f"is {described!r}; it must be an object with key, size, core, L and R"
+        raise refuse(where, described, "an object with key, size, core, L and R")
     for name in ("size", "core"):
-        pair = described.get(name)
-        if (
-            not isinstance(pair, (list, tuple))
-            or len(pair) != 2
-            or not all(type(size) is int and size > 0 for size in pair)
-        ):
-            return f"has {pair!r} as {name}; it must be two positive integers"
+        pair(f"{where}: {name}", described.get(name))
     if not isinstance(described.get("key"), str):
-        return f"has {described.get('key')!r} as key; it must be the name the draw belongs to"
+        raise refuse(f"{where}: key", described.get("key"), "the name that the draw belongs to")
     for role in "LR":
         if not isinstance(described.get(role), (str, type(None))):
-            return f"has {described[role]!r} as {role}; it must be a fingerprint"
-    return None
+            raise refuse(f"{where}: {role}", described[role], "a fingerprint")
 
 
 def _with_shared(records: Mapping[str, CosaRecord]) -> dict[str, CosaRecord]:
@@ -237,42 +225,21 @@ def _with_shared(records: Mapping[str, CosaRecord]) -> dict[str, CosaRecord]:
     }
 
 
-def _setting_problems(settings: Mapping[str, Any], label: str) -> list[str]:
-    """Say which settings of the adapter cannot be used."""
-
-    def whole(value: Any) -> bool:
-        return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-    checks: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
-        ("seed", whole, "a non-negative integer"),
-        ("scale", lambda value: value in ("synthesis", "analysis"), "synthesis or analysis"),
-        ("options", lambda value: value is None or isinstance(value, dict), "an object"),
-        ("layers", lambda value: value is None or isinstance(value, dict), "an object"),
-        ("alpha", _is_number, "a finite number"),
-    )
-    problems = [
-        f"{label}: {name} is {settings.get(name)!r} in {ADAPTER_CONFIG}; it must be {wanted}."
-        for name, accepts, wanted in checks
-        if not accepts(settings.get(name))
-    ]
-    if settings.get("kind") not in KINDS:
-        problems.append(
-            f"{label}: kind is {settings.get('kind')!r} in {ADAPTER_CONFIG}, an ensemble that this "
-            f"version of cosa-theory lacks; it knows {', '.join(KINDS)}."
-        )
-    return problems
-
-
-def _is_patterns(value: Any) -> bool:
-    """Return whether a value is absent or an object whose names are regular expressions."""
-    try:
-        return value is None or (
-            isinstance(value, Mapping) and all(re.compile(pattern) for pattern in value)
-        )
-    except re.error:
-        return False
-
-
-def _is_number(value: Any) -> bool:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return number and math.isfinite(value)
+def _check_settings(found: Problems, settings: Mapping[str, Any], where: str) -> None:
+    """Note which settings of the adapter cannot be used."""
+    with found:
+        whole(f"{where}: seed", settings.get("seed"), least=0)
+    with found:
+        real(f"{where}: alpha", settings.get("alpha"))
+    with found:
+        choice(f"{where}: scale", settings.get("scale"), ("synthesis", "analysis"))
+    with found:  # another may be an ensemble of a later version
+        choice(f"{where}: kind", settings.get("kind"), KINDS)
+    for name in ("options", "layers", "alpha_pattern"):
+        value = settings.get(name)
+        if value is not None and not isinstance(value, Mapping):
+            found.append(refuse(f"{where}: {name}", value, "an object"))
+        elif name == "alpha_pattern":
+            for pattern in value or ():
+                with found:
+                    expression(f"{where}: a name in {name}", pattern)

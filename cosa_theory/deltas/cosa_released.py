@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cosa_theory.deltas.matching import by_pattern
+from cosa_theory.ground.checks import real
 from cosa_theory.ground.errors import InputError
 from cosa_theory.ground.tensor_files import TensorInfo
 
@@ -128,11 +129,6 @@ def _released_alpha(settings: Mapping[str, Any], name: str, label: str) -> float
     """Return lora_alpha / r, or lora_alpha / √r, of one layer of the released code."""
     r = by_pattern(settings.get("rank_pattern"), name, settings.get("r", 8))
     alpha = by_pattern(settings.get("alpha_pattern"), name, settings.get("lora_alpha", 8))
-    for setting, value in (("r", r), ("lora_alpha", alpha)):
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not number or not math.isfinite(value) or (setting == "r" and value <= 0):
-            raise InputError(
-                f"{label}: {setting} is {value!r} in {ADAPTER_CONFIG}; the update is scaled by "
-                "lora_alpha / r: correct it."
-            )
-    return float(alpha / (math.sqrt(r) if settings.get("use_rslora") else r))
+    r = real(f"{label}/{ADAPTER_CONFIG}: r", r, above=0)
+    alpha = real(f"{label}/{ADAPTER_CONFIG}: lora_alpha", alpha)
+    return alpha / (math.sqrt(r) if settings.get("use_rslora") else r)

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cosa_theory.deltas.checkpoint import Checkpoint, locate, open_checkpoint
-from cosa_theory.deltas.layers import FLOAT_DTYPES, LayerDelta, Matrix, storage_noise
+from cosa_theory.deltas.checkpoint import Checkpoint, as_numpy
+from cosa_theory.deltas.layers import FLOAT_DTYPES, LayerDelta, Matrix, shape_text, storage_noise
 from cosa_theory.deltas.matching import first_few, match_names
+from cosa_theory.deltas.opening import locate, open_checkpoint
 from cosa_theory.ground.errors import InputError
 from cosa_theory.ground.tensor_files import TensorInfo
 
@@ -120,8 +121,8 @@ def match_gradients(source: Any, shapes: Mapping[str, tuple[int, int]]) -> Gradi
         info = found[other]
         if info.shape != shapes[name]:
             problems.append(
-                f"{checkpoint.label}: the gradient {other} is {_size(info.shape)}, its matrix "
-                f"{_size(shapes[name])}: save it as the weight is stored, out × in."
+                f"{checkpoint.label}: the gradient {other} is {shape_text(info.shape)}, its matrix "
+                f"{shape_text(shapes[name])}: save it as the weight is stored, out × in."
             )
         elif info.dtype not in FLOAT_DTYPES:
             problems.append(
@@ -148,10 +149,6 @@ def _open(source: Any) -> Checkpoint:
 def _same_ending(one: str, other: str) -> bool:
     """Tell whether two names agree from some part on, which any renamed prefix leaves."""
     return one.split(".")[-2:] == other.split(".")[-2:]
-
-
-def _size(shape: tuple[int, ...]) -> str:
-    return " × ".join(map(str, shape))
 
 
 def _unmatched(
@@ -204,8 +201,6 @@ def first_step_gradients(
         finite.
     """
     import torch
-
-    from cosa_theory.deltas.checkpoint import as_numpy
 
     known = dict(model.named_parameters(remove_duplicate=False))
     wanted = [name for name, one in known.items() if one.ndim == 2] if names is None else [*names]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["FLOAT_DTYPES", "LayerDelta", "Matrix", "PairReport", "coarser_dtype", "storage_noise"]
+__all__ = ["FLOAT_DTYPES", "LayerDelta", "Matrix", "PairReport", "shape_text", "storage_noise"]
 
 Matrix = NDArray[np.floating[Any]]
 
@@ -92,6 +92,11 @@ class PairReport:
     tied: tuple[tuple[str, str], ...] = ()
     skipped: tuple[tuple[str, str], ...] = ()
     notices: tuple[str, ...] = ()
+
+
+def shape_text(shape: tuple[int, ...]) -> str:
+    """Return "m × n" as messages have it."""
+    return " × ".join(map(str, shape)) or "a single number"
 
 
 def coarser_dtype(first: str, second: str) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 from cosa_theory.ground.errors import InputError
 from cosa_theory.ground.tensor_files import TensorInfo
 
-__all__ = ["NameFilter", "NameMatch", "by_pattern", "first_few", "match_names"]
+__all__ = ["NameFilter", "NameMatch", "by_pattern", "expression", "first_few", "match_names"]
 
 
 def first_few(names: Sequence[str], count: int = 5) -> str:
@@ -35,6 +35,15 @@ def by_pattern(patterns: Mapping[str, Any] | None, module: str, default: Any) ->
         if re.match(rf"(.*\.)?({pattern})$", module):
             return value
     return default
+
+
+def expression(argument: str, pattern: Any) -> re.Pattern[str]:
+    """Compile a regular expression, or raise InputError in the name of an argument."""
+    try:
+        return re.compile(pattern + "")  # compiled ones and bytes are no text
+    except (re.error, TypeError) as error:
+        text = f"{argument} is {pattern!r}: it must be a regular expression ({error})"
+        raise InputError(text, argument=argument) from error
 
 
 # Looking for the closest name is a courtesy; it may not take minutes on a huge model.
@@ -60,8 +69,8 @@ class NameFilter:
     def __init__(
         self, include: str | Sequence[str] | None, exclude: str | Sequence[str] | None
     ) -> None:
-        self.include = _compile("include", include)
-        self.exclude = _compile("exclude", exclude)
+        self.include = _expressions("include", include)
+        self.exclude = _expressions("exclude", exclude)
 
     def keeps(self, name: str) -> bool:
         """Tell whether a tensor of this name is wanted."""
@@ -88,18 +97,9 @@ class NameFilter:
         return problems
 
 
-def _compile(role: str, patterns: str | Sequence[str] | None) -> list[re.Pattern[str]]:
-    if patterns is None:
-        return []
-    compiled = []
-    for pattern in [patterns] if isinstance(patterns, str) else patterns:
-        try:
-            compiled.append(re.compile(pattern))
-        except re.error as error:
-            raise InputError(
-                f"{role}: {pattern!r} is not a regular expression ({error})."
-            ) from error
-    return compiled
+def _expressions(role: str, patterns: str | Sequence[str] | None) -> list[re.Pattern[str]]:
+    listed = [patterns] if isinstance(patterns, str) else patterns or ()
+    return [expression(role, pattern) for pattern in listed]
 
 
 def _nearest(pattern: str, names: Sequence[str]) -> str:

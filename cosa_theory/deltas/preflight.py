@@ -8,7 +8,7 @@ from dataclasses import replace
 from cosa_theory.deltas.checkpoint import Checkpoint
 from cosa_theory.deltas.layers import PairReport
 from cosa_theory.deltas.matching import NameFilter, NameMatch, first_few, match_names
-from cosa_theory.deltas.selection import PlannedLayer, plan_layers, quantised_problems
+from cosa_theory.deltas.selection import SelectedLayer, quantised_problems, select_layers
 from cosa_theory.ground.errors import InputError
 from cosa_theory.ground.tensor_files import TensorInfo
 
@@ -19,31 +19,10 @@ _HEAD = re.compile(r"(lm_head|embed_out|predictions\.decoder)\.weight$")
 
 def preflight(
     base: Checkpoint, tuned: Checkpoint, names: NameFilter, on_shape: str, on_other: str
-) -> tuple[list[PlannedLayer], PairReport]:
-    """Match, filter and check two sources from their headers alone.
+) -> tuple[list[SelectedLayer], PairReport]:
+    """Match, filter and check two sources from their headers alone, as `open_pair` documents it.
 
     Only the search for tied weights looks at entries, and only where a few sampled bytes agree.
-
-    Parameters
-    ----------
-    base, tuned : Checkpoint
-        The open sources.
-    names : NameFilter
-        Which tensors are wanted.
-    on_shape, on_other : str
-        As in `open_pair`.
-
-    Returns
-    -------
-    layers : list of PlannedLayer
-        What to stream.
-    report : PairReport
-        What was found.
-
-    Raises
-    ------
-    InputError
-        With every problem of the pair.
     """
     problems = names.problems(list(base.infos), list(tuned.infos))
     left = {name: info for name, info in base.infos.items() if not names.drops(name)}
@@ -65,15 +44,15 @@ def preflight(
     if unmatched:  # a quantised model does not match; that is then no news
         raise InputError(*(problems or unmatched))
     problems += tuned.align(wanted, left)
-    plan = plan_layers(wanted, left, tuned.infos, on_shape, on_other)
-    problems += plan.problems
-    if not problems and not plan.layers:
-        problems.append(f"no matrix to compare: {_count(plan.skipped)}.")
+    selection = select_layers(wanted, left, tuned.infos, on_shape, on_other)
+    problems += selection.problems
+    if not problems and not selection.layers:
+        problems.append(f"no matrix to compare: {_count(selection.skipped)}.")
     if problems:
         raise InputError(*problems)
-    tied = [] if tuned.partial else _tied(base, tuned, plan.layers)
+    tied = [] if tuned.partial else _tied(base, tuned, selection.layers)
     dropped = {name for name, _ in tied}
-    layers = [layer for layer in plan.layers if layer.name not in dropped]
+    layers = [layer for layer in selection.layers if layer.name not in dropped]
     only_base = () if tuned.partial else tuple(filter(names.keeps, match.only_in_base))
     only_tuned = tuple(filter(names.keeps, match.only_in_tuned))
     tied += _copies(base, only_base, [layer.base_name for layer in layers])
@@ -85,9 +64,9 @@ def preflight(
         only_in_tuned=tuple(name for name in only_tuned if name not in copies),
         prefix=match.prefix,
         tied=tuple(tied),
-        skipped=tuple(plan.skipped),
+        skipped=tuple(selection.skipped),
     )
-    notices = [*_notices(report, tuned), *plan.notices, *_untied(base, tuned, layers, tied)]
+    notices = [*_notices(report, tuned), *selection.notices, *_untied(base, tuned, layers, tied)]
     return layers, replace(report, notices=tuple(notices))
 
 
@@ -117,10 +96,10 @@ def _unusable(where: str, infos: Mapping[str, TensorInfo]) -> list[str]:
 
 
 def _tied(
-    base: Checkpoint, tuned: Checkpoint, layers: Sequence[PlannedLayer]
+    base: Checkpoint, tuned: Checkpoint, layers: Sequence[SelectedLayer]
 ) -> list[tuple[str, str]]:
     """Find matrices that are the same on both sides under two names, as (dropped, kept)."""
-    groups: dict[object, list[PlannedLayer]] = {}
+    groups: dict[object, list[SelectedLayer]] = {}
     for layer in layers:
         infos = base.infos[layer.base_name], tuned.infos[layer.tuned_name]
         if layer.part is None and all(len(info.shape) == 2 for info in infos):
@@ -128,7 +107,7 @@ def _tied(
             groups.setdefault(key, []).append(layer)
     tied: list[tuple[str, str]] = []
     for group in groups.values():
-        kept: dict[tuple[bytes, bytes], list[PlannedLayer]] = {}
+        kept: dict[tuple[bytes, bytes], list[SelectedLayer]] = {}
         for layer in group if len(group) > 1 else []:
             samples = base.sample(layer.base_name), tuned.sample(layer.tuned_name)
             if not any(samples[0]) or not any(samples[1]):
@@ -142,7 +121,7 @@ def _tied(
     return tied
 
 
-def _same(base: Checkpoint, tuned: Checkpoint, one: PlannedLayer, other: PlannedLayer) -> bool:
+def _same(base: Checkpoint, tuned: Checkpoint, one: SelectedLayer, other: SelectedLayer) -> bool:
     return base.identical(one.base_name, other.base_name) and tuned.identical(
         one.tuned_name, other.tuned_name
     )
@@ -173,7 +152,7 @@ def _copies(
 def _untied(
     base: Checkpoint,
     tuned: Checkpoint,
-    layers: Sequence[PlannedLayer],
+    layers: Sequence[SelectedLayer],
     tied: Sequence[tuple[str, str]],
 ) -> list[str]:
     """Say where a configuration ties an output head that the files store as a matrix of its own."""

@@ -8,21 +8,17 @@ from typing import Any, Literal
 import numpy as np
 
 from cosa_theory.deltas.adapters import open_adapter
-from cosa_theory.deltas.checkpoint import Checkpoint, locate, open_checkpoint
+from cosa_theory.deltas.checkpoint import Checkpoint
 from cosa_theory.deltas.layers import LayerDelta, Matrix, PairReport, coarser_dtype, storage_noise
 from cosa_theory.deltas.matching import NameFilter
+from cosa_theory.deltas.opening import locate, open_checkpoint
 from cosa_theory.deltas.preflight import preflight
 from cosa_theory.deltas.products import AdapterCheckpoint
-from cosa_theory.deltas.selection import PlannedLayer
-from cosa_theory.ground.errors import InputError
+from cosa_theory.deltas.selection import SelectedLayer
+from cosa_theory.ground.checks import choice
+from cosa_theory.ground.errors import InputError, Problems
 
 __all__ = ["DeltaPair", "open_pair"]
-
-_CHOICES = {
-    "on_shape": ("error", "skip", "truncate"),
-    "on_nonfinite": ("error", "skip"),
-    "on_other": ("skip", "flatten"),
-}
 
 
 @dataclass
@@ -33,7 +29,7 @@ class DeltaPair:
     ----------
     base, tuned : Checkpoint
         The open sources.
-    layers : list of PlannedLayer
+    layers : list of SelectedLayer
         What will be streamed.
     found : PairReport
         What the headers told.
@@ -45,13 +41,13 @@ class DeltaPair:
 
     base: Checkpoint
     tuned: Checkpoint
-    layers: list[PlannedLayer]
+    layers: list[SelectedLayer]
     found: PairReport
     on_nonfinite: str = "error"
     nonfinite: dict[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        """Return the number of planned matrices; some may turn out to hold NaN or Inf."""
+        """Return the number of matrices; some may turn out to hold NaN or Inf."""
         return len(self.layers)
 
     @property
@@ -83,7 +79,7 @@ class DeltaPair:
                 yield result
             del result  # before the next is read, so that a caller can let go of it
 
-    def _read(self, layer: PlannedLayer) -> LayerDelta | None:
+    def _read(self, layer: SelectedLayer) -> LayerDelta | None:
         """Read one matrix of both sides; None if it was skipped for NaN or Inf."""
         base = _matrix(self.base, layer.base_name, layer)
         factors: tuple[Matrix, Matrix] | None = None
@@ -106,7 +102,7 @@ class DeltaPair:
         noise = 0.0 if factors else storage_noise(base, coarser_dtype(*types))
         return LayerDelta(layer.name, delta, base, factors, *types, noise)
 
-    def _refuse(self, layer: PlannedLayer, base: Matrix, update: Matrix | None) -> None:
+    def _refuse(self, layer: SelectedLayer, base: Matrix, update: Matrix | None) -> None:
         """Note or raise that a matrix holds NaN or Inf, and on which side."""
         if update is None:
             update = _matrix(self.tuned, layer.tuned_name, layer)
@@ -118,8 +114,8 @@ class DeltaPair:
         self.nonfinite[layer.name] = reason
 
 
-def _matrix(source: Checkpoint, name: str, layer: PlannedLayer) -> Matrix:
-    """Read one side as the planned matrix; a longer vocabulary loses its last rows."""
+def _matrix(source: Checkpoint, name: str, layer: SelectedLayer) -> Matrix:
+    """Read one side as the matrix that was selected; a longer vocabulary loses its last rows."""
     tensor = source.load(name, layer.part)
     return tensor.reshape(tensor.shape[0], -1)[: layer.shape[0]]
 
@@ -185,14 +181,11 @@ def open_pair(
     Raises
     ------
     InputError
-        With every problem found at once, one sentence each.
-    ValueError
-        If an option has a value it does not know.
+        For an option that has no such value; else with every problem of the two models at once.
     """
-    chosen = {"on_shape": on_shape, "on_nonfinite": on_nonfinite, "on_other": on_other}
-    for option, value in chosen.items():
-        if value not in _CHOICES[option]:
-            raise ValueError(f"{option} is {value!r}, expected one of {_CHOICES[option]}")
+    choice("on_shape", on_shape, ("error", "skip", "truncate"))
+    choice("on_nonfinite", on_nonfinite, ("error", "skip"))
+    choice("on_other", on_other, ("skip", "flatten"))
     names = NameFilter(include, exclude)
     sources = _open_both(base, tuned, allow_pickle)
     layers, report = preflight(*sources, names, on_shape, on_other)
@@ -202,15 +195,12 @@ def open_pair(
 def _open_both(base: Any, tuned: Any, allow_pickle: bool) -> tuple[Checkpoint, Checkpoint]:
     """Open both sides, and report the problems of both at once."""
     opened: list[Checkpoint] = []
-    problems: list[str] = []
+    problems = Problems()
     for source, role in ((base, "base"), (tuned, "tuned")):
-        try:
+        with problems:
             if isinstance(source, str | os.PathLike):
                 source = locate(source, role, allow_pickle)
             adapter = open_adapter(source, role, allow_pickle)
             opened.append(adapter or open_checkpoint(source, role, allow_pickle))
-        except InputError as error:
-            problems.extend(error.problems)
-    if problems:
-        raise InputError(*problems)
+    problems.report()
     return opened[0], opened[1]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from cosa_theory.deltas.gradients import first_step_gradients
 from cosa_theory.deltas.layers import LayerDelta
+from cosa_theory.ground.checks import whole
 from cosa_theory.ground.errors import InputError
 from cosa_theory.projections import stream
 
@@ -55,14 +56,11 @@ def text_gradients(
     ------
     InputError
         If the data hold no text, the model or its tokenizer cannot be read, the model is neither
-        causal nor masked, or transformers is not installed.
-    ValueError
-        If `batch` is below 1 or `max_tokens` below 2.
+        causal nor masked, transformers is not installed, `batch` is below 1 or `max_tokens`
+        below 2.
     """
-    if batch < 1:
-        raise ValueError(f"batch is {batch}; give at least 1 text")
-    if max_tokens < 2:
-        raise ValueError(f"max_tokens is {max_tokens}; give at least 2, one to predict another")
+    whole("batch", batch)
+    whole("max_tokens", max_tokens, least=2)  # one to predict another
     texts = _read_texts(Path(data), batch)
     network, tokenizer, masked = _load(os.fspath(model))
     if tokenizer.pad_token is None:

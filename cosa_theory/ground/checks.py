@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from cosa_theory.ground.errors import InputError
 
-__all__ = ["choice", "finite", "matrix", "real", "refuse", "sizes", "whole"]
+__all__ = ["choice", "finite", "matrix", "pair", "real", "refuse", "sizes", "whole"]
 
 
 def refuse(argument: str, value: Any, must: str) -> InputError:
@@ -38,6 +38,21 @@ def whole(argument: str, value: Any, least: int = 1, most: int | None = None) ->
         bounds = f"of at least {least}" if most is None else f"from {least:,} to {most:,}"
         raise refuse(argument, value, f"a whole number {bounds}")
     return number
+
+
+def pair(argument: str, value: Any) -> tuple[int, int]:
+    """Return two whole numbers of at least 1, such as the shape of a core.
+
+    Raises
+    ------
+    InputError
+        If it is anything else.
+    """
+    try:
+        first, second = value
+        return whole(argument, first), whole(argument, second)
+    except (TypeError, ValueError):  # an InputError is a ValueError
+        raise refuse(argument, value, "two whole numbers of at least 1") from None
 
 
 def real(

@@ -1,6 +1,8 @@
-"""The one exception for input that a user can mend."""
+"""The one exception for input that a user can mend, and several of them raised as one."""
 
-__all__ = ["InputError"]
+from typing import Any, Self
+
+__all__ = ["InputError", "Problems"]
 
 
 class InputError(ValueError):
@@ -44,3 +46,46 @@ class InputError(ValueError):
         if argument != self.argument:
             return self
         return InputError(*(option + text.removeprefix(argument) for text in self.problems))
+
+
+class Problems(list[InputError]):
+    """Errors of independent checks, collected and raised as one.
+
+    Each ``with`` block is one check: an `InputError` in it is noted and the next check runs.
+
+    Examples
+    --------
+    >>> found = Problems()
+    >>> with found:
+    ...     raise InputError("a is 0: it must be positive", argument="a")
+    >>> found.add("b is 0: it must be positive")
+    >>> found.report()
+    Traceback (most recent call last):
+    cosa_theory.ground.errors.InputError: a is 0: it must be positive
+    b is 0: it must be positive
+    """
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, _kind: Any, error: BaseException | None, _trace: Any) -> bool:
+        if isinstance(error, InputError):
+            self.append(error)
+        return isinstance(error, InputError)
+
+    def add(self, *sentences: str) -> None:
+        """Note problems that were found without an exception."""
+        self.extend(InputError(text) for text in sentences)
+
+    def report(self) -> None:
+        """Raise what was found, if anything was, as one error.
+
+        Raises
+        ------
+        InputError
+            With every sentence; with `argument` if there is one error only.
+        """
+        if len(self) == 1:
+            raise self[0]
+        if self:
+            raise InputError(*(text for error in self for text in error.problems))

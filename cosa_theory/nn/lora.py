@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from cosa_theory.deltas.checkpoint import read_json
 from cosa_theory.deltas.cosa_adapters import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
@@ -23,6 +22,7 @@ from cosa_theory.deltas.cosa_adapters import (
     read_cosa_folder,
 )
 from cosa_theory.deltas.cosa_products import thin_factors
+from cosa_theory.deltas.opening import read_json
 from cosa_theory.ground.errors import InputError
 from cosa_theory.ground.files import atomic_path
 from cosa_theory.ground.tensor_files import TensorInfo

@@ -164,7 +164,7 @@ def test_something_that_is_no_source_is_refused():
 
 
 def test_an_unknown_option_value_is_a_value_error():
-    with pytest.raises(ValueError, match="on_shape is 'cut', expected one of"):
+    with pytest.raises(ValueError, match="on_shape is 'cut': it must be one of"):
         open_pair(weights(), weights(), on_shape="cut")
 
 

@@ -243,7 +243,7 @@ def test_a_released_adapter_without_cores_is_told_what_it_is(tmp_path):
 @pytest.mark.parametrize("settings", [{"r": 0}, {"r": "8"}, {"lora_alpha": None}])
 def test_a_released_adapter_without_a_divisor_is_refused(tmp_path, settings):
     released_adapter(tmp_path / "adapter", **settings)
-    with pytest.raises(InputError, match=r"(r|lora_alpha) is .*scaled by lora_alpha / r"):
+    with pytest.raises(InputError, match=r"adapter_config\.json: (r|lora_alpha) is "):
         read_cosa_folder(tmp_path / "adapter")
 
 
@@ -255,10 +255,10 @@ def described(**change):
 
 
 BAD_SETTINGS = {
-    "kind": (lambda config: config.update(kind="fourier"), "kind is 'fourier'.*lacks; it knows"),
-    "scale": (lambda config: config.update(scale="unit"), "scale is 'unit'.*synthesis or analysis"),
-    "seed": (lambda config: config.update(seed=-1), "seed is -1.*non-negative integer"),
-    "alpha": (lambda config: config.pop("alpha"), "alpha is None.*finite number"),
+    "kind": (lambda config: config.update(kind="fourier"), "kind is 'fourier'.*gaussian"),
+    "scale": (lambda config: config.update(scale="unit"), "scale is 'unit'.*synthesis, analysis"),
+    "seed": (lambda config: config.update(seed=-1), "seed is -1"),
+    "alpha": (lambda config: config.pop("alpha"), "alpha is None"),
     "options": (lambda config: config.update(options=3), "options is 3"),
     "option of another kind": (
         lambda config: config.update(options={"density": 0.5}),
@@ -266,11 +266,11 @@ BAD_SETTINGS = {
     ),
     "alpha pattern": (
         lambda config: config.update(alpha_pattern={"q_proj": "big"}),
-        f"{FIRST}: alpha_pattern gives 'big'",
+        f"alpha of {FIRST} is 'big'",
     ),
     "seed of another run": (
         lambda config: config.update(seed=4),
-        f"{FIRST}: L drawn from seed 4 has the fingerprint .* trained with .*save_projections",
+        f"L of {FIRST}, drawn from seed 4, .* trained with .*save_projections",
     ),
     "layer without core": (
         lambda config: config["layers"].update({"x.y": config["layers"][FIRST]}),
@@ -283,13 +283,13 @@ BAD_SETTINGS = {
     "no layers": (lambda config: config.pop("layers"), f"{LAST} is not described"),
     "layers of another type": (lambda config: config.update(layers=[1]), r"layers is \[1\]"),
     "core": (described(core=[8, 4]), f"{FIRST}: .*cosa_Y is 8 × 5, but 8 × 4 is expected of Y"),
-    "size": (described(size=[20]), rf"{FIRST}: .*has \[20\] as size; it must be two"),
-    "size of another type": (described(size=[20.0, 16]), r"has \[20.0, 16\] as size"),
-    "key": (described(key=None), "has None as key"),
-    "fingerprint": (described(R=7), "has 7 as R; it must be a fingerprint"),
+    "size": (described(size=[20]), rf"{FIRST}: .*size is \[20\]: it must be two"),
+    "size of another type": (described(size=[20.0, 16]), r"size is \[20.0, 16\]"),
+    "key": (described(key=None), "key is None"),
+    "fingerprint": (described(R=7), "R is 7: it must be a fingerprint"),
     "description": (
         lambda config: config["layers"].update({FIRST: "q"}),
-        "is 'q'; it must be an object",
+        "is 'q': it must be an object",
     ),
 }
 
@@ -303,7 +303,6 @@ def test_bad_settings_are_named(tmp_path, bad):
         for _ in open_pair(base_model(), tmp_path / "adapter", on_shape="error"):
             pass
     assert str(tmp_path / "adapter") in str(caught.value)
-    assert all(problem.endswith(".") for problem in caught.value.problems)
 
 
 def rewrite(folder, change):

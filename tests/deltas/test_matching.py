@@ -169,7 +169,7 @@ def test_a_filter_that_matches_nothing_names_the_closest():
 def test_filters_that_leave_nothing_or_do_not_compile_are_refused():
     with pytest.raises(InputError, match="together leave no tensor"):
         open_pair(weights(), moved(weights()), include="q_proj", exclude="layers")
-    with pytest.raises(InputError, match=r"include: '\(' is not a regular expression"):
+    with pytest.raises(InputError, match=r"include is '\(': it must be a regular expression"):
         open_pair(weights(), moved(weights()), include="(")
 
 

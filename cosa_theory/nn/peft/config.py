@@ -7,7 +7,6 @@ from typing import Any
 
 from peft.config import PeftConfig
 
-from cosa_theory.deltas.checkpoint import read_json
 from cosa_theory.deltas.cosa_adapters import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
@@ -15,6 +14,7 @@ from cosa_theory.deltas.cosa_adapters import (
     is_released,
     read_cosa_folder,
 )
+from cosa_theory.deltas.opening import read_json
 from cosa_theory.ground.errors import InputError
 from cosa_theory.nn.peft.registration import METHOD, peft_type
 from cosa_theory.nn.settings import CosaSettings

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from cosa_theory.deltas.checkpoint import read_json
+from cosa_theory.deltas.opening import read_json
 from cosa_theory.ground.errors import InputError
 from cosa_theory.nn.targets import closest, linear_layers, replace_modules
 

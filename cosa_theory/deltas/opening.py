@@ -1,0 +1,235 @@
+"""Opening what a user names: a file, a folder with an index, a hub id, a module, tensors."""
+
+import json
+import os
+import pickle
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+from cosa_theory.deltas.checkpoint import Checkpoint, FileCheckpoint, MemoryCheckpoint
+from cosa_theory.ground.errors import InputError, Problems
+from cosa_theory.ground.tensor_files import TensorInfo, is_pickle, read_header
+
+__all__ = ["locate", "open_checkpoint", "read_json"]
+
+_PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+_HUB_FILES = ("*.safetensors", "*.safetensors.index.json", "config.json", "adapter_config.json")
+_HUB_PICKLES = ("*.bin", "*.bin.index.json")
+
+
+def open_checkpoint(source: Any, role: str, allow_pickle: bool = False) -> Checkpoint:
+    """Open a file, a folder, a hub id, a module or a mapping of tensors.
+
+    Parameters
+    ----------
+    source : path, torch.nn.Module or mapping
+        A `.safetensors` file; a folder with `model.safetensors`, with an index and its shards, or
+        with a single file of another name; tensors in memory. For a hub id see `locate`.
+    role : {"base", "tuned"}
+        What messages call a source that has no path.
+    allow_pickle : bool
+        Whether pickles may be read, by torch's weights-only loader.
+
+    Returns
+    -------
+    Checkpoint
+        The open source; nothing but headers has been read.
+
+    Raises
+    ------
+    InputError
+        Naming every problem of the source's files.
+    """
+    if isinstance(source, Mapping):
+        return MemoryCheckpoint(f"the {role} model in memory", source)
+    if hasattr(source, "state_dict"):
+        config = getattr(source, "config", None)
+        settings = config.to_dict() if config is not None and hasattr(config, "to_dict") else {}
+        return MemoryCheckpoint(f"the {role} model in memory", source.state_dict(), settings)
+    if not isinstance(source, str | os.PathLike):
+        raise InputError(
+            f"{role}: expected a path, a hub id, a module or a mapping of tensors, got "
+            f"{type(source).__name__}."
+        )
+    return _open_path(Path(source), allow_pickle)
+
+
+def locate(source: str | os.PathLike[str], role: str, allow_pickle: bool = False) -> Path:
+    """Return the path a source names, downloading it first if it is a hub id."""
+    path = Path(source).expanduser()
+    if path.exists():
+        return path
+    text = os.fspath(source)
+    if not _HUB_ID.fullmatch(text) or text.endswith((".safetensors", ".json", *_PICKLE_SUFFIXES)):
+        raise InputError(f"{role}: no such file or folder: {text}.")
+    return _download(text, role, allow_pickle)
+
+
+def _download(identifier: str, role: str, allow_pickle: bool) -> Path:
+    """Fetch a model from the hub (or its local cache) and return its folder."""
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError as error:
+        raise InputError(
+            f"{role}: no such file or folder: {identifier}; to read it from the hub install "
+            "cosa-theory[llm]."
+        ) from error
+    try:
+        files = [*_HUB_FILES, *(_HUB_PICKLES if allow_pickle else ())]
+        folder = snapshot_download(identifier, allow_patterns=files, ignore_patterns=["*/*"])
+        return Path(folder)
+    except (OSError, ValueError) as error:  # the hub's errors derive from these two
+        raise InputError(
+            f"{role}: {identifier} is no file or folder here, and the hub did not give it "
+            f"({type(error).__name__}): check the name and the network, or pass a local path."
+        ) from error
+
+
+def _open_path(path: Path, allow_pickle: bool) -> Checkpoint:
+    config = _read_config(path if path.is_dir() else path.parent)
+    files = [path] if path.is_file() else _weight_files(path)
+    first = files[0]
+    if first.name.endswith(".index.json"):
+        folder = first.parent
+        shards = _read_index(first)
+        if not first.name.endswith(".safetensors.index.json"):
+            return _open_pickles(path, [folder / name for name in shards], config, allow_pickle)
+        return FileCheckpoint(path, _merge_shards(first, shards), config)
+    if first.suffix == ".gguf":
+        raise InputError(f"{path}: GGUF files are quantised: dequantise to safetensors first.")
+    if first.suffix in _PICKLE_SUFFIXES or is_pickle(first):
+        return _open_pickles(path, files, config, allow_pickle)
+    return FileCheckpoint(path, read_header(first), config)
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """Return the file of a folder that holds, or lists, the model's weights.
+
+    `model.safetensors` comes before an index, safetensors before pickles, and a single file of
+    any name is accepted.
+    """
+    for pattern in (
+        "model.safetensors",
+        "*.safetensors.index.json",
+        "*.safetensors",
+        "*.bin.index.json",
+        "pytorch_model.bin",
+        "*.gguf",
+    ):
+        found = sorted(folder.glob(pattern))
+        if len(found) > 1:
+            names = ", ".join(path.name for path in found[:5])
+            raise InputError(f"{folder}: several files could be the model ({names}): name one.")
+        if found:
+            return found
+    found = sorted(path for path in folder.iterdir() if path.suffix in _PICKLE_SUFFIXES)
+    if len(found) == 1:
+        return found
+    raise InputError(
+        f"{folder}: no weights here (expected model.safetensors, or model.safetensors.index.json "
+        "with its shards)."
+    )
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    return read_json(path) if path.is_file() else {}
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object from a file."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{path}: not valid JSON ({error}).") from error
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: expected a JSON object, found a {type(value).__name__}.")
+    return value
+
+
+def _read_index(path: Path) -> dict[str, set[str]]:
+    """Return shard file name to the set of tensors that the index puts there."""
+    weight_map = read_json(path).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise InputError(f"{path}: the index has no weight_map.")
+    shards: dict[str, set[str]] = {}
+    for name, shard in weight_map.items():
+        shards.setdefault(str(shard), set()).add(name)
+    leaving = [shard for shard in shards if _leaves_folder(shard)]
+    if leaving:
+        raise InputError(
+            *(f"{path}: the index names {shard!r}, a path outside its folder." for shard in leaving)
+        )
+    return shards
+
+
+def _leaves_folder(name: str) -> bool:
+    """Tell whether a relative file name leads out of its folder, on any system.
+
+    The check is of the name, not of the file it resolves to: the hub's cache consists of links.
+    """
+    return any(
+        bool(kind(name).anchor) or ".." in kind(name).parts
+        for kind in (PurePosixPath, PureWindowsPath)
+    )
+
+
+def _merge_shards(index: Path, shards: Mapping[str, set[str]]) -> dict[str, TensorInfo]:
+    """Read every shard's header and check it against the index."""
+    infos: dict[str, TensorInfo] = {}
+    problems = Problems()
+    for shard, expected in shards.items():
+        path = index.parent / shard
+        with problems:
+            if not path.is_file():
+                raise InputError(
+                    f"{path}: missing; {index.name} expects {len(expected)} tensors in this shard."
+                )
+            found = read_header(path)
+            infos.update(found)
+            absent, extra = sorted(expected - found.keys()), sorted(found.keys() - expected)
+            if absent or extra:
+                raise InputError(
+                    f"{path}: disagrees with {index.name}: expected {len(expected)} tensors, found "
+                    f"{len(found)}{_first(' missing', absent)}{_first(' not in the index', extra)}."
+                )
+    problems.report()
+    return infos
+
+
+def _first(label: str, names: list[str]) -> str:
+    return f";{label}: {', '.join(names[:5])}" if names else ""
+
+
+def _open_pickles(
+    label: Path, files: list[Path], config: dict[str, Any], allow_pickle: bool
+) -> Checkpoint:
+    """Open pickled checkpoints with torch's weights-only loader, if the caller allows it."""
+    if not allow_pickle:
+        raise InputError(
+            f"{files[0]}: a pickle, which can run any code when it is loaded: convert it to "
+            "safetensors, or allow torch's weights-only loader (allow_pickle)."
+        )
+    import torch
+
+    tensors: dict[str, Any] = {}
+    for path in files:
+        if not path.is_file():
+            raise InputError(f"{path}: missing; the index expects this shard.")
+        if path.suffix == ".safetensors":
+            raise InputError(f"{path}: a pickle under the name of a safetensors file: rename it.")
+        mapped = zipfile.is_zipfile(path)  # only torch's newer format can be mapped
+        try:
+            loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise InputError(f"{path}: the weights-only loader refused it ({reason}).") from error
+        if not isinstance(loaded, Mapping):
+            raise InputError(f"{path}: holds a {type(loaded).__name__}, not a state dict.")
+        nested = loaded.get("state_dict")
+        tensors.update(nested if isinstance(nested, Mapping) else loaded)
+    return MemoryCheckpoint(str(label), tensors, config)
