@@ -2,10 +2,13 @@
 
 import dataclasses
 import json
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 from typing import Any
 
 import pandas as pd
@@ -16,7 +19,6 @@ from cosa_theory.ground.errors import InputError
 from cosa_theory.ground.files import atomic_path
 from cosa_theory.ground.provenance import provenance
 from experiments import finetune_delta
-from paper_checks import c01, c02, c03, c04, c05, c06, c07, c08, c09, c10, c11
 from paper_checks.base import Check, Verdict, decide, failed_controls
 from paper_checks.thresholds import THRESHOLDS
 
@@ -32,10 +34,19 @@ __all__ = [
     "write",
 ]
 
-CHECKS: dict[str, Check] = {
-    module.CHECK.claim.id: module.CHECK
-    for module in (c01, c02, c03, c04, c05, c06, c07, c08, c09, c10, c11)
-}
+
+def _found() -> dict[str, Check]:
+    """Return the `CHECK` of every module c01, c02, … beside this one, by its identifier."""
+    names = sorted(module.name for module in iter_modules([str(Path(__file__).parent)]))
+    checks = [
+        import_module(f"paper_checks.{name}").CHECK for name in names if re.fullmatch(r"c\d+", name)
+    ]
+    return {check.claim.id: check for check in checks}
+
+
+CHECKS: dict[str, Check] = _found()
+"""Every check by the identifier of its claim. A check is a module here that says `CHECK`."""
+
 Pair = tuple[Any, Any]
 
 

@@ -1,4 +1,7 @@
-"""Every threshold of the paper checks, with its reason, stated before anything is measured."""
+"""The thresholds of the paper checks, with their reasons, stated before anything is measured.
+
+A check may state its own at the top of its module: ``THRESHOLDS["c12_error"] = Threshold(…)``.
+"""
 
 import math
 from dataclasses import dataclass

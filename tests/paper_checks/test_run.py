@@ -32,6 +32,12 @@ def pair(tmp_path):
     return str(tmp_path / "base.safetensors"), str(tmp_path / "tuned.safetensors")
 
 
+def test_every_module_named_after_a_claim_is_a_check():
+    modules = sorted(Path(finetune_delta.__file__).parent.parent.glob("paper_checks/c*[0-9].py"))
+    assert list(CHECKS) == [f"C{int(path.stem[1:])}" for path in modules]
+    assert len(CHECKS) >= 11
+
+
 def test_json_is_one_document_and_everything_else_goes_to_standard_error(pair, tmp_path):
     command = [sys.executable, "-m", "paper_checks", "C4", "c06", "--json"]
     command += ["--out", str(tmp_path / "out"), "--pair", *pair]
