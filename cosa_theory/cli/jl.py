@@ -227,7 +227,7 @@ def _vectors(
 
 
 def _read_rows(spec: str) -> "NDArray[Any]":
-    from cosa_theory.ground.matrix_files import read_array
+    from cosa_theory.ground.tensor_files import read_array
     from cosa_theory.isometry.jl import as_vectors
 
     try:

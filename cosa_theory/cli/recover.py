@@ -7,12 +7,12 @@ import typer
 
 from cosa_theory.cli.app import Json, Seed, app, provenance_of
 from cosa_theory.ground.errors import InputError
+from cosa_theory.ground.tensor_files import read_metadata
 from cosa_theory.studies.recovery.tensors import (
     Projections,
     check_fingerprints,
     drawn_projections,
     read_matrix,
-    read_metadata,
     stored_projections,
 )
 

@@ -15,8 +15,9 @@ from cosa_theory import __version__
 from cosa_theory.cli.app import CELLS, check_out, note, store_and_print
 from cosa_theory.ground.errors import InputError
 from cosa_theory.ground.files import atomic_path
+from cosa_theory.ground.tensor_writer import write_arrays
 from cosa_theory.studies.recovery.iterates import Iterates, cell_path
-from cosa_theory.studies.recovery.tensors import FINGERPRINTS, Projections, write_tensors
+from cosa_theory.studies.recovery.tensors import FINGERPRINTS, Projections
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -209,7 +210,7 @@ class Run:
         def store(folder: Path) -> Path:
             # The estimate takes its place last and at once: until then the earlier one is whole.
             with atomic_path(folder / ESTIMATE) as path:
-                write_tensors(path, _tensors(result), self._metadata(result))
+                write_arrays(path, _tensors(result), self._metadata(result))
                 write_document(document, folder)
             return write_document_page(document, folder)
 

@@ -16,7 +16,7 @@ from cosa_theory.cli.app import (
 )
 from cosa_theory.cli.interruption import interruptible
 from cosa_theory.ground.errors import InputError
-from cosa_theory.ground.matrix_files import read_array
+from cosa_theory.ground.tensor_files import read_array
 
 if TYPE_CHECKING:
     import pandas as pd

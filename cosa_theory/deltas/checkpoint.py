@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cosa_theory.ground.tensor_files import TensorInfo
+from cosa_theory.ground.tensor_files import TensorInfo, read_tensor
 
 __all__ = ["Checkpoint", "FileCheckpoint", "MemoryCheckpoint", "as_numpy"]
 
@@ -78,19 +78,9 @@ class FileCheckpoint(Checkpoint):
 
     def load(self, name: str, part: int | None = None) -> NDArray[np.floating[Any]]:
         """Return a tensor, or its part-th slice, as a new float32 array (float64 if stored so)."""
-        from safetensors import safe_open
-
-        info = self.infos[name]
-        # numpy has no bfloat16; torch reads it. The file is opened anew each time so that the
-        # pages of finished tensors do not stay mapped.
-        framework = "pt" if info.dtype == "bfloat16" else "numpy"
-        with safe_open(str(info.file), framework=framework) as file:
-            tensor = file.get_tensor(name) if part is None else file.get_slice(name)[part]
-            if framework == "pt":
-                return as_numpy(tensor)
-        # Already a private copy of the file's bytes: convert it only where the type demands it.
-        dtype = np.float64 if tensor.dtype == np.float64 else np.float32
-        return np.require(tensor, dtype, ["C", "W"])
+        # Read, not mapped: the pages of finished tensors do not stay in memory.
+        tensor = read_tensor(self.infos[name], part)
+        return tensor if tensor.dtype == np.float64 else tensor.astype(np.float32, copy=False)
 
     def sample(self, name: str) -> bytes:
         """Return bytes from the beginning, the middle and the end of a tensor."""

@@ -1,8 +1,9 @@
-"""The header of a safetensors file, checked before a single weight is read.
+"""Reading tensors from files: safetensors, whose header is checked first, and one array of .npy.
 
 A safetensors file is an unsigned 64-bit little-endian length, a JSON object of that length that
 gives every tensor's type, shape and place, and the bytes themselves. The checks here need only the
-header and the size of the file, so a damaged download is found in milliseconds.
+header and the size of the file, so a damaged download is found in milliseconds. What is read needs
+no torch, which has the types that numpy lacks but takes seconds to import.
 """
 
 import json
@@ -13,9 +14,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
 
+import numpy as np
+from numpy.typing import NDArray
+
 from cosa_theory.ground.errors import InputError
 
-__all__ = ["DTYPE_CODES", "TensorInfo", "is_pickle", "read_header"]
+__all__ = [
+    "DTYPE_CODES",
+    "TensorInfo",
+    "is_pickle",
+    "read_array",
+    "read_header",
+    "read_metadata",
+    "read_tensor",
+]
 
 # Code in the file -> (name used everywhere here, bits per entry).
 _DTYPES = {
@@ -214,3 +226,114 @@ def _layout_problems(
     elif size > end:
         problems.append(f"{path}: longer than its header says: expected {end} bytes, found {size}.")
     return problems
+
+
+def read_metadata(spec: str) -> dict[str, str]:
+    """Return what the safetensors file in FILE[:TENSOR] says of itself; of other files, nothing.
+
+    Raises
+    ------
+    InputError
+        If the file is damaged.
+    """
+    path = Path(spec if os.path.exists(spec) else spec.rpartition(":")[0])
+    if path.suffix != ".safetensors":
+        return {}
+    header, _ = _read_json(path, path.stat().st_size)
+    return dict(header.get("__metadata__") or {})
+
+
+def read_tensor(info: TensorInfo, part: int | None = None) -> NDArray[Any]:
+    """Read a tensor of a file, or its part-th slice along the first axis.
+
+    Parameters
+    ----------
+    info : TensorInfo
+        From `read_header`; of a type that numpy has, or bfloat16.
+    part : int, optional
+        Which slice.
+
+    Returns
+    -------
+    ndarray
+        A new array in the stored type; bfloat16 in float32, which holds its values exactly.
+    """
+    assert info.file is not None
+    dtype = np.dtype("uint16" if info.dtype == "bfloat16" else info.dtype).newbyteorder("<")
+    shape = info.shape if part is None else info.shape[1:]
+    count = math.prod(shape)
+    start = info.start + (part or 0) * count * dtype.itemsize
+    stored = np.fromfile(info.file, dtype, count, offset=start).reshape(shape)
+    if info.dtype != "bfloat16":
+        return stored
+    array = np.empty(shape, np.float32)  # of which bfloat16 is the upper half
+    np.left_shift(stored, 16, out=array.view(np.uint32), dtype=np.uint32)
+    return array
+
+
+def read_array(spec: str, option: str) -> NDArray[Any]:
+    """Read an array from a .npy file, or a tensor from a .safetensors file.
+
+    Parameters
+    ----------
+    spec : str
+        FILE, or FILE:TENSOR where the file holds several.
+    option : str
+        What the argument is called, for error messages.
+
+    Returns
+    -------
+    ndarray
+        As stored; half precision in float32. Pickled objects are refused.
+
+    Raises
+    ------
+    InputError
+        If there is no such file or tensor, or the file is neither or damaged.
+    """
+    path, tensor = spec, ""
+    if not os.path.exists(path) and ":" in spec:
+        path, _, tensor = spec.rpartition(":")
+    if os.path.isdir(path):
+        raise InputError(f"{option} is {spec}: that is a folder, name a file in it")
+    if not os.path.isfile(path):
+        raise InputError(f"{option} is {spec}: there is no such file")
+    if path.endswith(".npy"):
+        if tensor:
+            raise InputError(f"{path} holds one array without a name: leave out :{tensor}")
+        return _read_npy(path)
+    if path.endswith(".safetensors"):
+        return _read_named(path, tensor)
+    raise InputError(f"{path} is neither .npy nor .safetensors: convert it to one of them")
+
+
+def _read_npy(path: str) -> NDArray[Any]:
+    # Not np.load: for anything without the magic string it supposes a pickle and advises to load
+    # it unsafely.
+    try:
+        with open(path, "rb") as file:
+            return np.lib.format.read_array(file, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        reason = str(error)
+        if "magic string" in reason:
+            reason = "it does not begin as a .npy file does"
+        elif "Object arrays" in reason:
+            reason = "it holds pickled objects, which are never loaded"
+        raise InputError(
+            f"{path} cannot be read as an array of numbers ({reason}): save one with numpy.save"
+        ) from error
+
+
+def _read_named(path: str, tensor: str) -> NDArray[Any]:
+    infos = read_header(path)
+    if not tensor and len(infos) == 1:
+        tensor = next(iter(infos))
+    if tensor not in infos:
+        asked = f"no tensor {tensor!r}" if tensor else f"{len(infos)} tensors"
+        known = ", ".join(list(infos)[:5]) + (", …" if len(infos) > 5 else "")
+        raise InputError(f"{path} has {asked}: name one as {path}:NAME (it has {known})")
+    dtype = infos[tensor].dtype
+    if dtype.startswith("float") and DTYPE_CODES[dtype][1] < 16:
+        raise InputError(f"{path}: tensor {tensor!r} is stored as {dtype}: convert it to float32")
+    array = read_tensor(infos[tensor])
+    return array.astype(np.float32) if dtype == "float16" else array

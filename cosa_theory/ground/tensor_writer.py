@@ -4,10 +4,13 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
 
 from cosa_theory.ground.tensor_files import DTYPE_CODES
 
-__all__ = ["file_order", "write_tensors"]
+__all__ = ["file_order", "write_arrays", "write_tensors"]
 
 
 def file_order(layout: Mapping[str, tuple[str, tuple[int, ...]]]) -> list[str]:
@@ -19,6 +22,7 @@ def write_tensors(
     path: Path,
     layout: Mapping[str, tuple[str, tuple[int, ...]]],
     contents: Iterable[tuple[str, bytes]],
+    metadata: Mapping[str, str] | None = None,
 ) -> None:
     """Write tensors as they come, under a header that is known before.
 
@@ -31,13 +35,17 @@ def write_tensors(
         expect a tensor to start at a multiple of its entry's size; else the order is kept.
     contents : iterable of (str, bytes)
         Name and little-endian bytes, in the order of the file.
+    metadata : mapping of str to str, optional
+        What the file says of itself; by default that PyTorch wrote it, which some readers ask for.
 
     Raises
     ------
     ValueError
         If the contents do not follow the layout.
+    OSError
+        If the disk is full or the folder cannot be written to.
     """
-    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    header: dict[str, object] = {"__metadata__": dict(metadata or {"format": "pt"})}
     sizes, end = {}, 0
     for name in file_order(layout):
         dtype, shape = layout[name]
@@ -56,3 +64,23 @@ def write_tensors(
             file.write(data)
         if next(expected, None) is not None:
             raise ValueError("the layout has more tensors than were given")
+
+
+def write_arrays(
+    path: Path, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write arrays in memory as `write_tensors` does.
+
+    Parameters
+    ----------
+    path, metadata
+        As there.
+    arrays : mapping of str to ndarray
+        By name.
+    """
+    layout = {name: (array.dtype.name, array.shape) for name, array in arrays.items()}
+    contents = (
+        (name, arrays[name].astype(arrays[name].dtype.newbyteorder("<"), copy=False).tobytes())
+        for name in file_order(layout)
+    )
+    write_tensors(path, layout, contents, metadata)

@@ -8,7 +8,6 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from cosa_theory.isometry.certificates import checked_matrix
 from cosa_theory.linear.operators import KroneckerOperator
 
 __all__ = ["DenseGram", "Gram", "KroneckerGram", "as_gram"]
@@ -46,6 +45,8 @@ class DenseGram:
     """
 
     def __init__(self, A: Any, name: str = "A") -> None:
+        from cosa_theory.isometry.certificates import checked_matrix
+
         self.A = checked_matrix(A, name)
         self.rows_of_A, self.columns = self.A.shape
         _check_range(self.largest, name, zero=not self.A.any())

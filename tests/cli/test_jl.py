@@ -128,7 +128,7 @@ def test_vectors_are_read_from_npy_and_safetensors(tmp_path, capsys):
     [
         ("absent.npy", "there is no such file"),
         ("text.npy", "cannot be read as an array of numbers"),
-        ("text.safetensors", "cannot be read as safetensors"),
+        ("text.safetensors", "not a safetensors file"),
         ("text.csv", "is neither .npy nor .safetensors"),
         ("two.safetensors", "has 2 tensors: name one as"),
         ("two.safetensors:z", "has no tensor 'z': name one as"),

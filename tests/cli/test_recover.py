@@ -12,6 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 from cosa_theory import CosaBasis
 from cosa_theory.cli import main
+from cosa_theory.ground.cells import read_array_cell
 from cosa_theory.projections import draw_fingerprint, fingerprint, stream
 from cosa_theory.recovery import METHODS
 from cosa_theory.studies.recovery import iterates
@@ -557,7 +558,7 @@ def test_a_damaged_iterate_is_not_taken_up(files, tmp_path, capsys, monkeypatch)
 
 
 def test_the_iterate_of_a_long_run_is_written_from_time_to_time(tmp_path, monkeypatch):
-    path = tmp_path / "cells" / "one.safetensors"
+    path = tmp_path / "cells" / "one.iterate"
     kept = iterates.Iterates(path, lambda X: X)
     kept.monitor(1, 0.5, np.ones((2, 3)))
     assert not path.exists()  # a short run writes nothing
@@ -567,10 +568,9 @@ def test_the_iterate_of_a_long_run_is_written_from_time_to_time(tmp_path, monkey
     assert np.array_equal(again.start(), np.full((2, 3), 2.0))
     assert again.begun == 7
     again.monitor(3, 0.125, np.full((2, 3), np.nan))  # not a point to start from
-    assert np.array_equal(load_file(path)["delta"], np.full((2, 3), 2.0))
+    assert np.array_equal(read_array_cell(path)[1], np.full((2, 3), 2.0))
     again.monitor(4, 0.125, np.full((2, 3), 3.0))
-    with safe_open(path, framework="numpy") as file:
-        assert file.metadata() == {"iteration": "11"}
+    assert read_array_cell(path)[0] == {"iteration": 11}
     again.discard()
     assert not path.parent.exists()
 
@@ -588,7 +588,10 @@ def test_a_terminal_shows_iteration_and_certificate(monkeypatch):
     with watched.shown("fista"):
         watched.monitor(234, 0.00124, np.ones((2, 3)))
         time.sleep(0.2)  # the bar is drawn ten times a second
-    assert "fista: iteration 1,234, certificate 1.2e-03" in terminal.getvalue()
+    shown = terminal.getvalue()
+    assert "fista" in shown
+    assert "1234" in shown
+    assert "certificate 1.2e-03" in shown
 
 
 def test_an_error_leaves_the_earlier_results_as_they_are(files, made, tmp_path, capsys):
@@ -612,7 +615,7 @@ def test_a_disk_that_is_full_leaves_the_earlier_estimate_whole(
         path.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("cosa_theory.cli.recovering.write_tensors", full)
+    monkeypatch.setattr("cosa_theory.cli.recovering.write_arrays", full)
     assert main(drawn(files, "--out", str(out))) == 2
     printed = capsys.readouterr()
     assert printed.out.startswith("fista found")  # the result is printed all the same

@@ -1,11 +1,20 @@
+"""Tensors in files: damage is found in the header, what is read is what was written."""
+
+import tempfile
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save_file as save_torch
 
 from cosa_theory.ground.errors import InputError
-from cosa_theory.ground.tensor_files import is_pickle, read_header
+from cosa_theory.ground.tensor_files import is_pickle, read_header, read_metadata, read_tensor
+from cosa_theory.ground.tensor_writer import write_arrays, write_tensors
 from tests.deltas.files import write_raw
 
 F32 = {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}
@@ -88,3 +97,44 @@ def test_a_header_of_640_bytes_is_not_taken_for_a_pickle(tmp_path):
     assert path.read_bytes()[:2] == b"\x80\x02"
     assert not is_pickle(path)
     assert read_header(path)["a"].shape == (0,)
+
+
+@pytest.mark.parametrize(
+    "dtype", ["float64", "float32", "float16", "bfloat16", "int32", "uint8", "bool"]
+)
+def test_a_tensor_is_read_as_it_was_written_and_a_part_of_it_is_its_slice(dtype, tmp_path):
+    values = torch.linspace(-3, 300, 24).reshape(2, 3, 4)
+    tensor = (values > 0 if dtype == "bool" else values.abs()).to(getattr(torch, dtype))
+    save_torch({"before": torch.ones(3), "x": tensor}, tmp_path / "x.safetensors")
+    info = read_header(tmp_path / "x.safetensors")["x"]
+    expected = tensor.float() if dtype == "bfloat16" else tensor
+    assert np.array_equal(read_tensor(info), expected.numpy())
+    assert np.array_equal(read_tensor(info, 1), expected[1].numpy())
+    assert read_tensor(info).dtype == expected.numpy().dtype
+    assert read_tensor(info).flags.writeable
+
+
+@given(st.dictionaries(st.text(min_size=1), st.sampled_from(["f8", "f4", "f2", "i4", "?"])))
+def test_arrays_written_here_are_read_by_the_library_and_back(kinds):
+    arrays = {name: np.arange(6).reshape(2, 3).T.astype(kind) for name, kind in kinds.items()}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "x.safetensors"
+        write_arrays(path, arrays, {"about": "a test"})
+        theirs, infos = load_file(path), read_header(path)
+        assert theirs.keys() == infos.keys() == arrays.keys()
+        for name, array in arrays.items():
+            assert np.array_equal(theirs[name].numpy(), array)
+            assert np.array_equal(read_tensor(infos[name]), array)
+        assert read_metadata(f"{path}") == {"about": "a test"}
+
+
+def test_other_files_say_nothing_of_themselves(tmp_path):
+    np.save(tmp_path / "x.npy", np.ones(2))
+    assert read_metadata(str(tmp_path / "x.npy")) == {}
+
+
+def test_contents_that_do_not_follow_the_layout_are_refused(tmp_path):
+    layout = {"a": ("float32", (2,)), "b": ("float32", (1,))}
+    for contents in ([("a", b"1234")], [("b", b"1234")], [("a", b"12345678")]):
+        with pytest.raises(ValueError, match="layout"):
+            write_tensors(tmp_path / "x", layout, contents)

@@ -1,14 +1,13 @@
 """A long run's iterate: shown while it lasts, on disk from time to time, and taken up again."""
 
-import hashlib
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cosa_theory.ground.files import atomic_path
+from cosa_theory.ground.cells import cell_name, read_array_cell, write_cell
+from cosa_theory.ground.progress import progress_bar
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -19,17 +18,16 @@ _EVERY = 15.0  # seconds between writes to disk
 
 
 def cell_path(folder: Path, described: Mapping[str, Any]) -> Path:
-    """Return where the iterate of a run is kept: a name by a hash of all it depends on.
+    """Return where the iterate of a run is kept.
 
     Parameters
     ----------
     folder : path
         The folder of unfinished pieces.
     described : mapping
-        Inputs (as fingerprints) and settings, as plain JSON values.
+        Inputs (as fingerprints) and settings, as `cosa_theory.ground.cells.cell_name` takes them.
     """
-    text = json.dumps(described, sort_keys=True)
-    return folder / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.safetensors"
+    return folder / f"{cell_name(described)}.iterate"
 
 
 class Iterates:
@@ -62,22 +60,18 @@ class Iterates:
     @contextmanager
     def shown(self, title: str) -> Iterator[None]:
         """Show a bar while the block runs, with iteration, certificate and time."""
-        with _iteration_bar(title) as self._show:
+        with progress_bar(title, notes=True) as advance:
+            self._show = lambda done, certificate: advance(
+                done, None, f"certificate {certificate:.1e}"
+            )
             yield
 
     def start(self) -> "NDArray[Any] | None":
         """Return the iterate of an interrupted run with the same inputs and settings, if any."""
-        from safetensors import SafetensorError, safe_open
-
-        if self._path is None or not self._path.exists():
+        if self._path is None:
             return None
-        try:
-            with safe_open(self._path, framework="numpy") as file:
-                self.begun = int((file.metadata() or {})["iteration"])
-                iterate: NDArray[Any] = file.get_tensor("delta")
-        except (SafetensorError, KeyError, ValueError):  # from another program: begin anew
-            self.begun = 0
-            return None
+        record, iterate = read_array_cell(self._path)
+        self.begun = 0 if record is None else int(record["iteration"])
         return iterate
 
     def monitor(self, iteration: int, certificate: float, coefficients: Any) -> None:
@@ -91,17 +85,13 @@ class Iterates:
         """Write the latest iterate; return whether one is on disk."""
         import numpy as np
 
-        from cosa_theory.studies.recovery.tensors import write_tensors
-
         if self._path is None:
             return False
         if self._latest is not None:
             iteration, coefficients = self._latest
             iterate = self._to_unknown(coefficients)
             if np.isfinite(iterate).all():
-                about = {"iteration": str(self.begun + iteration)}
-                with atomic_path(self._path) as path:
-                    write_tensors(path, {"delta": iterate}, about)
+                write_cell(self._path, {"iteration": self.begun + iteration}, iterate)
         self._written = time.monotonic()
         return self._path.exists()
 
@@ -115,35 +105,3 @@ class Iterates:
             self._path.unlink(missing_ok=True)
             if not any(self._path.parent.iterdir()):
                 self._path.parent.rmdir()
-
-
-@contextmanager
-def _iteration_bar(title: str) -> Iterator[Callable[[int, float], None]]:
-    """Show the iteration, its certificate and the time since the start while the block runs.
-
-    Parameters
-    ----------
-    title : str
-        What runs.
-
-    Yields
-    ------
-    callable
-        To be called as ``show(iteration, certificate)``. Nothing is shown where standard error is
-        not a terminal.
-    """
-    from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    console = Console(stderr=True)
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as bar:
-        task = bar.add_task(title, total=None)
-
-        def show(iteration: int, certificate: float) -> None:
-            text = f"{title}: iteration {iteration:,}, certificate {certificate:.1e}"
-            bar.update(task, description=text)
-
-        yield show

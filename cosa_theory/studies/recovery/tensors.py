@@ -1,4 +1,4 @@
-"""Projections and estimates in safetensors files: how they are read, checked and written.
+"""The projections of a core, in safetensors files: how they are read and checked.
 
 A core's file, or the file of its projections, may say in its metadata which projections measured
 it, under ``fingerprint_L`` and ``fingerprint_R``. Each is either
@@ -10,7 +10,6 @@ match is refused, because a core decoded with other projections gives some updat
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cosa_theory.ground.errors import InputError
@@ -26,9 +25,7 @@ __all__ = [
     "check_fingerprints",
     "drawn_projections",
     "read_matrix",
-    "read_metadata",
     "stored_projections",
-    "write_tensors",
 ]
 
 FINGERPRINTS = ("fingerprint_L", "fingerprint_R")
@@ -128,6 +125,7 @@ def stored_projections(
         If the file or a tensor is missing, is no matrix of finite numbers, has another size, or
         does not match the fingerprint in the file's metadata.
     """
+    from cosa_theory.ground.tensor_files import read_metadata
     from cosa_theory.linear.basis import CosaBasis
     from cosa_theory.projections import fingerprint
 
@@ -168,7 +166,7 @@ def read_matrix(spec: str, option: str, shape: tuple[int, int] | None = None) ->
     Parameters
     ----------
     spec : str
-        FILE, or FILE:TENSOR, as `cosa_theory.ground.matrix_files.read_array` takes it.
+        FILE, or FILE:TENSOR, as `cosa_theory.ground.tensor_files.read_array` takes it.
     option : str
         What the argument is called, for messages.
     shape : tuple of int, optional
@@ -181,7 +179,7 @@ def read_matrix(spec: str, option: str, shape: tuple[int, int] | None = None) ->
     """
     import numpy as np
 
-    from cosa_theory.ground.matrix_files import read_array
+    from cosa_theory.ground.tensor_files import read_array
 
     array = read_array(spec, option)
     if array.ndim != 2 or 0 in array.shape:
@@ -203,17 +201,6 @@ def read_matrix(spec: str, option: str, shape: tuple[int, int] | None = None) ->
     return array
 
 
-def read_metadata(spec: str) -> dict[str, str]:
-    """Return the metadata of the safetensors file in FILE[:TENSOR]; of other files, nothing."""
-    from safetensors import safe_open
-
-    path = spec if os.path.exists(spec) else spec.rpartition(":")[0]
-    if not path.endswith(".safetensors"):
-        return {}
-    with safe_open(path, framework="numpy") as file:
-        return dict(file.metadata() or {})
-
-
 def check_fingerprints(projections: Projections, metadata: Mapping[str, str], path: str) -> bool:
     """Refuse projections that are not those a file names.
 
@@ -222,7 +209,7 @@ def check_fingerprints(projections: Projections, metadata: Mapping[str, str], pa
     projections : Projections
         What was drawn or read.
     metadata : mapping
-        Of the file, as `read_metadata` returns it.
+        Of the file, as `cosa_theory.ground.tensor_files.read_metadata` returns it.
     path : str
         The file, for the message.
 
@@ -256,30 +243,3 @@ def _recorded(metadata: Mapping[str, str]) -> str:
     known = [f"--{name} {metadata[name]}" for name in ("kind", "scale", "seed", "key")
              if metadata.get(name)]  # fmt: skip
     return f" (its metadata name {' '.join(known)})" if known else ""
-
-
-def write_tensors(
-    path: str | os.PathLike[str], tensors: Mapping[str, Any], metadata: Mapping[str, str]
-) -> None:
-    """Write arrays as a safetensors file.
-
-    Parameters
-    ----------
-    path : path
-        The file to create.
-    tensors : mapping of str to ndarray
-        By name.
-    metadata : mapping of str to str
-        Stored in the header.
-
-    Raises
-    ------
-    OSError
-        If the disk is full or the folder cannot be written to.
-    """
-    import numpy as np
-    from safetensors.numpy import save
-
-    # Through bytes, because the library's own writing hides the reason of a failure from OSError.
-    contiguous = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
-    Path(path).write_bytes(save(contiguous, metadata=dict(metadata)))
