@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 
 from cosa_theory.ground.estimates import clustered_share, mean_interval
 from cosa_theory.ground.sweep import run_cells
-from cosa_theory.isometry.jl_curves import exact_failure, jl_ratios
+from cosa_theory.isometry.jl_curves import jl_ratios
 from cosa_theory.isometry.vectors import SYNTHETIC, synthetic_vectors
-from cosa_theory.laws.norms import chi_square_failure, fourth_power, gram_moments
-from cosa_theory.projections import KINDS
+from cosa_theory.laws.norms import GramMoments, chi_square_failure, exact_failure, fourth_power
+from cosa_theory.projections import ENSEMBLES, KINDS
 from experiments import real_vectors
 from experiments.command import sweep_command
 
@@ -141,7 +141,8 @@ def compute(cell: Cell) -> list[dict[str, Any]]:
     ratios = jl_ratios(cell.kind, cell.k, X, draws=cell.draws, seed=cell.seed)
     # The mean ratio is known to be one, so the mean square deviation from it is unbiased.
     spread = mean_interval(((ratios - 1) ** 2).mean(axis=1))
-    law = gram_moments(cell.kind, cell.k, d).norm_variance(fourth_power(X))
+    ensemble = ENSEMBLES[cell.kind]
+    law = GramMoments(*ensemble.moments(cell.k, d)).norm_variance(fourth_power(X))
     eps = np.linspace(0, 4 * math.sqrt(2 / cell.k), cell.levels + 1)[1:]
     shared = {
         "vectors_of": LABELS[cell.set],
@@ -152,9 +153,8 @@ def compute(cell: Cell) -> list[dict[str, Any]]:
         "variance_law": float(np.mean(law)),
     }
     rows = []
-    for level, gaussian, exact in zip(
-        eps, chi_square_failure(cell.k, eps), exact_failure(cell.kind, cell.k, d, eps), strict=True
-    ):
+    laws = chi_square_failure(cell.k, eps), exact_failure(ensemble.norm_law, cell.k, d, eps)
+    for level, gaussian, exact in zip(eps, *laws, strict=True):
         share = clustered_share(np.abs(ratios - 1) > level)
         row = {"eps": level, "probability": share.value, "ci_low": share.low, "ci_high": share.high}
         known = None if math.isnan(exact) else exact

@@ -25,7 +25,7 @@ from cosa_theory.deltas.cosa_released import (
 )
 from cosa_theory.deltas.opening import open_checkpoint, read_json
 from cosa_theory.ground.errors import InputError
-from cosa_theory.projections import draw_fingerprint, fingerprint, make_projection
+from cosa_theory.projections import ENSEMBLES, draw_fingerprint, fingerprint, make_projection
 
 __all__ = [
     "ADAPTER_CONFIG",
@@ -155,7 +155,7 @@ def _draw(
     }
     try:
         drawn = make_projection(kind, k, d, **arguments)
-        if kind == "haar":  # the last bits of its factor depend on the BLAS
+        if ENSEMBLES[kind].source is not None:  # the last bits depend on the BLAS
             return drawn, draw_fingerprint(kind, k, d, **arguments)
         return drawn, fingerprint(drawn)
     except ValueError as error:

@@ -20,7 +20,7 @@ from cosa_theory.isometry.jl import as_vectors
 from cosa_theory.isometry.jl_curves import jl_ratios
 from cosa_theory.laws.norms import chi_square_failure
 from cosa_theory.linear.operators import Factor
-from cosa_theory.projections import KINDS, make_projection
+from cosa_theory.projections import ENSEMBLES, KINDS, make_projection
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -156,10 +156,6 @@ def _with_costs(rows: Sequence[dict], X: NDArray[Any], seed: int) -> list[dict]:
     return list(rows)
 
 
-def _admissible(kind: str, k: int, d: int) -> bool:
-    return k <= {"haar": d, "srht": 1 << (d - 1).bit_length()}.get(kind, k)
-
-
 @dataclass(frozen=True, eq=False)
 class JLComparison:
     """Ensembles compared on the same vectors.
@@ -253,7 +249,7 @@ def jl_ensembles(
     vectors = as_vectors(X)
     rows, ratios = [], {}
     for kind in kinds:
-        if _admissible(kind, k, vectors.shape[1]):
+        if ENSEMBLES[kind].has(k, vectors.shape[1]):
             ratios[kind] = jl_ratios(kind, k, vectors, draws=draws, seed=seed)
             rows.append(_row(kind, k, vectors, ratios[kind], eps))
     return JLComparison(k, pd.DataFrame(_with_costs(rows, vectors, seed)), ratios)

@@ -19,16 +19,15 @@ from cosa_theory.laws.kronecker import (
     kronecker_variance_law,
     matrix_moments,
 )
-from cosa_theory.laws.norms import chi_square_failure, gram_moments, haar_failure
+from cosa_theory.laws.norms import GramMoments, chi_square_failure, exact_failure
 from cosa_theory.linear.operators import KroneckerOperator
-from cosa_theory.projections import make_projection
+from cosa_theory.projections import ENSEMBLES, make_projection
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
     "KroneckerVariance",
-    "exact_failure",
     "jl_failure_curve",
     "jl_ratios",
     "kronecker_ratios",
@@ -162,19 +161,9 @@ def jl_failure_curve(
             "ci_low": low,
             "ci_high": high,
             "chi_square": law,
-            "exact": exact_failure(kind, k, np.size(x), levels),
+            "exact": exact_failure(ENSEMBLES[kind].norm_law, k, np.size(x), levels),
         }
     )
-
-
-def exact_failure(kind: str, k: int, d: int, eps: ArrayLike) -> NDArray[np.float64]:
-    """Return P(|‖Ax‖² − 1| > ε) where it is known exactly: gaussian and haar; else NaN."""
-    levels = np.asarray(eps, dtype=np.float64)
-    if kind == "gaussian":
-        return np.asarray(chi_square_failure(k, levels))
-    if kind == "haar":
-        return np.asarray(haar_failure(k, d, levels))
-    return np.full(levels.shape, math.nan)
 
 
 def kronecker_ratios(
@@ -299,8 +288,9 @@ def kronecker_variance(
     options = {} if density is None else {"density": density}
     ratios = kronecker_ratios(kind, a, b, X, draws=draws, seed=seed, key=key, **options)
     moments, (m, n) = matrix_moments(X), np.shape(X)
-    law = kronecker_variance_law(
-        gram_moments(kind, a, m, density), gram_moments(kind, b, n, density), moments
+    left, right = (
+        GramMoments(*ENSEMBLES[kind].moments(k, d, **options)) for k, d in ((a, m), (b, n))
     )
+    law = kronecker_variance_law(left, right, moments)
     measured = variance_interval(ratios, 1.0, confidence)
     return KroneckerVariance(kind, a, b, moments, ratios, measured, law)

@@ -22,14 +22,9 @@ from cosa_theory.laws.noise import noise_crossover
 from cosa_theory.laws.norms import (
     GramMoments,
     chi_square_failure,
-    entry_kurtosis,
+    exact_failure,
     fourth_power,
-    gram_moments,
     haar_failure,
-    haar_norm_variance,
-    norm_variance,
-    sjlt_norm_variance,
-    srht_norm_variance,
 )
 from cosa_theory.laws.recovery import l1_weak_threshold, packed_l1_threshold
 from cosa_theory.laws.synthesis import (
@@ -61,13 +56,11 @@ __all__ = [
     "dictionary_edges",
     "energy_law",
     "energy_variance",
-    "entry_kurtosis",
     "equal_budget_rank",
+    "exact_failure",
     "fourth_power",
     "gradient_step_squared_cosine",
-    "gram_moments",
     "haar_failure",
-    "haar_norm_variance",
     "isotropic_core_norm",
     "kronecker_inflation",
     "kronecker_norm_variance",
@@ -78,7 +71,6 @@ __all__ = [
     "matrix_moments",
     "measurement_bound",
     "noise_crossover",
-    "norm_variance",
     "packed_l1_threshold",
     "product_flops",
     "rank_one_energy_moment",
@@ -86,9 +78,7 @@ __all__ = [
     "rip_condition",
     "scale_free_constant",
     "scale_gain",
-    "sjlt_norm_variance",
     "spark_wall",
-    "srht_norm_variance",
     "uniform_sparsity_limit",
     "update_noise",
 ]

@@ -10,7 +10,7 @@ from scipy.linalg import hadamard
 from torch import Tensor
 
 from cosa_theory.nn.frozen import SIGN_KINDS, FrozenProjection, ProjectionSpec, sign_draw
-from cosa_theory.projections import fingerprint
+from cosa_theory.projections import ENSEMBLES, SRHT, fingerprint
 
 __all__ = ["DenseProjection"]
 
@@ -47,12 +47,12 @@ class DenseProjection(FrozenProjection):
         """
         if spec.kind in SIGN_KINDS:
             A, factor, name = sign_draw(spec)
-            if spec.kind == "srht":
+            if isinstance(A, SRHT):
                 A = hadamard_rows(A.rows, A.padded)[:, : spec.d] * A.signs
             values = A.toarray() if hasattr(A, "toarray") else A
         else:
             values = spec.make("float64" if dtype == torch.float64 else "float32")
-            hashed = spec.kind != "haar" and values.dtype == np.float32
+            hashed = ENSEMBLES[spec.kind].source is None and values.dtype == np.float32
             factor, name = 1.0, fingerprint(values) if hashed else spec.fingerprint()
         tensors = {"values": torch.from_numpy(values).to(dtype)}
         return cls(tensors, k=spec.k, d=spec.d, factor=factor, fingerprint=name, spec=spec)

@@ -5,7 +5,6 @@ distributed training never meet it, because the seed stands for it. It still fol
 and its kin, and draws itself again where a conversion lost its bits.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Self
@@ -14,11 +13,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cosa_theory.projections import draw_fingerprint, fingerprint, make_projection
+from cosa_theory.projections import (
+    ENSEMBLES,
+    SRHT,
+    draw_fingerprint,
+    entry_variance,
+    fingerprint,
+    make_projection,
+)
 
 __all__ = ["SIGN_KINDS", "FrozenProjection", "ProjectionSpec", "by_parts", "sign_draw"]
 
-SIGN_KINDS = ("rademacher", "achlioptas", "very_sparse", "sjlt", "srht")
+SIGN_KINDS = tuple(name for name, ensemble in ENSEMBLES.items() if ensemble.signs)
 """Ensembles whose entries are 0 and ± one magnitude: stored as signs, exact in every dtype."""
 
 
@@ -83,18 +89,14 @@ def sign_draw(spec: ProjectionSpec) -> tuple[Any, float, str]:
         Signs and zeros as float32, or the SRHT, whose entries are signs but for its magnitude; the
         magnitude, to double precision; the fingerprint of the float32 draw.
     """
-    if spec.kind == "srht":
-        operator = spec.make("float32")
-        return operator, float(operator.magnitude), fingerprint(operator)
-    if spec.kind == "rademacher":
-        A = spec.make("float32")
-        name, variance = fingerprint(A), 1 / (spec.k if spec.scale == "analysis" else spec.d)
-        return np.copysign(1, A, out=A), math.sqrt(variance), name
-    wide = spec.make("float64")
-    magnitude = float(abs(wide.data[0])) if wide.nnz else 1.0
-    A = wide.astype(np.float32)
-    name = fingerprint(A)
-    np.copysign(1, A.data, out=A.data)
+    A = spec.make("float32")
+    name, of_entries = fingerprint(A), ENSEMBLES[spec.kind].magnitude
+    assert of_entries is not None
+    variance = entry_variance(spec.k, spec.d, spec.scale)
+    magnitude = of_entries(spec.k, spec.d, variance, **dict(spec.options))
+    if not isinstance(A, SRHT):
+        entries = A if isinstance(A, np.ndarray) else A.data
+        np.copysign(1, entries, out=entries)
     return A, magnitude, name
 
 

@@ -9,6 +9,7 @@ from scipy.linalg import hadamard
 from torch import Tensor
 
 from cosa_theory.nn.frozen import FrozenProjection, ProjectionSpec, by_parts, sign_draw
+from cosa_theory.projections import padded_length
 
 __all__ = ["HadamardProjection", "hadamard_pays"]
 
@@ -37,7 +38,7 @@ def hadamard_pays(k: int, d: int) -> bool:
     -------
     bool
     """
-    padded = 1 << (d - 1).bit_length()
+    padded = padded_length(d)
     return 2.5 * padded * sum(_radices(padded)) <= k * d
 
 

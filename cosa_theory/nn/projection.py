@@ -15,7 +15,7 @@ from cosa_theory.nn.dense_form import DenseProjection
 from cosa_theory.nn.frozen import SIGN_KINDS, FrozenProjection, ProjectionSpec
 from cosa_theory.nn.hadamard_form import HadamardProjection, hadamard_pays
 from cosa_theory.nn.sparse_form import SparseProjection
-from cosa_theory.projections import fingerprint
+from cosa_theory.projections import ENSEMBLES, fingerprint
 
 __all__ = [
     "SIGN_KINDS",
@@ -35,8 +35,8 @@ def frozen_projection(
 ) -> FrozenProjection:
     """Draw a projection and put it into the form that multiplies fastest.
 
-    An SRHT is a transform where `hadamard_pays`, very_sparse and sjlt are places of signs where
-    `SparseProjection.pays`; all else is dense.
+    A transform where the ensemble has one and `hadamard_pays`, places of signs where it is sparse
+    and `SparseProjection.pays`; all else is dense.
 
     Parameters
     ----------
@@ -55,9 +55,10 @@ def frozen_projection(
     ValueError
         As `make_projection`.
     """
-    if spec.kind == "srht" and hadamard_pays(spec.k, spec.d):
+    product = ENSEMBLES[spec.kind].product
+    if product == "transform" and hadamard_pays(spec.k, spec.d):
         return HadamardProjection.drawn(spec, dtype=dtype)
-    if spec.kind in ("very_sparse", "sjlt"):
+    if product == "sparse":
         sparse = SparseProjection.drawn(spec, dtype=dtype)
         if sparse.pays:
             return sparse

@@ -12,14 +12,12 @@ from torch import Tensor, nn
 
 from cosa_theory.ground.errors import InputError
 from cosa_theory.nn.projection import ProjectionSpec
-from cosa_theory.projections import KINDS
+from cosa_theory.projections import ENSEMBLES, KINDS
 
 __all__ = ["SHARED_KEY", "CosaSettings", "LayerSpec", "convert_alpha", "initial_core"]
 
 SHARED_KEY = "*"
 """Key of projections that all layers of one size share; no module has such a name."""
-
-_OPTIONS = {"very_sparse": "density", "sjlt": "nonzeros"}
 
 
 @dataclass(frozen=True)
@@ -164,11 +162,11 @@ class CosaSettings:
             problems.append(f"kind is {self.kind!r}; this version knows {', '.join(KINDS)}")
         if self.scale not in ("synthesis", "analysis"):
             problems.append(f"scale is {self.scale!r}; it must be synthesis or analysis")
-        allowed = _OPTIONS.get(self.kind)
+        allowed = ENSEMBLES[self.kind].options if self.kind in ENSEMBLES else ()
         problems += [
-            f"option {name} is {value!r}; {self.kind} takes {allowed or 'no option'}"
+            f"option {name} is {value!r}; {self.kind} takes {', '.join(allowed) or 'no option'}"
             for name, value in self.options.items()
-            if name != allowed
+            if name not in allowed
         ]
         return problems
 

@@ -5,7 +5,7 @@ import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from cosa_theory.ground.files import atomic_path
+from cosa_theory.projections import printed_name
 from cosa_theory.spectrum import FAMILIES
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "PAGE_WIDTH",
     "Style",
     "as_data_uri",
+    "ensemble_style",
     "family_style",
     "house_style",
     "log_axis",
@@ -89,17 +91,27 @@ class Style:
     marker: str
 
 
-# Data-dependent families in warm colours, CoSA ensembles in the others.
+# Data-dependent families in warm colours, oblivious ones in the others, each in their order.
+_WARM = [(VERMILION, "-", "o"), (ORANGE, "--", "s"), (VERMILION, ":", "*"), (ORANGE, "-.", "p")]
+_COOL = [
+    (BLUE, "-", "^"),
+    (SKY, "--", "v"),
+    (GREEN, "-.", "D"),
+    (PURPLE, ":", "P"),
+    (YELLOW, "-", "X"),
+    (BLACK, "-.", "<"),
+    (GREY, "--", ">"),
+    (GREEN, ":", "*"),
+    (PURPLE, "--", "p"),
+]
 _FAMILIES = {
-    "truncated_svd": (VERMILION, "-", "o"),
-    "lora_xs": (ORANGE, "--", "s"),
-    "cosa_gaussian": (BLUE, "-", "^"),
-    "cosa_rademacher": (SKY, "--", "v"),
-    "cosa_achlioptas": (GREEN, "-.", "D"),
-    "cosa_very_sparse": (PURPLE, ":", "P"),
-    "cosa_sjlt": (YELLOW, "-", "X"),
-    "cosa_haar": (BLACK, "-.", "<"),
-    "cosa_srht": (GREY, "--", ">"),
+    family: style
+    for slots, informed in ((_WARM, True), (_COOL, False))
+    for family, style in zip(
+        [name for name, one in FAMILIES.items() if one.data_dependent == informed],
+        slots,
+        strict=False,
+    )
 }
 
 MATRIX_STYLES: dict[str, Style] = {
@@ -124,6 +136,17 @@ def family_style(family: str) -> Style:
     """
     label = FAMILIES[family].label if family in FAMILIES else family.replace("_", " ")
     return Style(label, *_FAMILIES.get(family, (GREY, "-", ".")))
+
+
+def ensemble_style(kind: str) -> Style:
+    """Return the style of an ensemble: that of its CoSA family, under the ensemble's own name.
+
+    Parameters
+    ----------
+    kind : str
+        A name from `cosa_theory.projections.ENSEMBLES`; others as for `family_style`.
+    """
+    return replace(family_style(f"cosa_{kind}"), label=printed_name(kind))
 
 
 def log_axis(axis: Axis) -> None:

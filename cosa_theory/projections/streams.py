@@ -7,7 +7,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from numpy.random.bit_generator import ISeedSequence
 from numpy.typing import NDArray
+
+from cosa_theory.ground.checks import whole
+from cosa_theory.ground.errors import InputError
 
 __all__ = ["fingerprint", "stream"]
 
@@ -31,12 +35,28 @@ def _encode(part: Any) -> bytes:
         tag, body = b"t", b"".join(_encode(member) for member in part)
     else:
         if isinstance(part, bool) or not hasattr(part, "__index__"):
-            raise ValueError(
-                f"key holds {part!r} of type {type(part).__name__}; a key is made of str, int "
-                "and tuples of them"
+            raise InputError(
+                f"key holds {part!r} of type {type(part).__name__}: it must be made of str, int "
+                "and tuples of them",
+                argument="key",
             )
         tag, body = b"i", format(operator.index(part), "x").encode("ascii")
     return tag + len(body).to_bytes(8, "little") + body
+
+
+class _Words(ISeedSequence):
+    """The key of a Philox counter, in the place of a seed that would be hashed into one.
+
+    Given as the argument `key` instead, numpy would first gather entropy from the system, which
+    costs more than all the rest of a small draw, and not use it.
+    """
+
+    def __init__(self, words: NDArray[np.uint64]) -> None:
+        self.words = words
+
+    def generate_state(self, n_words: int, dtype: Any = np.uint32) -> NDArray[np.uint64]:
+        """Return the key, which is what Philox asks for."""
+        return self.words
 
 
 def stream(seed: int, *key: Any) -> np.random.Generator:
@@ -62,7 +82,7 @@ def stream(seed: int, *key: Any) -> np.random.Generator:
 
     Raises
     ------
-    ValueError
+    InputError
         If the seed is negative or not an integer, or a part of the key is of another type.
 
     References
@@ -70,10 +90,10 @@ def stream(seed: int, *key: Any) -> np.random.Generator:
     .. [1] J. K. Salmon, M. A. Moraes, R. O. Dror, D. E. Shaw, "Parallel random numbers: as easy
        as 1, 2, 3", SC 2011.
     """
-    if isinstance(seed, bool) or not hasattr(seed, "__index__") or operator.index(seed) < 0:
-        raise ValueError(f"seed is {seed!r}; it must be a non-negative integer")
+    seed = whole("seed", seed, 0)
     digest = hashlib.sha256(_STREAM_VERSION + _encode((seed, *key))).digest()
-    return np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "little")))
+    words = np.frombuffer(digest, "<u8", count=2).astype(np.uint64, copy=False)
+    return np.random.Generator(np.random.Philox(_Words(words)))  # type: ignore[arg-type]
 
 
 def raw_words(generator: np.random.Generator, count: int) -> NDArray[np.uint64]:
@@ -212,7 +232,7 @@ def fingerprint(A: Any) -> str:
 
     Raises
     ------
-    ValueError
+    InputError
         If `A` is of another type.
     """
     if hasattr(A, "fingerprint_arrays"):  # a structured operator lists what defines it
@@ -224,8 +244,6 @@ def fingerprint(A: Any) -> str:
     if type(A).__module__.partition(".")[0] == "torch" and hasattr(A, "detach"):
         A, name = _tensor_array(A)
     if not isinstance(A, np.ndarray):
-        raise ValueError(
-            f"A is of type {type(A).__name__}; fingerprint takes a numpy array, a torch tensor, "
-            "a csr or csc array or an SRHT"
-        )
+        must = "a numpy array, a torch tensor, a csr or csc array or an SRHT"
+        raise InputError(f"A is of type {type(A).__name__}: it must be {must}", argument="A")
     return content_hash(f"dense {name or A.dtype.name}", A.shape, {"values": A})

@@ -9,9 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cosa_theory.laws import kronecker, norms
-from cosa_theory.projections import make_projection
+from cosa_theory.laws import GramMoments, kronecker
+from cosa_theory.projections import ENSEMBLES, make_projection
 from tests.laws.ensembles import DENSITY, Z, outcomes, sjlt_outcomes, srht_outcomes, z_of_variance
+
+KURTOSES = {"rademacher": 1, "achlioptas": 3, "very_sparse": 1 / DENSITY}
+
+
+def gram_moments(kind, k, d, **options):
+    """The moments that an ensemble states in its record."""
+    return GramMoments(*ENSEMBLES[kind].moments(k, d, **options))
+
 
 X_SMALL = np.array([[2.0, -1.0], [0.5, 1.0]]) / math.sqrt(6.25)
 
@@ -28,14 +36,18 @@ def test_kronecker_law_holds_exactly_for_finite_factors(left, right):
     exact = float(((values[:, 0] - 1) ** 2) @ values[:, 1])
     X = kronecker.matrix_moments(X_SMALL)
     law = kronecker.kronecker_variance_law(
-        norms.gram_moments(left, 2, 2, DENSITY), norms.gram_moments(right, 1, 2, DENSITY), X
+        *(
+            gram_moments(kind, k, 2, **({"density": DENSITY} if kind == "very_sparse" else {}))
+            for kind, k in ((left, 2), (right, 1))
+        ),
+        X,
     )
     assert law == pytest.approx(exact, rel=1e-12)
     closed = kronecker.kronecker_norm_variance(
         2,
         1,
         X.participation_ratio,
-        kurtoses=tuple(norms.entry_kurtosis(kind, density=DENSITY) for kind in (left, right)),
+        kurtoses=tuple(KURTOSES[kind] for kind in (left, right)),
         row_fourth=X.row_fourth,
         column_fourth=X.column_fourth,
         entry_fourth=X.entry_fourth,
@@ -52,8 +64,8 @@ def test_kronecker_law_holds_exactly_for_a_hadamard_and_a_sparse_jl_factor():
         for (A, p), (B, r) in itertools.product(left, right)
     )
     law = kronecker.kronecker_variance_law(
-        norms.gram_moments("srht", 2, 3),
-        norms.gram_moments("sjlt", 2, 2),
+        gram_moments("srht", 2, 3),
+        gram_moments("sjlt", 2, 2),
         kronecker.matrix_moments(X),
     )
     assert law == pytest.approx(exact, rel=1e-12)
@@ -71,7 +83,7 @@ def test_kronecker_law_meets_drawn_rectangular_factors(kind):
         B = make_projection(kind, b, n, seed=2, key=("kron", i, "B"))
         ratios.append(float(np.sum((B @ (A @ X).T) ** 2)))
     law = kronecker.kronecker_variance_law(
-        norms.gram_moments(kind, a, m), norms.gram_moments(kind, b, n), kronecker.matrix_moments(X)
+        gram_moments(kind, a, m), gram_moments(kind, b, n), kronecker.matrix_moments(X)
     )
     assert abs(z_of_variance(ratios, law)) < Z
 
@@ -81,7 +93,7 @@ def test_a_whole_orthonormal_side_leaves_the_law_of_the_other_factor_alone():
     m, n, a = 12, 10, 6
     X = np.random.default_rng(6).standard_normal((m, n)) * np.linspace(0.2, 2, n)
     moments = kronecker.matrix_moments(X)
-    left, whole = norms.gram_moments("gaussian", a, m), norms.gram_moments("haar", n, n)
+    left, whole = gram_moments("gaussian", a, m), gram_moments("haar", n, n)
     law = kronecker.kronecker_variance_law(left, whole, moments)
     assert law == pytest.approx(2 / (a * moments.participation_ratio), rel=1e-12)
     flat = kronecker.MatrixMoments(n / 2, 0.0, 0.0, 0.0)

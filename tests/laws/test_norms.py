@@ -13,17 +13,22 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from cosa_theory.laws import norms
-from cosa_theory.projections import KINDS, make_projection
+from cosa_theory.projections import ENSEMBLES
 from tests.laws.ensembles import (
     DENSITY,
-    Z,
     outcomes,
     sjlt_outcomes,
     srht_outcomes,
     unit,
     variance_over,
-    z_of_variance,
 )
+
+
+def moments(kind, k, d):
+    """The moments that an ensemble states in its record."""
+    options = {"density": DENSITY} if kind == "very_sparse" else {}
+    return norms.GramMoments(*ENSEMBLES[kind].moments(k, d, **options))
+
 
 VECTORS = {"spike": unit([0, 1, 0]), "flat": unit([1, -1, 1]), "other": unit([3, -1, 0.5])}
 
@@ -31,12 +36,11 @@ VECTORS = {"spike": unit([0, 1, 0]), "flat": unit([1, -1, 1]), "other": unit([3,
 @pytest.mark.parametrize("x", VECTORS.values(), ids=VECTORS)
 @pytest.mark.parametrize("kind", ["rademacher", "achlioptas", "very_sparse"])
 def test_kurtosis_law_holds_exactly_for_finite_ensembles(kind, x):
-    kappa = norms.entry_kurtosis(kind, density=DENSITY)
+    kappa = {"rademacher": 1, "achlioptas": 3, "very_sparse": 1 / DENSITY}[kind]
     quartic = norms.fourth_power(x)
     exact = variance_over(outcomes(kind, 2, 3), lambda A: np.sum((A @ x) ** 2))
-    assert norms.norm_variance(2, quartic, kappa) == pytest.approx(exact, abs=1e-12)
-    moments = norms.gram_moments(kind, 2, 3, DENSITY)
-    assert moments.norm_variance(quartic) == pytest.approx(exact, abs=1e-12)
+    assert (2 + (kappa - 3) * quartic) / 2 == pytest.approx(exact, abs=1e-12)
+    assert moments(kind, 2, 3).norm_variance(quartic) == pytest.approx(exact, abs=1e-12)
 
 
 @pytest.mark.parametrize("x", VECTORS.values(), ids=VECTORS)
@@ -44,9 +48,8 @@ def test_kurtosis_law_holds_exactly_for_finite_ensembles(kind, x):
 def test_sjlt_law_holds_exactly_for_any_nonzeros_a_column(zeta, x):
     exact = variance_over(sjlt_outcomes(3, 3, zeta), lambda A: np.sum((A @ x) ** 2))
     quartic = norms.fourth_power(x)
-    assert norms.sjlt_norm_variance(3, quartic) == pytest.approx(exact, abs=1e-12)
-    law = norms.gram_moments("sjlt", 3, 3).norm_variance(quartic)
-    assert law == pytest.approx(exact, abs=1e-12)
+    assert 2 / 3 * (1 - quartic) == pytest.approx(exact, abs=1e-12)
+    assert moments("sjlt", 3, 3).norm_variance(quartic) == pytest.approx(exact, abs=1e-12)
 
 
 @pytest.mark.parametrize("x", VECTORS.values(), ids=VECTORS)
@@ -57,31 +60,18 @@ def test_srht_law_holds_exactly_with_and_without_replacement(replacement, k, x):
     outcome = srht_outcomes(k, 3, replacement)
     exact = variance_over(outcome, lambda A: np.sum((A @ x) ** 2))
     quartic = norms.fourth_power(x)
-    law = norms.srht_norm_variance(k, 3, quartic, replacement=replacement)
+    law = 2 / k * (1 - quartic) * (1 if replacement else (4 - k) / 3)
     assert law == pytest.approx(exact, abs=1e-12)
     if not replacement:
-        moments = norms.gram_moments("srht", k, 3)
-        assert moments.norm_variance(quartic) == pytest.approx(exact, abs=1e-12)
+        assert moments("srht", k, 3).norm_variance(quartic) == pytest.approx(exact, abs=1e-12)
 
 
 def test_haar_variance_is_that_of_its_beta_variable():
     for k, d in ((1, 2), (3, 7), (50, 384), (9, 9)):
         beta = stats.beta(k / 2, (d - k) / 2).var() * (d / k) ** 2 if k < d else 0.0
-        assert norms.haar_norm_variance(k, d) == pytest.approx(beta, rel=1e-12)
-        moments = norms.gram_moments("haar", k, d)
-        assert moments.norm_variance(0.7) == pytest.approx(beta, rel=1e-9, abs=1e-15)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_variance_of_drawn_projections_meets_the_law(kind):
-    k, d, draws = 6, 20, 3000
-    x = unit(np.r_[4.0, np.ones(d - 1)])  # between flat and spike
-    ratios = [
-        float(np.sum((make_projection(kind, k, d, seed=1, key=("law", i)) @ x) ** 2))
-        for i in range(draws)
-    ]
-    law = norms.gram_moments(kind, k, d).norm_variance(norms.fourth_power(x))
-    assert abs(z_of_variance(ratios, law)) < Z
+        assert 2 * (d - k) / (k * (d + 2)) == pytest.approx(beta, rel=1e-12)
+        law = moments("haar", k, d).norm_variance(0.7)
+        assert law == pytest.approx(beta, rel=1e-9, abs=1e-15)
 
 
 def poisson_tail(k, level, upper):
@@ -131,24 +121,11 @@ def test_fourth_power_takes_rows_and_has_none_for_zero():
     assert np.isnan(values[2])
 
 
-def test_kurtoses_are_those_of_the_definitions():
-    assert norms.entry_kurtosis("gaussian") == norms.entry_kurtosis("achlioptas") == 3
-    assert norms.entry_kurtosis("rademacher") == 1
-    assert norms.entry_kurtosis("very_sparse", density=0.1) == pytest.approx(10)
-    assert norms.entry_kurtosis("very_sparse", d=400) == pytest.approx(20)
-
-
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: norms.entry_kurtosis("haar"), "kind is 'haar'"),
-        (lambda: norms.entry_kurtosis("very_sparse"), "needs its density"),
-        (lambda: norms.entry_kurtosis("very_sparse", density=0.0), "density is 0.0"),
-        (lambda: norms.norm_variance(0, 0.5), "k is 0.0: it must be a whole number"),
-        (lambda: norms.norm_variance(4, 1.5), "fourth_power must lie in [0, 1]"),
-        (lambda: norms.norm_variance(4, 0.5, 0.5), "kurtosis must be at least 1"),
-        (lambda: norms.gram_moments("haar", 5, 4), "haar has at most 4 rows"),
-        (lambda: norms.srht_norm_variance(9, 5, 0.5), "srht has at most 8 rows"),
+        (lambda: moments("gaussian", 4, 5).norm_variance(1.5), "fourth_power"),
+        (lambda: norms.chi_square_failure(0, 0.5), "k"),
         (lambda: norms.chi_square_failure(4, 0.0), "eps must be positive"),
         (lambda: norms.chi_square_failure(4, 0.1, "left"), "tail must be one of"),
         (lambda: norms.haar_failure(5, 4, 0.1), "k must be at most d"),

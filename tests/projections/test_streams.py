@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.sparse import csc_array, csr_array
 
+from cosa_theory.ground.errors import InputError
 from cosa_theory.projections import (
     KINDS,
     SRHT,
@@ -79,8 +80,9 @@ def test_the_seed_is_part_of_the_hash_at_any_size():
 
 @pytest.mark.parametrize("seed", [-1, True, 1.0, "0", None, -(10**30)])
 def test_a_seed_that_is_not_a_non_negative_integer_is_refused(seed):
-    with pytest.raises(ValueError, match=r"seed is .*non-negative integer"):
+    with pytest.raises(InputError, match="seed is") as error:
         stream(seed)
+    assert error.value.argument == "seed"
 
 
 @pytest.mark.parametrize("part", [True, 1.5, None, b"x", ["a"], ("a", 2.0)])

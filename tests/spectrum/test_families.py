@@ -12,7 +12,7 @@ from cosa_theory.linear.basis import CosaBasis
 from cosa_theory.projections import KINDS
 from cosa_theory.spectrum.families import FAMILIES, compare_families, crossover
 from cosa_theory.spectrum.families.base import Draws, plan_draws
-from cosa_theory.spectrum.families.singular_basis import singular_core
+from cosa_theory.spectrum.families.lora_xs import singular_core
 
 COLUMNS = [
     "family",

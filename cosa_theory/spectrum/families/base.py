@@ -1,4 +1,7 @@
-"""What every update family shares: the update it is measured on, its size, and its result."""
+"""What every update family shares: the update it is measured on, its size, its result, its table.
+
+A family registers itself in a file of this package, which is found by lying here.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +13,17 @@ from numpy.typing import NDArray
 
 from cosa_theory.ground.estimates import student_quantile
 
-__all__ = ["Captured", "Draws", "Family", "Size", "Update", "plan_draws", "t_interval"]
+__all__ = [
+    "FAMILIES",
+    "Captured",
+    "Draws",
+    "Family",
+    "Size",
+    "Update",
+    "plan_draws",
+    "register",
+    "t_interval",
+]
 
 # Aim of the Monte Carlo: half the width of the interval, as a share of the expected value.
 _RELATIVE_HALF_WIDTH = 0.01
@@ -167,6 +180,11 @@ class Family(Protocol):
         """Whether the span depends on W or ΔW."""
         ...
 
+    @property
+    def needs_base(self) -> bool:
+        """Whether it cannot be measured without W."""
+        ...
+
     def size(self, m: int, n: int, parameters: int) -> Size:
         """Return the largest size with at most `parameters` trainable parameters.
 
@@ -201,6 +219,20 @@ class Family(Protocol):
             One for each size.
         """
         ...
+
+
+FAMILIES: dict[str, Family] = {}
+"""Every update family by its name, in their order."""
+
+_PLACES: dict[str, int] = {}
+
+
+def register(family: Family, place: int = 10_000) -> None:
+    """Add a family to `FAMILIES`, at its place in lists and legends: by default the last."""
+    FAMILIES[family.name], _PLACES[family.name] = family, place
+    ordered = sorted(FAMILIES.values(), key=lambda one: (_PLACES[one.name], one.name))
+    FAMILIES.clear()
+    FAMILIES.update({one.name: one for one in ordered})
 
 
 def plan_draws(law: float, variance: float, work: float, draws: Draws) -> int:

@@ -1,4 +1,4 @@
-"""The table of families, and their comparison on one update."""
+"""The comparison of families on one update."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -16,36 +16,16 @@ from cosa_theory.spectrum.budget import (
     default_ranks,
     lora_parameters,
 )
-from cosa_theory.spectrum.families.base import Captured, Draws, Family, Update
-from cosa_theory.spectrum.families.cosa import Cosa
-from cosa_theory.spectrum.families.low_rank import TruncatedSVD
-from cosa_theory.spectrum.families.singular_basis import SingularBasis
+from cosa_theory.spectrum.families.base import FAMILIES, Captured, Draws, Family, Update
 from cosa_theory.spectrum.singular_values import singular_values
 
 __all__ = [
     "CROSSOVER_COLUMNS",
-    "FAMILIES",
     "FAMILY_COLUMNS",
     "compare_families",
     "crossover",
     "select_families",
 ]
-
-FAMILIES: dict[str, Family] = {
-    family.name: family
-    for family in (
-        TruncatedSVD(),
-        SingularBasis(),
-        Cosa("gaussian", "CoSA, Gaussian"),
-        Cosa("rademacher", "CoSA, Rademacher"),
-        Cosa("achlioptas", "CoSA, Achlioptas"),
-        Cosa("very_sparse", "CoSA, very sparse"),
-        Cosa("sjlt", "CoSA, sparse JL"),
-        Cosa("haar", "CoSA, orthonormal"),
-        Cosa("srht", "CoSA, Hadamard"),
-    )
-}
-"""Every update family by its name."""
 
 # Column types of the two tables, which stay the same for an empty table or an all-null column.
 FAMILY_COLUMNS = {
@@ -86,7 +66,7 @@ def select_families(families: Iterable[str] | None, *, with_base: bool = True) -
     families : iterable of str or None
         Names; None for all.
     with_base : bool
-        Whether the base weight is at hand. Without it, lora_xs is left out.
+        Whether the base weight is at hand. Without it, families that need it are left out.
 
     Returns
     -------
@@ -103,7 +83,7 @@ def select_families(families: Iterable[str] | None, *, with_base: bool = True) -
     if unknown:
         known = ", ".join(FAMILIES)
         raise InputError(f"{unknown[0]!r} is not an update family: choose from {known}")
-    return [FAMILIES[name] for name in names if with_base or name != "lora_xs"]
+    return [FAMILIES[name] for name in names if with_base or not FAMILIES[name].needs_base]
 
 
 def compare_families(

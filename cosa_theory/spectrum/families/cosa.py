@@ -2,8 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fractions import Fraction
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,8 +9,7 @@ from scipy.sparse import eye_array
 
 from cosa_theory import laws
 from cosa_theory.linear.basis import CosaBasis
-from cosa_theory.projections import make_projection, stream
-from cosa_theory.projections.dense import gaussian
+from cosa_theory.projections import ENSEMBLES, Ensemble, spanning_rows
 from cosa_theory.spectrum.budget import cosa_shape
 from cosa_theory.spectrum.families.base import (
     Captured,
@@ -20,6 +17,7 @@ from cosa_theory.spectrum.families.base import (
     Size,
     Update,
     plan_draws,
+    register,
     t_interval,
 )
 
@@ -44,22 +42,27 @@ class Cosa:
 
     Parameters
     ----------
-    kind : str
-        Ensemble of `cosa_theory.projections.KINDS`.
-    label : str
-        Name in figures and tables.
-    data_dependent : bool
-        False: L and R know nothing of the update.
+    ensemble : Ensemble
+        Of both projections.
     """
 
-    kind: str
-    label: str
-    data_dependent: bool = False
+    ensemble: Ensemble
+    needs_base: bool = False
 
     @property
     def name(self) -> str:
         """Key of `FAMILIES`."""
-        return f"cosa_{self.kind}"
+        return f"cosa_{self.ensemble.name}"
+
+    @property
+    def label(self) -> str:
+        """Name in figures and tables."""
+        return f"CoSA, {self.ensemble.label}"
+
+    @property
+    def data_dependent(self) -> bool:
+        """Whether L and R know something of the update."""
+        return self.ensemble.data_dependent
 
     def size(self, m: int, n: int, parameters: int) -> Size:
         """Return the shape of the core with the largest product ab ≤ P (see `Family.size`)."""
@@ -105,15 +108,13 @@ class Cosa:
         if k == d:
             return eye_array(d, dtype=dtype, format="csr")
         key = (*draws.key, "draw", *role)
-        if self.kind == "haar":
-            # Its normal draw spans the same rows: orthonormalising it would cost more than the
-            # rest, and change nothing that is measured here.
-            return gaussian(
-                partial(stream, draws.seed, key, "haar", k, d), k, d, Fraction(1), dtype
-            )
-        return make_projection(self.kind, k, d, seed=draws.seed, key=key, dtype=dtype)
+        return spanning_rows(self.ensemble.name, k, d, seed=draws.seed, key=key, dtype=dtype)
 
 
 def _work(m: int, n: int, a: int, b: int) -> float:
     """Count the multiply-adds of one draw: the Gram matrices, and ΔW times the smaller factor."""
     return float(m) * n * min(a, b) + float(a < m) * m * a * a + float(b < n) * n * b * b
+
+
+for _ensemble in ENSEMBLES.values():
+    register(Cosa(_ensemble), place=10 + _ensemble.order)

@@ -14,10 +14,11 @@ from cosa_theory.page.style import (
     BLACK,
     GREY,
     PAGE_WIDTH,
-    family_style,
+    ensemble_style,
     house_style,
     log_axis,
 )
+from cosa_theory.projections import printed_name
 
 __all__ = [
     "CURVES_FIGURE",
@@ -32,10 +33,6 @@ __all__ = [
 COLUMNS = 3
 _ROUNDING = 1e-6
 _LAW: dict[str, Any] = {"color": BLACK, "ls": (0, (6, 2)), "lw": 0.8}
-
-
-def _label(kind: str) -> str:
-    return family_style(f"cosa_{kind}").label.removeprefix("CoSA, ")
 
 
 def plot_failure_curves(ax: Axes, curves: pd.DataFrame) -> Axes:
@@ -55,10 +52,10 @@ def plot_failure_curves(ax: Axes, curves: pd.DataFrame) -> Axes:
         The same axes.
     """
     for kind, group in curves.groupby("kind", sort=False):
-        style = family_style(f"cosa_{kind}")
+        style = ensemble_style(str(kind))
         rows = group[group["probability"] > 0].sort_values("eps").astype({"eps": float})
         if rows.empty:
-            ax.plot([], [], color=style.colour, ls=style.line, label=_label(str(kind)))
+            ax.plot([], [], color=style.colour, ls=style.line, label=printed_name(str(kind)))
             continue
         ax.plot(
             rows["eps"],
@@ -69,7 +66,7 @@ def plot_failure_curves(ax: Axes, curves: pd.DataFrame) -> Axes:
             markeredgecolor=BLACK,
             markeredgewidth=0.4,
             markevery=max(1, len(rows) // 6),
-            label=_label(str(kind)),
+            label=printed_name(str(kind)),
         )
         low, high = rows["ci_low"].clip(lower=1e-12), rows["ci_high"]
         ax.fill_between(rows["eps"], low, high, color=style.colour, alpha=0.18, lw=0)
@@ -94,7 +91,7 @@ def _points(ax: Axes, table: pd.DataFrame, x: pd.Series, scale: pd.Series) -> No
     """Draw measured variances times a scale against x, with intervals; real deltas are hollow."""
     real = table["source"] == "real ΔW"
     for kind, group in table.groupby("kind", sort=False):
-        style = family_style(f"cosa_{kind}")
+        style = ensemble_style(str(kind))
         for hollow in (False, True):
             rows = group[real.loc[group.index] == hollow]
             if rows.empty:
@@ -111,7 +108,7 @@ def _points(ax: Axes, table: pd.DataFrame, x: pd.Series, scale: pd.Series) -> No
                 markeredgewidth=0.9 if hollow else 0.4,
                 elinewidth=0.7,
                 zorder=3 if hollow else 2,
-                label=_label(str(kind)) + (", real ΔW" if hollow else ""),
+                label=printed_name(str(kind)) + (", real ΔW" if hollow else ""),
             )
 
 

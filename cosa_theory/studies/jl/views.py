@@ -8,18 +8,14 @@ import pandas as pd
 
 from cosa_theory.isometry.jl_costs import cheapest
 from cosa_theory.page.document import Document, Presentation
-from cosa_theory.page.style import family_style
 from cosa_theory.page.views import MISSING, Column, View, count, memory, number, percent
+from cosa_theory.projections import printed_name
 from cosa_theory.studies.jl.figures import ENSEMBLE_FIGURE, KRONECKER_FIGURE
 
 __all__ = ["PRESENTATION", "jl_verdict"]
 
 
 _ROUNDING = 1e-10
-
-
-def _name(kind: Any) -> str:
-    return family_style(f"cosa_{kind}").label.removeprefix("CoSA, ")
 
 
 def _time(seconds: Any) -> str:
@@ -90,7 +86,8 @@ def _of_ensembles(needed: pd.DataFrame) -> str:
             f"No ensemble keeps {goal} with fewer than {count(d)} rows: projecting gains nothing."
         )
     sentence = (
-        f"The cheapest ensemble that keeps {goal} is {_name(best['kind'])}: {_rows(best['k'])}, "
+        f"The cheapest ensemble that keeps {goal} is {printed_name(best['kind'])}: "
+        f"{_rows(best['k'])}, "
         f"{_time(best['seconds'])} a vector, {memory(best['bytes'])}"
     )
     dense = whole[whole["kind"] == "gaussian"]
@@ -150,7 +147,7 @@ def _needed_view(document: Document) -> View:
     rows = tuple(
         (
             row["vectors_of"],
-            _name(row["kind"]),
+            printed_name(row["kind"]),
             count(row["k"]),
             _interval(row, "quantile", "quantile_low", "quantile_high"),
             _time(row["seconds"]),
@@ -178,7 +175,7 @@ def _ensemble_view(document: Document) -> View:
     rows = tuple(
         (
             row["vectors_of"],
-            _name(row["kind"]),
+            printed_name(row["kind"]),
             _interval(row, "mean", "mean_low", "mean_high"),
             _interval(row, "quantile", "quantile_low", "quantile_high"),
             _share(row["max"]),
@@ -221,7 +218,7 @@ def _kronecker_view(document: Document) -> View:
         )
         for row in table.to_dict("records")
     )
-    title = f"Kronecker variance law, {_name(table['kind'].iloc[0])} factors"
+    title = f"Kronecker variance law, {printed_name(table['kind'].iloc[0])} factors"
     return View(title, columns, rows)
 
 

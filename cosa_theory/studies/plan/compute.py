@@ -5,10 +5,13 @@ import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from cosa_theory.deltas.matching import by_pattern, first_few
+from cosa_theory.laws.norms import GramMoments
 from cosa_theory.nn.settings import CosaSettings
+from cosa_theory.projections import ENSEMBLES
 from cosa_theory.studies.plan.core_shapes import balanced_settings, budget_settings
 from cosa_theory.studies.plan.costs import (
     Budget,
@@ -24,12 +27,6 @@ __all__ = ["ASKED", "BALANCED", "LORA", "Plan", "make_plan"]
 
 ASKED, BALANCED, LORA = "cosa", "cosa_balanced", "lora"
 """Keys of `Plan.budgets`."""
-
-DENSE_KINDS = ("gaussian", "rademacher", "achlioptas")
-"""Ensembles that are multiplied as dense matrices, as haar is."""
-
-SPARSE_KINDS = ("very_sparse", "sjlt")
-"""Ensembles that are stored by the places of their entries."""
 
 
 @dataclass(frozen=True)
@@ -160,7 +157,7 @@ def _about_scale(settings: CosaSettings, asked: Budget) -> list[str]:
 
 def _about_sparse(settings: CosaSettings, asked: Budget) -> list[str]:
     """Count what is kept where sparse products are dense ones; L Y and Y R keep what they need."""
-    if settings.kind not in SPARSE_KINDS:
+    if ENSEMBLES[settings.kind].product != "sparse":
         return []
     numbers = 0
     for layer in asked.layers:
@@ -177,20 +174,21 @@ def _about_sparse(settings: CosaSettings, asked: Budget) -> list[str]:
 
 def _about_whole_sides(settings: CosaSettings, budgets: Mapping[str, Budget]) -> list[str]:
     """Square random factors are nearly singular, orthonormal ones are not."""
-    if settings.kind == "haar":
-        return []
+    ensemble = ENSEMBLES[settings.kind]
+    moments = partial(ensemble.moments, **settings.options)
     whole = [
         layer
         for method, budget in budgets.items()
         if method != LORA
         for layer in budget.layers
         for core, side in zip(layer.shape, (layer.m, layer.n), strict=False)
-        # All rows of a Hadamard matrix are orthonormal, unless some of its columns are left out.
-        if core == side and (settings.kind != "srht" or side & (side - 1))
+        # E⟨column, column⟩² is zero where the columns are orthonormal: those of haar, and of a
+        # whole Hadamard matrix, of which no column is left out.
+        if core == side and GramMoments(*moments(side, side)).cross > 0
     ]
     if not whole:
         return []
-    cost = "at the same cost" if settings.kind in DENSE_KINDS else "which are dense"
+    cost = "at the same cost" if ensemble.product == "dense" else "which are dense"
     return [
         f"where a = m or b = n ({_ends(whole)}) a square {settings.kind} factor is nearly "
         "singular, with condition numbers of hundreds to thousands or worse: kind haar has "

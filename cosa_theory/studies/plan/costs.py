@@ -16,13 +16,13 @@ from cosa_theory.laws import energy_law, equal_budget_rank
 from cosa_theory.nn.forward import cheapest_order, update_flops
 from cosa_theory.nn.hadamard_form import hadamard_pays
 from cosa_theory.nn.projection import (
-    SIGN_KINDS,
     DenseProjection,
     FrozenProjection,
     ProjectionSpec,
     frozen_projection,
 )
 from cosa_theory.nn.settings import CosaSettings, LayerSpec
+from cosa_theory.projections import ENSEMBLES
 from cosa_theory.studies.plan.shapes import ModelLayers
 
 __all__ = [
@@ -260,8 +260,8 @@ def cosa_budget(model: ModelLayers, settings: CosaSettings, step: TrainingStep) 
 
 def _undrawn(spec: ProjectionSpec, dtype: torch.dtype) -> FrozenProjection:
     """Return a projection that costs as much as the drawn one; dense ones without their values."""
-    transformed = spec.kind == "srht" and hadamard_pays(spec.k, spec.d)
-    if not transformed and spec.kind not in ("very_sparse", "sjlt"):
+    product = ENSEMBLES[spec.kind].product
+    if product == "dense" or (product == "transform" and not hadamard_pays(spec.k, spec.d)):
         values = torch.empty(spec.k, spec.d, dtype=dtype, device="meta")
         return DenseProjection(
             {"values": values}, k=spec.k, d=spec.d, factor=1.0, fingerprint="", spec=spec
@@ -299,7 +299,7 @@ def _formed(spec: LayerSpec, order: str, step: TrainingStep) -> int:
     if order == "right":
         return spec.a * spec.n
     # A core that is neither rounded nor scaled is multiplied itself.
-    scaled = spec.alpha != 1 or spec.left.kind in SIGN_KINDS
+    scaled = spec.alpha != 1 or ENSEMBLES[spec.left.kind].signs
     return spec.a * spec.b if scaled or step.dtype != "float32" else 0
 
 

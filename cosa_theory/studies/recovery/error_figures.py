@@ -23,7 +23,7 @@ from cosa_theory.page.style import (
     VERMILION,
     YELLOW,
     Style,
-    family_style,
+    ensemble_style,
     house_style,
 )
 
@@ -70,12 +70,6 @@ def _share(table: pd.DataFrame) -> "pd.Series[Any]":
 
 def _method(name: str) -> Style:
     return _METHODS.get(name, Style(name.replace("_", " "), GREY, "-", "."))
-
-
-def _kind(name: str) -> Style:
-    style = family_style(f"cosa_{name}")
-    label = style.label.removeprefix("CoSA").strip(" ,()")
-    return Style(label, style.colour, style.line, style.marker)
 
 
 def _basis(name: str) -> Style:
@@ -138,7 +132,7 @@ def plot_curves(ax: Axes, table: pd.DataFrame, x: str, by: str) -> Axes:
     matplotlib.axes.Axes
         The same axes.
     """
-    style_of = {"method": _method, "kind": _kind}[by]
+    style_of = {"method": _method, "kind": ensemble_style}[by]
     for name, rows in table.groupby(by, sort=False):
         style = style_of(str(name))
         error = rows.groupby(x)["relative_error"].median().clip(lower=_FLOOR * 1.3)

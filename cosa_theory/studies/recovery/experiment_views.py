@@ -9,8 +9,8 @@ from typing import Any
 import pandas as pd
 
 from cosa_theory.page.document import Document, Presentation
-from cosa_theory.page.style import family_style
 from cosa_theory.page.views import MISSING, Column, View, count, number, percent
+from cosa_theory.projections import printed_name
 from cosa_theory.studies.recovery.error_figures import RECOVERY_FIGURE
 from cosa_theory.studies.recovery.phase_figures import PHASE_FIGURE
 
@@ -50,7 +50,7 @@ def _lines_view(document: Document) -> View:
             _crossing(part[(part["structure"] == structure) & (part["packing"] == packing)])
             for structure, packing, _, _ in _LINES
         ]
-        name = family_style(f"cosa_{kind}").label
+        name = f"CoSA, {printed_name(str(kind))}"
         rows.append((name, number(d), number(part["weak_threshold"].iloc[0]), *cells))
     first = table.iloc[0]
     title = (

@@ -20,10 +20,10 @@ from cosa_theory.page.style import (
     PAGE_WIDTH,
     VERMILION,
     Style,
-    family_style,
     house_style,
     log_axis,
 )
+from cosa_theory.projections import printed_name
 
 __all__ = [
     "PHASE_FIGURE",
@@ -196,7 +196,7 @@ def plot_ensembles(ax: Axes, lines: pd.DataFrame) -> Axes:
     seen = lines[["rho50", "rho50_high", "weak_threshold"]].to_numpy(dtype=float)
     seen = seen[np.isfinite(seen)]
     ax.set_xlim(0.7 * float(seen.min()), 1.4 * float(seen.max()))
-    ax.set_yticks(range(len(kinds)), [_label(kind) for kind in kinds])
+    ax.set_yticks(range(len(kinds)), [printed_name(kind) for kind in kinds])
     ax.set_ylim(len(kinds) - 0.5, -0.5)
     ax.set_xlabel(f"{_SPARSITY} at 50 %")
     ax.grid(visible=False, axis="y")
@@ -220,10 +220,6 @@ def _errors(rows: pd.DataFrame) -> np.ndarray:
     below = (rows["rho50"] - rows["rho50_low"]).clip(upper=0.999 * rows["rho50"])
     above = (rows["rho50_high"] - rows["rho50"]).clip(upper=rows["rho50"])
     return np.vstack([below, above]).astype(float)
-
-
-def _label(kind: str) -> str:
-    return family_style(f"cosa_{kind}").label.removeprefix("CoSA").strip(" ,()")
 
 
 def phase_figure(table: pd.DataFrame, lines: pd.DataFrame) -> Figure:
@@ -251,10 +247,10 @@ def phase_figure(table: pd.DataFrame, lines: pd.DataFrame) -> Figure:
         halves: Any = figure.subfigures(2, 1, height_ratios=(1.0, 1.12))
         upper, lower = halves
         chosen, rows = done[done["kind"] == kind], lines[lines["kind"] == kind]
-        _draw_maps(upper, chosen, rows, _label(str(kind)))
+        _draw_maps(upper, chosen, rows, printed_name(str(kind)))
         left, right = lower.subplots(1, 2, width_ratios=(1.0, 1.0))
         plot_packed_lines(left, rows)
-        left.set_title(f"packed supports, {_label(str(kind))}")
+        left.set_title(f"packed supports, {printed_name(str(kind))}")
         shared = _at_most_shared_core(lines)
         a, b, d = shared[["a", "b", "d"]].iloc[0]
         plot_ensembles(right, shared)

@@ -16,9 +16,9 @@ from cosa_theory.page.style import (
     PAGE_WIDTH,
     VERMILION,
     Style,
-    family_style,
     house_style,
 )
+from cosa_theory.projections import printed_name
 
 __all__ = ["BRACKETS_FIGURE", "brackets_figure", "plot_brackets"]
 
@@ -115,7 +115,7 @@ def brackets_figure(table: pd.DataFrame) -> Figure:
                 chosen = rows[rows["kind"] == kind]
                 for side, about in enumerate(_SIDES):
                     plot_brackets(panels[2 * place + side], chosen[chosen["about"] == about], x)
-            panels[0].set_ylabel(_label(kind))
+            panels[0].set_ylabel(printed_name(kind))
         for side, (about, title) in enumerate(_SIDES.items()):
             first = by_order[by_order["about"] == about].iloc[0]
             axes[0, side].set_title(title.format(rows=first["rows"], columns=first["columns"]))
@@ -126,10 +126,6 @@ def brackets_figure(table: pd.DataFrame) -> Figure:
         figure.legend(handles, labels, loc="outside upper left", ncols=4, borderpad=0)
         figure.supylabel(r"restricted isometry constant $\delta_s$, columns of unit norm", size=9)
     return figure
-
-
-def _label(kind: str) -> str:
-    return family_style(f"cosa_{kind}").label.removeprefix("CoSA").strip(" ,()")
 
 
 BRACKETS_FIGURE = Drawing(

@@ -15,7 +15,7 @@ from cosa_theory.page.style import (
     BLACK,
     PAGE_WIDTH,
     Style,
-    family_style,
+    ensemble_style,
     house_style,
     log_axis,
 )
@@ -32,11 +32,7 @@ _TITLES = {
 
 
 def _style(kind: str) -> Style:
-    if not kind:
-        return Style("δ_s", BLACK, "-", "o")
-    style = family_style(f"cosa_{kind}")
-    label = style.label.removeprefix("CoSA").strip(" ,()")
-    return Style(label, style.colour, style.line, style.marker)
+    return ensemble_style(kind) if kind else Style("δ_s", BLACK, "-", "o")
 
 
 def _kinds(table: pd.DataFrame) -> list[str]:

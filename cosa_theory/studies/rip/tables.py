@@ -17,7 +17,7 @@ from cosa_theory.laws.synthesis import scale_gain
 from cosa_theory.linear.basis import CosaBasis
 from cosa_theory.linear.gram import DenseGram
 from cosa_theory.linear.operators import KroneckerOperator
-from cosa_theory.projections import KINDS
+from cosa_theory.projections import ENSEMBLES, KINDS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -90,7 +90,11 @@ def layer_isometry(
     ValueError
         For sizes that an ensemble does not have, or an order outside its range.
     """
-    cores = [kind for kind in KINDS if "dictionary" in about and _drawable(kind, m, n, a, b)]
+    cores = [
+        kind
+        for kind in KINDS
+        if "dictionary" in about and ENSEMBLES[kind].has(a, m) and ENSEMBLES[kind].has(b, n)
+    ]
     total, done = len(kinds) * len(about) + len(cores), 0
     parts: dict[str, list[dict[str, Any]]] = {name: [] for name in ("brackets", "cores", "columns")}
     parts["guarantees"] = []
@@ -150,17 +154,6 @@ def matrix_isometry(
     parts: dict[str, list[dict[str, Any]]] = {"brackets": [], "columns": [], "guarantees": []}
     _describe(parts, {"about": "matrix"}, gram.A, brackets)
     return _tables(parts)
-
-
-def _drawable(kind: str, m: int, n: int, a: int, b: int) -> bool:
-    """Tell whether an ensemble has factors of these sizes; the others are left out."""
-    if kind == "haar":
-        return a <= m and b <= n
-    return kind != "srht" or (a <= _power(m) and b <= _power(n))
-
-
-def _power(size: int) -> int:
-    return 1 << (size - 1).bit_length()
 
 
 def _tables(parts: dict[str, list[dict[str, Any]]]) -> dict[str, pd.DataFrame]:

@@ -7,8 +7,8 @@ from typing import Any
 import pandas as pd
 
 from cosa_theory.page.document import Document, Presentation
-from cosa_theory.page.style import family_style
 from cosa_theory.page.views import MISSING, Column, View, count, number
+from cosa_theory.projections import printed_name
 from cosa_theory.studies.rip.figures import CORES_FIGURE, ORDERS_FIGURE
 
 __all__ = ["PRESENTATION", "operator_name", "rip_verdict"]
@@ -17,10 +17,6 @@ _SYMBOLS = {"dictionary": "Ψ", "sensing": "Φ", "matrix": "A"}
 _SUBJECTS = {"dictionary": "cores", "sensing": "updates", "matrix": "vectors"}
 _ROUNDING = 1e-10
 _COLUMNS_SHOWN = 8
-
-
-def _name(kind: Any) -> str:
-    return family_style(f"cosa_{kind}").label.removeprefix("CoSA").strip(" ,()")
 
 
 def _small(value: Any) -> str:
@@ -134,19 +130,19 @@ def rip_verdict(tables: Mapping[str, pd.DataFrame]) -> str:
     if kind is None:
         return text
     others = "" if len(kinds) == 1 else f" ({len(kinds) - 1} other ensembles below)"
-    return f"With {_name(kind)} factors{others}, {text}"
+    return f"With {printed_name(kind)} factors{others}, {text}"
 
 
 def operator_name(row: Mapping[Any, Any]) -> str:
     """Return what a row of a table is about, as in "Φ (Rademacher)"."""
     symbol = _SYMBOLS[row["about"]]
-    return f"{symbol} ({_name(row['kind'])})" if "kind" in row else symbol
+    return f"{symbol} ({printed_name(row['kind'])})" if "kind" in row else symbol
 
 
 def _kind_cells(row: Mapping[Any, Any]) -> tuple[str, ...]:
     cells = [_SYMBOLS[row["about"]]]
     if "kind" in row:
-        cells += [_name(row["kind"]), row["scale"]]
+        cells += [printed_name(row["kind"]), row["scale"]]
     return tuple(cells)
 
 
@@ -227,7 +223,7 @@ def _core_view(document: Document) -> View:
     )
     rows = tuple(
         (
-            _name(row["kind"]),
+            printed_name(row["kind"]),
             row["scale"],
             number(row["least"]),
             number(row["greatest"]),

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cosa_theory.spectrum.budget import lora_parameters
-from cosa_theory.spectrum.families.base import Captured, Draws, Size, Update
+from cosa_theory.spectrum.families.base import Captured, Draws, Size, Update, register
 
 __all__ = ["TruncatedSVD"]
 
@@ -24,6 +24,7 @@ class TruncatedSVD:
     name: str = "truncated_svd"
     label: str = "low rank (truncated SVD)"
     data_dependent: bool = True
+    needs_base: bool = False
 
     def size(self, m: int, n: int, parameters: int) -> Size:
         """Return the largest rank r with r(m + n) ≤ P, at most min(m, n) (see `Family.size`)."""
@@ -35,3 +36,6 @@ class TruncatedSVD:
         """Return the exact shares from the singular values of ΔW (see `Family.capture`)."""
         shares = update.energy_shares
         return [Captured.exact(float(shares[s.rank - 1]) if s.rank else 0.0) for s in sizes]
+
+
+register(TruncatedSVD(), place=1)

@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from scipy.linalg import eigh
 
 from cosa_theory.spectrum.budget import lora_xs_rank
-from cosa_theory.spectrum.families.base import Captured, Draws, Size, Update
+from cosa_theory.spectrum.families.base import Captured, Draws, Size, Update, register
 
-__all__ = ["SingularBasis"]
+__all__ = ["LoraXS"]
 
 # Below this share of the largest singular value the Gram matrix resolves no singular vector.
 _RESOLVED = 1e-7
@@ -19,7 +19,7 @@ _BLOCK_ENTRIES = 1 << 22
 
 
 @dataclass(frozen=True)
-class SingularBasis:
+class LoraXS:
     """All updates U_r S V_rᵀ, with U_r and V_r the top r singular vectors of W, and S r × r.
 
     The best core captures ‖U_rᵀ ΔW V_r‖²/‖ΔW‖², with r² trainable parameters. It is the CoSA
@@ -36,6 +36,7 @@ class SingularBasis:
     name: str = "lora_xs"
     label: str = "LoRA-XS (singular basis of W)"
     data_dependent: bool = True
+    needs_base: bool = True
 
     def size(self, m: int, n: int, parameters: int) -> Size:
         """Return the rank ⌊√P⌋, at most min(m, n) (see `Family.size`)."""
@@ -54,6 +55,9 @@ class SingularBasis:
         return [
             Captured.exact(min(1.0, float(energy[s.rank - 1, s.rank - 1]) / total)) for s in sizes
         ]
+
+
+register(LoraXS(), place=2)
 
 
 def singular_core(delta: NDArray, base: NDArray, rank: int) -> NDArray[np.float64]:

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from scipy.linalg import hadamard
 from scipy.sparse.linalg import LinearOperator
 
-from cosa_theory.projections.dense import Draw
+from cosa_theory.ground.errors import InputError
+from cosa_theory.projections.ensembles import Ensemble, Moments, Streams, register
 from cosa_theory.projections.streams import fill_signs, raw_words
 
-__all__ = ["SRHT", "SRHTTranspose", "srht", "walsh_hadamard"]
+__all__ = ["SRHT", "SRHTTranspose", "padded_length", "srht", "srht_moments", "walsh_hadamard"]
 
 _RADIX = 16  # a product with the 16 × 16 matrix is faster than four passes of additions
 
@@ -37,13 +38,13 @@ def walsh_hadamard(X: Any) -> Any:
 
     Raises
     ------
-    ValueError
+    InputError
         If N is not a power of two.
     """
     xp = array_namespace(X)
     *lead, N, inner = X.shape
     if N < 1 or N & (N - 1):
-        raise ValueError(f"X has {N} rows; the Walsh-Hadamard transform needs a power of two")
+        raise InputError(f"X has {N} rows: it must have a power of two", argument="X")
     shape, blocks = X.shape, math.prod(lead) * N
     while N > 1:
         radix = min(_RADIX, N)
@@ -132,7 +133,7 @@ class SRHT(_Structured):
     ) -> None:
         super().__init__(dtype, (rows.size, signs.size))
         self.signs, self.rows, self.magnitude = signs, rows, magnitude
-        self.padded = 1 << (signs.size - 1).bit_length()
+        self.padded = padded_length(signs.size)
         # Where row i of H's output goes; k, an extra row of zeros, for the rows that P drops.
         self._places = np.full(self.padded, rows.size)
         self._places[rows] = np.arange(rows.size)
@@ -152,7 +153,7 @@ class SRHT(_Structured):
 
         Raises
         ------
-        ValueError
+        InputError
             If `X` has not d rows.
         """
         xp, X, vector = self._prepare(X, self.shape[1])
@@ -176,7 +177,7 @@ class SRHT(_Structured):
 
         Raises
         ------
-        ValueError
+        InputError
             If `X` has not k rows.
         """
         k, d = self.shape
@@ -204,7 +205,8 @@ class SRHT(_Structured):
         vector = X.ndim == 1
         X = _floating(X[:, None] if vector else X, xp)
         if X.ndim < 2 or X.shape[-2] != rows:
-            raise ValueError(f"X has shape {tuple(X.shape)}; the operator needs {rows} rows")
+            shape = tuple(X.shape)
+            raise InputError(f"X has shape {shape}: it must have {rows} rows", argument="X")
         return xp, X, vector
 
     @staticmethod
@@ -251,33 +253,41 @@ class SRHTTranspose(_Structured):
         return self.operator
 
 
-def srht(draw: Draw, k: int, d: int, variance: Fraction, dtype: np.dtype[Any]) -> SRHT:
-    """Draw a subsampled randomised Hadamard transform.
+def padded_length(d: int) -> int:
+    """Return N = 2^⌈log₂ d⌉, the length that a vector is padded to."""
+    return 1 << (d - 1).bit_length()
 
-    Parameters
-    ----------
-    draw, k, d, variance, dtype
-        As for `cosa_theory.projections.dense.gaussian`; k ≤ N = 2^⌈log₂ d⌉.
 
-    Returns
-    -------
-    SRHT
-        Of shape k × d; the rows are a uniform subset of k, without replacement, ascending.
-
-    Raises
-    ------
-    ValueError
-        If k > N.
-    """
-    padded = 1 << (d - 1).bit_length()
-    if k > padded:
-        raise ValueError(
-            f"k is {k} with d = {d}; srht keeps k of the {padded} rows of the padded Hadamard "
-            f"matrix and needs k at most {padded}"
-        )
+def srht(streams: Streams, k: int, d: int, variance: Fraction, dtype: np.dtype[Any]) -> SRHT:
+    """Draw an `SRHT`, whose rows are a uniform subset of k, without replacement; see `Ensemble`."""
     signs = np.empty(d, np.float32)
-    fill_signs(signs, draw("signs"), 1.0)
+    fill_signs(signs, streams("signs"), 1.0)
     # The k smallest of N random words; equal words, of probability below N²/2⁶⁵, go by position.
-    order = np.argsort(raw_words(draw("rows"), padded), kind="stable")
+    order = np.argsort(raw_words(streams("rows"), padded_length(d)), kind="stable")
     rows = np.sort(order[:k]).astype(np.int64, copy=False)
     return SRHT(signs.astype(np.int8), rows, math.sqrt(variance), dtype)
+
+
+def srht_moments(k: int, d: int) -> Moments:
+    """Return the moments: pair 1, cross c, excess −2c with c = (N − k)/(k(N − 1)).
+
+    Var‖Ax‖² = (2/k)(1 − ‖x‖₄⁴)(N − k)/(N − 1). Rows drawn with replacement would have 1 for the
+    last factor.
+    """
+    N = padded_length(d)
+    cross = (N - k) / (k * max(N - 1, 1))
+    return 1.0, cross, -2 * cross
+
+
+register(
+    Ensemble(
+        name="srht",
+        label="Hadamard",
+        order=7,
+        draw=srht,
+        moments=srht_moments,
+        most_rows=padded_length,
+        magnitude=lambda k, d, variance: math.sqrt(variance),
+        product="transform",
+    )
+)
