@@ -2,32 +2,25 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from cosa_theory.ground.errors import InputError
-from cosa_theory.page.document import read_document
-from cosa_theory.page.figures import FigureSpec
-from cosa_theory.page.presentations import PRESENTATIONS
-from cosa_theory.page.results import read_results, read_table
+from cosa_theory.page.document import read_document, read_table
+from cosa_theory.page.presentation import Drawing
 from cosa_theory.page.style import save_figure
-from cosa_theory.studies.spectrum.figures import FIGURES
+from cosa_theory.studies import presentation
 
 __all__ = ["draw", "draw_table", "parser"]
 
 
-def _spec(name: str, command: str) -> FigureSpec[Any]:
-    return FIGURES[name] if command == "spectrum" else PRESENTATIONS[command].figures[name]
-
-
-def parser(name: str, spec: FigureSpec[Any], example: str) -> argparse.ArgumentParser:
+def parser(name: str, drawing: Drawing, example: str) -> argparse.ArgumentParser:
     """Return the argument parser of the figure `name`; `example` is a folder of results."""
     command = argparse.ArgumentParser(
         prog=f"python -m figures.{name}",
-        description=f"{spec.title}. {spec.caption}",
+        description=f"{drawing.title}. {drawing.caption}",
         epilog=f"example: python -m figures.{name} {example} --out results/figures",
     )
     command.add_argument("results", type=Path, metavar="RESULTS", help="folder of stored results")
@@ -41,8 +34,7 @@ def draw(name: str, arguments: Sequence[str] | None = None, command: str = "spec
     Parameters
     ----------
     name : str
-        A key of `studies.spectrum.figures.FIGURES`, or of the figures of another command's
-        presentation.
+        A key of the figures of the command's presentation.
     arguments : sequence of str, optional
         Instead of those of the process.
     command : str
@@ -53,19 +45,15 @@ def draw(name: str, arguments: Sequence[str] | None = None, command: str = "spec
     int
         The exit code: 2 where input must be mended.
     """
-    spec = _spec(name, command)
-
-    def tables(folder: Path) -> Any:
-        if command == "spectrum":
-            return read_results(folder)
-        return read_document(folder, command).tables
-
+    drawing = presentation(command).figures()[name]
     example = f"results/{'report' if command == 'spectrum' else command}"
-    return _run(name, spec, tables, arguments, example)
+    return _run(
+        name, drawing, lambda folder: read_document(folder, command).tables, arguments, example
+    )
 
 
 def draw_table(
-    name: str, spec: FigureSpec[Any], table: str, arguments: Sequence[str] | None = None
+    name: str, drawing: Drawing, table: str, arguments: Sequence[str] | None = None
 ) -> int:
     """Draw a figure from the table that an experiment stored as RESULTS/`table`.parquet.
 
@@ -73,7 +61,7 @@ def draw_table(
     must be mended.
     """
 
-    def tables(folder: Path) -> dict[str, pd.DataFrame]:
+    def tables(folder: Path) -> Mapping[str, pd.DataFrame]:
         path = folder / f"{table}.parquet"
         if not path.is_file():
             raise InputError(
@@ -81,22 +69,22 @@ def draw_table(
             )
         return {table: read_table(path)}
 
-    return _run(name, spec, tables, arguments, example=f"results/{table}")
+    return _run(name, drawing, tables, arguments, example=f"results/{table}")
 
 
 def _run(
     name: str,
-    spec: FigureSpec[Any],
-    read: Callable[[Path], Any],
+    drawing: Drawing,
+    read: Callable[[Path], Mapping[str, pd.DataFrame]],
     arguments: Sequence[str] | None,
     example: str,
 ) -> int:
-    chosen = parser(name, spec, example).parse_args(arguments)
+    chosen = parser(name, drawing, example).parse_args(arguments)
     try:
         tables = read(chosen.results)
-        if not spec.drawable(tables):
+        if not drawing.drawable(tables):
             raise InputError(f"{chosen.results} holds nothing to draw for the figure {name}")
-        written = save_figure(spec.draw(tables), chosen.out, name)
+        written = save_figure(drawing.draw(tables), chosen.out, name)
     except InputError as error:
         for problem in error.problems:
             print(f"error: {problem}", file=sys.stderr)

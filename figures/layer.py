@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from cosa_theory.ground.errors import InputError
-from cosa_theory.page.results import read_results
+from cosa_theory.page.document import read_document
 from cosa_theory.page.style import save_figure
 from cosa_theory.studies.spectrum.figures import layer_figure
 
@@ -30,13 +30,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command.add_argument("--out", type=Path, required=True, metavar="DIR", help="where to write")
     chosen = command.parse_args(arguments)
     try:
-        results = read_results(chosen.results)
-        names = list(results.layers["layer"])
+        tables = read_document(chosen.results, "spectrum").tables
+        names = list(tables["layers"]["layer"])
         if chosen.layer not in names:
             near = get_close_matches(chosen.layer, names, 3, 0) or names[:1]
             raise InputError(f"no layer is named {chosen.layer!r}; the nearest: {', '.join(near)}")
         name = chosen.layer.replace("/", "_").removesuffix(".weight")
-        written = save_figure(layer_figure(results, chosen.layer), chosen.out, name)
+        written = save_figure(layer_figure(tables, chosen.layer), chosen.out, name)
     except InputError as error:
         for problem in error.problems:
             print(f"error: {problem}", file=sys.stderr)

@@ -20,17 +20,16 @@ from cosa_theory.deltas import open_pair
 from cosa_theory.ground.errors import InputError
 from cosa_theory.ground.progress import progress_bar
 from cosa_theory.ground.provenance import provenance
-from cosa_theory.page.document import Document, write_document
-from cosa_theory.page.presentations import write_document_page
-from cosa_theory.page.results import Results, read_results, write_results
+from cosa_theory.page.document import Document, read_document, write_document
 from cosa_theory.studies.audit.pair import audit_pair
-from cosa_theory.studies.spectrum.page import write_page
+from cosa_theory.studies.shown import write_document_page
 from cosa_theory.studies.spectrum.pair import survey_pair
 from experiments import finetune_check, finetune_delta, first_gradient, phase_transition, recovery
 from experiments.finetune_check_results import summarise
 from experiments.finetune_check_results import verdict as finetune_verdict
 from experiments.phase_lines import crossings
-from paper_checks.run import document, headline, run_checks, write
+from paper_checks.base import Verdict
+from paper_checks.run import document, headline, run_checks, to_frame, write
 
 __all__ = ["Config", "run"]
 
@@ -119,9 +118,8 @@ def run(config: Config, out: Path, pair: Path = finetune_delta.DEFAULT_OUT) -> p
     with _timed("write tables, figures and the page", times):
         made = provenance(arguments, seed=config.seed)
         made["seconds"] = {stage: round(seconds, 1) for stage, seconds in times.items()}
-        write_results(Results.of_survey(survey, made), out)
-        judged = Document("audit", audit.verdict, audit.notices, audit.tables, made)
-        _write(judged, out / "audit")
+        write_document(_with_checks(survey.document(made), verdicts), out)
+        _write(audit.document(made), out / "audit")
         verdict, tables = experiments
         recovered = Document("experiments", verdict, (), tables, made)
         _write(recovered, out / "recovery")
@@ -129,7 +127,7 @@ def run(config: Config, out: Path, pair: Path = finetune_delta.DEFAULT_OUT) -> p
         compared = Document("finetune", finetune_verdict(trainings), (), tables, made)
         _write(compared, out / "finetune")
         write(verdicts, document(verdicts, arguments, config.seed), out)
-        write_page(read_results(out), out)
+        write_document_page(read_document(out, "spectrum"), out)
     table = pd.DataFrame({"stage": list(times), "seconds": list(times.values())})
     table.attrs = {
         "verdict": survey.verdict,
@@ -158,6 +156,16 @@ def recovery_tables(
     verdict = f"{recovery.verdict(table, errors)} {phase_transition.verdict(transition, phases)}"
     tables = {"phase_transition": transition, "phase_lines": crossings(transition)}
     return verdict, {**tables, "recovery": table}
+
+
+def _with_checks(survey: Document, verdicts: Sequence[Verdict]) -> Document:
+    """Return the survey's document with the table of the paper checks, which its page shows."""
+    return dataclasses.replace(
+        survey,
+        tables={**survey.tables, "checks": to_frame(verdicts)},
+        unlisted=(*survey.unlisted, "checks"),
+        beside=(*survey.beside, "cases.parquet", "checks.json"),
+    )
 
 
 def _write(document: Document, folder: Path) -> None:

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -240,17 +240,23 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def deliver(document: "Document", out: Path | None, as_json: bool) -> None:
-    """Store a document with figures and page if asked to, and print it as text or as JSON."""
+def deliver(
+    document: "Document", out: Path | None, as_json: bool, noted: Sequence[str] = ()
+) -> None:
+    """Store a document with figures and page if asked to, and print it as text or as JSON.
+
+    Its notices go to standard error, but for those that are `noted` already.
+    """
     from cosa_theory.page.document import write_document
-    from cosa_theory.page.presentations import document_text, write_document_page
+    from cosa_theory.studies.shown import document_text, write_document_page
 
     def store(folder: Path) -> Path:
         write_document(document, folder)
         return write_document_page(document, folder)
 
     for notice in document.notices:
-        note(f"note: {notice}")
+        if notice not in noted:
+            note(f"note: {notice}")
     show = document.as_json if as_json else partial(document_text, document)
     store_and_print(store, show, out)
 

@@ -141,7 +141,6 @@ def audit(
     The first line printed is the verdict.
     """
     settings = dict(locals())
-    from cosa_theory.page.document import Document
     from cosa_theory.studies.audit.pair import audit_pair
 
     sizes = _core(core)
@@ -174,5 +173,4 @@ def audit(
             progress=progress,
         ),
     )
-    made = provenance_of(settings, seed)
-    deliver(Document("audit", found.verdict, found.notices, found.tables, made), out, as_json)
+    deliver(found.document(provenance_of(settings, seed)), out, as_json)

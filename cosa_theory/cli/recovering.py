@@ -103,7 +103,7 @@ class Run:
             Where the result comes from.
         """
         from cosa_theory.page.document import Document
-        from cosa_theory.studies.recovery.views import recover_verdict
+        from cosa_theory.studies.recovery.views import ESTIMATE, recover_verdict
 
         path = None if out is None else cell_path(out / CELLS, self._identity())
         iterates = Iterates(path, self._update)
@@ -115,7 +115,9 @@ class Run:
         if result.message:
             noticed.append(f"{self.method}: {result.message}")
         every = (*notices, *self._out_of_range(), *dict.fromkeys(noticed))
-        document = Document("recover", recover_verdict(tables), every, tables, provenance)
+        document = Document(
+            "recover", recover_verdict(tables), every, tables, provenance, beside=(ESTIMATE,)
+        )
         self._store_and_print(document, result, out, as_json)
         iterates.discard()
 
@@ -204,8 +206,8 @@ class Run:
         self, document: "Document", result: "RecoveryResult", out: Path | None, as_json: bool
     ) -> None:
         from cosa_theory.page.document import write_document
-        from cosa_theory.page.presentations import document_text, write_document_page
-        from cosa_theory.page.results import ESTIMATE
+        from cosa_theory.studies.recovery.views import ESTIMATE
+        from cosa_theory.studies.shown import document_text, write_document_page
 
         def store(folder: Path) -> Path:
             # The estimate takes its place last and at once: until then the earlier one is whole.

@@ -22,23 +22,16 @@ def report(
 ) -> None:
     """Render stored results again: report.html and the figures, from the tables alone."""
     from cosa_theory.page.document import read_document
-    from cosa_theory.page.presentations import PRESENTATIONS, write_document_page
-    from cosa_theory.page.results import SUMMARY, read_results
-    from cosa_theory.studies.spectrum.page import write_page
+    from cosa_theory.studies import commands
+    from cosa_theory.studies.shown import write_document_page
 
-    for command in PRESENTATIONS:
-        if (results / f"{command}.json").is_file():
-            document = read_document(results, command)
-            verdict, page = document.verdict, write_document_page(document, results)
-            break
-    else:
-        if results.is_dir() and not (results / SUMMARY).is_file():
-            *others, last = ("spectrum", *PRESENTATIONS)
-            raise InputError(
-                f"{results} holds no results: name the folder given to --out of cosa-theory "
-                f"{', '.join(others)} or {last}"
-            )
-        stored = read_results(results)
-        verdict, page = stored.verdict, write_page(stored, results)
-    print(verdict)
-    print(f"\nReport: {page}")
+    stored = [name for name in commands() if (results / f"{name}.json").is_file()]
+    if not stored:
+        *others, last = commands()
+        raise InputError(
+            f"{results} holds no results: name the folder given to --out of cosa-theory "
+            f"{', '.join(others)} or {last}"
+        )
+    document = read_document(results, stored[0])
+    print(document.verdict)
+    print(f"\nReport: {write_document_page(document, results)}")

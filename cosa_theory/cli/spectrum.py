@@ -1,8 +1,6 @@
 """`cosa-theory spectrum`: two checkpoints side by side, low rank against CoSA."""
 
 import os
-from functools import partial
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -24,11 +22,11 @@ from cosa_theory.cli.app import (
     TunedArgument,
     app,
     check_out,
+    deliver,
     note,
     open_checked_pair,
     provenance_of,
     resumable,
-    store_and_print,
     whole_numbers,
 )
 
@@ -99,9 +97,6 @@ def spectrum(
     The first line printed is the verdict. The singular values are in spectra.parquet of --out.
     """
     settings = dict(locals())
-    from cosa_theory.page.results import Results, write_results
-    from cosa_theory.page.text import render_text
-    from cosa_theory.studies.spectrum.page import write_page
     from cosa_theory.studies.spectrum.pair import MATRICES, survey_pair
 
     budgets = None if ranks is None else whole_numbers("--ranks", ranks, "4,8,16")
@@ -135,13 +130,5 @@ def spectrum(
             progress=progress,
         ),
     )
-    for notice in survey.notices:
-        if notice not in pair.report.notices:
-            note(f"note: {notice}")
-    results = Results.of_survey(survey, provenance_of(settings, seed))
-
-    def store(folder: Path) -> Path:
-        write_results(results, folder)
-        return write_page(results, folder)
-
-    store_and_print(store, results.as_json if as_json else partial(render_text, results), out)
+    found = survey.document(provenance_of(settings, seed))
+    deliver(found, out, as_json, noted=pair.report.notices)

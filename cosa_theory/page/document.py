@@ -1,21 +1,33 @@
-"""The result of one command as a document: verdict, notices, tables, and how they are shown."""
+"""The result of one command as a document: verdict, notices, tables; stored and read back."""
 
 import json
+import math
 import os
-from collections.abc import Callable, Mapping
+import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from cosa_theory.ground.errors import InputError
 from cosa_theory.ground.files import atomic_path
-from cosa_theory.page.figures import Drawing
-from cosa_theory.page.results import clear_results, plain, read_table, records
-from cosa_theory.page.views import View
 
-__all__ = ["Document", "Presentation", "read_document", "write_document"]
+__all__ = [
+    "FIGURES",
+    "PAGE",
+    "Document",
+    "clear_results",
+    "read_document",
+    "read_table",
+    "records",
+    "write_document",
+]
+
+PAGE = "report.html"
+FIGURES = "figures"
 
 
 @dataclass(frozen=True)
@@ -31,9 +43,14 @@ class Document:
     notices : tuple of str
         What the reader should know about the input.
     tables : mapping of str to pandas.DataFrame
-        By name; "verdict", "notices", "command" and "provenance" are taken.
+        By name; the names of the other fields are taken.
     provenance : mapping
         As `cosa_theory.ground.provenance.provenance` makes it.
+    unlisted : tuple of str
+        Tables that are too long for JSON: they are stored as parquet alone.
+    beside : tuple of str
+        Names of files, or of folders of results, that may stand beside the tables and belong to
+        them: what writes over the document deletes them too.
     """
 
     command: str
@@ -41,6 +58,8 @@ class Document:
     notices: tuple[str, ...]
     tables: Mapping[str, pd.DataFrame]
     provenance: Mapping[str, Any]
+    unlisted: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Return everything as plain JSON values, null where a number does not exist.
@@ -48,41 +67,37 @@ class Document:
         Returns
         -------
         dict
-            `command`, `verdict`, `notices`, each table under its name as a list of records, and
-            `provenance`.
+            `command`, `verdict`, `notices`, each listed table under its name as a list of records,
+            and `provenance`.
         """
+        listed = {name: table for name, table in self.tables.items() if name not in self.unlisted}
         return {
             "command": self.command,
             "verdict": self.verdict,
             "notices": list(self.notices),
-            **{name: records(table) for name, table in self.tables.items()},
-            "provenance": plain(self.provenance),
+            **{name: records(table) for name, table in listed.items()},
+            "provenance": _plain(self.provenance),
         }
 
 
-@dataclass(frozen=True)
-class Presentation:
-    """How the documents of one command are shown.
+def _plain(value: Any) -> Any:
+    """Return `value` with numpy and pandas scalars made plain, and every missing number None."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray):  # a list, as parquet gives it back
+        value = value.tolist()
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if hasattr(value, "item"):
+        value = value.item()
+    if value is pd.NA or value is pd.NaT or (isinstance(value, float) and not math.isfinite(value)):
+        return None
+    return value
 
-    Parameters
-    ----------
-    title : str
-        Of the page, in a browser's tab.
-    views : callable
-        Maps a document to the tables a person reads first, in the terminal and on the page.
-    detail_views : callable
-        Maps a document to further tables, such as one row per layer, shown after the figures.
-    figures : mapping of str to Drawing
-        By file name.
-    terms : tuple of (str, str)
-        What the words mean: a term, and its explanation in HTML.
-    """
 
-    title: str
-    views: Callable[[Document], list[View]]
-    figures: Mapping[str, Drawing]
-    terms: tuple[tuple[str, str], ...]
-    detail_views: Callable[[Document], list[View]] = lambda document: []
+def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the rows of a table as plain JSON values, null where a number does not exist."""
+    return [_plain(row) for row in table.to_dict(orient="records")]
 
 
 def write_document(document: Document, folder: str | os.PathLike[str]) -> Path:
@@ -108,11 +123,52 @@ def write_document(document: Document, folder: str | os.PathLike[str]) -> Path:
     for name, table in document.tables.items():
         with atomic_path(folder / f"{name}.parquet") as path:
             table.to_parquet(path, index=False)
-    content = document.as_json() | {"tables": list(document.tables)}
+    content = document.as_json() | {
+        "tables": list(document.tables),
+        "beside": list(document.beside),
+    }
     with atomic_path(folder / f"{document.command}.json") as path:
         text = json.dumps(content, ensure_ascii=False, indent=1, allow_nan=False)
         path.write_text(text + "\n", encoding="utf-8")
     return folder
+
+
+def clear_results(folder: Path) -> None:
+    """Delete what an earlier run of any command wrote, and nothing else: results are never mixed.
+
+    The summaries go first, so that a folder cleared half-way does not read as results.
+    """
+    found = False
+    for summary in sorted(folder.glob("*.json")):
+        try:
+            content = json.loads(summary.read_text(encoding="utf-8"))
+            if content["command"] != summary.stem:
+                continue
+            names = [*(f"{name}.parquet" for name in content["tables"]), *content.get("beside", ())]
+        except (OSError, ValueError, KeyError, TypeError):  # not one that `write_document` made
+            continue
+        found = True
+        summary.unlink()
+        for path in (folder / name for name in names if Path(name).name == name):
+            if path.is_dir():
+                clear_results(path)
+            else:
+                path.unlink(missing_ok=True)
+    if found:
+        (folder / PAGE).unlink(missing_ok=True)
+        if (folder / FIGURES).is_dir():
+            shutil.rmtree(folder / FIGURES)
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Read a stored table; `InputError` where it is missing or damaged."""
+    try:
+        return pd.read_parquet(path)
+    except (ValueError, OSError) as error:  # pyarrow's own are among them
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"{path} cannot be read as parquet ({reason}): run the command again"
+        ) from error
 
 
 def read_document(folder: str | os.PathLike[str], command: str) -> Document:
@@ -135,7 +191,8 @@ def read_document(folder: str | os.PathLike[str], command: str) -> Document:
     InputError
         If the folder, its JSON or a table is missing or damaged.
     """
-    summary = Path(folder) / f"{command}.json"
+    folder = Path(folder)
+    summary = folder / f"{command}.json"
     if not summary.is_file():
         raise InputError(
             f"{folder} holds no complete results of `cosa-theory {command}` ({summary.name} is "
@@ -143,11 +200,18 @@ def read_document(folder: str | os.PathLike[str], command: str) -> Document:
         )
     try:
         content = json.loads(summary.read_text(encoding="utf-8"))
-        fields = content["verdict"], tuple(content["notices"]), content["provenance"]
         names = [str(name) for name in content["tables"]]
+        return Document(
+            command,
+            content["verdict"],
+            tuple(content["notices"]),
+            {name: read_table(folder / f"{name}.parquet") for name in names},
+            content["provenance"],
+            unlisted=tuple(name for name in names if name not in content),
+            beside=tuple(content.get("beside", ())),
+        )
+    except InputError:
+        raise
     except (ValueError, KeyError, TypeError) as error:
         problem = f"{summary} is damaged ({error}): run `cosa-theory {command}` again"
         raise InputError(problem) from error
-    verdict, notices, provenance = fields
-    tables = {name: read_table(Path(folder) / f"{name}.parquet") for name in names}
-    return Document(command, verdict, notices, tables, provenance)

@@ -1,134 +1,148 @@
-"""The pieces every page is made of: plain HTML, no script, no network, figures inside."""
+"""The one page: plain HTML, no script, no network, figures inside."""
 
-from collections.abc import Iterable, Mapping
-from html import escape
-from importlib.resources import files
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any
 
+from jinja2 import Environment, PackageLoader, Template
 from matplotlib.figure import Figure
 
-from cosa_theory.page.figures import FigureSpec
-from cosa_theory.page.style import as_data_uri
-from cosa_theory.page.views import Column, View
+from cosa_theory.ground.files import atomic_path
+from cosa_theory.page.document import FIGURES, PAGE, Document, records
+from cosa_theory.page.presentation import Part, Presentation
+from cosa_theory.page.style import as_data_uri, save_figure
+from cosa_theory.page.views import View
 
-__all__ = [
-    "figures_html",
-    "headline_html",
-    "notices_html",
-    "page_html",
-    "record_html",
-    "section_html",
-    "table_html",
-    "terms_html",
-]
+__all__ = ["Summary", "render_page", "split_verdict", "write_page"]
 
 _REM_PER_INCH = 8  # a figure of page width is 56 rem wide, one of column width half of it
 
 
-def table_html(view: View) -> str:
-    """Return a view as an HTML table with the meaning of its columns below it, if it has rows."""
-    if not view.rows:
-        return ""
-    heads = "".join(
-        f'<th scope="col"{_class(column)}>{escape(column.header)}</th>' for column in view.columns
-    )
-    rows = "\n".join(
-        "<tr>"
-        + "".join(
-            f"<td{_class(column, cell)}>{escape(cell)}</td>"
-            for cell, column in zip(row, view.columns, strict=True)
-        )
-        + "</tr>"
-        for row in view.rows
-    )
-    legend = ". ".join(
-        f"<b>{escape(column.header)}</b>: {escape(column.explanation)}"
-        for column in view.columns
-        if column.explanation
-    )
-    note = f'<p class="legend">{legend}.</p>' if legend else ""
-    # A region that scrolls must be reachable with the keyboard.
-    return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(view.title)}">'
-        f"<table><caption>{escape(view.title)}</caption>\n<thead><tr>{heads}</tr></thead>\n"
-        f"<tbody>\n{rows}\n</tbody></table></div>\n{note}"
+@dataclass(frozen=True)
+class Summary:
+    """A part of a page: the verdict and the first table of another document."""
+
+    part: Part
+    verdict: str
+    view: View
+
+
+def render_page(
+    document: Document, shown: Presentation, summaries: tuple[Summary, ...] = ()
+) -> str:
+    """Return one HTML document that needs no other file.
+
+    Parameters
+    ----------
+    document : Document
+        What to show.
+    shown : Presentation
+        How.
+    summaries : tuple of Summary
+        Of its parts, where there are any.
+
+    Returns
+    -------
+    str
+        The verdict first, then tables, figures, details, parts, notices, the meaning of the words,
+        the provenance and, in a table "checks" of the document, the checks of the paper's claims.
+    """
+    return _render(document, shown, summaries, _draw(document, shown))
+
+
+def write_page(
+    document: Document,
+    shown: Presentation,
+    folder: str | os.PathLike[str],
+    summaries: tuple[Summary, ...] = (),
+) -> Path:
+    """Write report.html, and every figure as PDF and PNG in the folder figures.
+
+    Parameters
+    ----------
+    document, shown, summaries
+        As for `render_page`.
+    folder : path
+        Created if it is not there.
+
+    Returns
+    -------
+    pathlib.Path
+        The page.
+    """
+    page = Path(folder) / PAGE
+    figures = _draw(document, shown)
+    for name, figure in figures.items():
+        save_figure(figure, Path(folder) / FIGURES, name)
+    with atomic_path(page) as path:
+        path.write_text(_render(document, shown, summaries, figures), encoding="utf-8")
+    return page
+
+
+def _draw(document: Document, shown: Presentation) -> dict[str, Figure]:
+    """Return every figure that the tables hold something for."""
+    tables = document.tables
+    return {name: one.draw(tables) for name, one in shown.figures().items() if one.drawable(tables)}
+
+
+def _render(
+    document: Document,
+    shown: Presentation,
+    summaries: tuple[Summary, ...],
+    figures: Mapping[str, Figure],
+) -> str:
+    drawings = shown.figures() if figures else {}
+    first, rest = split_verdict(document.verdict)
+    return _template().render(
+        title=shown.title,
+        first=first,
+        rest=rest,
+        opening=None if shown.opening is None else shown.opening(document),
+        sections=[
+            (shown.headings[0], [view for view in shown.views(document) if view.rows]),
+            (shown.headings[1], [view for view in shown.detail_views(document) if view.rows]),
+        ],
+        figures=[
+            {
+                "name": name,
+                "drawing": drawings[name],
+                "source": as_data_uri(figure),
+                "width": round(_REM_PER_INCH * figure.get_figwidth()),
+            }
+            for name, figure in figures.items()
+        ],
+        summaries=summaries,
+        page=PAGE,
+        notices=document.notices,
+        terms=shown.terms,
+        record={name: _in_words(value) for name, value in document.provenance.items()},
+        checks=records(document.tables["checks"]) if "checks" in document.tables else [],
     )
 
 
-def _class(column: Column, cell: str = "") -> str:
-    words = ["text"] if column.text else []
-    if column.outcome and cell in ("holds", "fails"):
-        words.append(cell)
-    return f' class="{" ".join(words)}"' if words else ""
+@cache
+def _template() -> Template:
+    loader = PackageLoader("cosa_theory.page", "")
+    # Autoescape: text from outside, such as the name of a layer, cannot become markup.
+    return Environment(
+        loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True
+    ).get_template("page.html.jinja")
 
 
-def headline_html(verdict: str) -> str:
-    """Set the first clause large and the numbers behind it smaller; the words stay as they are."""
+def split_verdict(verdict: str) -> tuple[str, str]:
+    """Return the first clause, to be set large, and the numbers behind it."""
     ends = [verdict.find(mark) for mark in (": ", ". ") if mark in verdict]
     end = min(ends, default=len(verdict)) + 2
-    first, rest = verdict[:end], verdict[end:]
-    return f'{escape(first)}<span class="rest">{escape(rest)}</span>' if rest else escape(first)
+    return verdict[:end], verdict[end:]
 
 
-def section_html(title: str, body: str) -> str:
-    """Return a titled section, or nothing where there is no body."""
-    return f"<h2>{title}</h2>\n{body}" if body else ""
-
-
-def figures_html(figures: Mapping[str, Figure], specs: Mapping[str, FigureSpec[Any]]) -> str:
-    """Return every figure as an inlined SVG with its title and caption."""
-    parts = []
-    for name, figure in figures.items():
-        spec = specs[name]
-        parts.append(
-            f'<figure id="{name}"><img src="{as_data_uri(figure)}" alt="{escape(spec.title)}" '
-            f'style="max-width:{_REM_PER_INCH * figure.get_figwidth():.0f}rem">'
-            f"<figcaption><b>{escape(spec.title)}.</b> {escape(spec.caption)}</figcaption></figure>"
-        )
-    return "\n".join(parts)
-
-
-def notices_html(notices: Iterable[str]) -> str:
-    """Return what the reader should know about the input, as a list."""
-    items = "\n".join(f"<li>{escape(notice)}</li>" for notice in notices)
-    return section_html("About the input", f"<ul>\n{items}\n</ul>" if items else "")
-
-
-def record_html(values: Mapping[str, Any]) -> str:
-    """Return provenance as a definition list, nested mappings on one line each."""
-    items = []
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            value = ", ".join(f"{name} {item}" for name, item in value.items() if item is not None)
-        elif isinstance(value, (list, tuple)):
-            value = ", ".join(map(str, value))
-        text = "–" if value is None or value == "" else str(value)
-        items.append(f"<dt>{escape(str(key))}</dt><dd>{escape(text)}</dd>")
-    return f'<dl class="record">{"".join(items)}</dl>'
-
-
-def terms_html(terms: Iterable[tuple[str, str]]) -> str:
-    """Return terms with their explanations, which are HTML already."""
-    items = "".join(f"<dt>{term}</dt><dd>{text}</dd>" for term, text in terms)
-    return f'<dl class="terms">{items}</dl>'
-
-
-def page_html(title: str, body: str) -> str:
-    """Return a whole document: the style sheet inside, `body` in its main element."""
-    css = files("cosa_theory.page").joinpath("page.css").read_text(encoding="utf-8")
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>
-{css}</style>
-</head>
-<body>
-<main>
-{body}
-</main>
-</body>
-</html>
-"""
+def _in_words(value: Any) -> str:
+    """Return a value of the provenance on one line."""
+    if isinstance(value, Mapping):
+        value = ", ".join(f"{name} {item}" for name, item in value.items() if item is not None)
+    elif isinstance(value, (list, tuple)):
+        value = ", ".join(map(str, value))
+    return "–" if value is None or value == "" else str(value)

@@ -7,16 +7,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
-
-import matplotlib
-from matplotlib.axis import Axis
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from typing import TYPE_CHECKING, Any
 
 from cosa_theory.ground.files import atomic_path
 from cosa_theory.projections import printed_name
 from cosa_theory.spectrum import FAMILIES
+
+if TYPE_CHECKING:
+    from matplotlib.axis import Axis
+    from matplotlib.figure import Figure
 
 __all__ = [
     "COLUMN_WIDTH",
@@ -149,8 +148,10 @@ def ensemble_style(kind: str) -> Style:
     return replace(family_style(f"cosa_{kind}"), label=printed_name(kind))
 
 
-def log_axis(axis: Axis) -> None:
+def log_axis(axis: "Axis") -> None:
     """Set an axis to logarithms with plain numbers at 1, 3, 10, 30, …, which few decades need."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
     axis.axes.set(**{f"{axis.axis_name}scale": "log"})  # type: ignore[attr-defined]
     axis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -160,11 +161,13 @@ def log_axis(axis: Axis) -> None:
 @contextmanager
 def house_style() -> Iterator[None]:
     """Apply the house style inside the block, and leave matplotlib as it was."""
+    import matplotlib
+
     with matplotlib.rc_context(_RC):
         yield
 
 
-def save_figure(figure: Figure, folder: str | os.PathLike[str], name: str) -> list[Path]:
+def save_figure(figure: "Figure", folder: str | os.PathLike[str], name: str) -> list[Path]:
     """Write a figure as `name`.pdf and `name`.png (300 dots per inch).
 
     Parameters
@@ -190,7 +193,7 @@ def save_figure(figure: Figure, folder: str | os.PathLike[str], name: str) -> li
     return written
 
 
-def as_data_uri(figure: Figure) -> str:
+def as_data_uri(figure: "Figure") -> str:
     """Return the figure as an SVG data URI, for a page that needs no other file."""
     buffer = io.BytesIO()
     with house_style():

@@ -1,10 +1,29 @@
-"""Results as plain text for a terminal: the verdict first, then aligned tables."""
+"""Documents as plain text for a terminal: the verdict first, then aligned tables."""
 
-from cosa_theory.page.results import Results
+from cosa_theory.page.document import Document
+from cosa_theory.page.presentation import Presentation
 from cosa_theory.page.views import View
-from cosa_theory.studies.spectrum.views import family_view, layer_view, module_view
 
 __all__ = ["render_text", "render_view"]
+
+
+def render_text(document: Document, shown: Presentation) -> str:
+    """Return the verdict, then every table a person reads.
+
+    Parameters
+    ----------
+    document : Document
+        What to show.
+    shown : Presentation
+        How.
+
+    Returns
+    -------
+    str
+        The first line is the verdict. Without a newline at the end.
+    """
+    views = [*shown.views(document), *shown.detail_views(document)]
+    return "\n\n".join([document.verdict, *(render_view(view) for view in views if view.rows)])
 
 
 def render_view(view: View) -> str:
@@ -35,21 +54,3 @@ def render_view(view: View) -> str:
 
     rule = "  ".join("─" * width for width in widths.values())
     return "\n".join([view.title, aligned(headers), rule, *map(aligned, view.rows)])
-
-
-def render_text(results: Results) -> str:
-    """Return the verdict, then the tables by module type, by family and by layer.
-
-    Parameters
-    ----------
-    results : Results
-        The tables.
-
-    Returns
-    -------
-    str
-        The first line is the verdict. Without a newline at the end.
-    """
-    views = [module_view(results), family_view(results), layer_view(results)]
-    tables = [render_view(view) for view in views if view is not None and view.rows]
-    return "\n\n".join([results.verdict, *tables])

@@ -1,6 +1,6 @@
 """Tables as text cells, and how numbers become text: one form for terminal and page."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,14 +13,18 @@ MISSING = "–"
 
 @dataclass(frozen=True)
 class Column:
-    """One column of a view.
+    """One column of a view: what it is called, what it means, and how a row fills it.
 
     Parameters
     ----------
+    name : hashable or None
+        The column of the table whose value is shown; None where `cell` takes the whole row.
     header : str
         What the reader sees.
     explanation : str
         What it means, in one phrase.
+    cell : callable
+        Maps the value, or the row, to text.
     text : bool
         Whether it is text, set flush left; numbers are set flush right.
     detail : bool
@@ -29,11 +33,17 @@ class Column:
         Whether it says "holds" or "fails", which a page sets in colour.
     """
 
+    name: Hashable | None
     header: str
     explanation: str = ""
+    cell: Callable[[Any], str] = str
     text: bool = False
     detail: bool = False
     outcome: bool = False
+
+    def show(self, row: Any) -> str:
+        """Return the cell of one row."""
+        return self.cell(row if self.name is None else row[self.name])
 
 
 @dataclass(frozen=True)
@@ -53,6 +63,19 @@ class View:
     title: str
     columns: tuple[Column, ...]
     rows: tuple[tuple[str, ...], ...]
+
+    @classmethod
+    def of(
+        cls,
+        title: str,
+        columns: Sequence[Column],
+        table: pd.DataFrame | Iterable[Any],
+    ) -> "View":
+        """Fill the columns from a table, or from any rows that its cells take."""
+        rows = table.to_dict("records") if isinstance(table, pd.DataFrame) else table
+        return cls(
+            title, tuple(columns), tuple(tuple(one.show(row) for one in columns) for row in rows)
+        )
 
 
 def _shown(format_one: Callable[[float], str]) -> Callable[[Any], str]:

@@ -62,9 +62,7 @@ def drawn(files, *more, core="core.safetensors"):
 @pytest.fixture
 def without_pages(monkeypatch):
     """Leave out page and figures, which take most of the time of a small run."""
-    monkeypatch.setattr(
-        "cosa_theory.page.presentations.write_document_page", lambda _, folder: folder
-    )
+    monkeypatch.setattr("cosa_theory.studies.shown.write_document_page", lambda _, folder: folder)
 
 
 def document(capsys, arguments):

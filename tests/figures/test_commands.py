@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from cosa_theory.page.results import Results, write_results
+from cosa_theory.page.document import Document, write_document
 from cosa_theory.studies.spectrum.figures import FIGURES
 from figures import layer
 from figures.command import draw
@@ -14,9 +14,8 @@ from tests.studies.spectrum.survey_tables import toy_tables
 
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory):
-    tables = toy_tables(blocks=1)
-    results = Results("A verdict.", (), {}, **vars(tables))
-    return write_results(results, tmp_path_factory.mktemp("stored"))
+    document = Document("spectrum", "A verdict.", (), toy_tables(blocks=1), {})
+    return write_document(document, tmp_path_factory.mktemp("stored"))
 
 
 def written(folder):
@@ -61,8 +60,8 @@ def test_a_folder_without_results_gives_one_plain_line(tmp_path, capsys):
 
 
 def test_results_with_nothing_to_draw_are_refused(tmp_path, capsys):
-    tables = vars(toy_tables(blocks=1))
+    tables = toy_tables(blocks=1)
     tables["families"] = tables["families"][:0]
-    write_results(Results("A verdict.", (), {}, **tables), tmp_path)
+    write_document(Document("spectrum", "A verdict.", (), tables, {}), tmp_path)
     assert draw("captured_energy", [str(tmp_path), "--out", str(tmp_path / "out")]) == 2
     assert "nothing to draw for the figure captured_energy" in capsys.readouterr().err

@@ -1,25 +1,23 @@
 """Documents of commands: stored and read back, as text, as JSON, as a page."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
+from markupsafe import Markup
 from matplotlib.figure import Figure
 from pandas.testing import assert_frame_equal
 
 from cosa_theory.ground.errors import InputError
-from cosa_theory.page.document import Document, Presentation, read_document, write_document
-from cosa_theory.page.figures import FigureSpec
-from cosa_theory.page.presentations import (
-    PRESENTATIONS,
-    document_page,
-    document_text,
-    write_document_page,
-)
-from cosa_theory.page.results import COMMANDS, TABLES
+from cosa_theory.page.document import Document, read_document, write_document
+from cosa_theory.page.html import Summary, render_page, split_verdict, write_page
+from cosa_theory.page.presentation import Drawing, Part, Presentation
+from cosa_theory.page.text import render_text
 from cosa_theory.page.views import Column, View
 
+SHOWN_NOTHING = Presentation(title="", views=lambda document: [])
 VERDICT = "One assumption of <two> fails: 3 & more."
 
 
@@ -29,27 +27,30 @@ def figure(tables):
     return drawn
 
 
+COLUMNS = (
+    Column("name", "name", text=True),
+    Column("word", "outcome", "by interval", text=True, outcome=True),
+)
+
+
 def view(document, title):
-    rows = tuple(
-        (str(name), word) for name, word in document.tables["numbers"][["name", "word"]].values
-    )
-    columns = (Column("name", text=True), Column("outcome", "by interval", text=True, outcome=True))
-    return View(title, columns, rows)
+    return View.of(title, COLUMNS, document.tables["numbers"])
+
+
+SHOWN = Presentation(
+    title="Toy <page>",
+    views=lambda document: [view(document, "First")],
+    detail_views=lambda document: [view(document, "Second")],
+    figures=lambda: {
+        "curve": Drawing(figure, "A curve", "Of values.", lambda tables: True),
+        "never": Drawing(figure, "Nothing", "None.", lambda tables: False),
+    },
+    terms=(("Value", Markup("A <b>number</b>.")), ("x<y", "x & y")),
+)
 
 
 @pytest.fixture
-def document(monkeypatch):
-    shown = Presentation(
-        title="Toy <page>",
-        views=lambda document: [view(document, "First")],
-        detail_views=lambda document: [view(document, "Second")],
-        figures={
-            "curve": FigureSpec(figure, "A curve", "Of values.", lambda tables: True),
-            "never": FigureSpec(figure, "Nothing", "None.", lambda tables: False),
-        },
-        terms=(("Value", "A <b>number</b>."),),
-    )
-    monkeypatch.setitem(PRESENTATIONS, "rip", shown)
+def document():
     numbers = pd.DataFrame(
         {
             "name": ["holds", "<b>"],  # a name is not an outcome
@@ -81,16 +82,35 @@ def test_the_json_is_strict_with_null_for_what_does_not_exist(document, tmp_path
     assert (content["verdict"], content["tables"]) == (VERDICT, ["numbers"])
 
 
+def test_a_long_table_is_stored_but_not_listed(document, tmp_path):
+    long = replace(document, tables=document.tables | {"long": document.tables["numbers"]})
+    long = replace(long, unlisted=("long",))
+    assert "long" not in long.as_json()
+    stored = read_document(write_document(long, tmp_path), "rip")
+    assert stored.unlisted == ("long",)
+    assert len(stored.tables["long"]) == 2
+
+
 def test_a_run_of_any_command_replaces_the_results_of_any_other_and_nothing_else(
     document, tmp_path
 ):
-    other = Document("jl", "Old.", (), {"curves": document.tables["numbers"]}, {})
+    other = Document(
+        "jl", "Old.", (), {"curves": document.tables["numbers"]}, {}, beside=("more.txt", "inner")
+    )
     write_document(other, tmp_path)
-    for name in ("report.html", "mine.txt", *(f"{table}.parquet" for table in TABLES)):
-        (tmp_path / name).write_text("old")
+    write_page(other, SHOWN_NOTHING, tmp_path)
+    inner = replace(other, command="plan", beside=())
+    write_document(inner, tmp_path / "inner")
+    mine = ["mine.txt", "mine.json", "list.json", "inner/mine.txt"]
+    for name in ("more.txt", "figures", *mine):
+        (tmp_path / name).write_text('{"command": "other"}')
+    (tmp_path / "list.json").write_text("[1]")
+    (tmp_path / "figures").unlink()
+    (tmp_path / "figures").mkdir()
     write_document(document, tmp_path)
-    left = {path.name for path in tmp_path.iterdir()}
-    assert left == {"mine.txt", "rip.json", "numbers.parquet"}
+    left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == {*mine, "rip.json", "numbers.parquet"}
+    assert not (tmp_path / "figures").exists()
 
 
 def test_a_damaged_summary_cannot_make_clearing_delete_files_elsewhere(document, tmp_path):
@@ -98,21 +118,21 @@ def test_a_damaged_summary_cannot_make_clearing_delete_files_elsewhere(document,
     out = tmp_path / "out"
     write_document(document, out)
     content = json.loads((out / "rip.json").read_text())
-    content["tables"] = ["../kept", "numbers"]
+    content["tables"], content["beside"] = ["../kept", "numbers"], ["../kept.parquet"]
     (out / "rip.json").write_text(json.dumps(content))
     write_document(document, out)
     assert (tmp_path / "kept.parquet").read_text() == "mine"
 
 
 def test_the_text_starts_with_the_verdict_and_has_every_view(document):
-    lines = document_text(document).splitlines()
+    lines = render_text(document, SHOWN).splitlines()
     assert lines[0] == VERDICT
     assert {"First", "Second"} <= set(lines)
 
 
 def test_the_page_is_escaped_and_needs_no_other_file(document, tmp_path):
-    page = write_document_page(document, tmp_path).read_text()
-    assert page == document_page(document)
+    page = write_page(document, SHOWN, tmp_path).read_text()
+    assert page == render_page(document, SHOWN)
     assert "One assumption of &lt;two&gt; fails" in page
     assert "<title>Toy &lt;page&gt;</title>" in page
     assert "<li>A &lt;notice&gt;.</li>" in page
@@ -120,6 +140,7 @@ def test_the_page_is_escaped_and_needs_no_other_file(document, tmp_path):
     assert '<td class="text fails">fails</td>' in page
     assert "&lt;b&gt;</td>" in page
     assert "<dd>A <b>number</b>.</dd>" in page
+    assert "<dt>x&lt;y</dt><dd>x &amp; y</dd>" in page
     assert "http" not in page.replace("http://www.w3.org", "")
     assert page.count("<figure") == 1
     assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == [
@@ -143,5 +164,22 @@ def test_a_missing_or_damaged_file_is_named_with_the_remedy(document, tmp_path, 
     assert "run the command again" in str(raised.value) or "cosa-theory rip" in str(raised.value)
 
 
-def test_every_presented_command_is_one_whose_results_can_be_cleared():
-    assert set(PRESENTATIONS) <= set(COMMANDS)
+def test_a_part_is_summed_up_with_the_way_to_its_page(document):
+    part = Part("inner", "jl", "An inner <part>", "All of it")
+    page = render_page(document, SHOWN, (Summary(part, "Inside.", view(document, "Third")),))
+    assert "<h2>An inner &lt;part&gt;</h2>" in page
+    assert "<p>Inside.</p>" in page
+    assert "<caption>Third</caption>" in page
+    assert 'All of it: <a href="inner/report.html">inner/report.html</a>' in page
+
+
+@pytest.mark.parametrize(
+    ("verdict", "large"),
+    [
+        ("Low rank wins: by a factor of 3. Twice.", "Low rank wins: "),
+        ("Points need 9 dimensions. The cheapest is one: 4 rows.", "Points need 9 dimensions. "),
+        ("No matrix was audited.", "No matrix was audited."),
+    ],
+)
+def test_the_first_clause_or_sentence_is_large(verdict, large):
+    assert split_verdict(verdict) == (large, verdict.removeprefix(large))

@@ -10,7 +10,6 @@ from safetensors.numpy import save_file
 
 from cosa_theory.ground.errors import InputError
 from cosa_theory.page.document import read_document
-from cosa_theory.page.results import read_results
 from experiments import phase_transition, recovery
 from paper_checks import report
 from paper_checks.base import Case, Claim, Verdict
@@ -92,7 +91,7 @@ def test_the_job_ends_with_the_path_of_a_page_that_holds_survey_and_checks(tiny,
         "pair": (pair / "base.safetensors", pair / "tuned.safetensors"),
     }
     lines = capsys.readouterr().out.splitlines()
-    stored = read_results(out)
+    stored = read_document(out, "spectrum")
     assert lines[0] == stored.verdict
     judged = read_document(out / "audit", "audit")
     assert lines[1] == judged.verdict
@@ -121,16 +120,16 @@ def test_the_job_ends_with_the_path_of_a_page_that_holds_survey_and_checks(tiny,
     assert '<figure id="phase_transition">' in inner
     assert '<figure id="recovery">' in inner
     assert "What comes back of 1 real updates" in inner
-    assert list(stored.checks["verdict"]) == ["holds"]
+    assert list(stored.tables["checks"]["verdict"]) == ["holds"]
     assert json.loads((out / "checks.json").read_text())["verdict"] == lines[4]
 
 
 def test_the_time_of_every_stage_is_printed_and_stored(tiny, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(report, "write_page", lambda *_: None)
+    monkeypatch.setattr(report, "write_document_page", lambda *_: None)
     table = report.run(report.Config(draws=4), tmp_path / "report", tmp_path / "pair")
     assert len(table) == 8
     assert (table["seconds"] >= 0).all()
-    stored = read_results(tmp_path / "report").provenance["seconds"]
+    stored = read_document(tmp_path / "report", "spectrum").provenance["seconds"]
     assert list(stored) == list(table["stage"])[:7]
     assert "8/8 write tables" in capsys.readouterr().err
 

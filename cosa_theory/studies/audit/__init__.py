@@ -1,1 +1,3 @@
 """Which of the theory's assumptions hold on real updates."""
+
+PRESENTATIONS = {"audit": "views"}

@@ -13,8 +13,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, StrMethodFormatter
 from scipy.special import ndtri
 
-from cosa_theory.page.figures import Drawing
 from cosa_theory.page.heatmap import OUTSIDE, module_grid, shortened
+from cosa_theory.page.presentation import Drawing
 from cosa_theory.page.style import (
     BLACK,
     BLUE,

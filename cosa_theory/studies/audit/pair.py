@@ -12,6 +12,7 @@ import pandas as pd
 from cosa_theory.deltas.gradients import Gradients, match_gradients
 from cosa_theory.ground.errors import InputError
 from cosa_theory.ground.workers import map_cells
+from cosa_theory.page.document import Document
 from cosa_theory.projections import KINDS
 from cosa_theory.spectrum.families.base import Draws
 from cosa_theory.spectrum.families.compare import typed_frame
@@ -124,6 +125,10 @@ class Audit:
     def verdict(self) -> str:
         """One plain sentence, computed from the tables."""
         return verdict(self.assumptions)
+
+    def document(self, provenance: Mapping[str, Any]) -> Document:
+        """Return the tables with their verdict."""
+        return Document("audit", self.verdict, self.notices, self.tables, provenance)
 
 
 def audit_pair(

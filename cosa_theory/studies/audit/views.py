@@ -1,15 +1,14 @@
 """How an audit is shown: outcomes per assumption, per module type, per core, per matrix."""
 
-from collections.abc import Callable, Iterable
-from html import escape
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import pandas as pd
 
-from cosa_theory.page.document import Document, Presentation
+from cosa_theory.page.document import Document
+from cosa_theory.page.presentation import Drawing, Presentation
 from cosa_theory.page.views import MISSING, Column, View, count, number, percent
 from cosa_theory.studies.audit.assumptions import ASSUMPTIONS
-from cosa_theory.studies.audit.figures import AUDIT_FIGURES
 from cosa_theory.studies.audit.verdict import OUTCOMES, counts
 
 __all__ = ["PRESENTATION"]
@@ -44,11 +43,11 @@ def _summary(assumptions: pd.DataFrame, subject: str) -> View:
     rows = assumptions[assumptions["subject"] == subject]
     found = counts(rows).droplevel("subject")
     columns = (
-        Column("assumption", text=True),
-        *(Column(outcome, "" if outcome != "undecided" else _UNDECIDED) for outcome in OUTCOMES),
-        Column("measured", "median over the matrices (range)"),
-        Column("threshold", "median (range)"),
-        Column("in plain words", text=True),
+        Column(None, "assumption", text=True),
+        *(Column(None, one, _UNDECIDED if one == "undecided" else "") for one in OUTCOMES),
+        Column(None, "measured", "median over the matrices (range)"),
+        Column(None, "threshold", "median (range)"),
+        Column(None, "in plain words", text=True),
     )
     lines = []
     for name, outcome in found.iterrows():
@@ -69,18 +68,18 @@ def _modules(tables: Any, subject: str) -> View:
     layers = layers[layers["subject"] == subject]
     rows = rows[rows["subject"] == subject]
     columns = (
-        Column("module", text=True),
-        Column("matrices", "of this type"),
-        Column("shape", "m × n, out × in features"),
-        Column("core", "a × b, the core in use"),
-        Column("PR", "participation ratio (Σσ²)²/Σσ⁴, median"),
-        Column("variance", "of ‖ΦX‖², over that of an unstructured Gaussian map, median"),
-        Column("s", "coefficients that hold 90 % of the energy in the best basis, median"),
-        Column("s/(mn)", "the same as a share of the entries"),
-        Column("weak-ℓp", "exponent in the best basis, median"),
-        Column("error", "measured, of encoding and decoding, median"),
-        Column("law", "√(1 − ab/(mn)), the predicted error, median"),
-        Column("holds", "outcomes that hold, of all assumptions and matrices"),
+        Column(None, "module", text=True),
+        Column(None, "matrices", "of this type"),
+        Column(None, "shape", "m × n, out × in features"),
+        Column(None, "core", "a × b, the core in use"),
+        Column(None, "PR", "participation ratio (Σσ²)²/Σσ⁴, median"),
+        Column(None, "variance", "of ‖ΦX‖², over that of an unstructured Gaussian map, median"),
+        Column(None, "s", "coefficients that hold 90 % of the energy in the best basis, median"),
+        Column(None, "s/(mn)", "the same as a share of the entries"),
+        Column(None, "weak-ℓp", "exponent in the best basis, median"),
+        Column(None, "error", "measured, of encoding and decoding, median"),
+        Column(None, "law", "√(1 − ab/(mn)), the predicted error, median"),
+        Column(None, "holds", "outcomes that hold, of all assumptions and matrices"),
     )
     lines = []
     for module, group in layers.groupby("module", sort=False):
@@ -114,15 +113,19 @@ def _cores(layers: pd.DataFrame) -> View:
     """Return one row per shape of layer and core: how its dictionary stretches cores."""
     layers = layers[layers["subject"] == "update"]
     columns = (
-        Column("layer", "m × n"),
-        Column("core", "a × b, in use"),
-        Column("matrices"),
-        Column("σ min", "least singular value of the tall dictionary Ψ = L ⊗ Rᵀ (mn × ab)"),
-        Column("σ max", "greatest"),
-        Column("κ", "σ max/σ min"),
-        Column("δ", "max(σ max² − 1, 1 − σ min²), over all cores, at the named scale"),
-        Column("δ, best scale", "(κ² − 1)/(κ² + 1), which no choice of scale improves"),
-        Column("Bai-Yin", "δ at the best scale from the asymptotic edges (1 ± √(a/m))(1 ± √(b/n))"),
+        Column(None, "layer", "m × n"),
+        Column(None, "core", "a × b, in use"),
+        Column(None, "matrices"),
+        Column(None, "σ min", "least singular value of the tall dictionary Ψ = L ⊗ Rᵀ (mn × ab)"),
+        Column(None, "σ max", "greatest"),
+        Column(None, "κ", "σ max/σ min"),
+        Column(None, "δ", "max(σ max² − 1, 1 − σ min²), over all cores, at the named scale"),
+        Column(None, "δ, best scale", "(κ² − 1)/(κ² + 1), which no choice of scale improves"),
+        Column(
+            None,
+            "Bai-Yin",
+            "δ at the best scale from the asymptotic edges (1 ± √(a/m))(1 ± √(b/n))",
+        ),
     )
     lines = []
     for (m, n, a, b), group in layers.groupby(["m", "n", "a", "b"], sort=False):
@@ -135,15 +138,17 @@ def _cores(layers: pd.DataFrame) -> View:
 def _bases(sparsity: pd.DataFrame) -> View:
     """Return one row per subject and basis, medians over the matrices."""
     columns = (
-        Column("", text=True),
-        Column("basis", text=True),
-        Column("best in", "matrices where this basis needs the fewest coefficients"),
-        Column("s/(mn)", "coefficients that hold 90 % of the energy, median"),
-        Column("numerical", "‖x‖₁²/(mn ‖x‖₂²); 64 % for independent Gaussian entries"),
-        Column("Gini", "0 all equal, 1 a single one; 0.414 for Gaussian entries"),
-        Column("weak-ℓp", "exponent of the decay of the largest tenth"),
-        Column("σₛ at 1 %", "share of the ℓ1 norm outside the largest 1 %; 96 % for Gaussian"),
-        Column("σₛ at 10 %", "outside the largest 10 %; 74 % for Gaussian entries"),
+        Column(None, "", text=True),
+        Column(None, "basis", text=True),
+        Column(None, "best in", "matrices where this basis needs the fewest coefficients"),
+        Column(None, "s/(mn)", "coefficients that hold 90 % of the energy, median"),
+        Column(None, "numerical", "‖x‖₁²/(mn ‖x‖₂²); 64 % for independent Gaussian entries"),
+        Column(None, "Gini", "0 all equal, 1 a single one; 0.414 for Gaussian entries"),
+        Column(None, "weak-ℓp", "exponent of the decay of the largest tenth"),
+        Column(
+            None, "σₛ at 1 %", "share of the ℓ1 norm outside the largest 1 %; 96 % for Gaussian"
+        ),
+        Column(None, "σₛ at 10 %", "outside the largest 10 %; 74 % for Gaussian entries"),
     )
     lines = []
     for (subject, basis), group in sparsity.groupby(["subject", "basis"], sort=False):
@@ -175,9 +180,9 @@ def _details(document: Document) -> list[View]:
             continue
         cores = tables["layers"][tables["layers"]["subject"] == subject].set_index("layer")
         columns = (
-            Column("layer", text=True),
-            Column("core", "a × b, in use"),
-            *(Column(ASSUMPTIONS[name].title, ASSUMPTIONS[name].quantity) for name in names),
+            Column(None, "layer", text=True),
+            Column(None, "core", "a × b, in use"),
+            *(Column(None, ASSUMPTIONS[name].title, ASSUMPTIONS[name].quantity) for name in names),
         )
         lines = []
         for layer, group in rows.groupby("layer", sort=False):
@@ -209,11 +214,9 @@ def _terms() -> tuple[tuple[str, str], ...]:
         sign = "≤" if one.relation == "at most" else "≥"
         terms.append(
             (
-                escape(one.title[0].upper() + one.title[1:]),
-                escape(
-                    f"{one.meaning[0].upper()}{one.meaning[1:]}. Measured: {one.quantity}; it has "
-                    f"to be {sign} {one.bound}. {one.reason}"
-                ),
+                one.title[0].upper() + one.title[1:],
+                f"{one.meaning[0].upper()}{one.meaning[1:]}. Measured: {one.quantity}; it has "
+                f"to be {sign} {one.bound}. {one.reason}",
             )
         )
     terms.append(
@@ -227,11 +230,17 @@ def _terms() -> tuple[tuple[str, str], ...]:
     return tuple(terms)
 
 
+def _figures() -> Mapping[str, Drawing]:
+    from cosa_theory.studies.audit.figures import AUDIT_FIGURES
+
+    return AUDIT_FIGURES
+
+
 PRESENTATION = Presentation(
     title="The theory's assumptions on a real update",
     views=_views,
     detail_views=_details,
-    figures=AUDIT_FIGURES,
+    figures=_figures,
     terms=_terms(),
 )
 """How documents of the command audit are shown."""

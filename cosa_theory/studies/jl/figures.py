@@ -9,7 +9,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cosa_theory.page.figures import Drawing
+from cosa_theory.page.presentation import Drawing
 from cosa_theory.page.style import (
     BLACK,
     GREY,

@@ -5,12 +5,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
+from markupsafe import Markup
 
 from cosa_theory.isometry.jl_costs import cheapest
-from cosa_theory.page.document import Document, Presentation
+from cosa_theory.page.document import Document
+from cosa_theory.page.presentation import Drawing, Presentation
 from cosa_theory.page.views import MISSING, Column, View, count, memory, number, percent
 from cosa_theory.projections import printed_name
-from cosa_theory.studies.jl.figures import ENSEMBLE_FIGURE, KRONECKER_FIGURE
 
 __all__ = ["PRESENTATION", "jl_verdict"]
 
@@ -137,12 +138,16 @@ def jl_verdict(tables: Mapping[str, pd.DataFrame]) -> str:
 
 def _needed_view(document: Document) -> View:
     columns = (
-        Column("vectors", text=True),
-        Column("ensemble", text=True),
-        Column("rows k", "least k (steps of 9 %, below d) that meets the distortion"),
-        Column("95 % distortion", "95 % quantile of |‖Ax‖²/‖x‖² − 1| at that k, with its interval"),
-        Column("time a vector", "warm, one thread, vectors projected together"),
-        Column("memory", "of the projection, in the form it is multiplied in"),
+        Column(None, "vectors", text=True),
+        Column(None, "ensemble", text=True),
+        Column(None, "rows k", "least k (steps of 9 %, below d) that meets the distortion"),
+        Column(
+            None,
+            "95 % distortion",
+            "95 % quantile of |‖Ax‖²/‖x‖² − 1| at that k, with its interval",
+        ),
+        Column(None, "time a vector", "warm, one thread, vectors projected together"),
+        Column(None, "memory", "of the projection, in the form it is multiplied in"),
     )
     rows = tuple(
         (
@@ -162,15 +167,17 @@ def _needed_view(document: Document) -> View:
 def _ensemble_view(document: Document) -> View:
     table = document.tables["ensembles"]
     columns = (
-        Column("vectors", text=True),
-        Column("ensemble", text=True),
-        Column("mean", "mean of |‖Ax‖²/‖x‖² − 1|, with its 95 % interval over draws"),
-        Column("95 %", "95 % quantile over the vectors of a draw, mean over draws, with interval"),
-        Column("max", "largest of all draws and vectors"),
-        Column("failures", "share of vectors off by more than ε, with its 95 % interval"),
-        Column("χ² law", "the exact failure probability of a Gaussian projection"),
-        Column("time a vector", "warm, one thread"),
-        Column("memory", "of the projection"),
+        Column(None, "vectors", text=True),
+        Column(None, "ensemble", text=True),
+        Column(None, "mean", "mean of |‖Ax‖²/‖x‖² − 1|, with its 95 % interval over draws"),
+        Column(
+            None, "95 %", "95 % quantile over the vectors of a draw, mean over draws, with interval"
+        ),
+        Column(None, "max", "largest of all draws and vectors"),
+        Column(None, "failures", "share of vectors off by more than ε, with its 95 % interval"),
+        Column(None, "χ² law", "the exact failure probability of a Gaussian projection"),
+        Column(None, "time a vector", "warm, one thread"),
+        Column(None, "memory", "of the projection"),
     )
     rows = tuple(
         (
@@ -198,13 +205,15 @@ def _ensemble_view(document: Document) -> View:
 def _kronecker_view(document: Document) -> View:
     table = document.tables["kronecker"]
     columns = (
-        Column("layer", text=True),
-        Column("shape", "m × n"),
-        Column("PR", "participation ratio (Σσ²)²/Σσ⁴ of ΔW"),
-        Column("a + b + 1", "what PR must exceed by far"),
-        Column("variance, measured", "of ‖A ΔW Bᵀ‖²/‖ΔW‖² over draws, with its 95 % interval"),
-        Column("law", "2/(ab) + (2/a + 2/b + 2/(ab))/PR, and its forms for other ensembles"),
-        Column("law × ab/2", "times the variance of an unstructured map with ab rows"),
+        Column(None, "layer", text=True),
+        Column(None, "shape", "m × n"),
+        Column(None, "PR", "participation ratio (Σσ²)²/Σσ⁴ of ΔW"),
+        Column(None, "a + b + 1", "what PR must exceed by far"),
+        Column(
+            None, "variance, measured", "of ‖A ΔW Bᵀ‖²/‖ΔW‖² over draws, with its 95 % interval"
+        ),
+        Column(None, "law", "2/(ab) + (2/a + 2/b + 2/(ab))/PR, and its forms for other ensembles"),
+        Column(None, "law × ab/2", "times the variance of an unstructured map with ab rows"),
     )
     rows = tuple(
         (
@@ -231,11 +240,17 @@ def _detail_views(document: Document) -> list[View]:
     return [_kronecker_view(document)] if "kronecker" in document.tables else []
 
 
+def _figures() -> Mapping[str, Drawing]:
+    from cosa_theory.studies.jl.figures import ENSEMBLE_FIGURE, KRONECKER_FIGURE
+
+    return {"failures": ENSEMBLE_FIGURE, "kronecker": KRONECKER_FIGURE}
+
+
 PRESENTATION = Presentation(
     title="Johnson-Lindenstrauss: what random projections keep",
     views=_views,
     detail_views=_detail_views,
-    figures={"failures": ENSEMBLE_FIGURE, "kronecker": KRONECKER_FIGURE},
+    figures=_figures,
     terms=(
         (
             "distortion",
@@ -249,8 +264,10 @@ PRESENTATION = Presentation(
         ),
         (
             "failures, χ² law",
-            "the share of vectors whose distortion exceeds ε. For Gaussian A, k‖Ax‖²/‖x‖² is "
-            "exactly χ²<sub>k</sub>, which gives the law's column.",
+            Markup(
+                "the share of vectors whose distortion exceeds ε. For Gaussian A, k‖Ax‖²/‖x‖² is "
+                "exactly χ²<sub>k</sub>, which gives the law's column."
+            ),
         ),
         (
             "dimension for n points",

@@ -105,15 +105,15 @@ def lora_table(export: "LoraExport") -> pd.DataFrame:
 
 
 _COLUMNS = (
-    Column("layer", "module in the base model", text=True),
-    Column("m × n", "size of ΔW"),
-    Column("core", "a × b"),
-    Column("rank", "of the LoRA layer"),
-    Column("‖ΔW‖", "Frobenius norm"),
-    Column("energy lost", "share of ‖ΔW‖² that the truncation took"),
-    Column("rounding", "relative error of the stored factors, beside the truncation"),
-    Column("core numbers", "ab"),
-    Column("LoRA numbers", "r(m + n)"),
+    Column(None, "layer", "module in the base model", text=True),
+    Column(None, "m × n", "size of ΔW"),
+    Column(None, "core", "a × b"),
+    Column(None, "rank", "of the LoRA layer"),
+    Column(None, "‖ΔW‖", "Frobenius norm"),
+    Column(None, "energy lost", "share of ‖ΔW‖² that the truncation took"),
+    Column(None, "rounding", "relative error of the stored factors, beside the truncation"),
+    Column(None, "core numbers", "ab"),
+    Column(None, "LoRA numbers", "r(m + n)"),
 )
 
 

@@ -5,7 +5,8 @@ from typing import Any
 
 import pandas as pd
 
-from cosa_theory.page.document import Document, Presentation
+from cosa_theory.page.document import Document
+from cosa_theory.page.presentation import Presentation
 from cosa_theory.page.views import MISSING, Column, View, count, memory, number, percent
 
 __all__ = ["PRESENTATION", "plan_verdict"]
@@ -107,8 +108,8 @@ def _totals_view(document: Document) -> View:
     rows = document.tables["totals"].to_dict("records")
     first = rows[0]
     columns = (
-        Column("in total", text=True),
-        *(Column(_METHODS[row["method"]]) for row in rows),
+        Column(None, "in total", text=True),
+        *(Column(None, _METHODS[row["method"]]) for row in rows),
     )
     lines = tuple((name, *(show(row) for row in rows)) for name, show in _quantities(first).items())
     shared = ", projections shared by layers of one size" if first["shared"] else ""
@@ -126,7 +127,7 @@ def _recommended_view(document: Document) -> View:
     *others, first = table
     patterns = ", ".join(f"{row['pattern']!r}: [{row['a']}, {row['b']}]" for row in others)
     pattern = f", shape_pattern={{{patterns}}}" if others else ""
-    columns = (Column("layers", text=True), Column("a"), Column("b"))
+    columns = (Column(None, "layers", text=True), Column(None, "a"), Column(None, "b"))
     rows = tuple((row["pattern"], count(row["a"]), count(row["b"])) for row in table)
     title = f"{_advice(document)}: CosaConfig(a={first['a']}, b={first['b']}{pattern})"
     return View(title, columns, rows)
@@ -148,22 +149,26 @@ def _advice(document: Document) -> str:
 
 def _shapes_view(document: Document) -> View:
     columns = (
-        Column("layers", "numbers in names as *", text=True),
-        Column("count"),
-        Column("m × n", "out × in features"),
-        Column("method", text=True),
-        Column("size", "core a × b, or LoRA's rank"),
-        Column("trainable", "parameters of all these layers"),
-        Column("frozen", "bytes of the projections that no earlier layer has"),
-        Column("gradients", "bytes, float32", detail=True),
-        Column("optimiser", "bytes of its state, float32"),
-        Column("kept/token", "activations saved for backward at dropout 0"),
-        Column("added/token", "operations, forward and backward"),
-        Column("of own", "added operations over the layers' own, 4mn"),
+        Column(None, "layers", "numbers in names as *", text=True),
+        Column(None, "count"),
+        Column(None, "m × n", "out × in features"),
+        Column(None, "method", text=True),
+        Column(None, "size", "core a × b, or LoRA's rank"),
+        Column(None, "trainable", "parameters of all these layers"),
+        Column(None, "frozen", "bytes of the projections that no earlier layer has"),
+        Column(None, "gradients", "bytes, float32", detail=True),
+        Column(None, "optimiser", "bytes of its state, float32"),
+        Column(None, "kept/token", "activations saved for backward at dropout 0"),
+        Column(None, "added/token", "operations, forward and backward"),
+        Column(None, "of own", "added operations over the layers' own, 4mn"),
         Column(
-            "order", "of products: L(Y(R x)), or with L Y or Y R formed", text=True, detail=True
+            None,
+            "order",
+            "of products: L(Y(R x)), or with L Y or Y R formed",
+            text=True,
+            detail=True,
         ),
-        Column("energy", "of an update; LoRA's is the least, at a flat spectrum"),
+        Column(None, "energy", "of an update; LoRA's is the least, at a flat spectrum"),
     )
     rows = tuple(
         (
@@ -201,7 +206,6 @@ PRESENTATION = Presentation(
     title="What an adapter costs and can express",
     views=_views,
     detail_views=lambda document: [_shapes_view(document)],
-    figures={},
     terms=(
         (
             "CoSA",

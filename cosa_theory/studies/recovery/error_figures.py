@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from cosa_theory.page.figures import Drawing
+from cosa_theory.page.presentation import Drawing
 from cosa_theory.page.style import (
     BLACK,
     BLUE,

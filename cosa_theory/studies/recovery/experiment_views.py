@@ -4,15 +4,14 @@ The document's tables are those of `experiments.phase_transition` ("phase_transi
 50 % lines ("phase_lines") and `experiments.recovery` ("recovery").
 """
 
-from typing import Any
+from collections.abc import Mapping
 
 import pandas as pd
 
-from cosa_theory.page.document import Document, Presentation
+from cosa_theory.page.document import Document
+from cosa_theory.page.presentation import Drawing, Presentation
 from cosa_theory.page.views import MISSING, Column, View, count, number, percent
 from cosa_theory.projections import printed_name
-from cosa_theory.studies.recovery.error_figures import RECOVERY_FIGURE
-from cosa_theory.studies.recovery.phase_figures import PHASE_FIGURE
 
 __all__ = ["PRESENTATION"]
 
@@ -39,10 +38,10 @@ def _crossing(rows: pd.DataFrame) -> str:
 def _lines_view(document: Document) -> View:
     table = document.tables["phase_lines"]
     columns = (
-        Column("ensemble", text=True),
-        Column("d", "undersampling ab/(mn)"),
-        Column("weak threshold", "asymptotic ρ of Gaussian measurements"),
-        *(Column(header, explanation) for _, _, header, explanation in _LINES),
+        Column(None, "ensemble", text=True),
+        Column(None, "d", "undersampling ab/(mn)"),
+        Column(None, "weak threshold", "asymptotic ρ of Gaussian measurements"),
+        *(Column(None, header, explanation) for _, _, header, explanation in _LINES),
     )
     rows = []
     for (d, kind), part in table.groupby(["d", "kind"], sort=False):
@@ -68,12 +67,14 @@ def _real(document: Document) -> pd.DataFrame:
 def _real_view(document: Document) -> View:
     table = _real(document)
     columns = (
-        Column("basis", text=True),
-        Column("solver", text=True),
-        Column("ab/(mn)", "share of the numbers of ΔW that its core has"),
-        Column("comes back", "1 − ‖ΔW − estimate‖²/‖ΔW‖², median; below zero: worse than nothing"),
-        Column("least norm", "the same for the least-norm answer, median"),
-        Column("better", "updates of which more comes back than by least norm"),
+        Column(None, "basis", text=True),
+        Column(None, "solver", text=True),
+        Column(None, "ab/(mn)", "share of the numbers of ΔW that its core has"),
+        Column(
+            None, "comes back", "1 − ‖ΔW − estimate‖²/‖ΔW‖², median; below zero: worse than nothing"
+        ),
+        Column(None, "least norm", "the same for the least-norm answer, median"),
+        Column(None, "better", "updates of which more comes back than by least norm"),
     )
     solved = table[table["method"] != "least_norm"]
     # Sides are whole numbers, so shares of one compression differ a little between shapes.
@@ -100,10 +101,6 @@ def _wins(part: pd.DataFrame) -> int:
 def _views(document: Document) -> list[View]:
     views = [_lines_view(document)]
     return views if _real(document).empty else [*views, _real_view(document)]
-
-
-def _no_details(document: Document) -> list[View]:
-    return []
 
 
 _TERMS: tuple[tuple[str, str], ...] = (
@@ -135,12 +132,17 @@ _TERMS: tuple[tuple[str, str], ...] = (
     ),
 )
 
-_FIGURES: dict[str, Any] = {"phase_transition": PHASE_FIGURE, "recovery": RECOVERY_FIGURE}
+
+def _figures() -> Mapping[str, Drawing]:
+    from cosa_theory.studies.recovery.error_figures import RECOVERY_FIGURE
+    from cosa_theory.studies.recovery.phase_figures import PHASE_FIGURE
+
+    return {"phase_transition": PHASE_FIGURE, "recovery": RECOVERY_FIGURE}
+
 
 PRESENTATION = Presentation(
     title="Recovery of updates from their cores",
     views=_views,
-    detail_views=_no_details,
-    figures=_FIGURES,
+    figures=_figures,
     terms=_TERMS,
 )

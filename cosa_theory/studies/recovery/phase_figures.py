@@ -11,7 +11,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import NullLocator
 
 from cosa_theory.laws.recovery import l1_weak_threshold, packed_l1_threshold
-from cosa_theory.page.figures import Drawing
+from cosa_theory.page.presentation import Drawing
 from cosa_theory.page.style import (
     BLACK,
     BLUE,

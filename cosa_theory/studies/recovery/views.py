@@ -6,12 +6,15 @@ from typing import Any
 
 import pandas as pd
 
-from cosa_theory.page.document import Document, Presentation
+from cosa_theory.page.document import Document
+from cosa_theory.page.presentation import Drawing, Presentation
 from cosa_theory.page.views import MISSING, Column, View, count, number, percent
 from cosa_theory.recovery import STATUSES
-from cosa_theory.studies.recovery.figures import CONVERGENCE_FIGURE, ESTIMATE_FIGURE
 
-__all__ = ["PRESENTATION", "recover_verdict"]
+__all__ = ["ESTIMATE", "PRESENTATION", "recover_verdict"]
+
+ESTIMATE = "estimate.safetensors"
+"""Beside the tables: the update itself."""
 
 _UNITS = {
     "coordinate": "entries",
@@ -185,7 +188,7 @@ def _answer_view(document: Document) -> View:
     }
     if row["resumed_from"]:
         lines["resumed"] = f"from iteration {count(row['resumed_from'])} of an interrupted run"
-    columns = (Column("what", text=True), Column("value", text=True))
+    columns = (Column(None, "what", text=True), Column(None, "value", text=True))
     return View("The answer", columns, tuple(lines.items()))
 
 
@@ -208,9 +211,9 @@ def _limit_view(document: Document) -> View:
         "ℓ1, packed in one row": ("row", "b·ρ(b/n): the right factor alone sees a row"),
     }
     columns = (
-        Column("what is found", text=True),
-        Column("nonzeros up to", "in the basis in which ΔW is sparse; fractions rounded"),
-        Column("why", text=True),
+        Column(None, "what is found", text=True),
+        Column(None, "nonzeros up to", "in the basis in which ΔW is sparse; fractions rounded"),
+        Column(None, "why", text=True),
     )
     if not row["sparse"] or math.isinf(row["limit_every"]):
         return View("", columns, ())
@@ -224,9 +227,11 @@ def _limit_view(document: Document) -> View:
 
 def _score_view(document: Document) -> View:
     columns = (
-        Column("answer", text=True),
-        Column("relative error", "‖estimate − ΔW‖/‖ΔW‖ in the Frobenius norm"),
-        Column("comes back", "share of ‖ΔW‖² explained, 1 − error²; negative: worse than zero"),
+        Column(None, "answer", text=True),
+        Column(None, "relative error", "‖estimate − ΔW‖/‖ΔW‖ in the Frobenius norm"),
+        Column(
+            None, "comes back", "share of ‖ΔW‖² explained, 1 − error²; negative: worse than zero"
+        ),
     )
     table = document.tables.get("scores", pd.DataFrame())
     rows = tuple(
@@ -240,10 +245,16 @@ def _views(document: Document) -> list[View]:
     return [_score_view(document), _answer_view(document), _limit_view(document)]
 
 
+def _figures() -> Mapping[str, Drawing]:
+    from cosa_theory.studies.recovery.figures import CONVERGENCE_FIGURE, ESTIMATE_FIGURE
+
+    return {"convergence": CONVERGENCE_FIGURE, "estimate": ESTIMATE_FIGURE}
+
+
 PRESENTATION = Presentation(
     title="An update recovered from its core",
     views=_views,
-    figures={"convergence": CONVERGENCE_FIGURE, "estimate": ESTIMATE_FIGURE},
+    figures=_figures,
     terms=(
         (
             "core and measurements",

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 
-from cosa_theory.page.figures import Drawing
+from cosa_theory.page.presentation import Drawing
 from cosa_theory.page.style import (
     BLACK,
     BLUE,

@@ -5,11 +5,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
+from markupsafe import Markup
 
-from cosa_theory.page.document import Document, Presentation
+from cosa_theory.page.document import Document
+from cosa_theory.page.presentation import Drawing, Presentation
 from cosa_theory.page.views import MISSING, Column, View, count, number
 from cosa_theory.projections import printed_name
-from cosa_theory.studies.rip.figures import CORES_FIGURE, ORDERS_FIGURE
 
 __all__ = ["PRESENTATION", "operator_name", "rip_verdict"]
 
@@ -148,14 +149,19 @@ def _kind_cells(row: Mapping[Any, Any]) -> tuple[str, ...]:
 
 def _kind_columns(table: pd.DataFrame) -> tuple[Column, ...]:
     about = Column(
+        None,
         "about",
         "Ψ = L ⊗ Rᵀ, the tall dictionary (mn × ab); Φ = Lᵀ ⊗ R, the wide sensing operator "
         "(ab × mn)",
         text=True,
     )
     if "kind" not in table:
-        return (Column("about", text=True),)
-    return about, Column("ensemble", text=True), Column("scale", "of the factors", text=True)
+        return (Column(None, "about", text=True),)
+    return (
+        about,
+        Column(None, "ensemble", text=True),
+        Column(None, "scale", "of the factors", text=True),
+    )
 
 
 def _range(low: Any, high: Any) -> str:
@@ -173,20 +179,21 @@ def _bracket_view(document: Document) -> View:
     table = document.tables["brackets"]
     columns = (
         *_kind_columns(table),
-        Column("s", "order: number of nonzero entries"),
-        Column("δ_s at least", "by a vector that proves it"),
-        Column("δ_s at most", "by a bound on all supports at once"),
+        Column(None, "s", "order: number of nonzero entries"),
+        Column(None, "δ_s at least", "by a vector that proves it"),
+        Column(None, "δ_s at most", "by a bound on all supports at once"),
         Column(
+            None,
             "that is",
             "vacuous where the upper end reaches 1 and nothing is promised; exact where both ends "
             "are the constant",
             text=True,
         ),
-        Column("at the best scale", "bracket of (κ² − 1)/(κ² + 1) over s-sparse vectors"),
-        Column("lower end by", text=True),
-        Column("upper end by", text=True),
-        Column("worst support", "of the vector found", text=True),
-        Column("seconds", detail=True),
+        Column(None, "at the best scale", "bracket of (κ² − 1)/(κ² + 1) over s-sparse vectors"),
+        Column(None, "lower end by", text=True),
+        Column(None, "upper end by", text=True),
+        Column(None, "worst support", "of the vector found", text=True),
+        Column(None, "seconds", detail=True),
     )
     rows = tuple(
         (
@@ -208,18 +215,19 @@ def _bracket_view(document: Document) -> View:
 
 def _core_view(document: Document) -> View:
     columns = (
-        Column("ensemble", text=True),
-        Column("scale", "of the factors", text=True),
-        Column("least", "of ‖L Y R‖²/‖Y‖² over all cores: exact"),
-        Column("greatest", "likewise"),
-        Column("δ", "isometry constant over all cores, max(greatest − 1, 1 − least)"),
-        Column("κ", "condition number of Ψ"),
-        Column("best scale", "(κ² − 1)/(κ² + 1), δ after the best rescaling"),
+        Column(None, "ensemble", text=True),
+        Column(None, "scale", "of the factors", text=True),
+        Column(None, "least", "of ‖L Y R‖²/‖Y‖² over all cores: exact"),
+        Column(None, "greatest", "likewise"),
+        Column(None, "δ", "isometry constant over all cores, max(greatest − 1, 1 − least)"),
+        Column(None, "κ", "condition number of Ψ"),
+        Column(None, "best scale", "(κ² − 1)/(κ² + 1), δ after the best rescaling"),
         Column(
+            None,
             "Bai-Yin range",
             "limits of least and greatest for large independent entries of the same mean square",
         ),
-        Column("Bai-Yin δ", "and the constant they would give"),
+        Column(None, "Bai-Yin δ", "and the constant they would give"),
     )
     rows = tuple(
         (
@@ -242,12 +250,12 @@ def _column_view(document: Document) -> View:
     table = document.tables["columns"]
     columns = (
         *_kind_columns(table),
-        Column("size", "rows × columns"),
-        Column("column norms", "least to greatest"),
-        Column("coherence μ", "largest cosine of two columns"),
-        Column("Welch", "no coherence of as many columns is below"),
-        Column("Babel", "largest sum of so many cosines with one column"),
-        Column("spark", "bounds of the least number of dependent columns"),
+        Column(None, "size", "rows × columns"),
+        Column(None, "column norms", "least to greatest"),
+        Column(None, "coherence μ", "largest cosine of two columns"),
+        Column(None, "Welch", "no coherence of as many columns is below"),
+        Column(None, "Babel", "largest sum of so many cosines with one column"),
+        Column(None, "spark", "bounds of the least number of dependent columns"),
     )
     rows = tuple(
         (
@@ -275,13 +283,15 @@ def _guarantee_view(document: Document) -> View:
     table = document.tables["guarantees"]
     columns = (
         *_kind_columns(table),
-        Column("algorithm", text=True),
-        Column("condition", text=True),
-        Column("s", "largest sparsity for which the condition is shown"),
-        Column("needs below", "threshold at that s (at s = 1 where it is 0)"),
-        Column("known", "upper bound of the constant, or μ"),
-        Column("sharp", "whether the condition is known to be the best of its kind", text=True),
-        Column("source", text=True),
+        Column(None, "algorithm", text=True),
+        Column(None, "condition", text=True),
+        Column(None, "s", "largest sparsity for which the condition is shown"),
+        Column(None, "needs below", "threshold at that s (at s = 1 where it is 0)"),
+        Column(None, "known", "upper bound of the constant, or μ"),
+        Column(
+            None, "sharp", "whether the condition is known to be the best of its kind", text=True
+        ),
+        Column(None, "source", text=True),
     )
     rows = tuple(
         (
@@ -311,13 +321,19 @@ def _views(document: Document) -> list[View]:
     return [view(document) for name, view in _VIEWS.items() if name in document.tables]
 
 
+def _figures() -> Mapping[str, Drawing]:
+    from cosa_theory.studies.rip.figures import CORES_FIGURE, ORDERS_FIGURE
+
+    return {"brackets": ORDERS_FIGURE, "cores": CORES_FIGURE}
+
+
 PRESENTATION = Presentation(
     title="Restricted isometry: what is proven",
     views=_views,
-    figures={"brackets": ORDERS_FIGURE, "cores": CORES_FIGURE},
+    figures=_figures,
     terms=(
         (
-            "restricted isometry constant δ<sub>s</sub>",
+            Markup("restricted isometry constant δ<sub>s</sub>"),
             "the smallest δ with (1 − δ)‖x‖² ≤ ‖Ax‖² ≤ (1 + δ)‖x‖² for all x with at most s "
             "nonzero entries. Finding it is NP-hard, so both ends of a bracket are proven instead: "
             "the lower by a vector, the upper by a bound that covers all supports.",

@@ -2,8 +2,6 @@
 
 import pandas as pd
 
-from cosa_theory.studies.spectrum.verdict import at_rank, common_ranks
-
 __all__ = ["at_budget", "common_budgets", "middle_budget"]
 
 
@@ -21,14 +19,12 @@ def common_budgets(crossover: pd.DataFrame) -> list[int]:
         Empty for an empty table.
     """
     live = crossover[crossover["top_share"].notna()]
-    table = live if len(live) else crossover
-    return common_ranks(table) if len(table) else []
+    shared = (live if len(live) else crossover).groupby("rank_budget")["layer"].nunique()
+    return sorted(int(rank) for rank in shared[shared == shared.max()].index)
 
 
 def middle_budget(crossover: pd.DataFrame) -> int | None:
-    """Return the middle one of the common budgets, the one that single-budget views show.
-
-    It is the budget of the survey's verdict.
+    """Return the middle one of the common budgets, that of the verdict and of small tables.
 
     Parameters
     ----------
@@ -60,4 +56,7 @@ def at_budget(table: pd.DataFrame, rank: int) -> pd.DataFrame:
         As many rows per layer as it has at that budget; small layers may only have a nearby one.
     """
     pairs = table[["layer", "rank_budget"]].drop_duplicates()
-    return table.merge(at_rank(pairs, rank), on=["layer", "rank_budget"])
+    distance = (pairs["rank_budget"] - rank).abs()
+    ordered = pairs.assign(distance=distance).sort_values(["distance", "rank_budget"])
+    nearest = ordered.drop_duplicates("layer").drop(columns="distance")
+    return table.merge(nearest, on=["layer", "rank_budget"])

@@ -7,11 +7,9 @@ from matplotlib.colors import Colormap
 from matplotlib.ticker import MaxNLocator, NullFormatter, NullLocator, StrMethodFormatter
 
 from cosa_theory.page.style import BLACK, BLUE, GREY, MATRIX_STYLES
+from cosa_theory.studies.spectrum.verdict import LARGEST_MISFIT
 
-__all__ = ["LARGEST_MISFIT", "plot_cumulative_energy", "plot_spectrum"]
-
-# Kolmogorov-Smirnov distance up to which the tail counts as noise (see SpectrumSummary).
-LARGEST_MISFIT = 0.1
+__all__ = ["plot_cumulative_energy", "plot_spectrum"]
 
 
 def _across_blocks(rows: pd.DataFrame) -> pd.DataFrame:

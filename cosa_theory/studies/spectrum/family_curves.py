@@ -1,63 +1,13 @@
 """Captured energy against trainable parameters, one curve per update family."""
 
-from collections.abc import Iterable
-
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from cosa_theory.page.style import BLACK, family_style
-from cosa_theory.studies.spectrum.budgets import at_budget
 
-__all__ = ["plot_captured_energy", "plot_law_ratio", "pool_families"]
-
-
-def pool_families(
-    families: pd.DataFrame, layers: pd.DataFrame, budgets: Iterable[int]
-) -> pd.DataFrame:
-    """Pool the shares of all layers into shares of the whole update's energy.
-
-    captured = Σ_ℓ captured_ℓ ‖ΔW_ℓ‖² / Σ_ℓ ‖ΔW_ℓ‖², over the layers ℓ with a non-zero update.
-    Draws of different layers are independent, so the half widths of their intervals add in
-    squares; the law ab/(mn) is weighted in the same way.
-
-    Parameters
-    ----------
-    families : pandas.DataFrame
-        Columns layer, family, rank_budget, parameters, captured, ci_low, ci_high, law.
-    layers : pandas.DataFrame
-        Columns layer, delta_norm.
-    budgets : iterable of int
-        Rank budgets; a layer without one enters with its nearest (see `at_budget`).
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns family, rank_budget, parameters (sum over layers), captured, law (NaN where a
-        family has none), ci_low, ci_high. A family that is missing in one of the layers is left
-        out: its share would not compare.
-    """
-    weights = layers.set_index("layer")["delta_norm"].astype(float) ** 2
-    weights = weights[weights > 0]
-    rows = families[families["layer"].isin(weights.index)].copy()
-    numbers = ["parameters", "captured", "ci_low", "ci_high", "law"]
-    rows[numbers] = rows[numbers].astype(float)
-    rows["weight"] = rows["layer"].map(weights) / weights.sum()
-    pooled = []
-    for rank in budgets:
-        for family, group in at_budget(rows, rank).groupby("family", sort=False):
-            if group["layer"].nunique() < len(weights):
-                continue
-            weight = group["weight"]
-            captured = float((weight * group["captured"]).sum())
-            widths = weight * (group["ci_high"] - group["ci_low"])
-            half = float(np.sqrt((widths**2).sum())) / 2
-            law = float((weight * group["law"]).sum(skipna=False))
-            count = int(group["parameters"].sum())
-            pooled.append((family, rank, count, captured, law, captured - half, captured + half))
-    columns = ["family", "rank_budget", "parameters", "captured", "law", "ci_low", "ci_high"]
-    return pd.DataFrame(pooled, columns=columns)
+__all__ = ["plot_captured_energy", "plot_law_ratio"]
 
 
 def _readable_count(value: float, _position: int) -> str:

@@ -1,8 +1,8 @@
 """Whole figures: small multiples over the module types of a model, from its survey tables."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 import matplotlib
 import numpy as np
@@ -14,24 +14,22 @@ from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from cosa_theory.page.figures import FigureSpec
 from cosa_theory.page.heatmap import plot_crossover_map, plot_flatness_map, shortened
+from cosa_theory.page.presentation import Drawing
 from cosa_theory.page.style import COLUMN_WIDTH, PAGE_WIDTH, house_style
 from cosa_theory.studies.spectrum.budgets import at_budget, common_budgets, middle_budget
 from cosa_theory.studies.spectrum.curves import plot_cumulative_energy, plot_spectrum
 from cosa_theory.studies.spectrum.family_curves import (
     plot_captured_energy,
     plot_law_ratio,
-    pool_families,
 )
+from cosa_theory.studies.spectrum.pooling import pool_families
 
 __all__ = [
     "FIGURES",
     "ModuleType",
-    "SurveyTables",
     "captured_figure",
     "cumulative_figure",
-    "draw_figures",
     "heatmap_figure",
     "layer_figure",
     "module_types",
@@ -42,23 +40,8 @@ PANELS = 24  # of the small multiples: more would not be read, and every layer i
 COLUMNS = 3
 
 
-class SurveyTables(Protocol):
-    """What a figure reads: the four tables of a survey, columns as `cosa_theory.survey` has them.
-
-    Attributes
-    ----------
-    layers, spectra, families, crossover : pandas.DataFrame
-        One row per layer; per singular value; per family and budget; per budget.
-    """
-
-    @property
-    def layers(self) -> pd.DataFrame: ...  # noqa: D102
-    @property
-    def spectra(self) -> pd.DataFrame: ...  # noqa: D102
-    @property
-    def families(self) -> pd.DataFrame: ...  # noqa: D102
-    @property
-    def crossover(self) -> pd.DataFrame: ...  # noqa: D102
+Tables = Mapping[str, pd.DataFrame]
+"""The tables of a survey by name."""
 
 
 @dataclass(frozen=True)
@@ -147,12 +130,12 @@ def _shared_legend(figure: Figure, axes: list[Axes], columns: int) -> None:
     )
 
 
-def spectra_figure(tables: SurveyTables) -> Figure:
+def spectra_figure(tables: Tables) -> Figure:
     """Draw σ against index for every module type: base, tuned and ΔW, median and range.
 
     Parameters
     ----------
-    tables : SurveyTables
+    tables : mapping of str to pandas.DataFrame
         `layers` and `spectra` are read.
 
     Returns
@@ -160,23 +143,23 @@ def spectra_figure(tables: SurveyTables) -> Figure:
     matplotlib.figure.Figure
         One panel per module type and shape, at most 24 of them, page wide.
     """
-    types = module_types(tables.layers)[:PANELS]
+    types = module_types(tables["layers"])[:PANELS]
     with house_style():
         figure, axes = _panels(types, 1.75)
         for ax, kind in zip(axes, types, strict=True):
-            plot_spectrum(ax, kind.rows(tables.spectra), kind.rows(tables.layers))
+            plot_spectrum(ax, kind.rows(tables["spectra"]), kind.rows(tables["layers"]))
             ax.set_title(kind.title, linespacing=1.05)
         _keep_outer_labels(axes)
         _shared_legend(figure, axes, min(3, len(axes)))
     return figure
 
 
-def layer_figure(tables: SurveyTables, layer: str) -> Figure:
+def layer_figure(tables: Tables, layer: str) -> Figure:
     """Draw σ against index for one layer, at the width of a column.
 
     Parameters
     ----------
-    tables : SurveyTables
+    tables : mapping of str to pandas.DataFrame
         `layers` and `spectra` are read.
     layer : str
         A name in the column layer; `ValueError` if it is not there.
@@ -186,25 +169,25 @@ def layer_figure(tables: SurveyTables, layer: str) -> Figure:
     matplotlib.figure.Figure
         One panel with its legend.
     """
-    layers = tables.layers[tables.layers["layer"] == layer]
+    layers = tables["layers"][tables["layers"]["layer"] == layer]
     if layers.empty:
-        raise ValueError(f"no layer is named {layer!r}: the first is {tables.layers.layer.iloc[0]}")
+        raise ValueError(f"no layer is named {layer!r}")
     with house_style():
         figure = Figure(figsize=(COLUMN_WIDTH, 2.9), layout="constrained")
         ax = figure.subplots()
-        plot_spectrum(ax, tables.spectra[tables.spectra["layer"] == layer], layers)
+        plot_spectrum(ax, tables["spectra"][tables["spectra"]["layer"] == layer], layers)
         shape = f"{layers['m'].iloc[0]} × {layers['n'].iloc[0]}"
         ax.set_title(f"{shortened(layer, 48)}\n{shape}", linespacing=1.05)
         _shared_legend(figure, [ax], 2)
     return figure
 
 
-def cumulative_figure(tables: SurveyTables) -> Figure:
+def cumulative_figure(tables: Tables) -> Figure:
     """Draw the cumulative energy of every layer's ΔW, one panel per module type and shape.
 
     Parameters
     ----------
-    tables : SurveyTables
+    tables : mapping of str to pandas.DataFrame
         `layers` and `spectra` are read.
 
     Returns
@@ -212,14 +195,14 @@ def cumulative_figure(tables: SurveyTables) -> Figure:
     matplotlib.figure.Figure
         At most 24 panels, page wide; a colour bar maps colour to the depth of the block.
     """
-    types = module_types(tables.layers)[:PANELS]
+    types = module_types(tables["layers"])[:PANELS]
     # Without the light end of the map, which fades on white paper.
     colours = ListedColormap(matplotlib.colormaps["viridis"](np.linspace(0, 0.88, 256)))
-    blocks = tables.layers["block"].dropna()
+    blocks = tables["layers"]["block"].dropna()
     with house_style():
         figure, axes = _panels(types, 1.75)
         for ax, kind in zip(axes, types, strict=True):
-            plot_cumulative_energy(ax, kind.rows(tables.spectra), kind.m, kind.n, colours)
+            plot_cumulative_energy(ax, kind.rows(tables["spectra"]), kind.m, kind.n, colours)
             ax.set_title(kind.title, linespacing=1.05)
         _keep_outer_labels(axes)
         _shared_legend(figure, axes, 2)
@@ -231,12 +214,12 @@ def cumulative_figure(tables: SurveyTables) -> Figure:
     return figure
 
 
-def captured_figure(tables: SurveyTables) -> Figure:
+def captured_figure(tables: Tables) -> Figure:
     """Draw captured energy against trainable parameters, pooled over all layers.
 
     Parameters
     ----------
-    tables : SurveyTables
+    tables : mapping of str to pandas.DataFrame
         `layers`, `families` and the budgets of `crossover` are read.
 
     Returns
@@ -245,8 +228,8 @@ def captured_figure(tables: SurveyTables) -> Figure:
         Left: the share of the whole update's energy, one curve per family. Right: measured share
         over the law ab/(mn), where a family has one.
     """
-    budgets = common_budgets(tables.crossover)
-    shares = pool_families(tables.families, tables.layers, budgets)
+    budgets = common_budgets(tables["crossover"])
+    shares = pool_families(tables["families"], tables["layers"], budgets)
     with house_style():
         figure = Figure(figsize=(PAGE_WIDTH, 3.5), layout="constrained")
         if shares["law"].notna().any():
@@ -261,12 +244,12 @@ def captured_figure(tables: SurveyTables) -> Figure:
     return figure
 
 
-def heatmap_figure(tables: SurveyTables) -> Figure:
+def heatmap_figure(tables: Tables) -> Figure:
     """Draw flatness and crossover ratio of every layer: module type against block.
 
     Parameters
     ----------
-    tables : SurveyTables
+    tables : mapping of str to pandas.DataFrame
         `layers` and `crossover` are read; the ratio is that of the verdict's budget.
 
     Returns
@@ -274,71 +257,55 @@ def heatmap_figure(tables: SurveyTables) -> Figure:
     matplotlib.figure.Figure
         Two heat maps, one above the other, page wide.
     """
-    budget = middle_budget(tables.crossover)
-    modules = tables.layers["module"].nunique()
+    budget = middle_budget(tables["crossover"])
+    modules = tables["layers"]["module"].nunique()
     maps = 1 if budget is None else 2
     with house_style():
         height = maps * (0.75 + 0.2 * max(modules, 4))
         figure = Figure(figsize=(PAGE_WIDTH, height), layout="constrained")
         axes = list(figure.subplots(maps, 1, squeeze=False).flat)
-        plot_flatness_map(axes[0], tables.layers)
+        plot_flatness_map(axes[0], tables["layers"])
         axes[0].set_title("flatness of ΔW: geometric over arithmetic mean of σ²")
         if budget is not None:
-            plot_crossover_map(axes[1], at_budget(tables.crossover, budget))
+            plot_crossover_map(axes[1], at_budget(tables["crossover"], budget))
             axes[1].set_title(f"crossover ratio at the budget of rank {budget}")
     return figure
 
 
-FIGURES: dict[str, FigureSpec[SurveyTables]] = {
-    "cumulative_energy": FigureSpec(
+FIGURES: dict[str, Drawing] = {
+    "cumulative_energy": Drawing(
         cumulative_figure,
         "How fast the energy of the update piles up",
         "Each curve is one layer: the share of ‖ΔW‖² held by its i largest singular values. The "
         "dashed line is what a CoSA core with the parameters of rank i captures on average, "
         "i(m + n)/(mn); where the curve lies above it, low rank wins. Dotted: a perfectly flat "
         "spectrum.",
-        lambda tables: bool((_of_delta(tables.spectra)["sigma"] > 0).any()),
+        lambda tables: bool((_of_delta(tables["spectra"])["sigma"] > 0).any()),
     ),
-    "captured_energy": FigureSpec(
+    "captured_energy": Drawing(
         captured_figure,
         "Captured energy at equal trainable parameters",
         "Left: the share of the whole update's energy, all layers together, that each family can "
         "express at a given number of trainable parameters. Right: the measured shares of the CoSA "
         "ensembles over their law ab/(mn), with confidence intervals of the mean over draws.",
-        lambda tables: bool(tables.families["captured"].notna().any()),
+        lambda tables: bool(tables["families"]["captured"].notna().any()),
     ),
-    "heatmap": FigureSpec(
+    "heatmap": Drawing(
         heatmap_figure,
         "Layer by layer",
         "Flatness is the geometric over the arithmetic mean of σ² (1 for a flat spectrum). The "
         "crossover ratio is the share of ‖ΔW‖² in the top r singular values over the share ab/(mn) "
         "of a CoSA core of equal size: above 1 low rank wins, below 1 CoSA wins, and it cannot "
         "fall below max(m, n)/(m + n).",
-        lambda tables: bool(tables.layers["flatness"].notna().any()),
+        lambda tables: bool(tables["layers"]["flatness"].notna().any()),
     ),
-    "spectra": FigureSpec(
+    "spectra": Drawing(
         spectra_figure,
         "Singular values of base, tuned and update",
         "Line: median over the layers of a module type; band: their range. Shaded: values "
         "of ΔW below the resolution of the float64 Gram matrix. Dashed and dotted horizontals, "
         "where they matter: the Marchenko-Pastur edge of the noise floor fitted to ΔW, if its tail "
         "is like noise, and the edge of pure rounding noise of the stored type.",
-        lambda tables: bool((tables.spectra["sigma"] > 0).any()),
+        lambda tables: bool((tables["spectra"]["sigma"] > 0).any()),
     ),
 }
-
-
-def draw_figures(tables: SurveyTables) -> dict[str, Figure]:
-    """Draw every figure that the tables hold something for.
-
-    Parameters
-    ----------
-    tables : SurveyTables
-        The tables of a survey.
-
-    Returns
-    -------
-    dict of str to matplotlib.figure.Figure
-        By the names in `FIGURES`, in that order.
-    """
-    return {name: spec.draw(tables) for name, spec in FIGURES.items() if spec.drawable(tables)}

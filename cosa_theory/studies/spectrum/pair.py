@@ -20,6 +20,7 @@ from pandas.api.types import pandas_dtype
 from cosa_theory.deltas import LayerDelta
 from cosa_theory.ground.errors import InputError
 from cosa_theory.ground.workers import map_cells
+from cosa_theory.page.document import Document
 from cosa_theory.spectrum import SpectrumSummary
 from cosa_theory.spectrum.budget import check_ranks, default_ranks
 from cosa_theory.spectrum.families.base import Draws
@@ -32,6 +33,7 @@ from cosa_theory.spectrum.families.compare import (
 )
 from cosa_theory.studies.spectrum.layer import Settings, identity, survey_layer
 from cosa_theory.studies.spectrum.verdict import verdict
+from cosa_theory.studies.spectrum.views import PARTS
 
 __all__ = ["MATRICES", "Survey", "module_and_block", "survey_pair"]
 
@@ -120,6 +122,19 @@ class Survey:
     def verdict(self) -> str:
         """One plain sentence, computed from the tables."""
         return verdict(self.crossover, self.families)
+
+    def document(self, provenance: Mapping[str, Any]) -> Document:
+        """Return the tables with their verdict; singular values are too many to be listed."""
+        names = ("layers", "spectra", "families", "crossover")
+        return Document(
+            "spectrum",
+            self.verdict,
+            self.notices,
+            {name: getattr(self, name) for name in names},
+            provenance,
+            unlisted=("spectra",),
+            beside=tuple(part.folder for part in PARTS),
+        )
 
 
 def survey_pair(

@@ -3,7 +3,12 @@
 import numpy as np
 import pandas as pd
 
-__all__ = ["at_rank", "common_ranks", "verdict"]
+from cosa_theory.studies.spectrum.budgets import at_budget, common_budgets
+
+__all__ = ["LARGEST_MISFIT", "verdict"]
+
+LARGEST_MISFIT = 0.1
+"""Kolmogorov-Smirnov distance up to which a tail counts as noise (see `SpectrumSummary`)."""
 
 
 def verdict(crossover: pd.DataFrame, families: pd.DataFrame) -> str:
@@ -30,15 +35,17 @@ def verdict(crossover: pd.DataFrame, families: pd.DataFrame) -> str:
     zero = total - live["layer"].nunique()
     if live.empty:
         return f"Nothing to compare: {_all(total, 'update')} zero."
-    common = common_ranks(live)
+    common = common_budgets(live)
     rank = common[len(common) // 2]
-    chosen = at_rank(live, rank)
+    chosen = at_budget(live, rank)
     counts = _counts(chosen)
     sentence = f"{_who_wins(counts)} at equal trainable parameters ({_budget(chosen, rank)})"
     sentence += f": {_shares(chosen, families)}"
-    others = [other for other in common if _counts(at_rank(live, other)) != counts]
+    others = [other for other in common if _counts(at_budget(live, other)) != counts]
     if others:
-        wins = [f"{_counts(at_rank(live, other))['low rank']} at rank {other}" for other in others]
+        wins = [
+            f"{_counts(at_budget(live, other))['low rank']} at rank {other}" for other in others
+        ]
         sentence += f"; low rank wins in {' and in '.join(wins)}"
     if zero:
         sentence += f"; {zero} zero update{'s are' if zero > 1 else ' is'} left out"
@@ -47,41 +54,6 @@ def verdict(crossover: pd.DataFrame, families: pd.DataFrame) -> str:
 
 def _all(count: int, noun: str) -> str:
     return f"the only {noun} is" if count == 1 else f"all {count} {noun}s are"
-
-
-def common_ranks(live: pd.DataFrame) -> list[int]:
-    """Return the budgets that the most matrices share, in increasing order.
-
-    Parameters
-    ----------
-    live : pandas.DataFrame
-        Columns `layer` and `rank_budget`, not empty.
-
-    Returns
-    -------
-    list of int
-    """
-    shared = live.groupby("rank_budget")["layer"].nunique()
-    return sorted(int(rank) for rank in shared[shared == shared.max()].index)
-
-
-def at_rank(live: pd.DataFrame, rank: int) -> pd.DataFrame:
-    """Return one row per matrix, at its budget nearest to `rank` (the smaller of two).
-
-    Parameters
-    ----------
-    live : pandas.DataFrame
-        Columns `layer` and `rank_budget`, one row for each pair of them.
-    rank : int
-        The budget wanted.
-
-    Returns
-    -------
-    pandas.DataFrame
-    """
-    distance = (live["rank_budget"] - rank).abs()
-    ordered = live.assign(distance=distance).sort_values(["distance", "rank_budget"], kind="stable")
-    return ordered.drop_duplicates("layer").drop(columns="distance")
 
 
 def _counts(chosen: pd.DataFrame) -> dict[str, int]:

@@ -1,211 +1,323 @@
-"""The tables a person reads: per layer, per module type and per family, at one budget or at all."""
+"""How a survey is shown: per layer, per module type and per family, at one budget or at all."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
+from markupsafe import Markup
 
-from cosa_theory.page.results import Results
+from cosa_theory.page.document import Document
+from cosa_theory.page.presentation import Bar, Drawing, Opening, Part, Presentation
 from cosa_theory.page.style import family_style
 from cosa_theory.page.views import MISSING, Column, View, count, number, percent
 from cosa_theory.studies.spectrum.budgets import at_budget, common_budgets, middle_budget
-from cosa_theory.studies.spectrum.curves import LARGEST_MISFIT
-from cosa_theory.studies.spectrum.family_curves import pool_families
+from cosa_theory.studies.spectrum.pooling import pool_families
+from cosa_theory.studies.spectrum.verdict import LARGEST_MISFIT
 
-__all__ = ["Column", "View", "family_view", "layer_view", "module_view"]
+__all__ = ["PARTS", "PRESENTATION"]
 
+Tables = Mapping[str, pd.DataFrame]
 
-def _range(values: pd.Series, show: Callable[[Any], str]) -> str:
-    """Return the median, with the range where there is one."""
-    known = values.dropna().astype(float)
-    if known.empty:
-        return MISSING
-    low, median, high = show(known.min()), show(known.median()), show(known.max())
-    return median if low == high else f"{median} ({low.removesuffix(' %')}–{high})"
-
-
-def _merged(results: Results, rank: int | None) -> pd.DataFrame:
-    """Return one row per layer with its crossover and its measured CoSA share at one budget."""
-    if rank is None:
-        return results.layers
-    columns = ["layer", "rank_budget", "top_share", "law", "crossover_ratio", "winner"]
-    table = results.layers.merge(
-        at_budget(results.crossover, rank)[columns], on="layer", how="left"
-    )
-    shares = results.families[results.families["family"] == measured_family(results.families)]
-    shares = shares[["layer", "rank_budget", "captured", "ci_low", "ci_high"]]
-    return table.merge(shares, on=["layer", "rank_budget"], how="left")
+PARTS = (
+    Part("audit", "audit", "The assumptions of the theory", "Every layer, with figures"),
+    Part("recovery", "experiments", "Recovery from the core", "All tables, with figures"),
+    Part("finetune", "finetune", "Training at equal size", "Every training"),
+)
+"""What else can be known of the same pair, in folders under the survey's."""
 
 
-def measured_family(families: pd.DataFrame) -> str | None:
-    """Return the CoSA ensemble that stands for all in narrow tables: Gaussian where measured."""
-    names = [name for name in families["family"].unique() if name.startswith("cosa_")]
-    return "cosa_gaussian" if "cosa_gaussian" in names else names[0] if names else None
+def _size(row: Mapping[Any, Any]) -> str:
+    return f"{row['m']} × {row['n']}"
 
 
 def _winner(value: Any) -> str:
-    names = {"cosa": "CoSA"}
-    return MISSING if value is None or pd.isna(value) else names.get(str(value), str(value))
+    return MISSING if pd.isna(value) else {"cosa": "CoSA"}.get(str(value), str(value))
+
+
+def _spikes(row: Mapping[Any, Any]) -> str:
+    return count(row["spikes"] if row["noise_misfit"] <= LARGEST_MISFIT else None)
 
 
 def _interval(row: Mapping[Any, Any]) -> str:
     share = percent(row["captured"])
-    if share == MISSING:
+    if share == MISSING or not row["ci_high"] > row["ci_low"]:
         return share
     width = row["ci_high"] - row["ci_low"]
-    if not width > 0:
-        return share
     # Two digits of the half width decide how many of the share are worth showing.
     decimals = min(max(1 - math.floor(math.log10(50 * width)), 0), 4)
     return f"{100 * row['captured']:.{decimals}f} ± {50 * width:.{decimals}f} %"
 
 
-def _share_columns(rank: int | None, family: str | None) -> list[Column]:
-    columns = [Column(f"top-{rank} share", f"share of ‖ΔW‖² in the {rank} largest singular values")]
+def _at(rank: int | None) -> str:
+    return "" if rank is None else f", at the budget of rank {rank}"
+
+
+def _measured_family(families: pd.DataFrame) -> str | None:
+    """Return the CoSA ensemble that stands for all in narrow tables: Gaussian where measured."""
+    names = [name for name in families["family"].unique() if name.startswith("cosa_")]
+    return "cosa_gaussian" if "cosa_gaussian" in names else names[0] if names else None
+
+
+def _merged(tables: Tables, rank: int | None) -> pd.DataFrame:
+    """Return one row per layer with its crossover and its measured CoSA share at one budget."""
+    if rank is None:
+        return tables["layers"]
+    columns = ["layer", "rank_budget", "top_share", "law", "crossover_ratio", "winner"]
+    crossover = at_budget(tables["crossover"], rank)[columns]
+    table = tables["layers"].merge(crossover, on="layer", how="left")
+    families = tables["families"]
+    shares = families[families["family"] == _measured_family(families)]
+    shares = shares[["layer", "rank_budget", "captured", "ci_low", "ci_high"]]
+    return table.merge(shares, on=["layer", "rank_budget"], how="left")
+
+
+_LAYER = (
+    Column("layer", "layer", text=True),
+    Column(None, "shape", "m × n, out × in features", _size),
+    Column("relative_norm", "‖ΔW‖/‖W‖", "relative Frobenius norm of the update", number),
+    Column("rank_90", "rank 90 %", "singular values that hold 90 % of ‖ΔW‖²", count),
+    Column("stable_rank", "stable rank", "‖ΔW‖²/σ₁²", number),
+    Column(
+        "participation_ratio",
+        "particip.",
+        "participation ratio (Σσ²)²/Σσ⁴",
+        number,
+        detail=True,
+    ),
+    Column("flatness", "flatness", "geometric over arithmetic mean of σ²", number),
+    Column(
+        None,
+        "spikes",
+        "singular values above the noise edge, where noise fits",
+        _spikes,
+        detail=True,
+    ),
+)
+
+
+def _shares(rank: int, family: str | None) -> list[Column]:
+    top = f"share of ‖ΔW‖² in the {rank} largest singular values"
+    columns = [Column("top_share", f"top-{rank} share", top, percent)]
     if family is not None:
-        label = family_style(family).label
-        columns.append(Column("CoSA, measured", f"share captured by {label}: mean over draws"))
-    columns.append(Column("CoSA, law", "ab/(mn) at equal trainable parameters"))
-    columns.append(Column("ratio", "top share over law: above 1 low rank wins"))
-    return [*columns, Column("wins", text=True)]
+        label = f"share captured by {family_style(family).label}: mean over draws"
+        columns.append(Column(None, "CoSA, measured", label, _interval))
+    return [
+        *columns,
+        Column("law", "CoSA, law", "ab/(mn) at equal trainable parameters", percent),
+        Column("crossover_ratio", "ratio", "top share over law: above 1 low rank wins", number),
+        Column("winner", "wins", cell=_winner, text=True),
+    ]
 
 
-def layer_view(results: Results) -> View:
-    """Return one row per layer: its spectrum, and the comparison at the verdict's budget.
+def layer_view(tables: Tables) -> View:
+    """Return one row per layer: its spectrum, and the comparison at the verdict's budget."""
+    rank = middle_budget(tables["crossover"])
+    shares = [] if rank is None else _shares(rank, _measured_family(tables["families"]))
+    return View.of(f"Every layer{_at(rank)}", (*_LAYER, *shares), _merged(tables, rank))
 
-    Parameters
-    ----------
-    results : Results
-        The tables.
 
-    Returns
-    -------
-    View
-        Every layer, in the order of the model.
-    """
-    rank = middle_budget(results.crossover)
-    columns = (
-        Column("layer", text=True),
-        Column("shape", "m × n, out × in features"),
-        Column("‖ΔW‖/‖W‖", "relative Frobenius norm of the update"),
-        Column("rank 90 %", "singular values that hold 90 % of ‖ΔW‖²"),
-        Column("stable rank", "‖ΔW‖²/σ₁²"),
-        Column("particip.", "participation ratio (Σσ²)²/Σσ⁴", detail=True),
-        Column("flatness", "geometric over arithmetic mean of σ²"),
-        Column("spikes", "singular values above the noise edge, where noise fits", detail=True),
+def _median(name: str, show: Callable[[Any], str]) -> Callable[[pd.DataFrame], str]:
+    return lambda group: show(group[name].astype(float).median())
+
+
+def _range(name: str, show: Callable[[Any], str]) -> Callable[[pd.DataFrame], str]:
+    """Show the median, with the range where there is one."""
+
+    def text(group: pd.DataFrame) -> str:
+        known = group[name].dropna().astype(float)
+        low, median, high = show(known.min()), show(known.median()), show(known.max())
+        return median if low == high else f"{median} ({low.removesuffix(' %')}–{high})"
+
+    return text
+
+
+def _one_size(group: pd.DataFrame) -> str:
+    sizes = group[["m", "n"]].drop_duplicates().to_dict("records")
+    return _size(sizes[0]) if len(sizes) == 1 else "several"
+
+
+def _wins(group: pd.DataFrame) -> str:
+    return f"{(group['winner'] == 'low rank').sum()} of {group['winner'].notna().sum()}"
+
+
+_MODULE = (
+    Column(None, "module", "", lambda group: str(group["module"].iloc[0]), text=True),
+    Column(None, "layers", "number of matrices of this type", lambda group: str(len(group))),
+    Column(None, "shape", "m × n, out × in features", _one_size),
+    Column(
+        None,
+        "‖ΔW‖/‖W‖",
+        "relative Frobenius norm of the update, median",
+        _median("relative_norm", number),
+    ),
+    Column(None, "stable rank", "‖ΔW‖²/σ₁², median", _median("stable_rank", number)),
+    Column(
+        None,
+        "flatness",
+        "geometric over arithmetic mean of σ², median",
+        _median("flatness", number),
+    ),
+)
+
+
+def _module_shares(rank: int) -> tuple[Column, ...]:
+    top = f"of ‖ΔW‖² in the {rank} largest singular values, median (range)"
+    ratio = "top share over law, median (range): above 1 low rank wins"
+    law = "ab/(mn) at equal trainable parameters, median"
+    return (
+        Column(None, f"top-{rank} share", top, _range("top_share", percent)),
+        Column(None, "CoSA, law", law, _median("law", percent)),
+        Column(None, "ratio", ratio, _range("crossover_ratio", number)),
+        Column(None, "low rank wins", "matrices where the ratio is above 1", _wins),
     )
-    family = measured_family(results.families)
-    shares = tuple(_share_columns(rank, family))
-    rows = []
-    for row in _merged(results, rank).to_dict("records"):
-        cells = [
-            str(row["layer"]),
-            f"{row['m']} × {row['n']}",
-            number(row["relative_norm"]),
-            count(row["rank_90"]),
-            number(row["stable_rank"]),
-            number(row["participation_ratio"]),
-            number(row["flatness"]),
-            count(row["spikes"] if row["noise_misfit"] <= LARGEST_MISFIT else None),
-        ]
-        if rank is not None:
-            measured = [] if family is None else [_interval(row)]
-            cells += [percent(row["top_share"]), *measured, percent(row["law"])]
-            cells += [number(row["crossover_ratio"]), _winner(row["winner"])]
-        rows.append(tuple(cells))
-    title = "Every layer" + (f", at the budget of rank {rank}" if rank is not None else "")
-    return View(title, columns + (shares if rank is not None else ()), tuple(rows))
 
 
-def module_view(results: Results) -> View:
-    """Return one row per module type, medians over its layers, at the verdict's budget.
+def module_view(tables: Tables) -> View:
+    """Return one row per module type, medians over its layers, at the verdict's budget."""
+    rank = middle_budget(tables["crossover"])
+    groups = [group for _, group in _merged(tables, rank).groupby("module", sort=False)]
+    shares = () if rank is None else _module_shares(rank)
+    return View.of(f"By module type{_at(rank)}", (*_MODULE, *shares), groups)
 
-    Parameters
-    ----------
-    results : Results
-        The tables.
 
-    Returns
-    -------
-    View
-        Every module type, in the order of the model.
+def family_view(tables: Tables) -> View:
+    """Return the share of the whole update's energy per family, one column for each budget.
+
+    Intervals are those of the mean over random draws; without families there are no rows.
     """
-    rank = middle_budget(results.crossover)
-    columns = (
-        Column("module", text=True),
-        Column("layers", "number of matrices of this type"),
-        Column("shape", "m × n, out × in features"),
-        Column("‖ΔW‖/‖W‖", "relative Frobenius norm of the update, median"),
-        Column("stable rank", "‖ΔW‖²/σ₁², median"),
-        Column("flatness", "geometric over arithmetic mean of σ², median"),
-    )
-    shares = (
-        Column(
-            f"top-{rank} share", f"of ‖ΔW‖² in the {rank} largest singular values, median (range)"
-        ),
-        Column("CoSA, law", "ab/(mn) at equal trainable parameters, median"),
-        Column("ratio", "top share over law, median (range): above 1 low rank wins"),
-        Column("low rank wins", "matrices where the ratio is above 1"),
-    )
-    rows = []
-    for module, group in _merged(results, rank).groupby("module", sort=False):
-        shapes = group[["m", "n"]].drop_duplicates()
-        shape = f"{shapes.m.iloc[0]} × {shapes.n.iloc[0]}" if len(shapes) == 1 else "several"
-        cells = [
-            str(module),
-            str(len(group)),
-            shape,
-            number(group["relative_norm"].astype(float).median()),
-            number(group["stable_rank"].astype(float).median()),
-            number(group["flatness"].astype(float).median()),
-        ]
-        if rank is not None:
-            wins = f"{(group['winner'] == 'low rank').sum()} of {group['winner'].notna().sum()}"
-            cells.append(_range(group["top_share"], percent))
-            cells.append(percent(group["law"].astype(float).median()))
-            cells += [_range(group["crossover_ratio"], number), wins]
-        rows.append(tuple(cells))
-    title = "By module type" + (f", at the budget of rank {rank}" if rank is not None else "")
-    return View(title, columns + (shares if rank is not None else ()), tuple(rows))
-
-
-def _law(laws: pd.Series) -> str:
-    """Three digits, as many as the measured shares beside it are worth."""
-    return MISSING if laws.empty else f"{100 * laws.iloc[0]:#.3g} %"
-
-
-def family_view(results: Results) -> View | None:
-    """Return the share of the whole update's energy per family and budget.
-
-    Parameters
-    ----------
-    results : Results
-        The tables.
-
-    Returns
-    -------
-    View or None
-        One row per family, one column per budget; None where no family was compared. Intervals
-        are those of the mean over random draws.
-    """
-    ranks = common_budgets(results.crossover)
-    pooled = pool_families(results.families, results.layers, ranks)
-    if pooled.empty:
-        return None
-    columns = [Column("family", text=True)]
-    laws = ["law ab/(mn) of a CoSA core"]
+    ranks = common_budgets(tables["crossover"])
+    pooled = pool_families(tables["families"], tables["layers"], ranks)
+    columns = [Column("label", "family", text=True)]
+    laws: dict[Any, str] = {"label": "law ab/(mn) of a CoSA core"}
     for rank in ranks:
         rows = pooled[pooled["rank_budget"] == rank]
-        columns.append(Column(f"rank {rank}", f"{rows['parameters'].max():,} trainable parameters"))
-        laws.append(_law(rows["law"].dropna()))
-    table = []
-    for family in dict.fromkeys(pooled["family"]):
-        cells = [family_style(family).label]
-        for rank in ranks:
-            row = pooled[(pooled["family"] == family) & (pooled["rank_budget"] == rank)]
-            cells.append(_interval(row.to_dict("records")[0]) if len(row) else MISSING)
-        table.append(tuple(cells))
-    table.append(tuple(laws))
+        size = f"{rows['parameters'].max():,} trainable parameters"
+        columns.append(Column(rank, f"rank {rank}", size))
+        law = rows["law"].dropna()
+        # Three digits, as many as the measured shares beside it are worth.
+        laws[rank] = MISSING if law.empty else f"{100 * law.iloc[0]:#.3g} %"
+    lines = []
+    for family, rows in pooled.groupby("family", sort=False):
+        cells = {row["rank_budget"]: _interval(row) for row in rows.to_dict("records")}
+        label = family_style(str(family)).label
+        lines.append({"label": label, **dict.fromkeys(ranks, MISSING), **cells})
     title = "Share of the whole update's energy, all layers together, at the budget of each rank"
-    return View(title, tuple(columns), tuple(table))
+    return View.of(title, columns, [*lines, laws] if lines else [])
+
+
+def _views(document: Document) -> Sequence[View]:
+    return module_view(document.tables), family_view(document.tables)
+
+
+def _opening(document: Document) -> Opening:
+    """Return what was compared, the pooled shares as bars, and a handful of medians."""
+    tables = document.tables
+    layers, rank = tables["layers"], middle_budget(tables["crossover"])
+    arguments = document.provenance.get("arguments", {})
+    facts = [
+        (f"{len(layers):,}", "matrices compared"),
+        (f"{int((layers['m'] * layers['n']).sum()):,}", "entries in them"),
+        (_median("relative_norm", number)(layers), "‖ΔW‖/‖W‖, median"),
+        (_median("stable_rank", number)(layers), "stable rank of ΔW, median"),
+        (_median("flatness", number)(layers), "flatness of ΔW, median"),
+    ]
+    if rank is not None:
+        ratio = _median("crossover_ratio", number)(at_budget(tables["crossover"], rank))
+        facts.append((ratio, f"crossover ratio at rank {rank}, median"))
+    return Opening(
+        base=str(arguments.get("base", MISSING)),
+        tuned=str(arguments.get("tuned", MISSING)),
+        bars=() if rank is None else _bars(tables, rank),
+        about_bars="Share of the energy ‖ΔW‖² of the whole update, all compared matrices together, "
+        f"that each can express with the trainable parameters of rank {rank}.",
+        facts=tuple(facts),
+    )
+
+
+def _bars(tables: Tables, rank: int) -> tuple[Bar, ...]:
+    """Return the pooled shares of low rank, LoRA-XS and one CoSA ensemble."""
+    pooled = pool_families(tables["families"], tables["layers"], [rank])
+    shares = dict(zip(pooled["family"], pooled["captured"].astype(float), strict=True))
+    wanted = {
+        "truncated_svd": "--low-rank",
+        "lora_xs": "--basis",
+        _measured_family(tables["families"]): "--cosa",
+    }
+    return tuple(
+        Bar(family_style(family).label, shares[family], percent(shares[family]), colour)
+        for family, colour in wanted.items()
+        if family is not None and family in shares
+    )
+
+
+def _figures() -> Mapping[str, Drawing]:
+    from cosa_theory.studies.spectrum.figures import FIGURES
+
+    return FIGURES
+
+
+_TERMS = (
+    (
+        "Equal trainable parameters",
+        "A budget is that of a LoRA of rank r, P = r(m + n) for an m × n matrix. The CoSA core "
+        "gets the largest a × b with ab ≤ P near am = bn, which keeps its frozen projections "
+        "small; LoRA-XS gets an r × r core with r² ≤ P. No family ever has more than P.",
+    ),
+    (
+        "Captured share",
+        Markup(
+            "The largest part of ‖ΔW‖² (squared Frobenius norm) that a family of this size can "
+            "express: the r largest squared singular values for low rank; "
+            "‖P<sub>L</sub> ΔW P<sub>R</sub>‖² for CoSA, whose P<sub>L</sub> and P<sub>R</sub> "
+            "project onto the ranges of the random L and R; ‖U<sub>r</sub>ᵀ ΔW V<sub>r</sub>‖² for "
+            "LoRA-XS, with the top singular vectors of W. It says what could be represented, not "
+            "what training would find."
+        ),
+    ),
+    (
+        "The law ab/(mn)",
+        "For Gaussian or orthonormal random factors drawn without looking at ΔW, the captured "
+        "share is ab/(mn) on average, whatever ΔW is; sign and sparse factors share that mean as "
+        "long as they have full rank. Hadamard factors of a padded size can lose rank, and then "
+        "capture a little less. Measured shares are means over independent draws, with confidence "
+        "intervals.",
+    ),
+    (
+        "Crossover ratio and the factor of two",
+        "The share of ‖ΔW‖² in the top r singular values over ab/(mn). Since that share is at "
+        "least r/min(m, n), the ratio is never below max(m, n)/(m + n): at equal size a CoSA core "
+        "can be at most (m + n)/max(m, n) ≤ 2 times better, and only for a flat spectrum.",
+    ),
+    (
+        "Stable rank, participation ratio, flatness",
+        "‖ΔW‖²/σ₁²; (Σσ²)²/Σσ⁴; and the geometric over the arithmetic mean of σ². All grow with "
+        "the evenness of the spectrum: from 1 to min(m, n) for the first two, from 0 to 1 for "
+        "the last.",
+    ),
+    (
+        "Noise edge and spikes",
+        "The Marchenko-Pastur edge of independent noise whose level is fitted to the middle of "
+        "the spectrum, and the number of singular values above it; shown only where the tail is "
+        "distributed like such noise (Kolmogorov-Smirnov distance at most 0.1), which slowly "
+        "decaying spectra are not. The rounding edge is that of "
+        "the rounding error of the stored number type alone.",
+    ),
+    (
+        "Resolution",
+        "Singular values come from the float64 Gram matrix on the short side. Below 1e-7 σ₁ they "
+        "are not resolved, and are marked so.",
+    ),
+)
+
+PRESENTATION = Presentation(
+    title="CoSA against low rank",
+    views=_views,
+    detail_views=lambda document: (layer_view(document.tables),),
+    figures=_figures,
+    terms=_TERMS,
+    headings=("At equal trainable parameters", "Layers"),
+    opening=_opening,
+    parts=PARTS,
+)
+"""How documents of the command spectrum are shown."""

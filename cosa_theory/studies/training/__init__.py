@@ -1,1 +1,3 @@
 """Trainings compared at equal size."""
+
+PRESENTATIONS = {"finetune": "views"}

@@ -10,7 +10,8 @@ from typing import Any
 
 import pandas as pd
 
-from cosa_theory.page.document import Document, Presentation
+from cosa_theory.page.document import Document
+from cosa_theory.page.presentation import Presentation
 from cosa_theory.page.views import MISSING, Column, View, count, number
 
 __all__ = ["PRESENTATION"]
@@ -52,18 +53,18 @@ def _model_view(model: str, part: pd.DataFrame) -> View:
     accuracy = part["metric"].iloc[0] == "accuracy"
     unit = "points of accuracy" if accuracy else "nats a token"
     columns = (
-        Column("method", text=True),
-        Column("result", "mean over the seeds"),
-        Column("95 % interval", "over seeds; of a single seed over the held-out items"),
-        Column("lead over LoRA", f"{unit} on equal seeds; positive: better than LoRA"),
-        Column("seeds"),
-        Column("trained", "parameters, a new head aside"),
-        Column("rate", "peak learning rate, the best of a grid on a validation part"),
-        Column("s/step", "median"),
-        Column("kept, MB", "saved for backward in one step"),
-        Column("state, MB", "gradients and Adam's moments"),
-        Column("frozen, MB", "projections, which the seed restores"),
-        Column("file, MB", "the adapter, with a new head; all trained weights without one"),
+        Column(None, "method", text=True),
+        Column(None, "result", "mean over the seeds"),
+        Column(None, "95 % interval", "over seeds; of a single seed over the held-out items"),
+        Column(None, "lead over LoRA", f"{unit} on equal seeds; positive: better than LoRA"),
+        Column(None, "seeds"),
+        Column(None, "trained", "parameters, a new head aside"),
+        Column(None, "rate", "peak learning rate, the best of a grid on a validation part"),
+        Column(None, "s/step", "median"),
+        Column(None, "kept, MB", "saved for backward in one step"),
+        Column(None, "state, MB", "gradients and Adam's moments"),
+        Column(None, "frozen, MB", "projections, which the seed restores"),
+        Column(None, "file, MB", "the adapter, with a new head; all trained weights without one"),
     )
     ordered = part.sort_values("value", ascending=not accuracy)
     rows = tuple(
@@ -95,15 +96,15 @@ def _training_views(document: Document) -> list[View]:
     done = table[(table["status"] == "done") & (table["method"] != "start")]
     labels = document.tables["summary"].set_index("method")["label"].to_dict()
     columns = (
-        Column("model", text=True),
-        Column("method", text=True),
-        Column("seed"),
-        Column("result"),
-        Column("95 % interval", "over the held-out items"),
-        Column("items"),
-        Column("loss in training", "mean of the last tenth of the steps"),
-        Column("steps"),
-        Column("took, s"),
+        Column(None, "model", text=True),
+        Column(None, "method", text=True),
+        Column(None, "seed"),
+        Column(None, "result"),
+        Column(None, "95 % interval", "over the held-out items"),
+        Column(None, "items"),
+        Column(None, "loss in training", "mean of the last tenth of the steps"),
+        Column(None, "steps"),
+        Column(None, "took, s"),
     )
     rows = tuple(
         (
@@ -156,6 +157,5 @@ PRESENTATION = Presentation(
     title="Fine-tuning at equal size: CoSA and LoRA",
     views=_views,
     detail_views=_training_views,
-    figures={},
     terms=_TERMS,
 )

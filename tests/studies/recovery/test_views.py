@@ -9,7 +9,6 @@ from matplotlib.figure import Figure
 
 from cosa_theory import CosaBasis
 from cosa_theory.page.document import Document
-from cosa_theory.page.presentations import document_page, document_text
 from cosa_theory.recovery import RecoveryProblem, recover
 from cosa_theory.studies.recovery.figures import (
     CONVERGENCE_FIGURE,
@@ -21,6 +20,7 @@ from cosa_theory.studies.recovery.figures import (
 )
 from cosa_theory.studies.recovery.tables import recovery_tables
 from cosa_theory.studies.recovery.views import recover_verdict
+from cosa_theory.studies.shown import document_page, document_text
 
 DESCRIBED = {"projections": "--seed 0", "dtype": "float64", "resumed_from": 0}
 

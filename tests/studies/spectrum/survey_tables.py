@@ -1,9 +1,6 @@
 """Small tables with a survey's columns and types, from a seeded toy model: nothing is surveyed."""
 
-from dataclasses import dataclass
-
 import numpy as np
-import pandas as pd
 
 from cosa_theory.spectrum.families.compare import (
     CROSSOVER_COLUMNS,
@@ -22,14 +19,6 @@ MODULES = {
 OUTSIDE = {"embeddings.position_embeddings": (60, 24), "pooler.dense": (24, 24)}
 COSA = ("gaussian", "rademacher", "achlioptas", "very_sparse", "sjlt", "haar", "srht")
 RANKS = (1, 2, 4)
-
-
-@dataclass(frozen=True)
-class Tables:
-    layers: pd.DataFrame
-    spectra: pd.DataFrame
-    families: pd.DataFrame
-    crossover: pd.DataFrame
 
 
 def _layer_names(blocks):
@@ -128,7 +117,7 @@ def _shares(key, sigma, generator, ranks):
 
 
 def toy_tables(*, blocks=4, seed=0, zero_layer=None, flat_module=None, ranks=RANKS):
-    """Return survey tables of a toy encoder.
+    """Return the survey tables of a toy encoder by name.
 
     `zero_layer` names a layer whose update is zero; `flat_module` a module whose updates have a
     perfectly flat spectrum, so that CoSA wins there.
@@ -151,9 +140,9 @@ def toy_tables(*, blocks=4, seed=0, zero_layer=None, flat_module=None, ranks=RAN
         families.extend(more_families)
         crossover.extend(more_crossover)
     named = {"layer": "object", "module": "object", "block": "Int64", "m": "int64", "n": "int64"}
-    return Tables(
-        typed_frame(layers, LAYER_COLUMNS),
-        typed_frame(spectra, SPECTRUM_COLUMNS),
-        typed_frame(families, named | FAMILY_COLUMNS),
-        typed_frame(crossover, named | CROSSOVER_COLUMNS),
-    )
+    return {
+        "layers": typed_frame(layers, LAYER_COLUMNS),
+        "spectra": typed_frame(spectra, SPECTRUM_COLUMNS),
+        "families": typed_frame(families, named | FAMILY_COLUMNS),
+        "crossover": typed_frame(crossover, named | CROSSOVER_COLUMNS),
+    }

@@ -10,8 +10,8 @@ from cosa_theory.studies.spectrum.curves import plot_cumulative_energy, plot_spe
 from cosa_theory.studies.spectrum.family_curves import (
     plot_captured_energy,
     plot_law_ratio,
-    pool_families,
 )
+from cosa_theory.studies.spectrum.pooling import pool_families
 from tests.studies.spectrum.survey_tables import toy_tables
 
 LAYER = "encoder.layer.1.intermediate.dense.weight"
@@ -28,8 +28,8 @@ def labelled(ax, label):
 
 def test_the_spectrum_is_drawn_as_stored_and_unresolved_values_are_shaded(ax):
     tables = toy_tables()
-    rows = tables.spectra[tables.spectra["layer"] == LAYER]
-    assert plot_spectrum(ax, rows, tables.layers[tables.layers["layer"] == LAYER]) is ax
+    rows = tables["spectra"][tables["spectra"]["layer"] == LAYER]
+    assert plot_spectrum(ax, rows, tables["layers"][tables["layers"]["layer"] == LAYER]) is ax
     delta = rows[rows["matrix"] == "delta"]
     drawn = labelled(ax, "update ΔW").get_ydata()
     expected = np.where(delta["resolved"], delta["sigma"], np.nan)
@@ -43,7 +43,7 @@ def test_the_spectrum_is_drawn_as_stored_and_unresolved_values_are_shaded(ax):
 
 def test_several_layers_are_drawn_as_their_median(ax):
     tables = toy_tables()
-    rows = tables.spectra[tables.spectra["module"] == "output.dense"]
+    rows = tables["spectra"][tables["spectra"]["module"] == "output.dense"]
     plot_spectrum(ax, rows)
     base = rows[rows["matrix"] == "base"].groupby("index")["sigma"].median()
     np.testing.assert_array_equal(labelled(ax, "base W").get_ydata(), base)
@@ -51,15 +51,15 @@ def test_several_layers_are_drawn_as_their_median(ax):
 
 def test_a_zero_update_leaves_the_other_spectra_drawable(ax):
     tables = toy_tables(zero_layer=LAYER)
-    rows = tables.spectra[tables.spectra["layer"] == LAYER]
-    plot_spectrum(ax, rows, tables.layers[tables.layers["layer"] == LAYER])
+    rows = tables["spectra"][tables["spectra"]["layer"] == LAYER]
+    plot_spectrum(ax, rows, tables["layers"][tables["layers"]["layer"] == LAYER])
     assert np.isnan(labelled(ax, "update ΔW").get_ydata()).all()
     ax.figure.canvas.draw()
 
 
 def test_cumulative_energy_ends_at_one_beside_the_line_of_equal_parameters(ax):
     tables = toy_tables()
-    rows = tables.spectra[tables.spectra["layer"] == LAYER]
+    rows = tables["spectra"][tables["spectra"]["layer"] == LAYER]
     plot_cumulative_energy(ax, rows, 96, 24)
     sigma = rows.loc[rows["matrix"] == "delta", "sigma"].to_numpy()
     np.testing.assert_allclose(ax.lines[0].get_ydata(), np.cumsum(sigma**2) / (sigma**2).sum())
@@ -70,7 +70,7 @@ def test_cumulative_energy_ends_at_one_beside_the_line_of_equal_parameters(ax):
 
 def test_a_zero_update_has_no_cumulative_curve(ax):
     tables = toy_tables(zero_layer=LAYER)
-    plot_cumulative_energy(ax, tables.spectra[tables.spectra["layer"] == LAYER], 96, 24)
+    plot_cumulative_energy(ax, tables["spectra"][tables["spectra"]["layer"] == LAYER], 96, 24)
     assert {line.get_label() for line in ax.lines} == {"flat spectrum", "CoSA, equal size"}
 
 
@@ -98,17 +98,17 @@ def test_pooled_shares_weigh_layers_by_energy_and_their_half_widths_add_in_squar
 
 def test_a_family_that_misses_a_layer_is_not_pooled():
     tables = toy_tables()
-    families = tables.families[
-        (tables.families["family"] != "lora_xs") | (tables.families["layer"] != LAYER)
+    families = tables["families"][
+        (tables["families"]["family"] != "lora_xs") | (tables["families"]["layer"] != LAYER)
     ]
-    pooled = pool_families(families, tables.layers, [2])
+    pooled = pool_families(families, tables["layers"], [2])
     assert "lora_xs" not in set(pooled["family"])
     assert {"truncated_svd", "cosa_gaussian"} <= set(pooled["family"])
 
 
 def test_every_family_has_one_curve_and_the_law_its_own(ax):
     tables = toy_tables()
-    shares = pool_families(tables.families, tables.layers, [1, 2, 4])
+    shares = pool_families(tables["families"], tables["layers"], [1, 2, 4])
     plot_captured_energy(ax, shares)
     assert len(ax.containers) == shares["family"].nunique() + 1
     curve = ax.containers[0].lines[0]
@@ -118,7 +118,7 @@ def test_every_family_has_one_curve_and_the_law_its_own(ax):
 
 def test_measured_over_law_leaves_out_families_without_a_law(ax):
     tables = toy_tables()
-    shares = pool_families(tables.families, tables.layers, [1, 2, 4])
+    shares = pool_families(tables["families"], tables["layers"], [1, 2, 4])
     plot_law_ratio(ax, shares)
     assert len(ax.containers) == shares.dropna(subset=["law"])["family"].nunique() == 7
     places = np.concatenate([bars.lines[0].get_xdata() for bars in ax.containers])
@@ -127,7 +127,7 @@ def test_measured_over_law_leaves_out_families_without_a_law(ax):
 
 @pytest.mark.parametrize("worst", [0.6, 1.3, 40.0])
 def test_the_crossover_colours_are_neutral_exactly_at_one(ax, worst):
-    crossover = toy_tables().crossover
+    crossover = toy_tables()["crossover"]
     rows = crossover[crossover["rank_budget"] == 2].copy()
     rows["crossover_ratio"] = np.linspace(min(worst, 1.1), max(worst, 1.1), len(rows))
     plot_crossover_map(ax, rows)
@@ -136,12 +136,12 @@ def test_the_crossover_colours_are_neutral_exactly_at_one(ax, worst):
 
 def test_heat_map_cells_hold_their_layer_and_gaps_stay_empty(ax):
     tables = toy_tables(zero_layer=LAYER)
-    plot_flatness_map(ax, tables.layers)
+    plot_flatness_map(ax, tables["layers"])
     modules = [label.get_text() for label in ax.get_yticklabels()]
     blocks = [label.get_text() for label in ax.get_xticklabels()]
     assert blocks == ["0", "1", "2", "3", "–"]
     cells = ax.collections[0].get_array().reshape(len(modules), len(blocks))
-    first = tables.layers.set_index("layer")["flatness"]["encoder.layer.2.output.dense.weight"]
+    first = tables["layers"].set_index("layer")["flatness"]["encoder.layer.2.output.dense.weight"]
     assert cells[modules.index("output.dense"), 2] == first
     assert cells.mask[modules.index("intermediate.dense"), 1]  # the zero update
     assert cells.mask[modules.index("pooler.dense"), 0]  # outside the blocks

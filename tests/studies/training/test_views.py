@@ -4,7 +4,8 @@ import pandas as pd
 import pytest
 
 from cosa_theory.page.document import Document, read_document, write_document
-from cosa_theory.page.presentations import PRESENTATIONS, document_page, document_text
+from cosa_theory.studies import presentation
+from cosa_theory.studies.shown import document_page, document_text
 from experiments.finetune_check_results import summarise
 from tests.experiments.finetune_results import results
 
@@ -23,7 +24,7 @@ def document():
 
 
 def test_methods_are_in_the_order_of_their_results(document):
-    accuracy, loss = PRESENTATIONS["finetune"].views(document)
+    accuracy, loss = presentation("finetune").views(document)
     assert [row[0] for row in accuracy.rows] == ["CoSA", "full fine-tuning", "LoRA"]
     assert [row[0] for row in loss.rows] == ["LoRA", "CoSA"], "a lower loss is better"
     assert accuracy.title.endswith("(before training 20.0 %)")
@@ -31,7 +32,7 @@ def test_methods_are_in_the_order_of_their_results(document):
 
 
 def test_leads_have_intervals_where_there_are_several_seeds(document):
-    accuracy, loss = PRESENTATIONS["finetune"].views(document)
+    accuracy, loss = presentation("finetune").views(document)
     leads = {row[0]: row[3] for row in accuracy.rows}
     assert leads["LoRA"] == "–"
     assert leads["full fine-tuning"] == "+5.0"
@@ -42,7 +43,7 @@ def test_leads_have_intervals_where_there_are_several_seeds(document):
 
 
 def test_every_training_is_listed_but_the_untrained_models(document):
-    (view,) = PRESENTATIONS["finetune"].detail_views(document)
+    (view,) = presentation("finetune").detail_views(document)
     assert len(view.rows) == 9
     assert view.rows[0][:4] == ("encoder", "LoRA", "0", "90.0 %")
 

@@ -1,0 +1,124 @@
+"""How the documents of one command are shown: its tables, figures and words."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from cosa_theory.page.document import Document
+from cosa_theory.page.views import View
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["Bar", "Drawing", "Opening", "Part", "Presentation"]
+
+Views = Callable[[Document], Sequence[View]]
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """One figure: how it is drawn, and what its reader is told.
+
+    Parameters
+    ----------
+    draw : callable
+        Takes the tables of a document by name, returns the figure.
+    title, caption : str
+        In plain words.
+    drawable : callable
+        Takes the tables; whether they hold anything to draw.
+    """
+
+    draw: "Callable[[Mapping[str, pd.DataFrame]], Figure]"
+    title: str
+    caption: str
+    drawable: Callable[[Mapping[str, pd.DataFrame]], bool]
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A share between 0 and 1 as a bar: its label, the cell beside it, a colour of page.css."""
+
+    label: str
+    share: float
+    text: str
+    colour: str
+
+
+@dataclass(frozen=True)
+class Opening:
+    """The comparison in one glance, between the verdict and the tables of a page.
+
+    Parameters
+    ----------
+    base, tuned : str
+        What was compared.
+    bars : tuple of Bar
+        To one common scale.
+    about_bars : str
+        What they show.
+    facts : tuple of (str, str)
+        A number and what it is.
+    """
+
+    base: str
+    tuned: str
+    bars: tuple[Bar, ...]
+    about_bars: str
+    facts: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Results of another command in a folder under a document's, which its page sums up.
+
+    Parameters
+    ----------
+    folder, command : str
+        Where they are, and whose.
+    title : str
+        Of the section.
+    link : str
+        What their own page has besides.
+    """
+
+    folder: str
+    command: str
+    title: str
+    link: str
+
+
+@dataclass(frozen=True)
+class Presentation:
+    """How the documents of one command are shown.
+
+    Parameters
+    ----------
+    title : str
+        Of the page, in a browser's tab.
+    views : callable
+        Maps a document to the tables a person reads first, in the terminal and on the page.
+    terms : sequence of (str, str)
+        What the words mean: a term and its explanation, plain text or `markupsafe.Markup`.
+    detail_views : callable
+        Maps a document to further tables, such as one row per layer, shown after the figures.
+    figures : callable
+        Returns the drawings by file name; called only where something is drawn.
+    headings : (str, str)
+        Over the tables and over the further ones.
+    opening : callable, optional
+        Maps a document to what stands before its tables.
+    parts : tuple of Part
+        Results of other commands that the page sums up.
+    """
+
+    title: str
+    views: Views
+    terms: Sequence[tuple[str, str]] = ()
+    detail_views: Views = lambda document: ()
+    figures: Callable[[], Mapping[str, Drawing]] = dict
+    headings: tuple[str, str] = ("Summary", "Details")
+    opening: Callable[[Document], Opening] | None = None
+    parts: tuple[Part, ...] = ()
