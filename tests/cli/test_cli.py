@@ -100,7 +100,7 @@ def test_a_second_run_replaces_the_results_and_computes_nothing_twice(
 ):
     settings = ["spectrum", *pair, "--out", str(tmp_path), "--families", "none"]
     monkeypatch.setattr(
-        "cosa_theory.studies.spectrum.page.write_page", lambda _, out: out / "report.html"
+        "cosa_theory.studies.shown.write_document_page", lambda _, out: out / "report.html"
     )
     assert main(settings) == 0
     cells = {path: path.stat().st_mtime_ns for path in (tmp_path / ".cells").iterdir()}
@@ -108,12 +108,10 @@ def test_a_second_run_replaces_the_results_and_computes_nothing_twice(
     first = (tmp_path / "layers.parquet").read_bytes()
     (tmp_path / "figures").mkdir()
     (tmp_path / "figures" / "old.png").write_text("old")
-    (tmp_path / "checks.parquet").write_text("old")
     assert main(settings) == 0
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / ".cells").iterdir()} == cells
     assert (tmp_path / "layers.parquet").read_bytes() == first
     assert not (tmp_path / "figures").exists()
-    assert not (tmp_path / "checks.parquet").exists()
     assert main([*settings, "--ranks", "1"]) == 0
     assert len(list((tmp_path / ".cells").iterdir())) == 8
     capsys.readouterr()
@@ -162,7 +160,7 @@ def test_an_interruption_says_what_is_kept_and_how_to_resume(pair, tmp_path, cap
         (["spectrum", "BASE", "TUNED", "--out", "BASE/out"], "a file is in the way"),
         (["spectrum", "BASE", "TUNED", "--device", "tpu9"], "device is 'tpu9'"),
         (["spectrum", "absent.safetensors", "TUNED"], "absent.safetensors"),
-        (["report", "absent"], "absent is not a folder"),
+        (["report", "absent"], "absent holds no results: name the folder"),
         (["report", "."], ". holds no results: name the folder given to --out of"),
         (["repot"], "No such command 'repot'"),
     ],
