@@ -89,13 +89,19 @@ class CosaFolder:
         InputError
             If a draw differs from the one the adapter was trained with.
         """
-        record = self.layers[name]
-        left = self._projection(record, "L", record.left, record.a, record.m)
-        return left, self._projection(record, "R", record.right, record.b, record.n)
+        one = self.layers[name]
+        stored = {"L": one.left, "R": one.right}
+        left, right = (
+            self.stored_projection(name, role) if stored[role] else self._drawn(one, role, k, d)
+            for role, k, d in (("L", one.a, one.m), ("R", one.b, one.n))
+        )
+        return left, right
 
-    def _projection(self, record: CosaRecord, role: str, tensor: str | None, k: int, d: int) -> Any:
-        if tensor is None:
-            return self._drawn(record, role, k, d)
+    def stored_projection(self, name: str, role: str) -> np.ndarray:
+        """Return Lᵀ (a × m) for role "L", R (b × n) for "R", of a layer that stores it."""
+        record = self.layers[name]
+        tensor = record.left if role == "L" else record.right
+        assert tensor is not None
         values = self.stored.load(tensor)
         return values.T if (role == "L") != record.transposed else values
 

@@ -9,7 +9,7 @@ draw and the fingerprints of both projections. Headers are read and checked by
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,13 +23,7 @@ from cosa_theory.deltas.layers import FLOAT_DTYPES
 from cosa_theory.deltas.matching import first_few
 from cosa_theory.ground.errors import InputError
 from cosa_theory.ground.files import atomic_path
-from cosa_theory.nn.projection import (
-    FrozenProjection,
-    ProjectionSpec,
-    draw_projections,
-    frozen_projection,
-    given_projection,
-)
+from cosa_theory.nn.projection import FrozenProjection, frozen_projection
 from cosa_theory.nn.settings import SHARED_KEY, LayerSpec
 
 __all__ = [
@@ -38,7 +32,6 @@ __all__ = [
     "layer_specs",
     "projection_tensors",
     "read_cores",
-    "read_projections",
     "whole_problems",
     "write_adapter",
 ]
@@ -210,24 +203,12 @@ def write_adapter(
 def layer_specs(adapter: CosaFolder) -> dict[str, LayerSpec]:
     """Return the specification of every layer of an adapter, by its name in the base model."""
     settings = adapter.settings
-    options = tuple(sorted((settings.get("options") or {}).items()))
-    specs = {}
-    for name, record in adapter.layers.items():
-
-        def spec(k: int, d: int, role: str, key: str = record.key) -> ProjectionSpec:
-            return ProjectionSpec(
-                settings["kind"],
-                k,
-                d,
-                seed=settings["seed"],
-                scale=settings["scale"],
-                key=(key, role),
-                options=options,
-            )
-
-        m, n, a, b = record.m, record.n, record.a, record.b
-        specs[name] = LayerSpec(name, m, n, a, b, record.alpha, spec(a, m, "L"), spec(b, n, "R"))
-    return specs
+    law = {name: settings[name] for name in ("kind", "seed", "scale")}
+    law["options"] = settings.get("options") or {}
+    return {
+        name: LayerSpec.of(name, (one.m, one.n), (one.a, one.b), one.alpha, one.key, **law)
+        for name, one in adapter.layers.items()
+    }
 
 
 def read_cores(adapter: CosaFolder) -> dict[str, Tensor]:
@@ -286,94 +267,3 @@ def whole_problems(
                 "is damaged: use an earlier checkpoint"
             )
     return problems
-
-
-def read_projections(
-    adapter: CosaFolder,
-    dtypes: Mapping[str, torch.dtype],
-    *,
-    threads: int = 2,
-    progress: Callable[[int, int], None] | None = None,
-) -> dict[str, tuple[FrozenProjection, FrozenProjection]]:
-    """Return both projections of every layer: as stored, or drawn and compared.
-
-    Parameters
-    ----------
-    adapter : CosaFolder
-        From `cosa_theory.deltas.cosa_adapters.read_cosa_folder`.
-    dtypes : mapping of str to torch.dtype
-        What to hold the projections of each layer in: that of its weight.
-    threads : int, default 2
-        How many are drawn at a time.
-    progress : callable, optional
-        As for `cosa_theory.nn.projection.draw_projections`.
-
-    Returns
-    -------
-    dict of str to (FrozenProjection, FrozenProjection)
-        The a × m transpose of L, and the b × n R. Layers that share one share the object.
-
-    Raises
-    ------
-    InputError
-        Naming the layers whose draws differ from those that the adapter was trained with.
-    """
-    specs = layer_specs(adapter)
-    stored = _stored_projections(adapter, dtypes)
-    wanted: dict[torch.dtype, list[ProjectionSpec]] = {}
-    for name, spec in specs.items():
-        wanted.setdefault(dtypes[name], []).extend(
-            one for role, one in (("L", spec.left), ("R", spec.right)) if (name, role) not in stored
-        )
-    drawn: dict[torch.dtype, dict[ProjectionSpec, FrozenProjection]] = {}
-    try:
-        for dtype, group in wanted.items():
-            drawn[dtype] = draw_projections(group, dtype=dtype, threads=threads, progress=progress)
-    except ValueError as error:
-        raise InputError(f"{adapter.label}: the projections cannot be drawn: {error}") from error
-    pairs, different = {}, []
-    for name, spec in specs.items():
-        pair = []
-        expected = adapter.layers[name].fingerprints
-        for role, one, print_ in zip("LR", (spec.left, spec.right), expected, strict=True):
-            projection = stored.get((name, role)) or drawn[dtypes[name]][one]
-            fresh = (name, role) not in stored
-            if fresh and print_ is not None and projection.fingerprint != print_:
-                different.append(f"{role} of {name}")
-            pair.append(projection)
-        pairs[name] = (pair[0], pair[1])
-    if different:
-        others = f" (and {len(different) - 1} more)" if len(different) > 1 else ""
-        raise InputError(
-            f"{adapter.label}: {different[0]}{others}, drawn from seed "
-            f"{adapter.settings['seed']}, is not what the adapter was trained with (by its "
-            "fingerprint); load it with the versions of cosa-theory and numpy that saved it, or "
-            "save it there with save_projections"
-        )
-    return pairs
-
-
-def _stored_projections(
-    adapter: CosaFolder, dtypes: Mapping[str, torch.dtype]
-) -> dict[tuple[str, str], FrozenProjection]:
-    """Return the projections that the file holds, by layer and role; each tensor is read once."""
-    read: dict[tuple[str, str, torch.dtype], FrozenProjection] = {}
-    found, bad = {}, []
-    for name, record in adapter.layers.items():
-        for role, tensor in (("L", record.left), ("R", record.right)):
-            if tensor is None:
-                continue
-            place = (tensor, role, dtypes[name])
-            if place not in read:
-                values = torch.from_numpy(adapter.stored.load(tensor))
-                values = values.mT if (role == "L") != record.transposed else values
-                if not torch.isfinite(values).all():
-                    bad.append(tensor)
-                read[place] = given_projection(values).to(dtypes[name])
-            found[name, role] = read[place]
-    if bad:
-        raise InputError(
-            f"{adapter.label}: {first_few(bad, 3)} holds NaN or infinite entries; the file is "
-            "damaged: save the adapter again"
-        )
-    return found

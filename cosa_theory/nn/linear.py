@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cosa_theory.ground.checks import choice, real, refuse
 from cosa_theory.ground.errors import InputError
 from cosa_theory.nn.forward import ORDERS, cosa_update, delta_weight
 from cosa_theory.nn.projection import FrozenProjection, draw_projections
@@ -96,7 +97,7 @@ class CosaLinear(nn.Module):
             self.left.to(weight.device)
             self.right.to(weight.device)
         self.scaling = alpha * self.left.factor * self.right.factor
-        self.dropout, self.order, self.merged = dropout, order, False
+        self.dropout, self.order, self.merged = float(dropout), order, False
         core = initial_core(self.spec.a, self.spec.b, init_weights=init_weights, dtype=core_dtype)
         self.Y = nn.Parameter(core.to(weight.device))
 
@@ -179,15 +180,10 @@ class CosaLinear(nn.Module):
 
 def check_options(dropout: float, order: str, core_dtype: torch.dtype) -> None:
     """Refuse options of a layer that are out of range, before anything is drawn."""
-    number = isinstance(dropout, (int, float)) and not isinstance(dropout, bool)
-    if not number or not 0 <= dropout < 1:
-        raise InputError(f"dropout is {dropout!r}; it must be at least 0 and below 1")
-    if order not in ("auto", *ORDERS):
-        raise InputError(f"order is {order!r}; it must be one of auto, {', '.join(ORDERS)}")
+    real("dropout", dropout, least=0, below=1)
+    choice("order", order, ("auto", *ORDERS))
     if not isinstance(core_dtype, torch.dtype) or not core_dtype.is_floating_point:
-        raise InputError(
-            f"core_dtype is {core_dtype!r}; it must be a floating-point type, such as torch.float32"
-        )
+        raise refuse("core_dtype", core_dtype, "a floating-point type, such as torch.float32")
 
 
 def _drawn(spec: LayerSpec, dtype: torch.dtype) -> tuple[FrozenProjection, FrozenProjection]:

@@ -1,6 +1,6 @@
 """CoSA on a whole model: put layers into their places, merge them, take them out again."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +11,7 @@ from cosa_theory.deltas.matching import first_few
 from cosa_theory.ground.errors import InputError
 from cosa_theory.ground.progress import progress_bar
 from cosa_theory.nn.linear import CosaLinear, check_options
-from cosa_theory.nn.projection import FrozenProjection, ProjectionSpec, draw_projections
+from cosa_theory.nn.pairs import Pair, Placement, layer_pairs
 from cosa_theory.nn.settings import CosaSettings, LayerSpec
 from cosa_theory.nn.targets import (
     call_encoder_layers,
@@ -33,8 +33,6 @@ __all__ = [
     "saved_whole",
     "unmerge_cosa",
 ]
-
-Pair = tuple[FrozenProjection, FrozenProjection]
 
 
 @dataclass(frozen=True)
@@ -158,7 +156,8 @@ def add_cosa(
     sizes = {name: (one.out_features, one.in_features) for name, one in linears.items()}
     specs = settings.layers(sizes)
     with progress_bar("Projections drawn", progress) as advance:
-        pairs = _draw(specs, linears, threads, advance)
+        places = {name: Placement.of(linear) for name, linear in linears.items()}
+        pairs = layer_pairs(specs, places, threads=threads, progress=advance)
     layers = {
         name: build_layer(
             spec,
@@ -324,30 +323,6 @@ def install_layers(
     for tensor in tensors:
         tensor.requires_grad_(trainable)
     setattr(model, _ATTRIBUTE, whole)
-
-
-def _draw(
-    specs: Mapping[str, LayerSpec],
-    linears: Mapping[str, nn.Linear],
-    threads: int,
-    progress: Callable[[int, int], None] | None,
-) -> dict[str, Pair]:
-    """Draw the projections of all layers, each in its weight's dtype; equal ones are one object."""
-    groups: dict[torch.dtype, list[ProjectionSpec]] = {}
-    for name, spec in specs.items():
-        groups.setdefault(linears[name].weight.dtype, []).extend((spec.left, spec.right))
-    try:
-        drawn = {
-            dtype: draw_projections(group, dtype=dtype, threads=threads, progress=progress)
-            for dtype, group in groups.items()
-        }
-    except ValueError as error:  # an option, or a size, that the ensemble does not have
-        raise InputError(f"the projections cannot be drawn: {error}") from error
-    return {
-        name: (drawn[dtype][spec.left], drawn[dtype][spec.right])
-        for name, spec in specs.items()
-        for dtype in (linears[name].weight.dtype,)
-    }
 
 
 def _check_mergeable(model: nn.Module, layers: Mapping[str, CosaLinear]) -> None:

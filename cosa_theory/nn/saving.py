@@ -15,6 +15,7 @@ from cosa_theory.deltas.cosa_adapters import (
     read_cosa_folder,
 )
 from cosa_theory.deltas.matching import first_few
+from cosa_theory.ground.checks import choice
 from cosa_theory.ground.errors import InputError
 from cosa_theory.ground.progress import progress_bar
 from cosa_theory.nn.folder import (
@@ -23,7 +24,6 @@ from cosa_theory.nn.folder import (
     layer_specs,
     projection_tensors,
     read_cores,
-    read_projections,
     whole_problems,
     write_adapter,
 )
@@ -36,6 +36,7 @@ from cosa_theory.nn.model import (
     refuse_adapted,
     saved_whole,
 )
+from cosa_theory.nn.pairs import Placement, layer_pairs
 from cosa_theory.nn.targets import (
     closest,
     linear_problem,
@@ -97,8 +98,8 @@ def save_cosa(
     """
     model = _unwrapped(model)
     layers = layers_or_error(model, "save")
-    if task_type is not None and task_type not in TASK_TYPES:
-        raise InputError(f"task_type is {task_type!r}; PEFT knows {', '.join(TASK_TYPES)}, or None")
+    if task_type is not None:
+        choice("task_type", task_type, TASK_TYPES)
     specs = {name: layer.spec for name, layer in layers.items()}
     whole = saved_whole(model)
     unseeded = any(p.spec is None for one in layers.values() for p in (one.left, one.right))
@@ -179,16 +180,22 @@ def load_cosa(
     linears = {
         name: module for name in adapter.layers if isinstance(module := places[name], nn.Linear)
     }
-    cores = read_cores(adapter)
+    specs, cores = layer_specs(adapter), read_cores(adapter)
     with progress_bar("Projections drawn", progress) as advance:
-        dtypes = {name: linear.weight.dtype for name, linear in linears.items()}
-        pairs = read_projections(adapter, dtypes, threads=threads, progress=advance)
+        pairs = layer_pairs(
+            specs,
+            {name: Placement.of(linear) for name, linear in linears.items()},
+            adapter=adapter,
+            fingerprints={name: record.fingerprints for name, record in adapter.layers.items()},
+            threads=threads,
+            progress=advance,
+        )
     replacements = {
         name: torch.from_numpy(adapter.stored.load(tensor))
         for name, tensor in _others(adapter).items()
     }
     layers = {}
-    for name, spec in layer_specs(adapter).items():
+    for name, spec in specs.items():
         layer = build_layer(spec, linears[name], pairs[name], dropout=dropout, order=order)
         place = linears[name].weight.device
         core = cores[name].to(core_dtype)

@@ -1,16 +1,17 @@
 """Settings of a CoSA adapter, and the layer specifications they lead to."""
 
 import math
-import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
-from cosa_theory.ground.errors import InputError
+from cosa_theory.deltas.matching import by_pattern, expression
+from cosa_theory.ground.checks import choice, pair, real, refuse, sizes, whole
+from cosa_theory.ground.errors import InputError, Problems
 from cosa_theory.nn.projection import ProjectionSpec
 from cosa_theory.projections import ENSEMBLES, KINDS
 
@@ -18,6 +19,8 @@ __all__ = ["SHARED_KEY", "CosaSettings", "LayerSpec", "convert_alpha", "initial_
 
 SHARED_KEY = "*"
 """Key of projections that all layers of one size share; no module has such a name."""
+
+SCALES = ("synthesis", "analysis")
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,25 @@ class LayerSpec:
     alpha: float
     left: ProjectionSpec
     right: ProjectionSpec
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        size: tuple[int, int],
+        core: tuple[int, int],
+        alpha: float,
+        key: str,
+        *,
+        options: Mapping[str, Any],
+        **law: Any,
+    ) -> Self:
+        """Return a layer of a size (m, n) with a core (a, b), drawn for `key` from a `law`."""
+        left, right = (
+            ProjectionSpec(k=k, d=d, key=(key, role), options=tuple(sorted(options.items())), **law)
+            for k, d, role in zip(core, size, "LR", strict=True)
+        )
+        return cls(name, *size, *core, alpha, left, right)
 
     @property
     def key(self) -> str:
@@ -105,70 +127,40 @@ class CosaSettings:
     share_projections: bool = False
 
     def __post_init__(self) -> None:
-        problems = [
-            f"{name} is {getattr(self, name)!r}; it must be a mapping"
-            for name in ("options", "shape_pattern", "alpha_pattern")
-            if not isinstance(getattr(self, name), Mapping)
-        ]
-        if problems:  # the other checks look into them
-            raise InputError(*problems)
-        problems = [*self._shape_problems(), *self._number_problems(), *self._ensemble_problems()]
-        if problems:
-            raise InputError(*problems)
-
-    def _shape_problems(self) -> list[str]:
-        problems = [
-            f"{name} is {value!r}; it must be a positive integer"
-            for name, value in (("a", self.a), ("b", self.b))
-            if not _is_integer(value) or value < 1
-        ]
+        found = Problems()
+        for name in ("options", "shape_pattern", "alpha_pattern"):
+            if not isinstance(getattr(self, name), Mapping):
+                found.append(refuse(name, getattr(self, name), "a mapping"))
+        found.report()  # the other checks look into them
+        checked: dict[str, Any] = {"shape_pattern": {}, "alpha_pattern": {}}
+        for name, least in (("a", 1), ("b", 1), ("seed", 0)):
+            with found:
+                checked[name] = whole(name, getattr(self, name), least)
+        with found:
+            checked["alpha"] = real("alpha", self.alpha)
+        with found:
+            choice("kind", self.kind, KINDS)
+        with found:
+            choice("scale", self.scale, SCALES)
         for pattern, shape in self.shape_pattern.items():
-            pair = isinstance(shape, Sequence) and not isinstance(shape, str) and len(shape) == 2
-            if not pair or not all(_is_integer(size) and size > 0 for size in shape):
-                problems.append(
-                    f"shape_pattern has {shape!r} for {pattern!r}; it must be two positive "
-                    "integers, a and b"
-                )
-        for name, patterns in (
-            ("shape_pattern", self.shape_pattern),
-            ("alpha_pattern", self.alpha_pattern),
-        ):
-            problems += [
-                f"{name} has {pattern!r}, which is no regular expression; write the end of a "
-                "module's name, such as q_proj"
-                for pattern in patterns
-                if not _compiles(pattern)
-            ]
-        return problems
-
-    def _number_problems(self) -> list[str]:
-        alphas = {"alpha": self.alpha} | {
-            f"alpha_pattern for {pattern!r}": alpha for pattern, alpha in self.alpha_pattern.items()
-        }
-        problems = [
-            f"{name} is {value!r}; it must be a finite number"
-            for name, value in alphas.items()
-            if isinstance(value, bool)
-            or not isinstance(value, (int, float))
-            or not math.isfinite(value)
-        ]
-        if not _is_integer(self.seed) or self.seed < 0:
-            problems.append(f"seed is {self.seed!r}; it must be a non-negative integer")
-        return problems
-
-    def _ensemble_problems(self) -> list[str]:
-        problems = []
-        if self.kind not in KINDS:
-            problems.append(f"kind is {self.kind!r}; this version knows {', '.join(KINDS)}")
-        if self.scale not in ("synthesis", "analysis"):
-            problems.append(f"scale is {self.scale!r}; it must be synthesis or analysis")
-        allowed = ENSEMBLES[self.kind].options if self.kind in ENSEMBLES else ()
-        problems += [
-            f"option {name} is {value!r}; {self.kind} takes {', '.join(allowed) or 'no option'}"
-            for name, value in self.options.items()
-            if name not in allowed
-        ]
-        return problems
+            with found:
+                expression("a name in shape_pattern", pattern)
+                checked["shape_pattern"][pattern] = pair(f"shape_pattern of {pattern!r}", shape)
+        for pattern, alpha in self.alpha_pattern.items():
+            with found:
+                expression("a name in alpha_pattern", pattern)
+                checked["alpha_pattern"][pattern] = real(f"alpha_pattern of {pattern!r}", alpha)
+        allowed = ENSEMBLES[self.kind].options if self.kind in KINDS else ()
+        found.add(
+            *(
+                f"option {name} is {value!r}: {self.kind} takes {', '.join(allowed) or 'no option'}"
+                for name, value in self.options.items()
+                if name not in allowed
+            )
+        )
+        found.report()
+        for name, value in checked.items():  # plain numbers, which a file can hold
+            object.__setattr__(self, name, value)
 
     def layers(self, sizes: Mapping[str, tuple[int, int]]) -> dict[str, LayerSpec]:
         """Return the specification of every layer.
@@ -195,7 +187,7 @@ class CosaSettings:
         """
         specs, clipped = {}, []
         for name, (m, n) in sizes.items():
-            a, b = _matching(self.shape_pattern, name, (self.a, self.b))
+            a, b = by_pattern(self.shape_pattern, name, (self.a, self.b))
             if a > m or b > n:
                 clipped.append(f"{name}, {m} × {n}: ({a}, {b}) to ({min(a, m)}, {min(b, n)})")
             specs[name] = self._layer(name, m, n, min(a, m), min(b, n))
@@ -213,36 +205,17 @@ class CosaSettings:
         return specs
 
     def _layer(self, name: str, m: int, n: int, a: int, b: int) -> LayerSpec:
-        key = SHARED_KEY if self.share_projections else name
-        options = tuple(sorted(self.options.items()))
-
-        def spec(k: int, d: int, role: str) -> ProjectionSpec:
-            return ProjectionSpec(
-                self.kind, k, d, seed=self.seed, scale=self.scale, key=(key, role), options=options
-            )
-
-        alpha = float(_matching(self.alpha_pattern, name, self.alpha))
-        return LayerSpec(name, m, n, a, b, alpha, spec(a, m, "L"), spec(b, n, "R"))
-
-
-def _is_integer(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _compiles(pattern: Any) -> bool:
-    try:
-        re.compile(pattern)
-    except (re.error, TypeError):
-        return False
-    return isinstance(pattern, str)
-
-
-def _matching(patterns: Mapping[str, Any], name: str, default: Any) -> Any:
-    """Return the value of the first pattern that matches the name, or its end after a dot."""
-    for pattern, value in patterns.items():
-        if re.fullmatch(rf"(.*\.)?({pattern})", name):
-            return value
-    return default
+        return LayerSpec.of(
+            name,
+            (m, n),
+            (a, b),
+            by_pattern(self.alpha_pattern, name, self.alpha),
+            SHARED_KEY if self.share_projections else name,
+            kind=self.kind,
+            seed=self.seed,
+            scale=self.scale,
+            options=self.options,
+        )
 
 
 def convert_alpha(
@@ -277,14 +250,12 @@ def convert_alpha(
 
     Raises
     ------
-    ValueError
+    InputError
         For another scale, or sizes that are not positive.
     """
-    for name, scale in (("source", source), ("target", target)):
-        if scale not in ("analysis", "synthesis"):
-            raise ValueError(f"{name} is {scale!r}; it must be synthesis or analysis")
-    if min(m, n, a, b) < 1:
-        raise ValueError(f"(m, n, a, b) is {(m, n, a, b)}; sizes must be positive integers")
+    choice("source", source, SCALES)
+    choice("target", target, SCALES)
+    sizes(m=m, n=n, a=a, b=b)
     if source == target:
         return alpha
     gain = math.sqrt(m * n / (a * b))

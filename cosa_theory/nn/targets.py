@@ -11,7 +11,8 @@ from typing import Any
 
 from torch import nn
 
-from cosa_theory.deltas.matching import first_few
+from cosa_theory.deltas.matching import expression, first_few
+from cosa_theory.ground.checks import refuse
 from cosa_theory.ground.errors import InputError
 
 __all__ = [
@@ -128,13 +129,7 @@ def _is_all_linear(target_modules: Any) -> bool:
 def _matcher(setting: str, wanted: Any) -> Callable[[str], bool]:
     """Return the test of a name: PEFT's rule for lists and for regular expressions."""
     if isinstance(wanted, str):
-        try:
-            pattern = re.compile(wanted)
-        except re.error as error:
-            raise InputError(
-                f"{setting} is {wanted!r}, which is no regular expression ({error}); for ends of "
-                "names give a list"
-            ) from error
+        pattern = expression(setting, wanted)
         return lambda name: pattern.fullmatch(name) is not None
     names = _names(setting, wanted)
     return lambda name: name in names or any(name.endswith(f".{end}") for end in names)
@@ -144,10 +139,7 @@ def _names(setting: str, wanted: Any) -> list[str]:
     usable = isinstance(wanted, Iterable) and not isinstance(wanted, (str, bytes, Mapping))
     names = list(wanted) if usable else []
     if not names or not all(isinstance(name, str) and name for name in names):
-        raise InputError(
-            f"{setting} is {wanted!r}; it must be a list of module names or of their ends, such as "
-            "['q_proj', 'v_proj']"
-        )
+        raise refuse(setting, wanted, "a list of names or their ends, such as ['q_proj', 'v_proj']")
     return names
 
 

@@ -18,9 +18,9 @@ from cosa_theory.nn.folder import (
     layer_specs,
     projection_tensors,
     read_cores,
-    read_projections,
     write_adapter,
 )
+from cosa_theory.nn.pairs import Placement, layer_pairs
 from cosa_theory.nn.projection import draw_projections, given_projection
 from cosa_theory.nn.settings import CosaSettings
 from cosa_theory.projections import KINDS
@@ -56,6 +56,18 @@ def write(folder, specs, *, stored=False):
     }
     write_adapter(folder, settings, cores | (projection_tensors(pairs) if stored else {}))
     return cores
+
+
+def pairs_of(adapter, dtypes=None, **options):
+    """The projections of an adapter on the CPU, in float32 or the given types."""
+    dtypes = dtypes or dict.fromkeys(SIZES, torch.float32)
+    return layer_pairs(
+        layer_specs(adapter),
+        {name: Placement(torch.device("cpu"), dtype) for name, dtype in dtypes.items()},
+        adapter=adapter,
+        fingerprints={name: record.fingerprints for name, record in adapter.layers.items()},
+        **options,
+    )
 
 
 @given(
@@ -121,7 +133,7 @@ def test_what_is_read_is_what_was_written(tmp_path, share, stored):
     found = read_cores(adapter)
     assert list(found) == list(adapter.layers)
     assert all(torch.equal(found[n], cores[f"base_model.model.{n}.cosa_Y"]) for n in SIZES)
-    pairs = read_projections(adapter, dict.fromkeys(SIZES, torch.float32))
+    pairs = pairs_of(adapter)
     for name, (_, left, right) in projections_of(specs).items():
         assert torch.equal(pairs[name][0].matrix(), left.matrix())
         assert torch.equal(pairs[name][1].matrix(), right.matrix())
@@ -133,7 +145,7 @@ def test_what_is_read_is_what_was_written(tmp_path, share, stored):
 def test_projections_are_read_in_the_dtype_of_each_layer(tmp_path):
     write(tmp_path, specs_of(share_projections=True))
     dtypes = {name: torch.bfloat16 if ".1." in name else torch.float64 for name in SIZES}
-    pairs = read_projections(read_cosa_folder(tmp_path), dtypes)
+    pairs = pairs_of(read_cosa_folder(tmp_path), dtypes)
     assert {name: left.matrix().dtype for name, (left, _) in pairs.items()} == dtypes
     fine, coarse = (pairs[f"layers.{i}.attn.q"][0].matrix() for i in (0, 1))
     assert torch.equal(coarse, fine.float().bfloat16())
@@ -147,16 +159,14 @@ def test_every_draw_that_differs_is_counted(tmp_path):
     settings["layers"]["layers.10.attn.q"]["L"] = "f" * 32
     path.write_text(json.dumps(settings))
     with pytest.raises(InputError, match=r"R of layers\.0\.mlp\.up \(and 1 more\)"):
-        read_projections(read_cosa_folder(tmp_path), dict.fromkeys(SIZES, torch.float32))
+        pairs_of(read_cosa_folder(tmp_path))
 
 
 def test_progress_counts_every_draw_once(tmp_path):
     write(tmp_path, specs_of(share_projections=True))
     steps = []
     adapter = read_cosa_folder(tmp_path)
-    read_projections(
-        adapter, dict.fromkeys(SIZES, torch.float32), progress=lambda *step: steps.append(step)
-    )
+    pairs_of(adapter, progress=lambda *step: steps.append(step))
     assert steps == [(count, 4) for count in range(1, 5)]
 
 

@@ -555,7 +555,7 @@ def test_a_model_that_is_one_layer_has_no_lora_form(tmp_path):
 def test_a_changed_seed_is_refused(tmp_path):
     cosa_adapter(tmp_path / "cosa", seed=3)
     edit_config(tmp_path / "cosa", lambda config: config.update(seed=4))
-    with pytest.raises(InputError, match=f"{SECOND}: L drawn from seed 4 has the fingerprint"):
+    with pytest.raises(InputError, match=f"L of {SECOND}, drawn from seed 4, has the fingerprint"):
         to_lora(tmp_path / "cosa", tmp_path / "lora")
 
 

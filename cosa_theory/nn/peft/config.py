@@ -1,7 +1,7 @@
 """Configuration of a CoSA adapter for PEFT."""
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,10 @@ from cosa_theory.deltas.cosa_adapters import (
     is_released,
     read_cosa_folder,
 )
+from cosa_theory.deltas.cosa_records import check_description
 from cosa_theory.deltas.opening import read_json
-from cosa_theory.ground.errors import InputError
+from cosa_theory.ground.checks import choice, real, refuse
+from cosa_theory.ground.errors import InputError, Problems
 from cosa_theory.nn.peft.registration import METHOD, peft_type
 from cosa_theory.nn.settings import CosaSettings
 
@@ -91,69 +93,28 @@ class CosaConfig(PeftConfig):
     .. [1] "CoSA: Compressed Sensing-Based Adaptation of Large Language Models", arXiv 2602.05148.
     """
 
-    a: int = field(default=1024, metadata={"help": "Rows of the core Y."})
-    b: int = field(default=256, metadata={"help": "Columns of the core Y."})
-    alpha: float = field(default=1.0, metadata={"help": "Factor of the update alpha · L Y R."})
-    seed: int = field(default=0, metadata={"help": "Seed of the frozen projections L and R."})
-    kind: str = field(
-        default="gaussian",
-        metadata={"help": "Ensemble of L and R, such as gaussian, rademacher, srht."},
-    )
-    options: dict[str, Any] = field(
-        default_factory=dict, metadata={"help": "Options of the ensemble: density or nonzeros."}
-    )
-    scale: str = field(
-        default="synthesis", metadata={"help": "Normalisation of L and R: synthesis or analysis."}
-    )
-    clip: bool = field(
-        default=True,
-        metadata={"help": "Reduce a core that is larger than its layer, or refuse it."},
-    )
-    shape_pattern: dict[str, Any] = field(
-        default_factory=dict, metadata={"help": "Shapes [a, b] of layers, by regular expression."}
-    )
-    alpha_pattern: dict[str, float] = field(
-        default_factory=dict, metadata={"help": "Alphas of layers, by regular expression."}
-    )
-    share_projections: bool = field(
-        default=False, metadata={"help": "One L and one R for all layers of equal sizes."}
-    )
-    save_projections: bool = field(
-        default=False, metadata={"help": "Store L and R beside the core."}
-    )
-    dropout: float = field(default=0.0, metadata={"help": "Dropout of the input of the update."})
-    init_weights: bool = field(
-        default=True, metadata={"help": "Start with a core of zeros, that is, from the base model."}
-    )
-    target_modules: list[str] | str | None = field(
-        default=None,
-        metadata={
-            "help": "Name endings of the linear layers, a regular expression, or 'all-linear'."
-        },
-    )
-    exclude_modules: list[str] | str | None = field(
-        default=None,
-        metadata={"help": "Name endings of modules to leave out, or a regular expression."},
-    )
-    modules_to_save: list[str] | None = field(
-        default=None, metadata={"help": "Other modules to train and save."}
-    )
-    layers_to_transform: list[int] | int | None = field(
-        default=None, metadata={"help": "Indices of the blocks to adapt."}
-    )
-    layers_pattern: list[str] | str | None = field(
-        default=None, metadata={"help": "Name of the list of blocks."}
-    )
-    fan_in_fan_out: bool = field(
-        default=False, metadata={"help": "Whether the weights are stored as (n, m), as in GPT-2."}
-    )
-    bias: str = field(
-        default="none", metadata={"help": "Biases to train: 'none', 'all' or 'cosa_only'."}
-    )
-    layers: dict[str, Any] | None = field(
-        default=None,
-        metadata={"help": "Key, size, core and fingerprints of each layer; filled when saving."},
-    )
+    a: int = 1024
+    b: int = 256
+    alpha: float = 1.0
+    seed: int = 0
+    kind: str = "gaussian"
+    options: dict[str, Any] = field(default_factory=dict)
+    scale: str = "synthesis"
+    clip: bool = True
+    shape_pattern: dict[str, Any] = field(default_factory=dict)
+    alpha_pattern: dict[str, float] = field(default_factory=dict)
+    share_projections: bool = False
+    save_projections: bool = False
+    dropout: float = 0.0
+    init_weights: bool = True
+    target_modules: list[str] | str | None = None
+    exclude_modules: list[str] | str | None = None
+    modules_to_save: list[str] | None = None
+    layers_to_transform: list[int] | int | None = None
+    layers_pattern: list[str] | str | None = None
+    fan_in_fan_out: bool = False
+    bias: str = "none"
+    layers: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -161,15 +122,9 @@ class CosaConfig(PeftConfig):
         for name in ("target_modules", "exclude_modules"):
             value = getattr(self, name)
             setattr(self, name, set(value) if isinstance(value, list) else value)
-        # As JSON gives them back, so that a configuration equals itself after a round trip.
         for name in ("shape_pattern", "alpha_pattern", "options"):
             if getattr(self, name) is None:
                 setattr(self, name, {})
-        if isinstance(self.shape_pattern, dict):
-            self.shape_pattern = {
-                pattern: list(shape) if isinstance(shape, tuple) else shape
-                for pattern, shape in self.shape_pattern.items()
-            }
         self.check()
         # Not fields: what the adapter's layers say of themselves, for `layers` in the file, and
         # the folder this configuration was read from.
@@ -184,19 +139,7 @@ class CosaConfig(PeftConfig):
         InputError
             Naming every value that cannot be used.
         """
-        return CosaSettings(
-            a=self.a,
-            b=self.b,
-            alpha=self.alpha,
-            seed=self.seed,
-            kind=self.kind,
-            options=self.options,
-            scale=self.scale,
-            clip=self.clip,
-            shape_pattern=self.shape_pattern,
-            alpha_pattern=self.alpha_pattern,
-            share_projections=self.share_projections,
-        )
+        return CosaSettings(**{one.name: getattr(self, one.name) for one in fields(CosaSettings)})
 
     def check(self) -> None:
         """Check every field; PEFT's users change them after construction.
@@ -206,34 +149,38 @@ class CosaConfig(PeftConfig):
         InputError
             Naming every value that cannot be used.
         """
-        problems = []
-        if (
-            isinstance(self.dropout, bool)
-            or not isinstance(self.dropout, (int, float))
-            or not 0 <= self.dropout < 1
-        ):
-            problems.append(f"dropout is {self.dropout!r}; it must be at least 0 and below 1")
-        if self.bias not in BIASES:
-            problems.append(f"bias is {self.bias!r}; it must be one of {', '.join(BIASES)}")
+        found = Problems()
+        with found:
+            self.dropout = real("dropout", self.dropout, least=0, below=1)
+        with found:
+            choice("bias", self.bias, BIASES)
         if isinstance(self.target_modules, str):
-            problems += [
-                f"{name} is {getattr(self, name)!r}, but target_modules is the regular expression "
-                f"{self.target_modules!r}; select the layers in the expression, or give a list"
-                for name in ("layers_to_transform", "layers_pattern")
-                if getattr(self, name) is not None and self.target_modules != "all-linear"
-            ]
+            found.add(
+                *(
+                    f"{name} is {getattr(self, name)!r}, but target_modules is the regular "
+                    f"expression {self.target_modules!r}; select the layers in the expression, or "
+                    "give a list"
+                    for name in ("layers_to_transform", "layers_pattern")
+                    if getattr(self, name) is not None and self.target_modules != "all-linear"
+                )
+            )
         elif self.layers_pattern and self.layers_to_transform is None:
-            problems.append(
+            found.add(
                 f"layers_pattern is {self.layers_pattern!r} without layers_to_transform; give the "
                 "indices of the layers too"
             )
-        problems += _layer_problems(self.layers)
-        try:
-            self.settings()
-        except InputError as error:
-            problems += error.problems
-        if problems:
-            raise InputError(*problems)
+        if self.layers is not None and not isinstance(self.layers, dict):
+            found.append(refuse("layers", self.layers, "an object or null"))
+        else:
+            for name, entry in (self.layers or {}).items():
+                with found:
+                    check_description(f"layers of {name}", entry)
+        with found:
+            # As JSON gives them back, so that a configuration equals itself after a round trip.
+            for name, value in vars(self.settings()).items():
+                setattr(self, name, value)
+            self.shape_pattern = {name: list(shape) for name, shape in self.shape_pattern.items()}
+        found.report()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields, with `layers` as the model that was last saved describes them."""
@@ -314,20 +261,3 @@ def _is_released(path: Path) -> bool:
         return False
     settings = read_json(path)
     return settings.get("peft_type") == METHOD.upper() and is_released(settings)
-
-
-def _layer_problems(layers: Any) -> list[str]:
-    """Say what cannot be used of the descriptions of the layers."""
-    if layers is not None and not isinstance(layers, dict):
-        return [f"layers is {layers!r}; it must be an object or null"]
-    return [
-        f"layers has {entry!r} for {name}; it must have a key, and two integers as size and as core"
-        for name, entry in (layers or {}).items()
-        if not isinstance(entry, dict)
-        or not isinstance(entry.get("key"), str)
-        or not all(_is_pair(entry.get(pair)) for pair in ("size", "core"))
-    ]
-
-
-def _is_pair(value: Any) -> bool:
-    return isinstance(value, (list, tuple)) and [type(one) for one in value] == [int, int]

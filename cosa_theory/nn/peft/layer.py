@@ -17,7 +17,7 @@ from transformers.pytorch_utils import Conv1D
 from cosa_theory.ground.errors import InputError
 from cosa_theory.nn.forward import cosa_update, delta_weight
 from cosa_theory.nn.peft.config import CosaConfig
-from cosa_theory.nn.peft.plan import LayerPlan
+from cosa_theory.nn.peft.injection import Injection
 from cosa_theory.nn.projection import FrozenProjection
 from cosa_theory.nn.settings import initial_core
 
@@ -70,7 +70,7 @@ class CosaLayer(BaseTunerLayer):
     def update_layer(
         self,
         adapter_name: str,
-        plan: LayerPlan,
+        injection: Injection,
         config: CosaConfig,
         inference_mode: bool = False,
         **kwargs: Any,
@@ -81,8 +81,8 @@ class CosaLayer(BaseTunerLayer):
         ----------
         adapter_name : str
             Its name.
-        plan : LayerPlan
-            Core shape, alpha and projections of this layer.
+        injection : Injection
+            alpha and projections for this layer.
         config : CosaConfig
             Dropout and start of the adapter.
         inference_mode : bool, default False
@@ -90,11 +90,11 @@ class CosaLayer(BaseTunerLayer):
         **kwargs
             Not used.
         """
-        self.cosa_L[adapter_name], self.cosa_R[adapter_name] = plan.left, plan.right
-        self.cosa_alpha[adapter_name] = plan.alpha
+        self.cosa_L[adapter_name], self.cosa_R[adapter_name] = injection.left, injection.right
+        self.cosa_alpha[adapter_name] = injection.alpha
         self.cosa_dropout[adapter_name] = float(config.dropout)
         self.update_scaling(adapter_name)
-        core = initial_core(plan.a, plan.b, init_weights=config.init_weights)
+        core = initial_core(injection.left.k, injection.right.k, init_weights=config.init_weights)
         self.cosa_Y[adapter_name] = nn.Parameter(core)
         self._move_adapter_to_device_of_base_layer(adapter_name)
         self.set_adapter(self.active_adapters, inference_mode=inference_mode)
@@ -215,7 +215,7 @@ class Linear(nn.Module, CosaLayer):
         As for `CosaLayer`.
     adapter_name : str
         Name of the first adapter.
-    plan, config, **kwargs
+    injection, config, **kwargs
         As for `CosaLayer.update_layer` and `CosaLayer`.
     """
 
@@ -226,14 +226,14 @@ class Linear(nn.Module, CosaLayer):
         self,
         base_layer: nn.Module,
         adapter_name: str,
-        plan: LayerPlan,
+        injection: Injection,
         config: CosaConfig,
         **kwargs: Any,
     ) -> None:
         super().__init__()
         CosaLayer.__init__(self, base_layer, **kwargs)
         self._active_adapter = adapter_name
-        self.update_layer(adapter_name, plan, config)
+        self.update_layer(adapter_name, injection, config)
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """Return the base layer's output with the updates of the active adapters.

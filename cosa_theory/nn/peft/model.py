@@ -14,16 +14,16 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from cosa_theory.ground.errors import InputError
+from cosa_theory.nn.pairs import Placement
 from cosa_theory.nn.peft.config import CosaConfig
-from cosa_theory.nn.peft.layer import CosaLayer, Linear
-from cosa_theory.nn.peft.mixed import adapters_of_samples
-from cosa_theory.nn.peft.plan import (
-    LayerPlan,
-    Placement,
+from cosa_theory.nn.peft.injection import (
+    Injection,
     base_of,
-    plan_layers,
+    prepare_injections,
     refuse_unusable_values,
 )
+from cosa_theory.nn.peft.layer import CosaLayer, Linear
+from cosa_theory.nn.peft.mixed import adapters_of_samples
 from cosa_theory.nn.peft.registration import PREFIX
 from cosa_theory.nn.peft.state import (
     layer_records,
@@ -31,7 +31,8 @@ from cosa_theory.nn.peft.state import (
     restore_stored,
     stored_projections,
 )
-from cosa_theory.nn.peft.weighted import combined_config, combined_plans, set_combined_cores
+from cosa_theory.nn.peft.weighted import combined_config, combined_injections, set_combined_cores
+from cosa_theory.nn.targets import call_encoder_layers
 
 __all__ = ["CosaModel"]
 
@@ -107,10 +108,10 @@ class CosaModel(BaseTuner):
             if projection.spec is not None
         }
         refuse_unusable_values(model, config)
-        plans = plan_layers(targets, config, present)
+        prepared = prepare_injections(targets, config, present)
         _follow_orientation(config, targets)
-        self._inject_planned(
-            plans,
+        self._inject_prepared(
+            prepared,
             model,
             adapter_name,
             autocast_adapter_dtype=autocast_adapter_dtype,
@@ -118,15 +119,15 @@ class CosaModel(BaseTuner):
             state_dict=state_dict,
         )
 
-    def _inject_planned(
-        self, plans: dict[str, LayerPlan], model: nn.Module, adapter_name: str, **kwargs: Any
+    def _inject_prepared(
+        self, prepared: dict[str, Injection], model: nn.Module, adapter_name: str, **kwargs: Any
     ) -> None:
-        self._plans = plans
+        self._prepared = prepared
         try:
             super().inject_adapter(model, adapter_name, **kwargs)
         finally:
-            self._plans = {}
-        _call_encoder_layers(model)
+            self._prepared = {}
+        call_encoder_layers(model, CosaLayer)
 
     def _targets(
         self, model: nn.Module, config: CosaConfig, state_dict: Mapping[str, Tensor] | None
@@ -161,12 +162,12 @@ class CosaModel(BaseTuner):
         current_key: str,
         **optional_kwargs: Any,
     ) -> None:
-        plan = self._plans[plain_name(current_key)]
+        injection = self._prepared[plain_name(current_key)]
         if isinstance(target, CosaLayer):
-            target.update_layer(adapter_name, plan, config=peft_config)
+            target.update_layer(adapter_name, injection, config=peft_config)
             return
         kwargs = get_quantization_kwargs(self)
-        layer = Linear(target, adapter_name, plan, config=peft_config, **kwargs)
+        layer = Linear(target, adapter_name, injection, config=peft_config, **kwargs)
         self._replace_module(parent, target_name, layer, target)
 
     def _replace_module(
@@ -220,10 +221,10 @@ class CosaModel(BaseTuner):
             If the adapters do not share their projections, or cannot be added for another reason.
         """
         config = combined_config(self.model, self.peft_config, adapters, weights, adapter_name)
-        plans = combined_plans(self.model, adapters)
+        prepared = combined_injections(self.model, adapters)
         self.peft_config[adapter_name] = config
         try:
-            self._inject_planned(plans, self.model, adapter_name)
+            self._inject_prepared(prepared, self.model, adapter_name)
         except Exception:
             del self.peft_config[adapter_name]
             raise
@@ -269,22 +270,6 @@ def _follow_orientation(config: CosaConfig, targets: Mapping[str, nn.Module]) ->
             stacklevel=3,
         )
         config.fan_in_fan_out = transposed
-
-
-def _call_encoder_layers(model: nn.Module) -> None:
-    """Switch off the fast path by which torch's own encoder reads the weights of adapted layers.
-
-    In evaluation it would compute with the base weights alone.
-    """
-    for module in model.modules():
-        inside = any(isinstance(child, CosaLayer) for child in module.children())
-        if inside and isinstance(module, nn.TransformerEncoderLayer):
-            module.activation_relu_or_gelu = 0
-    for module in model.modules():
-        if isinstance(module, nn.TransformerEncoder) and any(
-            getattr(layer, "activation_relu_or_gelu", 0) == 0 for layer in module.layers
-        ):
-            module.use_nested_tensor = False
 
 
 def _raise_if_bypassed(names: list[str], modules: Mapping[str, nn.Module]) -> None:

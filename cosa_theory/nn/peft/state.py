@@ -10,20 +10,20 @@ from torch import Tensor, nn
 from cosa_theory.deltas.cosa_adapters import WRAPPER
 from cosa_theory.ground.errors import InputError
 from cosa_theory.nn.folder import layer_entry, projection_tensors
+from cosa_theory.nn.pairs import Placement
 from cosa_theory.nn.peft.config import CosaConfig
 from cosa_theory.nn.peft.layer import CosaLayer
-from cosa_theory.nn.peft.plan import Placement
 from cosa_theory.nn.projection import FrozenProjection, given_projection
+from cosa_theory.nn.targets import unwrapped_name
 
 __all__ = ["layer_records", "plain_name", "restore_stored", "stored_projections"]
 
 _KEY = re.compile(r"(?P<module>.+)\.(?P<make>cosa|lora)_(?P<role>[YLR])(?:\.weight)?")
-_WRAPPERS = re.compile(r"(^|\.)(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)(?=\.)")
 
 
 def plain_name(name: str) -> str:
     """Return a module's name in the base model, free of what compilers and FSDP put around it."""
-    return _WRAPPERS.sub("", name).removeprefix(".").removeprefix(WRAPPER)
+    return unwrapped_name(name).removeprefix(WRAPPER)
 
 
 def adapted(model: nn.Module, adapter: str) -> Iterator[tuple[str, CosaLayer]]:

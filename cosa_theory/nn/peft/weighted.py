@@ -10,12 +10,12 @@ from torch import nn
 
 from cosa_theory.ground.errors import InputError
 from cosa_theory.nn.peft.config import CosaConfig
+from cosa_theory.nn.peft.injection import Injection
 from cosa_theory.nn.peft.layer import CosaLayer
-from cosa_theory.nn.peft.plan import LayerPlan
 from cosa_theory.nn.peft.state import plain_name
 from cosa_theory.nn.projection import FrozenProjection
 
-__all__ = ["combined_config", "combined_plans", "set_combined_cores"]
+__all__ = ["combined_config", "combined_injections", "set_combined_cores"]
 
 SHARED = (
     "seed",
@@ -157,14 +157,13 @@ def _layers(model: nn.Module, adapters: Sequence[str]) -> list[tuple[str, CosaLa
     ]
 
 
-def combined_plans(model: nn.Module, adapters: Sequence[str]) -> dict[str, LayerPlan]:
+def combined_injections(model: nn.Module, adapters: Sequence[str]) -> dict[str, Injection]:
     """Return the layers of a sum: the projections are those of its terms."""
-    plans = {}
+    prepared = {}
     for name, layer in _layers(model, adapters):
         adapter = next(adapter for adapter in adapters if adapter in layer.cosa_Y)
-        left, right = layer.left(adapter), layer.right(adapter)
-        plans[name] = LayerPlan(name, left.k, right.k, 1.0, left, right)
-    return plans
+        prepared[name] = Injection(1.0, layer.left(adapter), layer.right(adapter))
+    return prepared
 
 
 @torch.no_grad()

@@ -266,7 +266,7 @@ def test_quantised_layers_are_read_and_written_through_pefts_backend(monkeypatch
     def resolve(base, **kwargs):
         return Int8() if isinstance(base, Eighths) else None
 
-    for module in ("layer", "plan"):
+    for module in ("layer", "injection"):
         monkeypatch.setattr(f"cosa_theory.nn.peft.{module}.resolve_quantization_backend", resolve)
     torch.manual_seed(0)
     net = nn.Sequential(Eighths(12, 10))

@@ -1,13 +1,10 @@
 """What an injection will do, settled and checked before the model is touched."""
 
-import copy
-import difflib
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer, _get_in_out_features
 from peft.utils import resolve_quantization_backend
@@ -15,75 +12,29 @@ from peft.utils.other import ModulesToSaveWrapper
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from cosa_theory.deltas.cosa_adapters import CosaFolder, CosaRecord
+from cosa_theory.deltas.cosa_adapters import CosaRecord
 from cosa_theory.deltas.matching import by_pattern
 from cosa_theory.ground.errors import InputError
-from cosa_theory.nn.folder import read_cores, whole_problems
+from cosa_theory.nn.folder import layer_specs, read_cores, whole_problems
+from cosa_theory.nn.pairs import Pair, Placement, layer_pairs
 from cosa_theory.nn.peft.config import CosaConfig
-from cosa_theory.nn.projection import (
-    FrozenProjection,
-    ProjectionSpec,
-    draw_projections,
-    given_projection,
-)
+from cosa_theory.nn.projection import FrozenProjection, ProjectionSpec
 from cosa_theory.nn.settings import LayerSpec
+from cosa_theory.nn.targets import closest
 
-__all__ = ["LayerPlan", "Placement", "base_of", "plan_layers", "refuse_unusable_values"]
+__all__ = ["Injection", "base_of", "prepare_injections", "refuse_unusable_values"]
 
 SMALL = 1000
 """Entries below which a sparse projection may by chance have none that is not zero."""
 
-FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-
 
 @dataclass(frozen=True)
-class LayerPlan:
-    """One layer to adapt.
+class Injection:
+    """An adapter's part in one layer: alpha, Lᵀ (a × m) and R (b × n) where the layer computes."""
 
-    Attributes
-    ----------
-    name : str
-        Its name in the base model.
-    a, b : int
-        Shape of the core.
-    alpha : float
-        Factor of the update.
-    left, right : FrozenProjection
-        The transpose of L (a × m) and R (b × n), where and in the type the layer computes.
-    """
-
-    name: str
-    a: int
-    b: int
     alpha: float
     left: FrozenProjection
     right: FrozenProjection
-
-
-@dataclass(frozen=True)
-class Placement:
-    """Where a layer computes, and in which type."""
-
-    device: torch.device
-    dtype: torch.dtype
-
-    @classmethod
-    def of(cls, base: nn.Module) -> "Placement":
-        """Return that of a base layer, quantised or not; the CPU where it has no memory yet."""
-        tensors = (
-            [getattr(base, name, None) for name in ("weight", "qweight", "W_q")]
-            + list(base.parameters())
-            + list(base.buffers())
-        )
-        weight = next((tensor for tensor in tensors if isinstance(tensor, torch.Tensor)), None)
-        device = torch.device("cpu") if weight is None else weight.device
-        dtype = getattr(base, "compute_dtype", None) or (
-            weight.dtype if weight is not None else None
-        )
-        return cls(
-            torch.device("cpu") if device.type == "meta" else device,
-            dtype if dtype in FLOATS else torch.float32,
-        )
 
 
 def base_of(module: nn.Module) -> nn.Module:
@@ -91,11 +42,11 @@ def base_of(module: nn.Module) -> nn.Module:
     return module.get_base_layer() if isinstance(module, BaseTunerLayer) else module
 
 
-def plan_layers(
+def prepare_injections(
     targets: Mapping[str, nn.Module],
     config: CosaConfig,
     present: Mapping[tuple[ProjectionSpec, Placement], FrozenProjection],
-) -> dict[str, LayerPlan]:
+) -> dict[str, Injection]:
     """Check an adapter against a model, and draw or read its projections.
 
     Parameters
@@ -110,7 +61,7 @@ def plan_layers(
 
     Returns
     -------
-    dict of str to LayerPlan
+    dict of str to Injection
 
     Raises
     ------
@@ -123,27 +74,29 @@ def plan_layers(
     folder = config.stored()
     records = {} if folder is None else folder.layers
     _raise_if(_misfits(sizes, config, records))
-    given = {name: record for name, record in records.items() if record.left and record.right}
-    specs = config.settings().layers(
-        {name: size for name, size in sizes.items() if name not in given}
+    drawn = config.settings().layers(
+        {
+            name: size
+            for name, size in sizes.items()
+            if name not in records or not (records[name].left and records[name].right)
+        }
     )
-    _raise_if(_other_cores(specs, config.layers or {}, records))
+    described = config.layers or {}
+    _raise_if(_other_cores(drawn, described, records))
     _warn_of_idle_patterns(config, sizes)
-    pool = _Pool(folder, config.layers or {}, dict(present))
-    pool.draw({name: (spec, Placement.of(bases[name])) for name, spec in specs.items()})
-    plans = {}
-    for name in sizes:
-        place = Placement.of(bases[name])
-        if name in given:
-            record = given[name]
-            alpha = float(by_pattern(config.alpha_pattern, name, config.alpha))
-            left, right = pool.given(record, place)
-            plans[name] = LayerPlan(name, record.a, record.b, alpha, left, right)
-        else:
-            spec = specs[name]
-            left, right = pool.drawn(spec.left, place), pool.drawn(spec.right, place)
-            plans[name] = LayerPlan(name, spec.a, spec.b, spec.alpha, left, right)
-    return plans
+    specs = ({} if folder is None else layer_specs(folder)) | drawn
+    pairs = layer_pairs(
+        {name: specs[name] for name in sizes},
+        {name: Placement.of(base) for name, base in bases.items()},
+        adapter=folder,
+        fingerprints={name: (entry.get("L"), entry.get("R")) for name, entry in described.items()},
+        present=present,
+    )
+    _warn_of_zeros(pairs)
+    return {
+        name: Injection(by_pattern(config.alpha_pattern, name, config.alpha), *pair)
+        for name, pair in pairs.items()
+    }
 
 
 def refuse_unusable_values(model: nn.Module, config: CosaConfig) -> None:
@@ -220,11 +173,9 @@ def _misfits(
     problems = []
     for name, (m, n) in described.items():
         if name not in sizes:
-            near = difflib.get_close_matches(name, sizes, n=3)
-            hint = f" (closest: {', '.join(near)})" if near else ""
             problems.append(
                 f"the adapter has a core for {name}, which is not among the layers that "
-                f"target_modules selects in this model{hint}; {remedy}"
+                f"target_modules selects in this model ({closest(name, list(sizes))}); {remedy}"
             )
         elif tuple(sizes[name]) != (m, n):
             problems.append(
@@ -284,73 +235,17 @@ def _warn_of_idle_patterns(config: CosaConfig, names: Iterable[str]) -> None:
         warnings.warn(f"shape_pattern has {idle}, which match no targeted module", stacklevel=4)
 
 
-@dataclass
-class _Pool:
-    """The projections of one injection: each drawn or read once for every place it is needed."""
-
-    folder: CosaFolder | None
-    described: Mapping[str, Any]
-    ready: dict[tuple[Any, Placement], FrozenProjection]
-
-    def draw(self, wanted: Mapping[str, tuple[LayerSpec, Placement]]) -> None:
-        """Draw what is not there, and compare it with the fingerprints of the saved adapter."""
-        missing: dict[torch.dtype, list[ProjectionSpec]] = {}
-        for spec, place in wanted.values():
-            for one in (spec.left, spec.right):
-                if (one, place) not in self.ready:
-                    missing.setdefault(place.dtype, []).append(one)
-        for dtype, specs in missing.items():
-            for one, projection in draw_projections(specs, dtype=dtype).items():
-                self.ready[one, Placement(torch.device("cpu"), dtype)] = projection
-        problems, idle = [], []
-        for name, (spec, place) in wanted.items():
-            for role, one in (("L", spec.left), ("R", spec.right)):
-                projection = self._source(one, place)
-                problems += self._mismatch(name, role, one, projection.fingerprint)
-                if one.k * one.d < SMALL and not projection.matrix().any():
-                    idle.append(f"{role} of {name} ({one.k} × {one.d})")
-        _raise_if(_shortened(problems))
-        if idle:
-            warnings.warn(
-                f"{', '.join(idle)}: all entries were drawn as zero, so that nothing can be "
-                "learnt there; take another kind or seed, or exclude the module",
-                stacklevel=5,
-            )
-
-    def _mismatch(self, name: str, role: str, spec: ProjectionSpec, found: str) -> list[str]:
-        """Say so if a draw is not the one that the adapter was trained with."""
-        expected = self.described.get(name, {}).get(role)
-        if expected is None or found == expected:
-            return []
-        return [
-            f"{role} of {name} drawn from seed {spec.seed} has the fingerprint {found}, and the "
-            f"adapter was trained with {expected}; use the settings and the version of cosa-theory "
-            "that saved it, or an adapter saved with save_projections from a local folder"
-        ]
-
-    def drawn(self, spec: ProjectionSpec, place: Placement) -> FrozenProjection:
-        """Return a drawn projection where it is needed."""
-        if (spec, place) not in self.ready:
-            self.ready[spec, place] = copy.deepcopy(self._source(spec, place)).to(place.device)
-        return self.ready[spec, place]
-
-    def _source(self, spec: ProjectionSpec, place: Placement) -> FrozenProjection:
-        at_home = spec, Placement(torch.device("cpu"), place.dtype)
-        return self.ready[spec, place] if (spec, place) in self.ready else self.ready[at_home]
-
-    def given(
-        self, record: CosaRecord, place: Placement
-    ) -> tuple[FrozenProjection, FrozenProjection]:
-        """Return the stored projections of a layer where they are needed."""
-        keys = (record.left, place), (record.right, place)
-        if not all(key in self.ready for key in keys):
-            assert self.folder is not None
-            for key, values in zip(keys, self.folder.projections(record.name), strict=True):
-                if not np.isfinite(values).all():
-                    raise InputError(
-                        f"{self.folder.label}: {key[0]} holds NaN or infinite entries; the file is "
-                        "damaged: save the adapter again"
-                    )
-                one = given_projection(torch.from_numpy(values)).to(place.device, place.dtype)
-                self.ready.setdefault(key, one)
-        return self.ready[keys[0]], self.ready[keys[1]]
+def _warn_of_zeros(pairs: Mapping[str, Pair]) -> None:
+    """Warn of draws without an entry that is not zero, as small sparse ones may be."""
+    idle = [
+        f"{role} of {name} ({one.k} × {one.d})"
+        for name, pair in pairs.items()
+        for role, one in zip("LR", pair, strict=True)
+        if one.k * one.d < SMALL and not one.matrix().any()
+    ]
+    if idle:
+        warnings.warn(
+            f"{', '.join(idle)}: all entries were drawn as zero, so that nothing can be "
+            "learnt there; take another kind or seed, or exclude the module",
+            stacklevel=4,
+        )
