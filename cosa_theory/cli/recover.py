@@ -189,8 +189,8 @@ def _check_method(
 ) -> None:
     """Refuse names that do not exist, and options that the method would not look at."""
     from cosa_theory.recovery import BASES, METHODS, options_of
-    from cosa_theory.recovery.redundant import ANALYSES
-    from cosa_theory.recovery.reference import OBJECTIVES
+    from cosa_theory.recovery.analysis_operators import ANALYSES
+    from cosa_theory.recovery.solvers.reference import OBJECTIVES
 
     if method not in METHODS:
         raise InputError(f"--method is {method!r}: choose one of {', '.join(METHODS)}")

@@ -1,6 +1,5 @@
 """One recovery from start to stored result, which an interruption does not lose."""
 
-import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -30,10 +29,6 @@ __all__ = ["Run", "plain_errors"]
 
 _SHOWN_ELSEWHERE = ("core", "weight", "start", "truth", "projections", "device", "out", "as_json")
 """Arguments that do not belong to the identity of a run: paths, whose contents do, and outputs."""
-_ARGUMENTS = (
-    *("noise_level", "max_iterations", "lam_ratio", "lam"),
-    *("sparsity", "tolerance", "omega", "objective"),
-)
 
 _ROUNDING = 1e-4  # a relative residual that single precision may leave
 
@@ -43,15 +38,9 @@ def plain_errors() -> Iterator[None]:
     """Turn what the library says of its arguments into words about the command's options."""
     try:
         yield
-    except InputError:
-        raise
-    except ValueError as error:
-        named = re.sub(
-            rf"\b({'|'.join(_ARGUMENTS)})\b(?= is| must)",
-            lambda found: f"--{found[1].replace('_', '-')}",
-            str(error),
-        )
-        raise InputError(named) from error
+    except InputError as error:
+        argument = error.argument or ""
+        raise error.spelt(argument, f"--{argument.replace('_', '-')}") from error
 
 
 @dataclass(frozen=True, eq=False)

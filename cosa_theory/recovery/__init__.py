@@ -1,6 +1,8 @@
 """Recovery: solvers that bring ΔW back from its measurements, each with a certificate."""
 
-from cosa_theory.recovery.methods import METHODS, Method, SparsityWarning, options_of, recover
+from cosa_theory.recovery import solvers
+from cosa_theory.recovery.door import SparsityWarning, recover
+from cosa_theory.recovery.methods import METHODS, Method, options_of
 from cosa_theory.recovery.problem import BASES, RecoveryProblem
 from cosa_theory.recovery.result import (
     STATUSES,
@@ -26,4 +28,5 @@ __all__ = [
     "options_of",
     "recover",
     "relative_error",
+    "solvers",
 ]

@@ -10,7 +10,7 @@ from array_api_compat import array_namespace, is_numpy_array
 from numpy.typing import NDArray
 
 from cosa_theory.recovery.shrinkage import clipped
-from cosa_theory.recovery.system import System
+from cosa_theory.recovery.system import Floats, System
 
 __all__ = ["AcceleratedSteps", "as_column"]
 
@@ -19,8 +19,6 @@ _BLOCK = 1 << 16  # entries at a time beyond: a few temporaries of this size sta
 _RAISE, _LOWER = 2.0, 0.9  # factors of the curvature, after a step that was too long or fine
 _NOISE = 10  # rounding of a residual, in units of ‖y‖, that no curvature is to answer for
 _LEAST = 1e-6  # least curvature, as a share of the greatest
-
-Floats = NDArray[np.float64]
 
 
 class AcceleratedSteps:

@@ -10,7 +10,7 @@ from array_api_compat import array_namespace, is_numpy_array
 from numpy.typing import NDArray
 
 from cosa_theory.linear.operators import to_host
-from cosa_theory.recovery.system import RowSpace, System
+from cosa_theory.recovery.system import Floats, Indices, RowSpace, System
 
 __all__ = ["Constraint", "constraint_of", "flat_norms", "per_item", "take"]
 
@@ -45,8 +45,8 @@ class Constraint:
     space: RowSpace
     centre: Any
     outside: Any
-    distance: NDArray[np.float64]
-    radius: NDArray[np.float64]
+    distance: Floats
+    radius: Floats
     noise_level: float
 
     @property
@@ -54,7 +54,12 @@ class Constraint:
         """Whether some X satisfies the constraint, for each item."""
         return ~np.isnan(self.radius)
 
-    def take(self, items: NDArray[np.int64]) -> Constraint:
+    @property
+    def condition(self) -> str:
+        """The constraint as a formula says it."""
+        return "Φx = y" if self.noise_level == 0 else f"‖Φx − y‖ ≤ {self.noise_level:g}"
+
+    def take(self, items: Indices) -> Constraint:
         """Return the constraint of some of the right-hand sides."""
         return Constraint(
             self.space,
@@ -119,7 +124,7 @@ class Constraint:
         C = self.centre + (H - self.centre) * kept
         return xp.where(point, self.centre, C), mu
 
-    def dual_value(self, D: Any) -> NDArray[np.float64]:
+    def dual_value(self, D: Any) -> Floats:
         """Return max ⟨y, ν⟩ − σ‖ν‖ over the ν with Φᵀν = V_A D V_Bᵀ, for each item.
 
         The part of ν outside the range of Φ is free; its best choice leaves
@@ -138,7 +143,7 @@ class Constraint:
             share = np.where(self.radius > 0, flat_norms(inner) / self.radius, 0.0)
         return point + per_item(share, point) * self.outside
 
-    def residual(self, C: Any) -> NDArray[np.float64]:
+    def residual(self, C: Any) -> Floats:
         """Return ‖ΦX − y‖ of the coordinates C, for each item."""
         return np.hypot(flat_norms(self.space.values * (C - self.centre)), self.distance)
 
@@ -162,7 +167,7 @@ def constraint_of(
     return Constraint(space, measured / space.values, outside, distance, radius, noise_level)
 
 
-def take(X: Any, items: NDArray[np.int64]) -> Any:
+def take(X: Any, items: Indices) -> Any:
     """Return some items of a stack of any library."""
     if is_numpy_array(X):
         return X[items]
@@ -171,7 +176,7 @@ def take(X: Any, items: NDArray[np.int64]) -> Any:
     return X[torch.as_tensor(items, device=X.device)]
 
 
-def per_item(values: NDArray[np.float64], like: Any) -> Any:
+def per_item(values: Floats, like: Any) -> Any:
     """Return one number for each item as an array (B, 1, 1) beside `like`."""
     xp = array_namespace(like)
     if is_numpy_array(like):
@@ -179,7 +184,7 @@ def per_item(values: NDArray[np.float64], like: Any) -> Any:
     return xp.asarray(values.tolist(), dtype=like.dtype, device=like.device).reshape(-1, 1, 1)
 
 
-def flat_norms(X: Any) -> NDArray[np.float64]:
+def flat_norms(X: Any) -> Floats:
     """Return the Euclidean norm of each item of a stack, as float64 on the host."""
     xp = array_namespace(X)
     norms = xp.linalg.vector_norm(xp.reshape(X, (X.shape[0], -1)), axis=1)

@@ -1,53 +1,44 @@
-"""What the greedy solvers share: when to stop, which sparsities to try, items one by one."""
+"""What the greedy solvers share: when to stop, which sparsities to try, fits on a support."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 from array_api_compat import array_namespace
 from numpy.typing import NDArray
 
 from cosa_theory.linear.operators import to_host
+from cosa_theory.recovery.items import Answer, gathered
+from cosa_theory.recovery.methods import default_tolerance
 from cosa_theory.recovery.result import Certificate, Solution
 from cosa_theory.recovery.shrinkage import hard_threshold
 from cosa_theory.recovery.support import solve_on_support, support_of
-from cosa_theory.recovery.system import System, like_array
+from cosa_theory.recovery.system import Floats, Indices, System, like_array
 
 __all__ = [
-    "GROWTH",
     "LARGEST_FIT",
     "SPARSE_FIT",
-    "Fit",
     "Goals",
-    "Monitor",
+    "RightSide",
     "UnitColumns",
-    "check_iterations",
-    "checked_sparsity",
-    "fit_on_support",
-    "residual_certificate",
-    "residual_goals",
+    "energy_ratio",
     "search_sparsity",
-    "solve_items",
+    "solve_each",
+    "solve_sparse",
     "sparsities",
     "sparsity_message",
-    "start_fit",
-    "without_rounding",
 ]
-
-Monitor: TypeAlias = Callable[[int, float, Any], None]
-
-GROWTH = 1.5
-"""Ratio of the sparsities that are tried where none is given."""
 
 LARGEST_FIT = 3000
 """Columns up to which least squares forms their Gram matrix (72 MB)."""
 
 SPARSE_FIT = "½‖Φx − y‖² over x with at most s nonzero entries"
 
-_TOLERANCE = {8: 1e-8, 4: 1e-5}  # of ‖Φx − y‖/‖y‖, by the bytes of a number
+_GROWTH = 1.5  # ratio of the sparsities that are tried where none is given
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,112 +56,93 @@ class Goals:
         σ.
     """
 
-    norms: NDArray[np.float64]
-    limits: NDArray[np.float64]
+    norms: Floats
+    limits: Floats
     tolerance: float
     noise_level: float
 
+    @classmethod
+    def of(cls, Y: Any, noise_level: float, tolerance: float | None) -> Goals:
+        """Return the goals for measurements (B, p, q)."""
+        host = to_host(Y)
+        tolerance = default_tolerance(Y) if tolerance is None else tolerance
+        norms = np.linalg.norm(host.reshape(len(host), -1).astype(np.float64), axis=1)
+        return cls(norms, np.maximum(noise_level, tolerance * norms), tolerance, noise_level)
+
+    def certificate(self, residuals: Floats) -> Certificate:
+        """Return the certificate of ‖Φx − y‖: relative to ‖y‖, or to σ where there is noise."""
+        if self.noise_level:
+            return Certificate("residual", residuals, residuals / self.limits, 1.0)
+        return Certificate("residual", residuals, residuals / self.norms, self.tolerance)
+
 
 @dataclass(frozen=True, eq=False)
-class Fit:
-    """What a solver makes of one right-hand side.
+class RightSide:
+    """One right-hand side, for solvers that take one after the other.
 
     Attributes
     ----------
-    coefficients : ndarray, shape (1, m, n)
-    residual : float
-        ‖Φx − y‖.
-    status : str
-    iterations : int
-    history : tuple of (int, float)
-        Iteration and residual of each check.
-    message : str
+    system : System
+    item : int
+        Its place in the batch.
+    Y : ndarray, shape (1, p, q)
+    norm, goal : float
+        ‖y‖, and the residual at which to stop.
     """
 
-    coefficients: NDArray[Any]
-    residual: float
-    status: str
-    iterations: int
-    history: tuple[tuple[int, float], ...] = ()
-    message: str = ""
+    system: System
+    item: int
+    Y: NDArray[Any]
+    norm: float
+    goal: float
 
+    @cached_property
+    def correlations(self) -> Floats:
+        """Φᵀy in float64, shape (1, m, n)."""
+        found: Floats = self.system.apply_adjoint(self.Y.astype(np.float64))
+        return found
 
-def residual_goals(Y: Any, noise_level: float, tolerance: float | None) -> Goals:
-    """Return when to stop; the default tolerance is 1e-8 in float64 and 1e-5 in float32.
+    def residual(self, X: NDArray[Any]) -> float:
+        """Return ‖Φx − y‖ for coefficients (1, m, n)."""
+        return float(np.linalg.norm(self.Y - self.system.apply(X)))
 
-    Raises
-    ------
-    ValueError
-        If the tolerance is not positive.
-    """
-    host = to_host(Y)
-    if tolerance is None:
-        tolerance = _TOLERANCE[host.dtype.itemsize]
-    if not 0 < tolerance < 1:
-        raise ValueError(f"tolerance is {tolerance}: it must be between 0 and 1, of ‖Φx − y‖/‖y‖")
-    norms = np.linalg.norm(host.reshape(len(host), -1).astype(np.float64), axis=1)
-    return Goals(norms, np.maximum(noise_level, tolerance * norms), tolerance, noise_level)
+    def fit(self, support: Indices, dtype: Any = None) -> NDArray[Any] | None:
+        """Return argmin ‖Φx − y‖ over x that vanish off the support, shape (1, m, n).
 
+        None where the columns are dependent, or too many for their Gram matrix. In the type of y,
+        unless another is given.
+        """
+        return fit_on_support(self.system, self.correlations, support, dtype or self.Y.dtype)
 
-def residual_certificate(goals: Goals, residuals: NDArray[np.float64]) -> Certificate:
-    """Return the certificate of ‖Φx − y‖: relative to ‖y‖, or to σ where there is noise."""
-    if goals.noise_level:
-        return Certificate("residual", residuals, residuals / goals.limits, 1.0)
-    return Certificate("residual", residuals, residuals / goals.norms, goals.tolerance)
+    def started(self, start: NDArray[Any] | None, count: int) -> Answer:
+        """Return where to start from: zero, or the `count` largest entries of a given start."""
+        if start is None:
+            X = np.zeros((1, *self.system.coefficient_shape), self.Y.dtype)
+        else:
+            X = hard_threshold(start[self.item : self.item + 1], count)
+        return Answer(X, self.residual(X), "", 0)
 
+    def without_rounding(self, X: NDArray[Any]) -> NDArray[Any]:
+        """Return an answer without the entries that are only rounding, shape (1, m, n).
 
-def check_iterations(max_iterations: int) -> None:
-    """Refuse a limit that allows no iteration.
-
-    Raises
-    ------
-    ValueError
-        If the limit is not at least 1.
-    """
-    if not max_iterations >= 1:
-        raise ValueError(f"max_iterations is {max_iterations}: it must be at least 1")
-
-
-def checked_sparsity(system: System, sparsity: int | None) -> int | None:
-    """Return the sparsity, which may be None.
-
-    Raises
-    ------
-    ValueError
-        If it is not a whole number from 1 to the least of M and N.
-    """
-    if sparsity is None:
-        return None
-    most = min(system.measurements, system.size)
-    whole = isinstance(sparsity, (int, np.integer)) and not isinstance(sparsity, bool)
-    if not whole or not 1 <= sparsity <= most:
-        raise ValueError(
-            f"sparsity is {sparsity!r}: {system.measurements:,} measurements of "
-            f"{system.size:,} unknowns determine at most {most:,} nonzero entries, so give a "
-            f"whole number from 1 to {most:,}"
-        )
-    return int(sparsity)
-
-
-def sparsities(limit: int) -> Iterator[int]:
-    """Yield 1, 2, 3, 4, 6, 9, 13, …, each 1.5 times the one before, and `limit` at the end."""
-    count = 1
-    while count < limit:
-        yield count
-        count = max(count + 1, int(GROWTH * count))
-    yield max(limit, 1)
+        Where more nonzero entries were allowed than there are, the surplus ones are rounding
+        errors. Those below 1e-6 of the largest go, if least squares on the others explains the
+        measurements.
+        """
+        support = support_of(X)
+        if support.size in (0, np.count_nonzero(X)) or support.size > LARGEST_FIT:
+            return X
+        fitted = self.fit(support, X.dtype)
+        return X if fitted is None or self.residual(fitted) > self.goal else fitted
 
 
 def fit_on_support(
-    system: System, correlations: NDArray[Any], support: NDArray[np.int64], dtype: Any
+    system: System, correlations: NDArray[Any], support: Indices, dtype: Any
 ) -> NDArray[Any] | None:
-    """Return argmin ‖Φx − y‖ over x that vanish off the support, shape (1, m, n).
-
-    None where the columns are dependent, or too many for their Gram matrix.
-    """
-    if support.size > LARGEST_FIT:
-        return None
-    values = solve_on_support(system, correlations, support)
+    """Return what `RightSide.fit` does, for correlations Φᵀy of any shape."""
+    values = (
+        solve_on_support(system, correlations, support) if support.size <= LARGEST_FIT else None
+    )
     if values is None:
         return None
     fitted = np.zeros(system.size, dtype)
@@ -217,26 +189,40 @@ class UnitColumns:
         largest = hard_threshold(self.apply_adjoint(R), count)
         return xp.where(empty, largest, U) != 0
 
+    def best_step(self, R: Any, support: Any) -> tuple[Any, Any]:
+        """Return the gradient g = Φᵀr, and the step along g_S that reduces ‖r‖ most.
 
-def start_fit(
-    system: System, Y: NDArray[Any], start: NDArray[Any] | None, item: int, count: int
-) -> Fit:
-    """Return where to start from: zero, or the `count` largest entries of a given start."""
-    one = Y[item : item + 1]
-    if start is None:
-        X = np.zeros((1, *system.coefficient_shape), Y.dtype)
-    else:
-        X = hard_threshold(start[item : item + 1], count)
-    return Fit(X, float(np.linalg.norm(one - system.apply(X))), "", 0)
+        μ = ‖g_S‖²/‖Φ g_S‖² for each item, shape (B, 1, 1).
+        """
+        G = self.apply_adjoint(R)
+        on_support = G * support
+        return G, energy_ratio(on_support, self.apply(on_support))
+
+
+def energy_ratio(X: Any, image: Any) -> Any:
+    """Return ‖X‖²/‖ΦX‖² of each item, shape (B, 1, 1), and 1 where ΦX = 0."""
+    xp = array_namespace(X)
+    size = xp.sum(X * X, axis=(1, 2), keepdims=True)
+    mapped = xp.sum(image * image, axis=(1, 2), keepdims=True)
+    return xp.where(mapped > 0, size / xp.where(mapped > 0, mapped, 1.0), xp.ones_like(size))
+
+
+def sparsities(limit: int) -> Iterator[int]:
+    """Yield 1, 2, 3, 4, 6, 9, 13, …, each 1.5 times the one before, and `limit` at the end."""
+    count = 1
+    while count < limit:
+        yield count
+        count = max(count + 1, int(_GROWTH * count))
+    yield max(limit, 1)
 
 
 def search_sparsity(
     sparsity: int | None,
     limit: int,
     goal: float,
-    attempt: Callable[[int, Fit | None], Fit],
-) -> Fit:
-    """Return the fit with a given sparsity, or with the least that explains the measurements.
+    attempt: Callable[[int, Answer | None], Answer],
+) -> Answer:
+    """Return the answer with a given sparsity, or with the least that explains the measurements.
 
     Without a sparsity, those of `sparsities` up to `limit` are tried in turn, each from the answer
     of the one before, until a residual is within the goal; if none is, the least residual wins.
@@ -256,16 +242,16 @@ def search_sparsity(
     best = previous = None
     iterations, history = 0, []
     for count in sparsities(limit):
-        fit = attempt(count, previous)
-        history += [(iterations + number, residual) for number, residual in fit.history]
-        iterations += fit.iterations
-        if best is None or fit.residual < best.residual:
-            best, chosen = fit, count
-        previous = fit
-        if fit.residual <= goal:
+        answer = attempt(count, previous)
+        history += [(iterations + number, residual) for number, residual in answer.history]
+        iterations += answer.iterations
+        if best is None or answer.value < best.value:
+            best, chosen = answer, count
+        previous = answer
+        if answer.value <= goal:
             break
     assert best is not None
-    message = sparsity_message([chosen], [0] if best.residual > goal else [], limit)
+    message = sparsity_message([chosen], [0] if best.value > goal else [], limit)
     return replace(best, iterations=iterations, history=tuple(history), message=message)
 
 
@@ -288,67 +274,69 @@ def sparsity_message(counts: Any, unexplained: list[int], limit: int) -> str:
     return f"{tried}: {chosen} is the least of them that explains the measurements"
 
 
-def without_rounding(system: System, Y: NDArray[Any], X: NDArray[Any], goal: float) -> NDArray[Any]:
-    """Return an answer without the entries that are only rounding, shape (1, m, n).
-
-    Where more nonzero entries were allowed than there are, the surplus ones are rounding errors.
-    Those below 1e-6 of the largest go, if least squares on the others explains the measurements.
-    """
-    support = support_of(X)
-    if support.size in (0, np.count_nonzero(X)) or support.size > LARGEST_FIT:
-        return X
-    correlations = system.apply_adjoint(Y.astype(np.float64))
-    fitted = fit_on_support(system, correlations, support, X.dtype)
-    if fitted is None or np.linalg.norm(Y - system.apply(fitted)) > goal:
-        return X
-    return fitted
-
-
-def solve_items(
+def solve_each(
     system: System,
-    goals: Goals,
     Y: NDArray[Any],
-    solve: Callable[[int], Fit],
-    formula: str,
-    objective: Callable[[Fit], float] = lambda fit: 0.5 * fit.residual**2,
+    goals: Goals,
+    solve: Callable[[RightSide], Answer],
+    formula: str = SPARSE_FIT,
+    objective: Callable[[Answer], float] = lambda answer: 0.5 * answer.value**2,
 ) -> Solution:
     """Return the solution of a stack whose right-hand sides are solved one after the other.
 
     Parameters
     ----------
     system : System
-    goals : Goals
     Y : ndarray, shape (B, p, q)
+    goals : Goals
     solve : callable
-        ``solve(item)`` returns the `Fit` of one.
+        Returns the answer to one, of shape (1, m, n).
     formula : str
         What is minimised.
     objective : callable
-        Its value at a fit.
+        Its value at an answer.
     """
-    fits = [solve(item) for item in range(len(Y))]
-    if goals.noise_level == 0:
-        fits = [_cleaned(system, Y[k : k + 1], fit, goals.limits[k]) for k, fit in enumerate(fits)]
-    checks = [(item, *check) for item, fit in enumerate(fits) for check in fit.history]
-    table = np.array(checks, np.float64).reshape(-1, 3)
-    return Solution(
-        coefficients=np.concatenate([fit.coefficients for fit in fits]),
-        objective=np.array([objective(fit) for fit in fits]),
-        formula=formula,
-        certificate=residual_certificate(goals, np.array([fit.residual for fit in fits])),
-        status=tuple(fit.status for fit in fits),
-        iterations=np.array([fit.iterations for fit in fits], np.int64),
-        history={
-            "item": table[:, 0].astype(np.int64),
-            "iteration": table[:, 1].astype(np.int64),
-            "residual": table[:, 2],
-        },
-        message="; ".join(dict.fromkeys(fit.message for fit in fits if fit.message)),
-    )
+    answers = []
+    for item in range(len(Y)):
+        one = (float(goals.norms[item]), float(goals.limits[item]))
+        right = RightSide(system, item, Y[item : item + 1], *one)
+        answer = solve(right)
+        if goals.noise_level == 0:
+            X = right.without_rounding(answer.coefficients)
+            if X is not answer.coefficients:
+                answer = replace(answer, coefficients=X, value=right.residual(X))
+        answers.append(replace(answer, objective=objective(answer)))
+    certificate = goals.certificate(np.array([answer.value for answer in answers]))
+    return gathered(system, answers, formula, certificate)
 
 
-def _cleaned(system: System, Y: NDArray[Any], fit: Fit, goal: float) -> Fit:
-    X = without_rounding(system, Y, fit.coefficients, goal)
-    if X is fit.coefficients:
-        return fit
-    return replace(fit, coefficients=X, residual=float(np.linalg.norm(Y - system.apply(X))))
+def solve_sparse(
+    system: System,
+    Y: NDArray[Any],
+    noise_level: float,
+    tolerance: float | None,
+    sparsity: int | None,
+    limit: int,
+    start: NDArray[Any] | None,
+    attempt: Callable[[RightSide, int, Answer], Answer],
+) -> Solution:
+    """Solve by attempts with at most s nonzero entries, for each right-hand side.
+
+    Parameters
+    ----------
+    system, Y, noise_level, tolerance, sparsity, start
+        Those of the solver.
+    limit : int
+        The largest sparsity tried where none is given.
+    attempt : callable
+        ``attempt(right, s, first)`` goes on from the answer `first`.
+    """
+    goals = Goals.of(Y, noise_level, tolerance)
+
+    def solve(right: RightSide) -> Answer:
+        def one(count: int, before: Answer | None) -> Answer:
+            return attempt(right, count, before or right.started(start, count))
+
+        return search_sparsity(sparsity, max(1, limit), right.goal, one)
+
+    return solve_each(system, Y, goals, solve)

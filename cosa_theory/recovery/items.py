@@ -2,71 +2,206 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cosa_theory.recovery.constraint import Constraint
+from cosa_theory.recovery.constraint import Constraint, constraint_of
 from cosa_theory.recovery.result import Certificate, Solution
-from cosa_theory.recovery.system import System
+from cosa_theory.recovery.system import Floats, System
 
-__all__ = ["Answer", "check_options", "gathered", "infeasible", "out_of_reach", "relative_gap"]
+__all__ = [
+    "Answer",
+    "gathered",
+    "judged",
+    "least",
+    "out_of_reach",
+    "proven",
+    "relative_gap",
+    "residual_history",
+]
 
-Floats = NDArray[np.float64]
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Answer:
     """What became of one right-hand side.
 
     Attributes
     ----------
-    coefficients : ndarray, shape (m, n)
-    objective : float
-    gap : float
-        Objective minus the dual objective at `dual`.
-    dual : ndarray, shape (p, q)
-        A feasible dual point.
+    coefficients : ndarray of mn entries
+    value : float
+        What certifies it: ‖Φx − y‖, or the objective minus the dual objective at `dual`.
     status : str
     iterations : int
-    history : list of (iteration, objective, relative gap)
+    history : sequence of tuples
+        Of each check: the iteration and the residual, or the iteration, the objective and the
+        relative gap.
     message : str
+    objective : float
+    dual : ndarray, shape (p, q), optional
+        A feasible dual point, for a gap.
     """
 
-    coefficients: Floats
-    objective: float
-    gap: float
-    dual: Floats
+    coefficients: NDArray[Any]
+    value: float
     status: str
     iterations: int
-    history: list[tuple[int, float, float]] = field(default_factory=list)
+    history: Sequence[tuple[float, ...]] = ()
     message: str = ""
+    objective: float = 0.0
+    dual: Floats | None = None
 
-    @property
-    def relative(self) -> float:
-        """The gap over the objective."""
-        return relative_gap(self.gap, self.objective)
+
+def gathered(
+    system: System,
+    answers: Sequence[Answer],
+    formula: str,
+    certificate: Certificate,
+    dtype: Any = None,
+) -> Solution:
+    """Return the answers to all right-hand sides as one solution, as they are or in one type."""
+    coefficients = np.stack([one.coefficients.reshape(-1) for one in answers])
+    coefficients = coefficients if dtype is None else coefficients.astype(dtype)
+    if certificate.kind == "residual":
+        checks = ((item, *check) for item, one in enumerate(answers) for check in one.history)
+        history = residual_history(checks)
+    else:
+        history = _gap_history(answers)
+    return Solution(
+        coefficients=coefficients.reshape(-1, *system.coefficient_shape),
+        objective=np.array([one.objective for one in answers]),
+        formula=formula,
+        certificate=certificate,
+        status=tuple(one.status for one in answers),
+        iterations=np.array([one.iterations for one in answers], dtype=np.int64),
+        history=history,
+        message="; ".join(dict.fromkeys(one.message for one in answers if one.message)),
+    )
+
+
+def residual_history(checks: Iterable[tuple[float, ...]]) -> dict[str, NDArray[Any]]:
+    """Return a history with one entry for each check of one item: (item, iteration, residual)."""
+    table = np.array(list(checks), np.float64).reshape(-1, 3)
+    return {
+        "item": table[:, 0].astype(np.int64),
+        "iteration": table[:, 1].astype(np.int64),
+        "residual": table[:, 2],
+    }
+
+
+def _gap_history(answers: Sequence[Answer]) -> dict[str, NDArray[Any]]:
+    """Return a history with one row per check and one column per item.
+
+    An item keeps its last values once it is solved, and has NaN where it was never checked.
+    """
+    longest = max((answer.history for answer in answers), key=len)
+    history: dict[str, NDArray[Any]] = {
+        "iteration": np.array([one[0] for one in longest], np.int64)
+    }
+    for place, name in enumerate(("objective", "certificate"), 1):
+        rows = [
+            [one.history[min(check, len(one.history) - 1)][place] if one.history else np.nan
+             for one in answers]
+            for check in range(len(longest))
+        ]  # fmt: skip
+        history[name] = np.array(rows, np.float64).reshape(len(longest), len(answers))
+    return history
+
+
+def proven(
+    system: System, like: NDArray[Any], answers: Sequence[Answer], formula: str, tolerance: float
+) -> Solution:
+    """Return answers with duality gaps as one solution."""
+    certificate = Certificate(
+        "duality gap",
+        np.array([one.value for one in answers]),
+        np.array([relative_gap(one.value, one.objective) for one in answers]),
+        tolerance,
+        np.stack([one.dual for one in answers if one.dual is not None]),
+    )
+    return gathered(system, answers, formula, certificate, like.dtype)
+
+
+def least(
+    system: System,
+    Y: Any,
+    noise_level: float,
+    formula: str,
+    tolerance: float,
+    solve: Callable[[int, Constraint], Answer],
+) -> Solution:
+    """Minimise a norm subject to ‖Φx − y‖ ≤ σ, for each right-hand side and in float64.
+
+    Parameters
+    ----------
+    system : System
+    Y : ndarray, shape (B, p, q)
+    noise_level : float
+        σ.
+    formula : str
+        With {} where the constraint goes.
+    tolerance : float
+        Of the relative gap.
+    solve : callable
+        ``solve(item, constraint)`` for a right-hand side that some unknown explains.
+    """
+    like = np.asarray(Y)
+    stack = like.astype(np.float64, copy=False)
+    constraint = constraint_of(system, stack, noise_level, float(np.finfo(like.dtype).eps))
+    answers = []
+    for item, y in enumerate(stack):
+        one = constraint.take(np.array([item]))
+        answers.append(solve(item, one) if one.feasible[0] else _infeasible(one, system, y))
+    return proven(system, like, answers, formula.format(constraint.condition), tolerance)
+
+
+def judged(
+    constraint: Constraint,
+    X: Floats,
+    objective: float,
+    D: Floats,
+    size: float,
+    tolerance: float,
+    iterations: int = 0,
+    history: Sequence[tuple[float, ...]] = (),
+    otherwise: str = "stalled",
+    message: str = "",
+) -> Answer:
+    """Return a feasible X as an answer, with the gap that a dual point proves.
+
+    Parameters
+    ----------
+    constraint : Constraint
+        Of this right-hand side.
+    X : ndarray
+        Coefficients.
+    objective : float
+        Of X.
+    D : ndarray, shape (1, r, t)
+        Row-space coordinates, feasible once divided by `size`.
+    size : float
+    tolerance : float
+        Of the relative gap: within it the status is "optimal".
+    iterations, history, message
+        As in `Answer`.
+    otherwise : str
+        The status beyond the tolerance.
+    """
+    value = float(constraint.dual_value(D)[0])
+    dual = np.zeros_like(constraint.outside[0])
+    if value > 0:
+        value, dual = value / size, constraint.dual_point(D / size)[0]
+    gap = objective - max(value, 0.0)
+    status = "optimal" if relative_gap(gap, objective) <= tolerance else otherwise
+    return Answer(X, gap, status, iterations, history, message, objective, dual)
 
 
 def relative_gap(gap: float, objective: float) -> float:
     """Return |gap|/objective; a gap is negative only by the rounding of the constraint."""
     return abs(gap) / objective if objective > 0 else abs(gap)
-
-
-def check_options(tolerance: float, max_iterations: int) -> None:
-    """Refuse a tolerance or a number of iterations that makes no sense.
-
-    Raises
-    ------
-    ValueError
-        If the tolerance is not from 0 to below 1, or no iteration is allowed.
-    """
-    if not 0 <= tolerance < 1:
-        raise ValueError(f"tolerance is {tolerance}: give a relative gap from 0 to below 1")
-    if max_iterations < 1:
-        raise ValueError(f"max_iterations is {max_iterations}: allow one at least")
 
 
 def out_of_reach(distance: float, noise_level: float, system: System) -> str:
@@ -77,55 +212,8 @@ def out_of_reach(distance: float, noise_level: float, system: System) -> str:
     )
 
 
-def infeasible(constraint: Constraint, system: System, y: Floats) -> Answer:
+def _infeasible(constraint: Constraint, system: System, y: Floats) -> Answer:
     """Return zero as the answer to a right-hand side that no unknown explains."""
-    return Answer(
-        coefficients=np.zeros(system.matrix_shape),
-        objective=0.0,
-        gap=float("inf"),
-        dual=np.zeros_like(y),
-        status="infeasible",
-        iterations=0,
-        message=out_of_reach(float(constraint.distance[0]), constraint.noise_level, system),
-    )
-
-
-def gathered(
-    answers: Sequence[Answer], formula: str, tolerance: float, system: System, like: Floats
-) -> Solution:
-    """Return the answers to all right-hand sides as one solution, in the type of `like`.
-
-    The history has one entry per check and a column per right-hand side, which keeps its last
-    values once it is solved.
-    """
-    longest = max((answer.history for answer in answers), key=len)
-    history: dict[str, NDArray[np.generic]] = {
-        "iteration": np.array([entry[0] for entry in longest], dtype=np.int64)
-    }
-    for place, name in enumerate(("objective", "certificate"), 1):
-        rows = [[_entry(one, check, place) for one in answers] for check in range(len(longest))]
-        history[name] = np.array(rows, dtype=np.float64).reshape(len(longest), len(answers))
-    coefficients = np.stack([one.coefficients for one in answers])
-    return Solution(
-        coefficients=coefficients.reshape(-1, *system.coefficient_shape).astype(like.dtype),
-        objective=np.array([one.objective for one in answers]),
-        formula=formula,
-        certificate=Certificate(
-            "duality gap",
-            np.array([one.gap for one in answers]),
-            np.array([one.relative for one in answers]),
-            tolerance,
-            np.stack([one.dual for one in answers]),
-        ),
-        status=tuple(one.status for one in answers),
-        iterations=np.array([one.iterations for one in answers], dtype=np.int64),
-        history=history,
-        message="; ".join(dict.fromkeys(one.message for one in answers if one.message)),
-    )
-
-
-def _entry(answer: Answer, check: int, place: int) -> float:
-    """Return what an item's history says at a check, or its last word; NaN if it has none."""
-    if not answer.history:
-        return float("nan")
-    return float(answer.history[min(check, len(answer.history) - 1)][place])
+    said = out_of_reach(float(constraint.distance[0]), constraint.noise_level, system)
+    nothing = np.zeros(system.matrix_shape)
+    return Answer(nothing, float("inf"), "infeasible", 0, (), said, 0.0, np.zeros_like(y))

@@ -1,88 +1,167 @@
-"""`recover`: one door to every solver, which also recomputes what a solver claims."""
+"""The protocol of the solvers, and `METHODS`, in which each of them registers itself."""
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
-import time
-import warnings
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Literal, TypeAlias, TypeVar
 
-import numpy as np
-from array_api_compat import is_torch_array
-
-from cosa_theory.ground.threads import one_thread
-from cosa_theory.laws import uniform_sparsity_limit
-from cosa_theory.linear.basis import CosaBasis
+from cosa_theory.ground.checks import choice, real, whole
 from cosa_theory.linear.operators import to_host
-from cosa_theory.recovery.amp import amp
-from cosa_theory.recovery.analysis import analysis
-from cosa_theory.recovery.basis_pursuit import basis_pursuit, bpdn
-from cosa_theory.recovery.closed_form import best_core, least_norm
-from cosa_theory.recovery.cosamp import cosamp
-from cosa_theory.recovery.htp import htp
-from cosa_theory.recovery.iht import iht
-from cosa_theory.recovery.lasso import fista
-from cosa_theory.recovery.nuclear import nuclear
-from cosa_theory.recovery.omp import omp
-from cosa_theory.recovery.problem import RecoveryProblem
-from cosa_theory.recovery.reference import reference
-from cosa_theory.recovery.result import STATUSES, RecoveryResult, Solution
-from cosa_theory.recovery.support import debias
-from cosa_theory.recovery.system import System, check_range, like_array
+from cosa_theory.recovery.result import Solution
 
-__all__ = ["METHODS", "Method", "SparsityWarning", "options_of", "recover"]
+__all__ = ["METHODS", "Method", "Monitor", "default_tolerance", "options_of", "solver"]
 
+Monitor: TypeAlias = Callable[[int, float, Any], None]
+Solve = TypeVar("Solve", bound=Callable[..., Solution])
 
-_SMALL = 1 << 17  # unknowns up to which everything is done on one thread
-
-
-class SparsityWarning(UserWarning):
-    """A sparsity that no solver can recover uniformly from these measurements."""
+_CHECKS: dict[str, Callable[[Any], Any]] = {
+    "max_iterations": partial(whole, "max_iterations"),
+    "tolerance": partial(real, "tolerance", above=0.0, below=1.0),
+    "lam": partial(real, "lam", above=0.0),
+    "lam_ratio": partial(real, "lam_ratio", above=0.0),
+}
+_DEFAULT_TOLERANCE = {8: 1e-8, 4: 1e-5}  # by the bytes of a number
 
 
 @dataclass(frozen=True)
 class Method:
-    """A solver and what it works on.
+    """A solver: what is called, what it looks for, and how lists and figures show it.
+
+    A solver is one file in `cosa_theory.recovery.solvers`, in which the decorator `solver` enters
+    it here. It is a function ``solve(system, Y, *, noise_level=0.0, ...)``, which trusts its
+    arguments, because `recover` has looked at them:
+
+    system : System
+        Φ, from coefficients (B, m, n) to measurements (B, p, q).
+    Y : array or tensor, shape (B, p, q)
+        B right-hand sides. Batched solvers work on all of them at once, and let go those that
+        are done; the others take one after the other (`cosa_theory.recovery.items`).
+    noise_level : float
+        σ ≥ 0, a bound on the norm of the noise of each right-hand side.
+
+    Its options are keywords, each with a default. Those of these names mean the same everywhere,
+    and it takes those that it has a use for:
+
+    sparsity : int, optional
+        s, the number of nonzero coefficients sought, from 1 to min(M, N). Without it the greedy
+        solvers try 1, 2, 3, 4, 6, 9, …, each from the answer of the one before, until one explains
+        the measurements.
+    lam, lam_ratio : float, optional
+        λ > 0, the weight of ‖x‖₁, or λ over ‖Φᵀy‖_∞; one of them at most.
+    tolerance : float, optional
+        Where the relative certificate (`Certificate.relative`) holds, between 0 and 1; by default
+        that of `default_tolerance`.
+    max_iterations : int
+        At least 1, for each right-hand side.
+    start : array or tensor, shape (B, m, n), optional
+        Coefficients to start from.
+    polish : bool
+        Whether the linear equations of the optimum are solved on promising supports.
+    monitor : callable, optional
+        ``monitor(iteration, certificate, coefficients)``, called at each check of the certificate
+        with the largest of those still worked on, and their coefficients.
+
+    It returns a `Solution`, with one of `STATUSES` for each right-hand side; its certificate is
+    computed from the operator at exit. What is refused is an `InputError`.
 
     Parameters
     ----------
+    name : str
+        As `recover` and the command take it.
     solve : callable
-        ``solve(system, Y, *, noise_level, ...)``, returns a `Solution`.
+        The solver.
+    place : int
+        Where it stands in lists.
+    seeks : str
+        What its answer is the best of. Where that are sparse coefficients, least squares on their
+        support makes sense.
     arrays : {"any", "numpy"}
         Whether it takes tensors; otherwise they are brought to the host and back.
     on_update : bool
         Whether it works on the unknown itself instead of its coefficients in the sparsifying
         basis.
-    sparse : bool
-        Whether its answers are sparse, so that least squares on the support makes sense.
+    exact : bool
+        Whether a tolerance of 0 makes sense: as near as rounding allows.
+    checks : mapping of str to callable
+        For options of its own: returns the value, or raises an `InputError`.
+    look : (str, str, str)
+        Colour, line and marker in figures, see `cosa_theory.page.style`.
     """
 
+    name: str
     solve: Callable[..., Solution]
+    place: int = 99
+    seeks: Literal[
+        "sparse coefficients", "least norm", "low rank", "sparse image", "what is asked"
+    ] = "sparse coefficients"
     arrays: Literal["any", "numpy"] = "numpy"
     on_update: bool = False
-    sparse: bool = True
+    exact: bool = False
+    checks: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)
+    look: tuple[str, str, str] = ("grey", "-", ".")
+
+    @property
+    def label(self) -> str:
+        """The name in figures and tables."""
+        return self.name.replace("_", " ")
+
+    @property
+    def sparse(self) -> bool:
+        """Whether its answers are sparse in the sparsifying basis."""
+        return self.seeks == "sparse coefficients"
+
+    @property
+    def options(self) -> Mapping[str, inspect.Parameter]:
+        """What it takes besides the problem itself."""
+        parameters = inspect.signature(self.solve).parameters.values()
+        return {
+            one.name: one
+            for one in parameters
+            if one.kind is inspect.Parameter.KEYWORD_ONLY and one.name != "noise_level"
+        }
+
+    def checked(self, option: str, value: Any) -> Any:
+        """Return the value of one option as the solver takes it.
+
+        Raises
+        ------
+        InputError
+            If it is none that the option may have.
+        """
+        if option == "tolerance" and self.exact:
+            return real(option, value, least=0.0, below=1.0)
+        check = self.checks.get(option) or _CHECKS.get(option)
+        return value if check is None else check(value)
 
 
-METHODS: dict[str, Method] = {
-    "least_norm": Method(least_norm, arrays="any", sparse=False),
-    "best_core": Method(best_core, arrays="any", sparse=False),
-    "fista": Method(fista, arrays="any"),
-    "basis_pursuit": Method(basis_pursuit, arrays="any"),
-    "bpdn": Method(bpdn, arrays="any"),
-    "analysis": Method(analysis, on_update=True, sparse=False),
-    "nuclear": Method(nuclear, on_update=True, sparse=False),
-    "reference": Method(reference, sparse=False),
-    "omp": Method(omp),
-    "cosamp": Method(cosamp),
-    "iht": Method(iht, arrays="any"),
-    "htp": Method(htp),
-    "amp": Method(amp),
-}
-"""Every solver by name."""
+METHODS: dict[str, Method] = {}
+"""Every solver by name, in the order of lists."""
+
+
+def solver(place: int, *, name: str | None = None, **settings: Any) -> Callable[[Solve], Solve]:
+    """Enter the function below in `METHODS`, under its own name or another.
+
+    Parameters
+    ----------
+    place : int
+        As in `Method`.
+    name : str, optional
+        If it is not that of the function.
+    **settings
+        The further parameters of `Method`.
+    """
+
+    def register(solve: Solve) -> Solve:
+        known = name or solve.__name__
+        entered = {**METHODS, known: Method(known, solve, place, **settings)}
+        METHODS.clear()
+        METHODS.update(sorted(entered.items(), key=lambda entry: (entry[1].place, entry[0])))
+        return solve
+
+    return register
 
 
 def options_of(method: str) -> Mapping[str, inspect.Parameter]:
@@ -90,252 +169,12 @@ def options_of(method: str) -> Mapping[str, inspect.Parameter]:
 
     Raises
     ------
-    ValueError
+    InputError
         If there is no such method.
     """
-    if method not in METHODS:
-        raise ValueError(f"method is {method!r}: choose among {', '.join(METHODS)}")
-    parameters = inspect.signature(METHODS[method].solve).parameters.values()
-    return {
-        one.name: one
-        for one in parameters
-        if one.kind is inspect.Parameter.KEYWORD_ONLY and one.name != "noise_level"
-    }
+    return METHODS[choice("method", method, METHODS)].options
 
 
-def recover(
-    problem: RecoveryProblem,
-    method: str = "fista",
-    *,
-    sparsity: int | None = None,
-    start: Any = None,
-    debiasing: bool = True,
-    **options: Any,
-) -> RecoveryResult:
-    """Recover an update from its measurements, or a sparse core for an update.
-
-    Parameters
-    ----------
-    problem : RecoveryProblem
-        What is known. Its truth is not looked at.
-    method : str
-        A name in `METHODS`.
-    sparsity : int, optional
-        How many nonzero coefficients the unknown has, for the greedy methods, which otherwise find
-        out. The convex methods and the closed forms need no such number and do not use it.
-    start : array or tensor, shape (m, n) or (B, m, n), optional
-        A warm start for the methods that take one: an update, or a core if that is the unknown.
-    debiasing : bool
-        Whether least squares on the support is computed too, for methods with sparse answers.
-    **options
-        Those of the method, see `options_of`; none is needed. An option given as None counts as
-        not given.
-
-    Returns
-    -------
-    RecoveryResult
-        In the library, type and device of the measurements.
-
-    Raises
-    ------
-    ValueError
-        What is no `RecoveryProblem`, an unknown method, an option that the method does not have,
-        or a value it refuses; an operator that is zero, or numbers whose squares leave the range
-        of their type.
-
-    Warns
-    -----
-    SparsityWarning
-        If the sparsity asked for is above half of the spark, min(a, b)/2 for a CoSA core: then
-        some updates of this sparsity share their measurements.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from cosa_theory import CosaBasis
-    >>> basis = CosaBasis.sample(16, 12, 10, 8, seed=1, scale="analysis")
-    >>> update = np.zeros((16, 12))
-    >>> update[3, 4] = 1.0
-    >>> result = recover(RecoveryProblem(basis.sensing(), basis.encode(update)), "least_norm")
-    >>> result.estimate.shape, result.core.shape, result.status
-    ((16, 12), (10, 8), 'optimal')
-    """
-    began = time.perf_counter()
-    if not isinstance(problem, RecoveryProblem):
-        raise ValueError(
-            f"recover takes a RecoveryProblem, got {type(problem).__name__}: give "
-            "recover(RecoveryProblem(operator, measurements))"
-        )
-    if sparsity is not None:
-        _check_sparsity(problem.system, sparsity)
-        if "sparsity" in options_of(method):
-            options["sparsity"] = sparsity
-    options = _checked_options(problem, method, start, options)
-    entry = METHODS[method]
-    system = problem.update_system if entry.on_update else problem.system
-    check_range(system, problem.Y)
-    Y = problem.Y if entry.arrays == "any" else to_host(problem.Y)
-    # Small products gain nothing from a second thread, and lose much where the cores are busy.
-    with one_thread() if system.size <= _SMALL else nullcontext():
-        solution = entry.solve(system, Y, noise_level=problem.noise_level, **options)
-        fitted = debias(system, Y, solution.coefficients) if debiasing and entry.sparse else None
-        return _result(problem, method, system, solution, fitted, began)
-
-
-def _checked_options(
-    problem: RecoveryProblem, method: str, start: Any, options: Mapping[str, Any]
-) -> dict[str, Any]:
-    known = options_of(method)
-    given = {name: value for name, value in options.items() if value is not None}
-    if start is not None:
-        given["start"] = start
-    unknown = [name for name in given if name not in known]
-    if unknown:
-        raise ValueError(
-            f"{method} has no option {unknown[0]!r}: it takes {', '.join(known) or 'none'}"
-        )
-    limit = given.get("max_iterations", 1)
-    if not isinstance(limit, (int, np.integer)):
-        raise ValueError(f"max_iterations is {limit!r}: give a whole number of iterations")
-    for name in {"lam", "lam_ratio", "tolerance", "threshold", "damping"} & given.keys():
-        if not isinstance(given[name], (int, float, np.integer, np.floating)):
-            raise ValueError(f"{name} is {given[name]!r}: give one number")
-    if start is not None:
-        given["start"] = _warm_start(problem, method, start)
-    return given
-
-
-def _warm_start(problem: RecoveryProblem, method: str, start: Any) -> Any:
-    """Return the coefficients of a starting point, in the library of the measurements."""
-    shape = problem.system.matrix_shape
-    array = np.asarray(to_host(start), dtype=to_host(problem.Y[:0]).dtype)
-    if array.shape[-2:] != tuple(shape) or array.size not in (
-        np.prod(shape),
-        np.prod(shape) * len(problem.Y),
-    ):
-        raise ValueError(
-            f"start has shape {array.shape}: it must be that of the unknown, {tuple(shape)}"
-        )
-    if not np.isfinite(array).all():
-        raise ValueError("start has an entry that is not finite: leave it out or mend it")
-    stack = np.ascontiguousarray(np.broadcast_to(array, (len(problem.Y), *shape)))
-    entry = METHODS[method]
-    coefficients = stack if entry.on_update else problem.to_coefficients(stack)
-    return like_array(coefficients, problem.Y) if entry.arrays == "any" else coefficients
-
-
-def _check_sparsity(system: System, sparsity: Any) -> None:
-    whole = isinstance(sparsity, (int, np.integer)) and not isinstance(sparsity, (bool, np.bool_))
-    if not whole or not 1 <= sparsity <= system.size:
-        raise ValueError(
-            f"sparsity is {sparsity!r}: it must be a whole number from 1 to the {system.size:,} "
-            "unknowns"
-        )
-    p, q = system.measurement_shape
-    m, n = system.coefficient_shape
-    sides = [rows for rows, columns in ((p, m), (q, n)) if rows < columns]
-    if not sides:
-        return  # tall: every core has its own update
-    limit = int(uniform_sparsity_limit(*sides)) if len(sides) == 2 else sides[0] // 2
-    if sparsity > limit:
-        warnings.warn(
-            f"sparsity is {sparsity}: {system.name} tells apart all updates with at most {limit} "
-            "nonzero entries, half of its spark; beyond, some share their measurements",
-            SparsityWarning,
-            stacklevel=3,
-        )
-
-
-def _result(
-    problem: RecoveryProblem,
-    method: str,
-    system: System,
-    solution: Solution,
-    fitted: Any,
-    began: float,
-) -> RecoveryResult:
-    def returned(stack: Any) -> Any:
-        """Bring a stack back to the caller's library; a single item loses its batch axis."""
-        stack = like_array(to_host(stack), problem.Y) if isinstance(stack, np.ndarray) else stack
-        return stack if problem.batched else stack[0]
-
-    def scalar(values: Any) -> Any:
-        return values if problem.batched else values[0].item()
-
-    entry = METHODS[method]
-    X = solution.coefficients
-    unknown = X.reshape(-1, *system.matrix_shape) if entry.on_update else problem.to_unknown(X)
-    debiased = None if fitted is None else _update(problem, problem.to_unknown(fitted))
-    certificate = solution.certificate
-    statuses = _borne_out(solution)
-    update = _update(problem, unknown)
-    return RecoveryResult(
-        method=method,
-        estimate=returned(update),
-        core=_returned_core(problem, unknown, returned),
-        coefficients=returned(X.reshape(-1, *system.matrix_shape)),
-        debiased=None if debiased is None else returned(debiased),
-        objective=scalar(solution.objective),
-        formula=solution.formula,
-        certificate=dataclasses.replace(
-            certificate,
-            value=scalar(certificate.value),
-            relative=scalar(certificate.relative),
-            dual=_dual(problem, certificate.dual),
-        ),
-        residual=scalar(_residuals(system, to_host(problem.Y), X)),
-        status=max(statuses, key=list(STATUSES).index),
-        statuses=statuses,
-        iterations=scalar(solution.iterations),
-        seconds=time.perf_counter() - began,
-        history=solution.history,
-        message=solution.message,
-    )
-
-
-def _borne_out(solution: Solution) -> tuple[str, ...]:
-    """Return the statuses, without a success that the certificate at exit does not bear out.
-
-    Solvers decide on numbers that they carry along, in single precision too; what was recomputed
-    at exit has the last word.
-    """
-    pairs = zip(solution.status, np.atleast_1d(solution.certificate.holds), strict=True)
-    return tuple(
-        "stalled" if status in ("optimal", "fitted") and not held else status
-        for status, held in pairs
-    )
-
-
-def _dual(problem: RecoveryProblem, dual: Any) -> Any:
-    """Return the dual point of a gap, in the precision it was judged in."""
-    if dual is None:
-        return None
-    if is_torch_array(problem.Y) and isinstance(dual, np.ndarray):
-        like = problem.Y[:0]
-        dual = like_array(dual, like.double() if dual.dtype == np.float64 else like)
-    return dual if problem.batched else dual[0]
-
-
-def _update(problem: RecoveryProblem, unknown: Any) -> Any:
-    """Return the updates that unknowns stand for."""
-    return problem.operator.apply(unknown) if problem.unknown == "core" else unknown
-
-
-def _returned_core(problem: RecoveryProblem, unknown: Any, returned: Callable[[Any], Any]) -> Any:
-    if problem.unknown == "core":
-        return returned(unknown)
-    if problem.system.plain:
-        return None
-    A, B = problem.operator.factors
-    basis = CosaBasis(A.T, B)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the many cores of a deficient factor, the least
-        cores = np.stack([to_host(basis.best_core(update)) for update in unknown])
-    return returned(cores)
-
-
-def _residuals(system: System, Y: Any, X: Any) -> Any:
-    """Return ‖Φx − y‖/‖y‖ of every item."""
-    difference = to_host(system.apply(X)) - Y
-    flat, wanted = (array.reshape(len(Y), -1).astype(np.float64) for array in (difference, Y))
-    return np.linalg.norm(flat, axis=1) / np.linalg.norm(wanted, axis=1)
+def default_tolerance(Y: Any) -> float:
+    """Return the tolerance for measurements of a type: 1e-8 in float64 and 1e-5 in float32."""
+    return _DEFAULT_TOLERANCE[to_host(Y[:0]).dtype.itemsize]

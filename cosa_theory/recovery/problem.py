@@ -9,10 +9,12 @@ from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
-from array_api_compat import array_namespace, is_torch_array
+from array_api_compat import is_torch_array
 from scipy import sparse
 from scipy.sparse.linalg import LinearOperator
 
+from cosa_theory.ground.checks import finite, real, refuse
+from cosa_theory.ground.errors import InputError
 from cosa_theory.linear.basis import CosaBasis
 from cosa_theory.linear.operators import Factor, KroneckerOperator, as_working_array, to_host
 from cosa_theory.linear.transforms import DCT, Coordinate, SingularBasis, Transform, Wavelet
@@ -60,7 +62,7 @@ class RecoveryProblem:
 
     Raises
     ------
-    ValueError
+    InputError
         Shapes that do not fit, NaN or infinite entries, no measurements or only zeros, a noise
         level that is negative or not below ‖y‖ (zero then explains the measurements), an unknown
         basis, a singular basis without a weight, or a basis for a core.
@@ -90,14 +92,15 @@ class RecoveryProblem:
     def __post_init__(self) -> None:
         operator = _checked_operator(self.operator, self.shape)
         object.__setattr__(self, "operator", operator)
-        object.__setattr__(self, "measurements", _working(self.measurements, "the measurements"))
+        object.__setattr__(self, "measurements", _working(self.measurements, "measurements"))
         batched, stack = _stacked(self.measurements, operator, self._plain)
         object.__setattr__(self, "batched", batched)
         object.__setattr__(self, "Y", stack)
-        _check_noise(self.noise_level, stack)
+        object.__setattr__(self, "noise_level", real("noise_level", self.noise_level, least=0.0))
+        _check_size(self.noise_level, stack)
         _check_basis(self.basis, self.weight, self.unknown)
         if self.truth is not None:
-            object.__setattr__(self, "truth", self._checked_update(self.truth, "the truth"))
+            object.__setattr__(self, "truth", self._checked_update(self.truth, "truth"))
         self.transform  # noqa: B018 - a weight that does not fit is found here
 
     def __repr__(self) -> str:
@@ -133,13 +136,7 @@ class RecoveryProblem:
         if not isinstance(self.basis, str):
             return self.basis
         if self.basis == "singular":
-            weight = to_host(self._checked_update(self.weight, "the weight"))
-            if weight.shape != self.update_shape:
-                raise ValueError(
-                    f"the weight has shape {weight.shape} and the update {self.update_shape}: "
-                    "give the weight of the same layer"
-                )
-            return SingularBasis(weight)
+            return SingularBasis(to_host(self._checked_update(self.weight, "weight", most=2)))
         named: dict[str, Callable[[], Transform]] = {"dct": DCT, "wavelet": Wavelet}
         return named.get(self.basis, Coordinate)()
 
@@ -187,13 +184,12 @@ class RecoveryProblem:
             unknown = _mapped(transform.forward, unknown)
         return unknown.reshape(-1, *self.system.coefficient_shape)
 
-    def _checked_update(self, matrix: Any, name: str) -> Any:
-        matrix = _working(matrix, name)
-        if tuple(matrix.shape[-2:]) != tuple(self.update_shape) or matrix.ndim > 3:
-            raise ValueError(
-                f"{name} has shape {tuple(matrix.shape)}: it must be that of the update, "
-                f"{tuple(self.update_shape)}"
-            )
+    def _checked_update(self, matrix: Any, argument: str, most: int = 3) -> Any:
+        matrix = _working(matrix, argument)
+        shape, wanted = tuple(matrix.shape), tuple(self.update_shape)
+        if shape[-2:] != wanted or len(shape) > most:
+            text = f"{argument} has shape {shape}: it must be that of the update, {wanted}"
+            raise InputError(text, argument=argument)
         return matrix
 
 
@@ -201,57 +197,50 @@ def _by(shape: tuple[int, ...]) -> str:
     return " × ".join(map(str, shape))
 
 
-def _working(array: Any, name: str) -> Any:
+def _working(array: Any, argument: str) -> Any:
     """Return finite real numbers in float32 or float64."""
     try:
         array = as_working_array(array)
     except ValueError as error:
-        raise ValueError(f"{name}: {error}") from error
+        raise InputError(f"{argument} cannot be used: {error}", argument=argument) from error
     if is_torch_array(array):
         array = array.detach()
         array = array if array.element_size() >= 4 else array.float()
-    xp = array_namespace(array)
-    finite = xp.isfinite(array)
-    if not bool(xp.all(finite)):
-        where = np.argwhere(~to_host(finite))[0].tolist()
-        raise ValueError(
-            f"{name} at {where} is {float(array[tuple(where)])}: every entry must be finite"
-        )
+    finite(argument, array)
     return array
 
 
 def _checked_operator(operator: Any, shape: tuple[int, int] | None) -> Any:
     """Return a Kronecker operator as it is, anything else as a checked matrix."""
+    if isinstance(operator, CosaBasis):
+        raise InputError(
+            "operator is a CosaBasis, which maps both ways: give basis.sensing() to recover an "
+            "update, or basis.dictionary() to recover a core",
+            argument="operator",
+        )
     if isinstance(operator, KroneckerOperator):
         if shape is not None and tuple(shape) != operator.domain_shape:
-            raise ValueError(
-                f"shape is {tuple(shape)}, the operator maps matrices of {operator.domain_shape}: "
-                "leave shape out for a Kronecker operator"
-            )
-        for name, factor in zip("AB", operator.factors, strict=True):
-            _check_entries(factor, f"the factor {name} of {operator.name}")
+            must = f"left out for a Kronecker operator, which maps matrices {operator.domain_shape}"
+            raise refuse("shape", tuple(shape), must)
+        for factor in operator.factors:
+            _check_entries(factor)
         return operator
-    if isinstance(operator, CosaBasis):
-        raise ValueError(
-            "the operator is a CosaBasis, which maps both ways: give basis.sensing() to recover an "
-            "update, or basis.dictionary() to recover a core"
+    matrix = Factor(operator, "operator").matrix
+    _check_entries(matrix)
+    columns = matrix.shape[1]
+    if shape is not None and (
+        np.shape(shape) != (2,) or min(shape) < 1 or math.prod(shape) != columns
+    ):
+        must = (
+            f"(m, n), the rows and columns of an update of {columns:,} entries, as the operator has"
         )
-    matrix = Factor(operator, "the operator").matrix
-    _check_entries(matrix, "the operator")
-    if shape is not None and len(np.shape(shape)) != 1:
-        raise ValueError(f"shape is {shape!r}: give (m, n), the rows and columns of the update")
-    if shape is not None and (min(shape) < 1 or math.prod(shape) != matrix.shape[1]):
-        raise ValueError(
-            f"shape is {tuple(shape)}, {math.prod(shape):,} entries, but the operator has "
-            f"{matrix.shape[1]:,} columns: give the shape (m, n) with mn columns"
-        )
+        raise refuse("shape", shape, f"{must} columns")
     return matrix
 
 
-def _check_entries(matrix: Any, name: str) -> None:
-    if isinstance(matrix, LinearOperator):
-        return
-    _working(matrix.data if sparse.issparse(matrix) else matrix, name)
+def _check_entries(matrix: Any) -> None:
+    if not isinstance(matrix, LinearOperator):
+        _working(matrix.data if sparse.issparse(matrix) else matrix, "operator")
 
 
 def _stacked(measurements: Any, operator: Any, plain: bool) -> tuple[bool, Any]:
@@ -261,49 +250,44 @@ def _stacked(measurements: Any, operator: Any, plain: bool) -> tuple[bool, Any]:
     vectors = {1: shape == (count,), 2: plain and shape[1:] == (count,)}
     matrices = {2: not plain and shape == (p, q), 3: not plain and shape[1:] == (p, q)}
     if 0 in shape or not (vectors.get(len(shape)) or matrices.get(len(shape))):
-        expected = f"({count},)" if plain else f"({p}, {q})"
-        raise ValueError(
-            f"the measurements have shape {shape}: the operator needs {expected}, or a batch of "
-            "such along a first axis"
-        )
+        wanted = f"({count},)" if plain else f"({p}, {q})"
+        text = f"measurements has shape {shape}: it must be {wanted}, or a batch along a first axis"
+        raise InputError(text, argument="measurements")
     batched = bool(len(shape) == 3 or (len(shape) == 2 and vectors[2]))
     return batched, measurements.reshape(-1, p, q)
 
 
-def _check_noise(noise_level: float, Y: Any) -> None:
-    number = isinstance(noise_level, (int, float, np.integer, np.floating))
-    if not (number and math.isfinite(noise_level) and noise_level >= 0):
-        raise ValueError(
-            f"noise_level must be finite and zero or positive, got {noise_level!r}: give one number"
-        )
+def _check_size(noise_level: float, Y: Any) -> None:
+    """Refuse measurements that zero explains."""
     rows = to_host(Y).reshape(len(Y), -1)
     largest = np.abs(rows).max(axis=1)
     if (largest == 0).any():
-        which = f" of item {largest.argmin()} of the batch" if len(largest) > 1 else ""
-        raise ValueError(
-            f"the measurements{which} are all zero, which a zero update explains: there is nothing "
-            "to recover"
+        which = f" in item {largest.argmin()} of the batch" if len(largest) > 1 else ""
+        raise InputError(
+            f"measurements holds only zeros{which}, which a zero update explains: there is nothing "
+            "to recover",
+            argument="measurements",
         )
     norms = largest * np.linalg.norm(rows / largest[:, None], axis=1)  # no square underflows
     least = float(norms.min())
     if noise_level >= least:
-        raise ValueError(
-            f"noise_level is {noise_level:g} and the measurements have norm {least:g}: zero "
-            "explains them, give the noise's norm alone"
-        )
+        must = f"below the norm of the measurements, {least:g}, or zero explains them"
+        raise refuse("noise_level", noise_level, must)
 
 
 def _check_basis(basis: str | Transform, weight: Any, unknown: str) -> None:
     transform = all(hasattr(basis, part) for part in ("name", "forward", "inverse", "rows"))
     if basis not in BASES if isinstance(basis, str) else not transform:
-        raise ValueError(f"basis is {basis!r}: choose among {', '.join(BASES)}, or a Transform")
+        raise refuse("basis", basis, f"one of {', '.join(BASES)}, or a Transform")
     if (basis == "singular") != (weight is not None):
-        raise ValueError(
-            "the singular basis needs the weight W, and only that basis does: give basis "
-            "'singular' and weight together"
+        state = "missing" if weight is None else "given"
+        raise InputError(
+            f"weight is {state} and the basis is {basis!r}: it must be there for the basis "
+            "'singular', and only for that",
+            argument="weight",
         )
     if unknown == "core" and basis != "coordinate":
-        raise ValueError(f"basis is {basis!r}: a core is sparse in its own entries, leave it out")
+        raise refuse("basis", basis, "left out, for a core is sparse in its own entries")
 
 
 def _mapped(function: Callable[[Any], Any], stack: Any) -> Any:

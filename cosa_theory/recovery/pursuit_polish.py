@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
 from cosa_theory.ground.threads import one_thread
 from cosa_theory.recovery.constraint import Constraint
 from cosa_theory.recovery.support import gram_block
-from cosa_theory.recovery.system import System
-from cosa_theory.recovery.vertex import LARGEST_RANK, optimal_vertex, vertex_work
+from cosa_theory.recovery.system import Floats, Indices, System
+from cosa_theory.recovery.vertex import LARGEST_RANK, Candidate, optimal_vertex, vertex_work
 
-__all__ = ["Polished", "Polisher"]
+__all__ = ["Polisher"]
 
 _LARGEST = 3000  # entries of a support up to which its Gram block is formed (72 MB)
 _NEGLIGIBLE = 1e-9  # share of the largest entry under which a fitted entry counts as zero
@@ -26,30 +24,6 @@ _NEAR = 0.1  # share of ‖C₀‖ missed up to which entries are looked for tha
 _FALLS = 0.7  # factor by which what is missed must fall when entries were added
 _ALIKE = 0.5  # entries added: those that fit this share of what the best fits
 _DEPENDENT = 1e-7  # least ratio of pivots of an independent support
-
-Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Polished:
-    """A candidate for the optimum, supported where the iterate is.
-
-    Attributes
-    ----------
-    support : ndarray of int, shape (s,)
-    values : ndarray, shape (s,)
-    dual : ndarray, shape (r, t)
-        Row-space coordinates D of a dual point; V_A D V_Bᵀ is the sign of `values` on the support.
-    """
-
-    support: NDArray[np.int64]
-    values: Floats
-    dual: Floats
-
-    @property
-    def objective(self) -> float:
-        """‖x‖₁."""
-        return float(np.abs(self.values).sum())
 
 
 class Polisher:
@@ -103,7 +77,7 @@ class Polisher:
         sides = sum(min(size, one) for one in self._space.values.shape)
         return size**3 / 3 + size**2 * (sides + 16.0)
 
-    def polish(self, item: int, X: Floats, dual: Floats | None) -> Polished | None:
+    def polish(self, item: int, X: Floats, dual: Floats | None) -> Candidate | None:
         """Return the solution on the support and signs of one iterate, or None if there is none.
 
         Parameters
@@ -135,7 +109,7 @@ class Polisher:
         """
         return vertex_work(self._rank, steps) if self._rank <= LARGEST_RANK else float("inf")
 
-    def vertex(self, item: int, scores: Floats, steps: int) -> Polished | None:
+    def vertex(self, item: int, scores: Floats, steps: int) -> Candidate | None:
         """Return an optimal vertex reached by a few simplex steps, or None.
 
         Parameters
@@ -152,18 +126,15 @@ class Polisher:
         if found is None:
             return None
         kept = np.abs(found.values) > 1e-12 * np.abs(found.values).max()
-        dual = found.dual.reshape(centre.shape)
-        return Polished(found.support[kept], found.values[kept], dual)
+        return Candidate(found.support[kept], found.values[kept], found.dual)
 
-    def bound(self, item: int, found: Polished) -> float:
+    def bound(self, item: int, found: Candidate) -> float:
         """Return the dual objective at a candidate's dual point, scaled to feasibility."""
         one = self._constraint.take(np.array([item]))
         size = float(np.abs(self._space.coefficients(found.dual[None])).max())
         return float(one.dual_value(found.dual[None])[0]) / max(1.0, size)
 
-    def _equality(
-        self, item: int, support: NDArray[np.int64], dual: Floats | None
-    ) -> Polished | None:
+    def _equality(self, item: int, support: Indices, dual: Floats | None) -> Candidate | None:
         centre = self._constraint.centre[item]
         least_norm = self._space.coefficients(centre[None])[0].ravel()
         size, left = float(np.linalg.norm(centre)), np.inf
@@ -191,9 +162,9 @@ class Polisher:
         start = np.zeros_like(centre) if dual is None else dual
         there = self._space.coefficients(start[None])[0].ravel()[support]
         step = _solved(factor, signs - there)
-        return Polished(support, values, start + self._coordinates(support, step))
+        return Candidate(support, values, start + self._coordinates(support, step))
 
-    def _inequality(self, item: int, support: NDArray[np.int64], signs: Floats) -> Polished | None:
+    def _inequality(self, item: int, support: Indices, signs: Floats) -> Candidate | None:
         weights, centre = self._space.values, self._constraint.centre[item]
         radius = self._constraint.radius[item]
         correlations = self._space.coefficients((weights**2 * centre)[None])[0].ravel()
@@ -212,13 +183,13 @@ class Polisher:
             kept = values * signs > 0
             if kept.all():
                 residual = left + multiplier * weights * self._coordinates(support, tilt)
-                return Polished(support, values, weights * residual / multiplier)
+                return Candidate(support, values, weights * residual / multiplier)
             support, signs = support[kept], signs[kept]
             if support.size == 0:
                 return None
         return None
 
-    def _coordinates(self, support: NDArray[np.int64], values: Floats) -> Floats:
+    def _coordinates(self, support: Indices, values: Floats) -> Floats:
         """Return the row-space coordinates (r, t) of the coefficients `values` on a support."""
         X = np.zeros(self._system.size)
         X[support] = values
@@ -227,7 +198,7 @@ class Polisher:
         return coordinates
 
 
-def _factorised(system: System, support: NDArray[np.int64]) -> Any:
+def _factorised(system: System, support: Indices) -> Any:
     """Return the Gram block on a support and its Cholesky factor, or None if it is singular."""
     gram = gram_block(system, support)
     with one_thread():

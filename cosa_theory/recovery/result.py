@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from cosa_theory.ground.errors import InputError
 from cosa_theory.linear.operators import to_host
 
 __all__ = ["STATUSES", "Certificate", "RecoveryResult", "Solution", "relative_error"]
@@ -177,12 +178,12 @@ class RecoveryResult:
 
         Raises
         ------
-        ValueError
+        InputError
             If there is no debiased estimate, or the truth has another shape or is zero.
         """
         estimate = self.debiased if debiased else self.estimate
         if estimate is None:
-            raise ValueError(
+            raise InputError(
                 "there is no debiased estimate: the support has more entries than there are "
                 "measurements"
             )
@@ -198,14 +199,15 @@ def relative_error(estimate: Any, truth: Any) -> Any:
 
     Raises
     ------
-    ValueError
+    InputError
         If the shapes differ or a truth is zero.
     """
     estimate, truth = (to_host(array).astype(np.float64) for array in (estimate, truth))
     if estimate.shape != truth.shape:
-        raise ValueError(f"the estimate has shape {estimate.shape} and the truth {truth.shape}")
+        text = f"truth has shape {truth.shape}: it must be that of the estimate, {estimate.shape}"
+        raise InputError(text, argument="truth")
     size = np.linalg.norm(truth, axis=(-2, -1))
     if (size == 0).any():
-        raise ValueError("the truth is zero, so there is no relative error")
+        raise InputError("truth is zero: no error is relative to that", argument="truth")
     errors = np.linalg.norm(estimate - truth, axis=(-2, -1)) / size
     return errors if errors.ndim else float(errors)

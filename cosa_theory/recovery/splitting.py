@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from cosa_theory.linear.operators import to_host
 from cosa_theory.recovery.constraint import Constraint, flat_norms, per_item, take
 from cosa_theory.recovery.shrinkage import soft_threshold
+from cosa_theory.recovery.system import Floats, Indices
 
 __all__ = ["CHECK_EVERY", "Iterate", "Splitting", "anchored", "largest", "restart_due"]
 
@@ -49,7 +50,7 @@ class Iterate:
     dual: Any
     image: Any
 
-    def take(self, places: NDArray[np.int64]) -> Iterate:
+    def take(self, places: Indices) -> Iterate:
         """Return some items."""
         parts = (self.x, self.coordinates, self.dual, self.image)
         return Iterate(*(take(part, places) for part in parts))
@@ -119,7 +120,7 @@ class Splitting:
         d = projected - h
         return Iterate(x, coordinates, d, self.space.coefficients(d))
 
-    def residual(self, found: Iterate) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def residual(self, found: Iterate) -> tuple[Floats, Floats]:
         """Return ‖T z − z‖ and ‖z‖ of each item."""
         return flat_norms(found.x + found.image - self.z), flat_norms(self.z)
 
@@ -137,7 +138,7 @@ class Splitting:
         self.c = anchored(coordinates, self.c, self._anchor[1], weight)
         self._since += 1
 
-    def advance_or_restart(self, found: Iterate, residual: NDArray[np.float64]) -> None:
+    def advance_or_restart(self, found: Iterate, residual: Floats) -> None:
         """Go to the next z, and restart there those items for which it is time."""
         if self.iteration in _FORCED:
             due = np.ones(residual.size, bool)
@@ -169,7 +170,7 @@ class Splitting:
         factor = per_item(ratio, found.x)
         return found.x + factor * found.image, found.coordinates + factor * found.dual
 
-    def keep(self, places: NDArray[np.int64]) -> None:
+    def keep(self, places: Indices) -> None:
         """Keep some items."""
         self.constraint = self.constraint.take(places)
         self.z, self.c = take(self.z, places), take(self.c, places)
@@ -200,7 +201,7 @@ def anchored(target: Any, z: Any, anchor: Any, weight: Any) -> Any:
     return moved
 
 
-def largest(X: Any) -> NDArray[np.float64]:
+def largest(X: Any) -> Floats:
     """Return the largest modulus of each item, as float64 on the host."""
     moduli = array_namespace(X).max(abs(X).reshape(X.shape[0], -1), axis=1)
     return np.asarray(to_host(moduli), dtype=np.float64)

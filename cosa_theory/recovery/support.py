@@ -10,7 +10,7 @@ from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
 from cosa_theory.ground.threads import one_thread
 from cosa_theory.linear.operators import to_host
-from cosa_theory.recovery.system import System, like_array
+from cosa_theory.recovery.system import Floats, Indices, System, like_array
 
 __all__ = ["debias", "gram_block", "solve_on_support", "support_of"]
 
@@ -18,7 +18,7 @@ _DEPENDENT = 1e-12
 _DIRECT = 3000  # entries of a support up to which its Gram block is formed (72 MB)
 
 
-def support_of(X: Any, relative: float = 1e-6) -> NDArray[np.int64]:
+def support_of(X: Any, relative: float = 1e-6) -> Indices:
     """Return where |X| exceeds a share of its largest entry, as row-major indices.
 
     Parameters
@@ -31,7 +31,7 @@ def support_of(X: Any, relative: float = 1e-6) -> NDArray[np.int64]:
     return np.flatnonzero(size > relative * size.max(initial=0.0))
 
 
-def gram_block(system: System, support: NDArray[np.int64]) -> NDArray[np.float64]:
+def gram_block(system: System, support: Indices) -> Floats:
     """Return the Gram matrix of the columns of Φ on a support, (s, s) in float64.
 
     Column i·n + j of A ⊗ B is aᵢ ⊗ bⱼ, so an entry is ⟨aᵢ, aₖ⟩⟨bⱼ, bₗ⟩; only the chosen columns
@@ -44,16 +44,14 @@ def gram_block(system: System, support: NDArray[np.int64]) -> NDArray[np.float64
     return block
 
 
-def _chosen_gram(factor: NDArray[np.float64], chosen: NDArray[np.int64]) -> NDArray[np.float64]:
+def _chosen_gram(factor: Floats, chosen: Indices) -> Floats:
     different, places = np.unique(chosen, return_inverse=True)
     columns = factor[:, different]
     gram = columns.T @ columns
     return gram[places[:, None], places]
 
 
-def solve_on_support(
-    system: System, correlations: NDArray[Any], support: NDArray[np.int64]
-) -> NDArray[np.float64] | None:
+def solve_on_support(system: System, correlations: NDArray[Any], support: Indices) -> Floats | None:
     """Solve G_SS x = c_S, with G_SS the Gram matrix of the columns of Φ on the support S.
 
     With c = Φᵀy this is least squares on the support; with c = Φᵀy − λ sign(x), the lasso's

@@ -6,18 +6,21 @@ import math
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from array_api_compat import is_torch_array
 from numpy.typing import NDArray
 from scipy.linalg import LinAlgError, svd
 
+from cosa_theory.ground.errors import InputError
 from cosa_theory.ground.threads import one_thread
-from cosa_theory.linear.gram import KroneckerGram
 from cosa_theory.linear.operators import Factor, KroneckerOperator, to_host
 
-__all__ = ["RowSpace", "System", "check_range", "like_array"]
+__all__ = ["Floats", "Indices", "RowSpace", "System", "check_range", "like_array"]
+
+Floats: TypeAlias = NDArray[np.float64]
+Indices: TypeAlias = NDArray[np.int64]
 
 _SMALL = 1 << 20  # entries of a factor up to which its decomposition is put on one thread
 
@@ -79,12 +82,12 @@ class System:
         return self._adjoint.apply(Y)
 
     @cached_property
-    def factors(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def factors(self) -> tuple[Floats, Floats]:
         """A and B as dense float64 arrays; column i·n + j of A ⊗ B is aᵢ ⊗ bⱼ.
 
         Raises
         ------
-        ValueError
+        InputError
             If a factor is zero, or one that is known by its products gives NaN or infinity.
         """
         A, B = (Factor(matrix).dense(np.dtype(np.float64)) for matrix in self.operator.factors)
@@ -92,11 +95,11 @@ class System:
             largest = _largest_entry(factor)
             if largest == 0 or not math.isfinite(largest):
                 fault = "zero, so it measures nothing" if largest == 0 else "not finite"
-                raise ValueError(f"{self.name} is {fault}: give an operator with other entries")
+                raise InputError(f"{self.name} is {fault}: give an operator with other entries")
         return A, B
 
     @cached_property
-    def column_norms(self) -> NDArray[np.float64]:
+    def column_norms(self) -> Floats:
         """‖aᵢ‖‖bⱼ‖, shape (m, n)."""
         return np.multiply.outer(*(np.linalg.norm(factor, axis=0) for factor in self.factors))
 
@@ -105,11 +108,6 @@ class System:
         """‖A‖²‖B‖², the Lipschitz constant of x ↦ Φᵀ(Φx − y), rounded up."""
         squares = [_largest_eigenvalue(factor) for factor in self.factors]
         return squares[0] * squares[1] * (1 + 1e-12)
-
-    @cached_property
-    def gram(self) -> KroneckerGram:
-        """Entries of the Gram matrix of A ⊗ B from those of the two factors."""
-        return KroneckerGram(*self.factors, self.name)
 
     def row_space(self, like: Any) -> RowSpace:
         """Return the singular value decomposition, in the library, type and device of `like`."""
@@ -172,7 +170,7 @@ def check_range(system: System, Y: Any) -> None:
 
     Raises
     ------
-    ValueError
+    InputError
         If one of the numbers is outside.
     """
     single = to_host(Y[:0]).dtype.itemsize == 4
@@ -184,7 +182,7 @@ def check_range(system: System, Y: Any) -> None:
         if max(map(abs, powers)) <= limit:
             continue
         advice = "use double precision, or divide" if single else "divide"
-        raise ValueError(
+        raise InputError(
             f"the largest entry of {system.name} is about 1e{entries:.0f} and that of the "
             f"measurements 1e{measured:.0f}, whose squares or products leave the range of the "
             f"numbers: {advice} both by powers of two"
@@ -205,14 +203,14 @@ def _largest_entry(array: NDArray[Any]) -> float:
     return max(float(array.max()), -float(array.min()))
 
 
-def _largest_eigenvalue(factor: NDArray[np.float64]) -> float:
+def _largest_eigenvalue(factor: Floats) -> float:
     """Return ‖M‖² of a factor, from the Gram matrix of its short side."""
     p, m = factor.shape
     gram = factor @ factor.T if p <= m else factor.T @ factor
     return float(np.linalg.eigvalsh(gram)[-1])
 
 
-def _thin_svd(factor: NDArray[np.float64]) -> tuple[Any, Any, Any]:
+def _thin_svd(factor: Floats) -> tuple[Any, Any, Any]:
     """Return U, s, V of a factor without its null directions."""
     with one_thread() if factor.size <= _SMALL else nullcontext():
         try:

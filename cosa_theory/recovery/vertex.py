@@ -5,15 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.linalg import lu_solve, qr
 from scipy.linalg.lapack import dgetrf
 
 from cosa_theory.ground.threads import one_thread
 from cosa_theory.projections import stream
-from cosa_theory.recovery.system import RowSpace, System
+from cosa_theory.recovery.system import Floats, Indices, RowSpace, System
 
-__all__ = ["LARGEST_RANK", "Vertex", "optimal_vertex", "vertex_work"]
+__all__ = ["LARGEST_RANK", "Candidate", "optimal_vertex", "vertex_work"]
 
 LARGEST_RANK = 1024
 """Rank up to which a basis is held and factorised densely (8 MB)."""
@@ -23,25 +22,27 @@ _REFACTOR = 40  # steps between fresh factorisations of the basis
 _PERTURBED = 1e-9  # of the largest entry
 _DEPENDENT = 1e-9  # least pivot of an independent basis, relative to the largest
 
-Floats = NDArray[np.float64]
-Indices = NDArray[np.int64]
-
 
 @dataclass(frozen=True)
-class Vertex:
-    """A basic solution of Vᵀx = C₀, with the dual point that interpolates its signs.
+class Candidate:
+    """A candidate for the optimum of basis pursuit, with the dual point that may prove it.
 
     Attributes
     ----------
-    support : ndarray of int, shape (r,)
-    values : ndarray, shape (r,)
-    dual : ndarray, shape (r,)
-        D with (V D)_S = sign(values).
+    support : ndarray of int, shape (s,)
+    values : ndarray, shape (s,)
+    dual : ndarray, shape (r, t)
+        Row-space coordinates D of a dual point; V_A D V_Bᵀ is the sign of `values` on the support.
     """
 
     support: Indices
     values: Floats
     dual: Floats
+
+    @property
+    def objective(self) -> float:
+        """‖x‖₁."""
+        return float(np.abs(self.values).sum())
 
 
 def vertex_work(rank: int, steps: int) -> float:
@@ -51,7 +52,7 @@ def vertex_work(rank: int, steps: int) -> float:
 
 def optimal_vertex(
     system: System, space: RowSpace, centre: Floats, scores: Floats, steps: int
-) -> Vertex | None:
+) -> Candidate | None:
     """Return an optimal vertex of min ‖x‖₁ subject to Vᵀx = C₀, or None if none was reached.
 
     Parameters
@@ -95,7 +96,8 @@ def optimal_vertex(
             entering = int(np.argmax(np.abs(image)))
             excess = abs(float(image[entering]))
             if excess <= 1 + 1e-9 or entering in basis:
-                return Vertex(basis, factor.solve(target), dual) if excess <= 1 + 1e-6 else None
+                found = Candidate(basis, factor.solve(target), dual.reshape(centre.shape))
+                return found if excess <= 1 + 1e-6 else None
             if step == steps:
                 return None
             column = _columns(system, space, np.array([entering]))[:, 0]

@@ -360,9 +360,9 @@ BAD = {
     "tolerance": ([*SHAPE, "--tolerance", "0"], "--tolerance is 0"),
     "noise": (
         [*SHAPE, "--noise-level", "1e6"],
-        "--noise-level is 1e+06 and the measurements have norm",
+        "is 1000000.0: it must be below the norm",
     ),
-    "noise sign": ([*SHAPE, "--noise-level", "-1"], "--noise-level must be finite and zero or"),
+    "noise sign": ([*SHAPE, "--noise-level", "-1"], "is -1.0: it must be at least 0"),
     "sparsity": ([*SHAPE, "--method", "omp", "--sparsity", "0"], "--sparsity is 0"),
     "iterations": ([*SHAPE, "--max-iterations", "0"], "--max-iterations"),
     "device": ([*SHAPE, "--device", "tpu9"], "--device is 'tpu9', which torch cannot use here"),

@@ -10,7 +10,7 @@ from scipy.stats import norm
 from cosa_theory.laws.recovery import l1_weak_threshold
 from cosa_theory.projections import stream
 from cosa_theory.recovery import RecoveryProblem, recover
-from cosa_theory.recovery.amp import minimax_threshold
+from cosa_theory.recovery.solvers.amp import minimax_threshold
 from tests.recovery.sparse_problems import dictionary, kronecker, noise_like, plain
 
 
@@ -174,9 +174,3 @@ def test_a_batch_single_precision_and_a_warm_start():
     np.testing.assert_allclose(single.estimate, batch.estimate, atol=1e-3)
     warm = recover(known.problem(), "amp", start=known.truth)
     assert warm.iterations < batch.iterations[0] / 2
-
-
-@pytest.mark.parametrize("options", [{"threshold": 0.0}, {"damping": 0.0}, {"damping": 1.5}])
-def test_options_out_of_range_are_refused(options):
-    with pytest.raises(ValueError, match=next(iter(options))):
-        recover(plain(80, 200, 8).problem(), "amp", **options)

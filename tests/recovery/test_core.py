@@ -54,7 +54,7 @@ def test_a_larger_penalty_gives_a_sparser_core_and_a_larger_residual(basis):
 
 
 def test_the_steps_alone_find_the_core_of_an_update_far_from_the_range(basis, monkeypatch):
-    monkeypatch.setattr("cosa_theory.recovery.lasso.polish_lasso", lambda *args, **_: None)
+    monkeypatch.setattr("cosa_theory.recovery.solvers.fista.polish_lasso", lambda *args, **_: None)
     update = stream(3, "update").standard_normal((basis.m, basis.n))
     result = recover(RecoveryProblem(basis.dictionary(), update), "fista", lam_ratio=1e-6)
     best = basis.best_core(update)

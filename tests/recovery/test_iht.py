@@ -6,7 +6,7 @@ import torch
 
 from cosa_theory.recovery import RecoveryProblem, recover
 from cosa_theory.recovery.greedy import UnitColumns
-from cosa_theory.recovery.iht import best_step, normalised_step
+from cosa_theory.recovery.solvers.iht import normalised_step
 from tests.recovery.sparse_problems import kronecker, noise_like, plain, sparse_matrix
 
 pytestmark = pytest.mark.filterwarnings("ignore::cosa_theory.recovery.SparsityWarning")
@@ -23,7 +23,7 @@ def state(known, count, seed=0):
 
 def test_the_step_minimises_the_residual_along_the_gradient_on_the_support():
     unit, _, R, support = state(kronecker(20, 16, 9, 8, 6), 6)
-    G, step = best_step(unit, R, support)
+    G, step = unit.best_step(R, support)
     along = unit.apply(G * support)
     best, near = (np.linalg.norm(R - factor * step * along) for factor in (1.0, 1.01))
     assert best < near
@@ -34,14 +34,14 @@ def test_the_step_minimises_the_residual_along_the_gradient_on_the_support():
 @pytest.mark.parametrize("seed", range(5))
 def test_a_step_never_raises_the_residual_even_where_the_support_changes(seed):
     unit, U, R, support = state(kronecker(20, 16, 6, 5, 8, seed=seed), 8, seed)
-    G, long = best_step(unit, R, support)
+    G, long = unit.best_step(R, support)
     shrunk = 0
     for _ in range(30):
         V, after = normalised_step(unit, U, R, support, 8)
         assert np.linalg.norm(after) <= np.linalg.norm(R) * (1 + 1e-12)
         np.testing.assert_allclose(after, R - unit.apply(V - U), atol=1e-12)
         assert (V != 0).sum() <= 8
-        G, long = best_step(unit, R, support)
+        G, long = unit.best_step(R, support)
         on_new = (V != 0) & (U == 0)
         if on_new.any():  # an entry that comes in is step times gradient: the step it came from
             taken = (V / G)[on_new].max()

@@ -86,9 +86,3 @@ def test_the_largest_entries_are_named_in_row_major_order(library):
     np.testing.assert_array_equal(np.asarray(named), [[3, 9], [4, 5]])
     many = np.asarray(largest_entries(LIBRARIES[library](draw((2, 20, 20))), 150))
     assert (np.diff(many, axis=1) > 0).all()
-
-
-@pytest.mark.parametrize("count", [-1, 13])
-def test_a_count_beyond_the_entries_is_refused(count):
-    with pytest.raises(ValueError, match=f"cannot choose {count} of 12"):
-        hard_threshold(draw((1, 3, 4)), count)

@@ -45,7 +45,7 @@ def test_it_reaches_an_optimal_vertex_from_the_least_norm_answer(seed, sparsity)
     image = space.coefficients(found.dual.reshape(1, *centre.shape)).ravel()
     assert np.abs(image).max() <= 1 + 1e-8
     # strong duality: the dual value is the norm
-    assert found.dual @ centre.ravel() == pytest.approx(np.abs(x).sum(), rel=1e-7)
+    assert found.dual.ravel() @ centre.ravel() == pytest.approx(np.abs(x).sum(), rel=1e-7)
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3, 5, 7])

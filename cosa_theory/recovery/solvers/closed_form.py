@@ -5,32 +5,33 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cosa_theory.linear.operators import to_host
+from cosa_theory.recovery.constraint import flat_norms
+from cosa_theory.recovery.methods import solver
 from cosa_theory.recovery.result import Certificate, Solution
-from cosa_theory.recovery.system import System
+from cosa_theory.recovery.system import Floats, System
 
-__all__ = ["best_core", "least_norm"]
+__all__ = ["least_norm"]
 
 
 _IGNORED = "the noise level is not used: noise is fitted as well as it can be"
 
 
+@solver(2, name="best_core", arrays="any", seeks="least norm", exact=True)
+@solver(1, arrays="any", seeks="least norm", exact=True, look=("grey", "--", ""))
 def least_norm(
     system: System, Y: Any, *, noise_level: float = 0.0, tolerance: float | None = None
 ) -> Solution:
     """Return the least-squares solution of least norm, Φ⁺y.
 
     For sensing with full-rank factors this is L(LᵀL)⁻¹ Y (RRᵀ)⁻¹R, the least update with exactly
-    these measurements; for the dictionary it is the best core L⁺ ΔW R⁺.
+    these measurements; for the dictionary it is the best core L⁺ ΔW R⁺, which is the other name
+    of this method. The noise level is not used, which the message says: the answer fits noise as
+    well as it can.
 
     Parameters
     ----------
-    system : System
-    Y : array or tensor, shape (B, p, q)
-    noise_level : float
-        Not used, which the message says: the answer fits noise as well as it can.
     tolerance : float, optional
         Of ‖Φᵀ(Φx − y)‖/(‖Φ‖‖y‖); by default 1e4 times the rounding unit of the type, about 2e-12
         in double and 1e-3 in single precision.
@@ -59,23 +60,12 @@ def least_norm(
     )
 
 
-best_core = least_norm
-"""The same closed form, under the name it has for a given update."""
-
-
-def _judge(
-    system: System, Y: Any, X: Any, tolerance: float | None
-) -> tuple[NDArray[np.float64], Certificate]:
+def _judge(system: System, Y: Any, X: Any, tolerance: float | None) -> tuple[Floats, Certificate]:
     """Return ½‖Φx − y‖² and how well the normal equations hold."""
     residual = system.apply(X) - Y
-    normal = _norms(system.apply_adjoint(residual))
-    size = float(np.sqrt(system.lipschitz)) * _norms(Y)
+    normal = flat_norms(system.apply_adjoint(residual))
+    size = float(np.sqrt(system.lipschitz)) * flat_norms(Y)
     if tolerance is None:
         tolerance = 1e4 * float(np.finfo(to_host(Y[:0]).dtype).eps)
     certificate = Certificate("normal equations", normal, normal / size, tolerance)
-    return 0.5 * _norms(residual) ** 2, certificate
-
-
-def _norms(stack: Any) -> NDArray[np.float64]:
-    host = to_host(stack)
-    return np.linalg.norm(host.reshape(len(host), -1), axis=1).astype(np.float64)
+    return 0.5 * flat_norms(residual) ** 2, certificate

@@ -6,14 +6,13 @@ import math
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.fft import dctn, idctn
 
+from cosa_theory.ground.checks import refuse
 from cosa_theory.linear.transforms import DCT, Transform
+from cosa_theory.recovery.system import Floats
 
 __all__ = ["ANALYSES", "AnalysisOperator", "Differences", "Orthonormal", "Stacked", "analysis_of"]
-
-Floats = NDArray[np.float64]
 
 
 class AnalysisOperator(Protocol):
@@ -184,7 +183,7 @@ def analysis_of(omega: Any, shape: tuple[int, int]) -> AnalysisOperator:
 
     Raises
     ------
-    ValueError
+    InputError
         If it is none of these.
     """
     if omega == "differences":
@@ -196,7 +195,7 @@ def analysis_of(omega: Any, shape: tuple[int, int]) -> AnalysisOperator:
     if all(hasattr(omega, part) for part in ("apply", "adjoint", "solve", "norm", "kernel")):
         operator: AnalysisOperator = omega
         return operator
-    raise ValueError(
-        f"omega is {omega!r}: choose among {', '.join(ANALYSES)}, a transform, or an object with "
-        "apply, adjoint, solve, norm and kernel"
+    operators = (
+        f"{', '.join(ANALYSES)}, a transform, or an object with the parts of Ω: apply, adjoint"
     )
+    raise refuse("omega", omega, f"one of {operators}, solve, norm and kernel")

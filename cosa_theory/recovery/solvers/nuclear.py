@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from cosa_theory.recovery.constraint import Constraint, constraint_of
-from cosa_theory.recovery.items import Answer, check_options, gathered, infeasible, relative_gap
+from cosa_theory.recovery.constraint import Constraint
+from cosa_theory.recovery.items import Answer, judged, least, relative_gap
+from cosa_theory.recovery.methods import Monitor, solver
 from cosa_theory.recovery.result import Solution
-from cosa_theory.recovery.system import System
+from cosa_theory.recovery.system import Floats, System
 
 __all__ = ["nuclear"]
 
@@ -19,9 +18,8 @@ _CHECK_EVERY = 10
 _FIRST_STEP = 0.1  # of the least-norm answer's largest singular value
 _STEP_SHARE = 0.2  # of ‖X‖/‖Φᵀν‖, as in basis pursuit
 
-Floats = NDArray[np.float64]
 
-
+@solver(7, seeks="low rank", on_update=True, exact=True)
 def nuclear(
     system: System,
     Y: Any,
@@ -30,25 +28,11 @@ def nuclear(
     tolerance: float = 1e-7,
     max_iterations: int = 5000,
     start: Any = None,
-    monitor: Callable[[int, float, Any], None] | None = None,
+    monitor: Monitor | None = None,
 ) -> Solution:
     """Minimise ‖ΔW‖_* subject to ‖Φ vec(ΔW) − y‖ ≤ σ.
 
-    Parameters
-    ----------
-    system : System
-        The map from the entries of ΔW.
-    Y : ndarray, shape (B, p, q)
-    noise_level : float
-        σ; zero asks for equality.
-    tolerance : float
-        Of the duality gap over ‖ΔW‖_*.
-    max_iterations : int
-        Each takes a singular value decomposition of an m × n matrix.
-    start : ndarray, shape (B, m, n), optional
-        An update to start from.
-    monitor : callable, optional
-        Called at every check with the iteration, the relative gap and the update (m, n).
+    An iteration takes a singular value decomposition of an m × n matrix.
 
     Returns
     -------
@@ -56,11 +40,6 @@ def nuclear(
         `certificate.dual` is ν with ‖Φᵀν‖ ≤ 1 in the spectral norm, and the gap is
         ‖ΔW‖_* − ⟨y, ν⟩ + σ‖ν‖. Status "optimal", "stalled", "iteration limit" or "infeasible".
         Computed in float64.
-
-    Raises
-    ------
-    ValueError
-        If an option is out of range.
 
     Notes
     -----
@@ -93,23 +72,15 @@ def nuclear(
     >>> low_rank.status, bool(np.allclose(low_rank.estimate, least.estimate))
     ('optimal', True)
     """
-    check_options(tolerance, max_iterations)
-    like = np.asarray(Y)
-    stack = like.astype(np.float64, copy=False)
-    constraint = constraint_of(system, stack, noise_level, float(np.finfo(like.dtype).eps))
-    answers = []
-    for item in range(len(stack)):
-        one = constraint.take(np.array([item]))
-        if not one.feasible[0]:
-            answers.append(infeasible(one, system, stack[item]))
-            continue
-        solver = _Solver(system, one, tolerance)
-        answers.append(solver.run(None if start is None else start[item], max_iterations, monitor))
-    condition = "Φx = y" if noise_level == 0 else f"‖Φx − y‖ ≤ {noise_level:g}"
-    return gathered(answers, f"‖X‖_* subject to {condition}", tolerance, system, like)
+
+    def solve(item: int, constraint: Constraint) -> Answer:
+        first = None if start is None else start[item]
+        return _Splitting(system, constraint, tolerance).run(first, max_iterations, monitor)
+
+    return least(system, Y, noise_level, "‖X‖_* subject to {}", tolerance, solve)
 
 
-class _Solver:
+class _Splitting:
     """The splitting for one right-hand side."""
 
     def __init__(self, system: System, constraint: Constraint, tolerance: float) -> None:
@@ -130,7 +101,7 @@ class _Solver:
         self,
         start: Floats | None,
         max_iterations: int,
-        monitor: Callable[[int, float, Any], None] | None,
+        monitor: Monitor | None,
     ) -> Answer:
         """Iterate until the gap closes; the least-norm answer may be the end already."""
         centre = self.constraint.centre
@@ -172,21 +143,19 @@ class _Solver:
         iteration: int,
         X: Floats,
         D: Floats,
-        monitor: Callable[[int, float, Any], None] | None,
+        monitor: Monitor | None,
         otherwise: str = "iteration limit",
     ) -> Answer:
         """Return a feasible X with the gap that a dual direction D proves."""
         objective = float(np.linalg.svd(X, compute_uv=False).sum())
-        value = float(self.constraint.dual_value(D)[0])
         largest = float(np.linalg.norm(self._matrix(D), 2))
-        dual = np.zeros_like(self.constraint.outside[0])
-        if value > 0:
-            value, dual = value / largest, self.constraint.dual_point(D / largest)[0]
-        gap = objective - max(value, 0.0)
-        relative = relative_gap(gap, objective)
+        answer = judged(
+            self.constraint, X, objective, D, largest, self.tolerance, iteration, self.history,
+            otherwise=otherwise,
+        )  # fmt: skip
+        relative = relative_gap(answer.value, objective)
         if otherwise == "iteration limit":
             self.history.append((iteration, objective, relative))
         if monitor is not None:
             monitor(iteration, relative, X)
-        status = "optimal" if relative <= self.tolerance else otherwise
-        return Answer(X, objective, gap, dual, status, iteration, self.history)
+        return answer

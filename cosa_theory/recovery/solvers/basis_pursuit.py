@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -12,20 +12,19 @@ from numpy.typing import NDArray
 
 from cosa_theory.linear.operators import to_host
 from cosa_theory.recovery.constraint import constraint_of, flat_norms, take
-from cosa_theory.recovery.items import check_options, out_of_reach
-from cosa_theory.recovery.lasso import fista
-from cosa_theory.recovery.pursuit_polish import Polished, Polisher
+from cosa_theory.recovery.items import out_of_reach
+from cosa_theory.recovery.methods import Monitor, default_tolerance, solver
+from cosa_theory.recovery.pursuit_polish import Polisher
 from cosa_theory.recovery.result import Certificate, Solution
+from cosa_theory.recovery.solvers.fista import fista
 from cosa_theory.recovery.splitting import CHECK_EVERY, Iterate, Splitting, largest
-from cosa_theory.recovery.system import System, like_array
+from cosa_theory.recovery.system import Floats, Indices, System, like_array
+from cosa_theory.recovery.vertex import Candidate
 
 __all__ = ["basis_pursuit", "bpdn"]
 
-Monitor = Callable[[int, float, Any], None]
-
 _GUESS, _NEAR = 60, 1e-4  # iterations and relative gap of the lasso that bpdn may start from
 _FEW = 8  # measurements for each of its nonzero entries from which on that pays
-_TOLERANCES = {8: 1e-8, 4: 1e-5}  # relative gap, by bytes of a number
 _STEPS = 400  # of the simplex method at the first attempt; each further one takes twice as many
 _PASSES = 40.0  # multiply-adds that the passes over one coefficient cost in an iteration
 # Simplex steps may cost this many times what the iterations did: they end what those would not.
@@ -34,6 +33,7 @@ _STUCK = {8: 8.0, 4: 4.0}  # units in the last place of ‖z‖ below which a st
 _MATCHED = {8: 1e-8, 4: 1e-4}  # share of ‖y‖ by which the constraint may be missed at exit
 
 
+@solver(4, arrays="any", exact=True, look=("blue", "-", "s"))
 def basis_pursuit(
     system: System,
     Y: Any,
@@ -47,12 +47,7 @@ def basis_pursuit(
 ) -> Solution:
     """Minimise ‖x‖₁ subject to Φx = y.
 
-    Parameters, algorithm and certificate are those of `bpdn` with σ = 0, whatever the noise level.
-
-    Raises
-    ------
-    ValueError
-        If an option is out of range.
+    Algorithm and certificate are those of `bpdn` with σ = 0, whatever the noise level.
 
     References
     ----------
@@ -75,6 +70,7 @@ def basis_pursuit(
     return replace(solution, message="; ".join(filter(None, (solution.message, ignored))))
 
 
+@solver(5, arrays="any", exact=True, look=("sky", "--", "D"))
 def bpdn(
     system: System,
     Y: Any,
@@ -88,24 +84,7 @@ def bpdn(
 ) -> Solution:
     """Minimise ‖x‖₁ subject to ‖Φx − y‖ ≤ σ.
 
-    Parameters
-    ----------
-    system : System
-    Y : array or tensor, shape (B, p, q)
-        Right-hand sides; each leaves the batch when it is solved.
-    noise_level : float
-        σ; zero asks for equality.
-    tolerance : float, optional
-        Of the duality gap over ‖x‖₁; 1e-8 in float64 and 1e-5 in float32 by default.
-    max_iterations : int
-        Of each right-hand side.
-    start : array or tensor, shape (B, m, n), optional
-        Coefficients to start from.
-    polish : bool
-        Whether the linear systems of the optimum are solved on promising supports.
-    monitor : callable, optional
-        Called at every check with the iteration, the worst relative gap of those not yet solved,
-        and their coefficients.
+    Right-hand sides leave the batch when they are solved.
 
     Returns
     -------
@@ -114,11 +93,6 @@ def bpdn(
         hold; else "stalled", "iteration limit", or "infeasible" if no x satisfies the constraint.
         `certificate.dual` is a ν (B, p, q) with ‖Φᵀν‖_∞ ≤ 1, and the gap is
         ‖x‖₁ − ⟨y, ν⟩ + σ‖ν‖.
-
-    Raises
-    ------
-    ValueError
-        If an option is out of range.
 
     Notes
     -----
@@ -137,15 +111,13 @@ def bpdn(
     .. [1] E. van den Berg, M. P. Friedlander, "Probing the Pareto frontier for basis pursuit
        solutions", SIAM Journal on Scientific Computing 31 (2008), 890-912, section 3.
     """
-    bytes_ = to_host(Y[:0]).dtype.itemsize
-    limit = _TOLERANCES[bytes_] if tolerance is None else tolerance
-    check_options(limit, max_iterations)
-    solver = _Solver(system, Y, noise_level, limit, polish)
-    solver.run(start, max_iterations, monitor)
-    return solver.solution()
+    limit = default_tolerance(Y) if tolerance is None else tolerance
+    pursuit = _Pursuit(system, Y, noise_level, limit, polish)
+    pursuit.run(start, max_iterations, monitor)
+    return pursuit.solution()
 
 
-class _Solver:
+class _Pursuit:
     """One call of `bpdn`."""
 
     def __init__(
@@ -205,9 +177,7 @@ class _Solver:
                 splitting.keep(open_)
             splitting.advance_or_restart(found, residual)
 
-    def _begun(
-        self, items: NDArray[np.int64], start: Any
-    ) -> tuple[NDArray[np.int64], Splitting | None]:
+    def _begun(self, items: Indices, start: Any) -> tuple[Indices, Splitting | None]:
         """Return the items to iterate on, if any, and the splitting at its start.
 
         What is warm may be finished at once; if not, a dual point is fitted to it.
@@ -251,12 +221,12 @@ class _Solver:
 
     def _check(
         self,
-        items: NDArray[np.int64],
+        items: Indices,
         splitting: Splitting,
         found: Iterate,
         stuck: NDArray[np.bool_],
         last: bool,
-    ) -> NDArray[np.int64]:
+    ) -> Indices:
         """Find the gaps, store the answers of what is solved, and return the places of the rest."""
         nearest, _ = splitting.constraint.project(found.coordinates, splitting.multiplier)
         feasible = found.x + self.space.coefficients(nearest - found.coordinates)
@@ -285,7 +255,7 @@ class _Solver:
         candidates = self._candidates(item, place, splitting, found, ended)
         return any(self._proven(item, exact) for exact in candidates)
 
-    def _proven(self, item: int, exact: Polished) -> bool:
+    def _proven(self, item: int, exact: Candidate) -> bool:
         """Keep an exact solution of one item, if its gap is within the tolerance."""
         objective = exact.objective
         gap = objective - self._exact.bound(item, exact)
@@ -302,7 +272,7 @@ class _Solver:
 
     def _candidates(
         self, item: int, place: int, splitting: Splitting, found: Iterate, ended: bool
-    ) -> Iterator[Polished]:
+    ) -> Iterator[Candidate]:
         """Yield exact solutions to be judged, no more than the iterations' own work pays for."""
         if not self.polish:
             return
@@ -359,11 +329,10 @@ class _Solver:
                 self.status[item] = "optimal"
             elif self.status[item] == "optimal":
                 self.status[item] = "stalled"
-        equal = self.sigma == 0
         return Solution(
             coefficients=self.X,
             objective=objective,
-            formula="‖x‖₁ subject to " + ("Φx = y" if equal else f"‖Φx − y‖ ≤ {self.sigma:g}"),
+            formula=f"‖x‖₁ subject to {self.constraint.condition}",
             certificate=Certificate("duality gap", gap, relative, self.tolerance, dual),
             status=tuple(self.status),
             iterations=self.iterations,
@@ -389,16 +358,16 @@ def _device(like: Any) -> Any:
     return getattr(like, "device", None)
 
 
-def _host64(X: Any) -> NDArray[np.float64]:
+def _host64(X: Any) -> Floats:
     return np.asarray(to_host(X), dtype=np.float64)
 
 
-def _sums64(X: Any) -> NDArray[np.float64]:
+def _sums64(X: Any) -> Floats:
     """Return ‖x‖₁ of each item, added up in float64."""
     xp = array_namespace(X)
     return _host64(xp.sum(xp.abs(X), axis=(-2, -1), dtype=xp.float64))
 
 
-def _relative(gap: NDArray[np.float64], objective: NDArray[np.float64]) -> NDArray[np.float64]:
+def _relative(gap: Floats, objective: Floats) -> Floats:
     """Return |gap|/objective; a gap is negative only by the rounding of the constraint."""
     return np.abs(gap) / np.where(objective > 0, objective, 1.0)

@@ -6,8 +6,13 @@ import pytest
 from cosa_theory import KroneckerOperator
 from cosa_theory.projections import stream
 from cosa_theory.recovery import System
-from cosa_theory.recovery.lasso import fista
-from cosa_theory.recovery.polish import LARGEST_SUPPORT, _most_violated, polish_cost, polish_lasso
+from cosa_theory.recovery.lasso_polish import (
+    LARGEST_SUPPORT,
+    _most_violated,
+    polish_cost,
+    polish_lasso,
+)
+from cosa_theory.recovery.solvers.fista import fista
 
 LAM = 0.15
 
@@ -72,7 +77,7 @@ def test_what_it_claims_can_be_recomputed(problem):
 
 def test_the_dual_point_is_feasible_even_where_the_support_is_not_yet_right(problem, monkeypatch):
     system, X, Y = problem
-    monkeypatch.setattr("cosa_theory.recovery.polish._ROUNDS", 1)
+    monkeypatch.setattr("cosa_theory.recovery.lasso_polish._ROUNDS", 1)
     guess = X * (np.abs(X) > np.median(np.abs(X[X != 0])))
     rough = polish_lasso(system, Y, guess, LAM, tolerance=np.inf)
     assert rough.relative > 1e-3
@@ -97,7 +102,7 @@ def test_a_support_that_is_empty_dependent_or_too_large_is_left_alone(problem, m
     packed[0, :, 3] = 1.0  # 30 columns of a 20-dimensional space
     assert polish_lasso(system, Y, packed, LAM, tolerance=1e-8) is None
     near = fista(system, Y, lam=LAM).coefficients
-    monkeypatch.setattr("cosa_theory.recovery.polish.LARGEST_SUPPORT", 5)
+    monkeypatch.setattr("cosa_theory.recovery.lasso_polish.LARGEST_SUPPORT", 5)
     assert polish_lasso(system, Y, near, LAM, tolerance=1e-8) is None
 
 
@@ -112,7 +117,7 @@ def test_single_precision_resolves_a_penalty_at_its_rounding_level(problem):
 
 
 def test_the_most_violated_are_those_of_largest_modulus(monkeypatch):
-    monkeypatch.setattr("cosa_theory.recovery.polish._BLOCK", 64)
+    monkeypatch.setattr("cosa_theory.recovery.lasso_polish._BLOCK", 64)
     gradient = stream(4, "polish").standard_normal(1000)
     for count in (3, 50, 2000):
         found = _most_violated(gradient, 1.0, count)

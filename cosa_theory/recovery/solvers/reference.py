@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import sparse
 
-from cosa_theory.recovery.analysis import AnalysisDual
-from cosa_theory.recovery.constraint import Constraint, constraint_of
-from cosa_theory.recovery.items import Answer, check_options, gathered, infeasible, relative_gap
-from cosa_theory.recovery.redundant import analysis_of
+from cosa_theory.ground.checks import choice, refuse
+from cosa_theory.ground.errors import InputError
+from cosa_theory.recovery.analysis_operators import analysis_of
+from cosa_theory.recovery.constraint import Constraint
+from cosa_theory.recovery.items import Answer, judged, least, proven, relative_gap
+from cosa_theory.recovery.methods import solver
 from cosa_theory.recovery.result import Solution
-from cosa_theory.recovery.system import RowSpace, System
+from cosa_theory.recovery.solvers.analysis import AnalysisDual
+from cosa_theory.recovery.system import Floats, RowSpace, System
 
 __all__ = ["OBJECTIVES", "reference"]
 
@@ -29,9 +30,8 @@ _SOLVERS: tuple[tuple[str, dict[str, float | int]], ...] = (
     ("SCS", {"eps_abs": 1e-9, "eps_rel": 1e-9, "max_iters": 200_000}),
 )
 
-Floats = NDArray[np.float64]
 
-
+@solver(8, seeks="what is asked", exact=True)
 def reference(
     system: System,
     Y: Any,
@@ -45,24 +45,19 @@ def reference(
 ) -> Solution:
     """Solve a small problem with a general convex solver, through cvxpy [1]_.
 
+    At most 1,024 unknowns, and σ is for "bpdn", "analysis" and "nuclear".
+
     Parameters
     ----------
-    system : System
-        At most 1,024 unknowns.
-    Y : ndarray, shape (B, p, q)
-    noise_level : float
-        σ, for "bpdn", "analysis" and "nuclear".
     objective : str
         ``bpdn``: ‖x‖₁ subject to ‖Φx − y‖ ≤ σ (Φx = y at σ = 0). ``basis_pursuit``: subject to
         Φx = y whatever σ is. ``lasso``: ½‖Φx − y‖² + λ‖x‖₁. ``analysis``: ‖Ωx‖₁ and ``nuclear``:
         ‖X‖_*, both subject to ‖Φx − y‖ ≤ σ; here x are the coefficients in the problem's basis,
         so Ω acts on ΔW itself in the coordinate basis only.
     lam, lam_ratio : float, optional
-        λ, or λ over ‖Φᵀy‖_∞; a thousandth of ‖Φᵀy‖_∞ by default. For the lasso only.
+        For the lasso only; a thousandth of ‖Φᵀy‖_∞ by default.
     omega : optional
         Ω, as in `analysis`; differences by default. For "analysis" only.
-    tolerance : float
-        Of the duality gap over the objective.
 
     Returns
     -------
@@ -74,7 +69,7 @@ def reference(
 
     Raises
     ------
-    ValueError
+    InputError
         More than 1,024 unknowns, an unknown objective, or an option of another objective.
 
     References
@@ -84,52 +79,40 @@ def reference(
     .. [2] P. J. Goulart, Y. Chen, "Clarabel: an interior-point solver for conic programs with
        quadratic objectives", arXiv 2405.12762 (2024).
     """
-    check_options(tolerance, 1)
     _check_objective(system, objective, lam, lam_ratio, omega)
-    like = np.asarray(Y)
-    stack = like.astype(np.float64, copy=False)
-    sigma = 0.0 if objective == "basis_pursuit" else noise_level
-    constraint = constraint_of(system, stack, sigma, float(np.finfo(like.dtype).eps))
     if objective == "lasso":
-        ratio = _LAM_RATIO if lam_ratio is None else lam_ratio
-        greatest = np.abs(system.apply_adjoint(stack)).max(axis=(-2, -1))
-        weights = np.full(len(stack), lam) if lam is not None else ratio * greatest
-        answers = [_lasso(system, y, w, tolerance) for y, w in zip(stack, weights, strict=True)]
-        said = f"{lam:g}" if lam is not None else f"{ratio:g}·‖Φᵀy‖_∞"
-        formula = f"½‖Φx − y‖² + λ‖x‖₁, λ = {said}"
-        return gathered(answers, formula, tolerance, system, like)
+        return _lasso(system, Y, lam, lam_ratio, tolerance)
     norm: _Norm = _Absolute()
     if objective == "analysis":
-        norm = _Analysis(system, constraint, "differences" if omega is None else omega)
+        norm = _Analysis(system, "differences" if omega is None else omega)
     elif objective == "nuclear":
         norm = _Nuclear(system.matrix_shape)
-    answers = [
-        _least(norm, system, constraint.take(np.array([item])), y, tolerance)
-        for item, y in enumerate(stack)
-    ]
-    condition = "Φx = y" if sigma == 0 else f"‖Φx − y‖ ≤ {sigma:g}"
-    return gathered(answers, f"{norm.formula} subject to {condition}", tolerance, system, like)
+
+    def solve(item: int, constraint: Constraint) -> Answer:
+        return _least(norm, system, constraint, tolerance)
+
+    sigma = 0.0 if objective == "basis_pursuit" else noise_level
+    return least(system, Y, sigma, norm.formula + " subject to {}", tolerance, solve)
 
 
 def _check_objective(
     system: System, objective: str, lam: float | None, lam_ratio: float | None, omega: Any
 ) -> None:
-    if objective not in OBJECTIVES:
-        raise ValueError(f"objective is {objective!r}: choose among {', '.join(OBJECTIVES)}")
+    choice("objective", objective, OBJECTIVES)
     if system.size > _LARGEST:
-        raise ValueError(
+        raise InputError(
             f"the problem has {system.size:,} unknowns and the reference takes at most "
             f"{_LARGEST:,}: use fista, basis_pursuit or bpdn, which prove their gap too"
         )
-    if objective != "lasso" and not (lam is None and lam_ratio is None):
-        raise ValueError(f"lam and lam_ratio are the lasso's: objective is {objective!r}")
-    if lam is not None and lam_ratio is not None:
-        raise ValueError("lam and lam_ratio are given: they set the same number, leave one out")
-    for name, value in (("lam", lam), ("lam_ratio", lam_ratio)):
-        if value is not None and not (math.isfinite(value) and value > 0):
-            raise ValueError(f"{name} is {value}: it must be positive")
-    if objective != "analysis" and omega is not None:
-        raise ValueError(f"omega belongs to the objective 'analysis', and it is {objective!r}")
+    belongs = {
+        "lam": (lam, "lasso"),
+        "lam_ratio": (lam_ratio, "lasso"),
+        "omega": (omega, "analysis"),
+    }
+    for argument, (value, owner) in belongs.items():
+        if value is not None and objective != owner:
+            must = f"left out, for it belongs to the objective {owner}, not to {objective}"
+            raise refuse(argument, value, must)
 
 
 class _Norm(Protocol):
@@ -190,11 +173,11 @@ class _Nuclear:
 class _Analysis:
     """‖Ωx‖₁, whose dual needs the multipliers u of z = Ωx."""
 
-    def __init__(self, system: System, constraint: Constraint, omega: Any) -> None:
+    def __init__(self, system: System, omega: Any) -> None:
         self.operator = analysis_of(omega, system.matrix_shape)
         self.shape = system.matrix_shape
         self.formula = f"‖Ωx‖₁ with Ω = {self.operator.name},"
-        self._duals = AnalysisDual(system, constraint.space, self.operator)
+        self._duals = AnalysisDual(system, system.row_space(np.zeros(1)), self.operator)
         units = np.eye(system.size).reshape(-1, *self.shape)
         self._matrix = np.stack([self.operator.apply(unit).ravel() for unit in units], axis=1)
         self._definition: Any = None
@@ -216,14 +199,10 @@ class _Analysis:
         return self._duals.feasible(u)
 
 
-def _least(
-    norm: _Norm, system: System, constraint: Constraint, y: Floats, tolerance: float
-) -> Answer:
+def _least(norm: _Norm, system: System, constraint: Constraint, tolerance: float) -> Answer:
     """Return the answer of least norm to one right-hand side."""
     import cvxpy as cp
 
-    if not constraint.feasible[0]:
-        return infeasible(constraint, system, y)
     space, radius = constraint.space, float(constraint.radius[0])
     A, B = system.factors
     left, right = space.right.factors  # the range's coordinates, in which no equation is redundant
@@ -241,44 +220,37 @@ def _least(
     C = space.coordinates(found[None])
     feasible = found + space.coefficients(constraint.project(C)[0] - C)[0]
     D, size = norm.dual(space, (space.values * multiplier)[None])
-    value = float(constraint.dual_value(D)[0])
-    dual = np.zeros_like(y)
-    if value > 0:
-        value, dual = value / size, constraint.dual_point(D / size)[0]
-    objective = norm.value(feasible)
-    gap = objective - max(value, 0.0)
-    return _judged(feasible, objective, gap, dual, iterations, message, tolerance)
+    value = norm.value(feasible)
+    return judged(constraint, feasible, value, D, size, tolerance, iterations, message=message)
 
 
-def _lasso(system: System, y: Floats, lam: float, tolerance: float) -> Answer:
-    """Return the minimiser of ½‖Φx − y‖² + λ‖x‖₁; its dual is ½‖y‖² − ½‖y − θ‖²."""
+def _lasso(
+    system: System, Y: Any, lam: float | None, lam_ratio: float | None, tolerance: float
+) -> Solution:
+    """Minimise ½‖Φx − y‖² + λ‖x‖₁ for each right-hand side; its dual is ½‖y‖² − ½‖y − θ‖²."""
     import cvxpy as cp
 
+    like = np.asarray(Y)
+    stack = like.astype(np.float64, copy=False)
+    ratio = _LAM_RATIO if lam_ratio is None else lam_ratio
+    greatest = np.abs(system.apply_adjoint(stack)).max(axis=(-2, -1))
+    weights = np.full(len(stack), lam) if lam is not None else ratio * greatest
     A, B = system.factors
-    X = cp.Variable(system.coefficient_shape)
-    cost = 0.5 * cp.sum_squares(A @ X @ B.T - y) + lam * cp.sum(cp.abs(X))
-    message, iterations = _solved(cp.Problem(cp.Minimize(cost)))
-    found = np.asarray(X.value, dtype=np.float64)
-    residual = y - system.apply(found[None])[0]
-    largest = float(np.abs(system.apply_adjoint(residual[None])).max())
-    dual = residual * min(1.0, lam / largest) if largest > 0 else residual
-    objective = 0.5 * float(np.vdot(residual, residual)) + lam * float(np.abs(found).sum())
-    gap = objective - float(np.vdot(dual, y)) + 0.5 * float(np.vdot(dual, dual))
-    return _judged(found, objective, gap, dual, iterations, message, tolerance)
-
-
-def _judged(
-    X: Floats,
-    objective: float,
-    gap: float,
-    dual: Floats,
-    iterations: int,
-    message: str,
-    tolerance: float,
-) -> Answer:
-    """Return an answer with the status that its gap allows."""
-    status = "optimal" if relative_gap(gap, objective) <= tolerance else "stalled"
-    return Answer(X, objective, gap, dual, status, iterations, [], message)
+    answers = []
+    for y, weight in zip(stack, weights, strict=True):
+        X = cp.Variable(system.coefficient_shape)
+        cost = 0.5 * cp.sum_squares(A @ X @ B.T - y) + weight * cp.sum(cp.abs(X))
+        message, iterations = _solved(cp.Problem(cp.Minimize(cost)))
+        found = np.asarray(X.value, dtype=np.float64)
+        residual = y - system.apply(found[None])[0]
+        largest = float(np.abs(system.apply_adjoint(residual[None])).max())
+        dual = residual * min(1.0, weight / largest) if largest > 0 else residual
+        objective = 0.5 * float(np.vdot(residual, residual)) + weight * float(np.abs(found).sum())
+        gap = objective - float(np.vdot(dual, y)) + 0.5 * float(np.vdot(dual, dual))
+        status = "optimal" if relative_gap(gap, objective) <= tolerance else "stalled"
+        answers.append(Answer(found, gap, status, iterations, (), message, objective, dual))
+    said = f"{lam:g}" if lam is not None else f"{ratio:g}·‖Φᵀy‖_∞"
+    return proven(system, like, answers, f"½‖Φx − y‖² + λ‖x‖₁, λ = {said}", tolerance)
 
 
 def _solved(problem: Any) -> tuple[str, int]:
@@ -299,4 +271,4 @@ def _solved(problem: Any) -> tuple[str, int]:
                 failures.append(f"the answer is {name}'s")
             return "; ".join(failures), int(problem.solver_stats.num_iters or 0)
         failures.append(f"{name} says {problem.status}")
-    raise ValueError(f"no solver has an answer: {'; '.join(failures)}: rescale the measurements")
+    raise InputError(f"no solver has an answer: {'; '.join(failures)}: rescale the measurements")

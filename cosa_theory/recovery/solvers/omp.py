@@ -11,18 +11,11 @@ from numpy.typing import NDArray
 from scipy.linalg.blas import dtpsv
 
 from cosa_theory.ground.threads import one_thread
-from cosa_theory.recovery.greedy import (
-    SPARSE_FIT,
-    Fit,
-    Goals,
-    Monitor,
-    check_iterations,
-    checked_sparsity,
-    residual_goals,
-    solve_items,
-)
+from cosa_theory.recovery.greedy import Goals, RightSide, solve_each
+from cosa_theory.recovery.items import Answer
+from cosa_theory.recovery.methods import Monitor, solver
 from cosa_theory.recovery.result import Solution
-from cosa_theory.recovery.system import System
+from cosa_theory.recovery.system import Floats, System
 
 __all__ = ["omp"]
 
@@ -35,6 +28,7 @@ _FIRST = 64  # columns there is room for at first
 _SMALL = 1 << 20  # unknowns up to which the products of a step are too small for two threads
 
 
+@solver(9, look=("green", "-", "^"))
 def omp(
     system: System,
     Y: NDArray[Any],
@@ -55,30 +49,16 @@ def omp(
 
     Parameters
     ----------
-    system : System
-    Y : ndarray, shape (B, p, q)
-        Solved one after the other.
-    noise_level : float
-        σ ≥ 0.
     sparsity : int, optional
         Columns to choose at most.
-    tolerance : float, optional
-        Of ‖r‖/‖y‖; by default 1e-8 in float64 and 1e-5 in float32.
     max_iterations : int
-        Columns to choose at most where no sparsity is given.
-    monitor : callable, optional
-        Called with the iteration, ‖r‖ and the coefficients (1, m, n) after each column.
+        The same, where no sparsity is given.
 
     Returns
     -------
     Solution
-        Certificate "residual", computed from the operator at exit. Status "fitted" if it holds;
-        "stalled" after the given sparsity, or where no column helps; else "iteration limit".
-
-    Raises
-    ------
-    ValueError
-        A sparsity outside 1 … min(M, N), a tolerance outside (0, 1), no iterations.
+        Certificate "residual". Status "fitted" if it holds; "stalled" after the given sparsity, or
+        where no column helps; else "iteration limit".
 
     Notes
     -----
@@ -94,23 +74,20 @@ def omp(
     .. [2] R. Rubinstein, M. Zibulevsky, M. Elad, "Efficient implementation of the K-SVD algorithm
        using batch orthogonal matching pursuit", Technion CS-2008-08 (2008).
     """
-    sparsity = checked_sparsity(system, sparsity)
-    goals = residual_goals(Y, noise_level, tolerance)
-    check_iterations(max_iterations)
     limit = sparsity or min(max_iterations, system.measurements, system.size)
     ended = "stalled" if sparsity else "iteration limit"
 
-    def solve(item: int) -> Fit:
-        return _pursue(system, Y[item], goals, item, limit, ended, monitor)
+    def solve(right: RightSide) -> Answer:
+        return _pursue(right, limit, ended, monitor)
 
     with one_thread() if system.size <= _SMALL else nullcontext():
-        return solve_items(system, goals, Y, solve, SPARSE_FIT)
+        return solve_each(system, Y, Goals.of(Y, noise_level, tolerance), solve)
 
 
 class _Chosen:
     """The chosen columns: their rows of both Gram matrices, and the Cholesky factor of G_SS."""
 
-    def __init__(self, system: System, correlations: NDArray[np.float64], dtype: Any) -> None:
+    def __init__(self, system: System, correlations: Floats, dtype: Any) -> None:
         self.A, self.B = system.factors
         self.correlations = correlations  # Φᵀy
         self.count = 0
@@ -163,7 +140,7 @@ class _Chosen:
         weighted = self.left[:k] * self.values[:, None].astype(self.left.dtype)
         return np.matmul(weighted.T, self.right[:k], out=out)
 
-    def residual(self, Y: NDArray[Any]) -> NDArray[np.float64]:
+    def residual(self, Y: NDArray[Any]) -> Floats:
         """Return y − Φx, shape (p, q), from the columns themselves."""
         k = self.count
         return Y - (self.A[:, self.rows[:k]] * self.values) @ self.B[:, self.columns[:k]].T
@@ -176,25 +153,17 @@ class _Chosen:
         step = dtpsv(k, self.packed, dtpsv(k, self.packed, normal, trans=1))
         self.values = self.values + step
 
-    def coefficients(self) -> NDArray[np.float64]:
+    def coefficients(self) -> Floats:
         """Return x as a matrix, shape (1, m, n)."""
         X = np.zeros((1, *self.correlations.shape))
         X[0, self.rows[: self.count], self.columns[: self.count]] = self.values
         return X
 
 
-def _pursue(
-    system: System,
-    Y: NDArray[Any],
-    goals: Goals,
-    item: int,
-    limit: int,
-    ended: str,
-    monitor: Monitor | None,
-) -> Fit:
-    """Solve for one right-hand side (p, q)."""
-    goal, size = float(goals.limits[item]), float(goals.norms[item])
-    fixed = system.apply_adjoint(Y[None].astype(np.float64))[0]
+def _pursue(right: RightSide, limit: int, ended: str, monitor: Monitor | None) -> Answer:
+    """Solve for one right-hand side."""
+    system, Y, goal, size = right.system, right.Y[0], right.goal, right.norm
+    fixed = right.correlations[0]
     chosen = _Chosen(system, fixed, Y.dtype)
     norms = system.column_norms
     usable = norms > 0
@@ -226,4 +195,4 @@ def _pursue(
     X = chosen.coefficients().astype(Y.dtype)
     residual = float(np.linalg.norm(system.apply(X)[0] - Y))
     status = "fitted" if residual <= goal else status
-    return Fit(X, residual, status, chosen.count, tuple(history))
+    return Answer(X, residual, status, chosen.count, history)

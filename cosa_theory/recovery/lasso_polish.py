@@ -12,9 +12,9 @@ from scipy.linalg import LinAlgError, cho_factor, cho_solve
 from cosa_theory.ground.threads import one_thread
 from cosa_theory.linear.operators import to_host
 from cosa_theory.recovery.support import gram_block
-from cosa_theory.recovery.system import System, like_array
+from cosa_theory.recovery.system import Floats, Indices, System, like_array
 
-__all__ = ["LARGEST_SUPPORT", "Polished", "polish_cost", "polish_lasso"]
+__all__ = ["LARGEST_SUPPORT", "LassoFinish", "polish_cost", "polish_lasso"]
 
 LARGEST_SUPPORT = 1500
 """Entries up to which the equations on a support are solved directly."""
@@ -25,11 +25,9 @@ _BLOCK = 1 << 17  # entries of a gradient looked at together
 _DROPS = 3  # times that entries of the wrong sign are dropped before others are added
 _PATIENCE = 3  # rounds without a smaller gap
 
-Floats = NDArray[np.float64]
-
 
 @dataclass(frozen=True, eq=False)
-class Polished:
+class LassoFinish:
     """A solution of the lasso's equations on a support, and what it proves.
 
     Attributes
@@ -44,7 +42,7 @@ class Polished:
         ½‖Φx − y‖² + λ‖x‖₁, the duality gap, and the gap over λ‖x‖₁.
     """
 
-    support: NDArray[np.int64]
+    support: Indices
     values: Floats
     dual: Floats
     objective: float
@@ -59,7 +57,7 @@ def polish_lasso(
     lam: float,
     *,
     tolerance: float,
-) -> Polished | None:
+) -> LassoFinish | None:
     """Solve the stationarity equations of ½‖Φx − y‖² + λ‖x‖₁ on the support of a near solution.
 
     With the support S and the signs ε right, x_S = (Φ_SᵀΦ_S)⁻¹(Φ_Sᵀy − λε) is the solution. Where
@@ -84,7 +82,7 @@ def polish_lasso(
 
     Returns
     -------
-    Polished or None
+    LassoFinish or None
         None unless the gap is within the tolerance.
 
     References
@@ -98,7 +96,7 @@ def polish_lasso(
     support = np.flatnonzero(entries)
     signs = np.sign(entries[support]).astype(np.float64)
     y = to_host(Y[0]).astype(np.float64)
-    best: Polished | None = None
+    best: LassoFinish | None = None
     failures = 0
     for _ in range(_ROUNDS):
         solved = _solved(system, y, lam, support, signs)
@@ -127,7 +125,7 @@ def polish_lasso(
 
 
 def _solved(
-    system: System, y: Floats, lam: float, support: NDArray[np.int64], signs: Floats
+    system: System, y: Floats, lam: float, support: Indices, signs: Floats
 ) -> tuple[_Columns, Floats, Floats] | None:
     """Solve the equations on a support, and again without the entries of the wrong sign.
 
@@ -155,7 +153,7 @@ def polish_cost(system: System, size: int) -> float:
 class _Columns:
     """The columns of Φ on a support."""
 
-    def __init__(self, system: System, support: NDArray[np.int64]) -> None:
+    def __init__(self, system: System, support: Indices) -> None:
         A, B = system.factors
         i, j = np.divmod(support, B.shape[1])
         self.support, self._left, self._right = support, A[:, i], B[:, j]
@@ -187,7 +185,7 @@ class _Columns:
 
 def _judged(
     columns: _Columns, values: Floats, y: Floats, residual: Floats, lam: float, largest: float
-) -> Polished:
+) -> LassoFinish:
     """Return a candidate with its duality gap, at a dual point that is a share of `residual`."""
     scale = min(1.0, lam / largest) if largest > 0 else 1.0
     dual = scale * residual
@@ -197,14 +195,14 @@ def _judged(
     gap = max(0.5 * float(np.sum((left - dual) ** 2)) + penalty - float(np.vdot(image, dual)), 0.0)
     objective = 0.5 * float(np.vdot(left, left)) + penalty
     relative = gap / max(penalty, np.finfo(np.float64).eps * objective)
-    return Polished(columns.support, values, dual, objective, gap, relative)
+    return LassoFinish(columns.support, values, dual, objective, gap, relative)
 
 
 def _largest(gradient: NDArray[Any]) -> float:
     return max(float(gradient.max()), -float(gradient.min()))
 
 
-def _most_violated(gradient: NDArray[Any], lam: float, count: int) -> NDArray[np.int64]:
+def _most_violated(gradient: NDArray[Any], lam: float, count: int) -> Indices:
     """Return where correlations exceed λ by more than rounding, the `count` largest at most."""
     limit = lam * (1 + 8 * float(np.finfo(gradient.dtype).eps))
     found = []
@@ -216,7 +214,7 @@ def _most_violated(gradient: NDArray[Any], lam: float, count: int) -> NDArray[np
     return _largest_of(candidates, gradient[candidates], count)
 
 
-def _largest_of(indices: NDArray[np.int64], values: NDArray[Any], count: int) -> NDArray[np.int64]:
+def _largest_of(indices: Indices, values: NDArray[Any], count: int) -> Indices:
     """Return the indices of the `count` values of largest modulus, or all if there are fewer."""
     if indices.size <= count:
         return indices

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,13 +11,19 @@ from numpy.typing import NDArray
 
 from cosa_theory.linear.operators import to_host
 from cosa_theory.recovery.accelerated import AcceleratedSteps, as_column
-from cosa_theory.recovery.polish import LARGEST_SUPPORT, Polished, polish_cost, polish_lasso
+from cosa_theory.recovery.lasso_polish import (
+    LARGEST_SUPPORT,
+    LassoFinish,
+    polish_cost,
+    polish_lasso,
+)
+from cosa_theory.recovery.methods import Monitor, solver
 from cosa_theory.recovery.result import Certificate, Solution
-from cosa_theory.recovery.system import System, like_array
+from cosa_theory.recovery.system import Floats, System, like_array
 
 __all__ = ["default_penalty", "fista"]
 
-_TOLERANCE = {4: 1e-4, 8: 1e-8}  # of the relative gap, by bytes of an entry
+_TOLERANCE = {4: 1e-4, 8: 1e-8}  # of the gap over λ‖x‖₁, by bytes of an entry
 _LAM_RATIO = {4: 1e-5, 8: 1e-6}  # of the noiseless default
 _STAGE = 0.2  # factor of λ from one stage of the continuation to the next
 _STAGE_GAP = 0.03  # relative gap at which a stage ends
@@ -28,10 +33,8 @@ _RARER = 1.5  # factor of all that after an attempt in vain
 _ROUNDING = 32  # units of rounding in a correlation, of the largest there was
 _PATIENCE = 100  # iterations without a better gap, at the level of rounding
 
-Floats = NDArray[np.float64]
-Monitor = Callable[[int, float, Any], None]
 
-
+@solver(3, arrays="any", look=("vermilion", "-", "o"))
 def fista(
     system: System,
     Y: Any,
@@ -53,31 +56,23 @@ def fista(
 
     Parameters
     ----------
-    system : System
-    Y : array or tensor, shape (B, p, q)
-        Right-hand sides; those that are done leave the batch.
-    noise_level : float
-        σ, a bound on ‖noise‖_F. Only the default of λ depends on it.
     lam : float, optional
-        λ > 0. The default for σ > 0 is (σ/√M)·√(2 ln N)·φ, with M measurements, N unknowns and φ
-        the root mean square norm of the columns of Φ: the level that correlations with white
-        noise stay below, all N of them, with high probability [2]_, [3]_.
+        The default for σ > 0, and only that depends on σ, is (σ/√M)·√(2 ln N)·φ, with M
+        measurements, N unknowns and φ the root mean square norm of the columns of Φ: the level
+        that correlations with white noise stay below, all N of them, with high probability
+        [2]_, [3]_.
     lam_ratio : float, optional
-        λ as a share of ‖Φᵀy‖_∞, from which on zero is the solution. The default for σ = 0 is 1e-6
-        (1e-5 in single precision), which interpolates the measurements up to such a share.
+        From 1 on zero is the solution. The default for σ = 0 is 1e-6 (1e-5 in single precision),
+        which interpolates the measurements up to such a share.
     tolerance : float, optional
         Of the duality gap relative to λ‖x‖₁: 1e-8 by default, 1e-4 in single precision.
     max_iterations : int
         Steps, including those taken again because they were too long.
     start : array or tensor, shape (B, m, n), optional
-        A guess of the solution, such as that for another λ. It spares the stages that it has
-        behind it.
-    polish : bool
-        Whether the equations on the support are solved directly once it is nearly known.
+        Such as the solution for another λ. It spares the stages that it has behind it.
     monitor : callable, optional
-        Called at every check with the iteration, the largest relative gap and the coefficients of
-        the right-hand sides still at work. The gap is that of the exact finish where that
-        succeeds, the coefficients are those before it.
+        The gap is that of the exact finish where that succeeds, the coefficients are those before
+        it.
 
     Returns
     -------
@@ -90,12 +85,6 @@ def fista(
         stage), of shape (checks,), or (checks, B) for several right-hand sides; gaps are those at
         the final λ.
 
-    Raises
-    ------
-    ValueError
-        If λ or its ratio is not positive, both are given, the tolerance is not between 0 and 1,
-        or the limit of iterations is below 1.
-
     References
     ----------
     .. [1] E. T. Hale, W. Yin, Y. Zhang, "Fixed-point continuation for ℓ1-minimization", SIAM J.
@@ -106,20 +95,15 @@ def fista(
        selector", Annals of Statistics 37 (2009), 1705-1732: λ = Aσ√(ln N) with A > √2 there, for
        columns of norm one and noise of standard deviation σ in each measurement.
     """
-    if max_iterations < 1:
-        raise ValueError(f"max_iterations is {max_iterations}: allow at least one")
-    if tolerance is None:
-        tolerance = _TOLERANCE[Y.dtype.itemsize]
-    elif not 0 < tolerance < 1:
-        raise ValueError(f"tolerance is {tolerance}: it must be between 0 and 1, of λ‖x‖₁")
+    tolerance = _TOLERANCE[Y.dtype.itemsize] if tolerance is None else tolerance
     steps = AcceleratedSteps(system, Y, start)
     largest = steps.correlation if start is None else _largest_correlations(system, Y)
     penalties = _penalties(system, Y, noise_level, lam, lam_ratio, largest)
-    run = _Run(steps, penalties, largest, tolerance, polish)
+    descent = _Descent(steps, penalties, largest, tolerance, polish)
     if start is not None:
-        run.work[:] = np.inf  # its support may be the right one
-    run.solve(max_iterations, monitor)
-    return run.solution()
+        descent.work[:] = np.inf  # its support may be the right one
+    descent.solve(max_iterations, monitor)
+    return descent.solution()
 
 
 def default_penalty(system: System, noise_level: float) -> float:
@@ -139,11 +123,6 @@ def _penalties(
     largest: Floats,
 ) -> Floats:
     """Return λ of each right-hand side."""
-    if lam is not None and lam_ratio is not None:
-        raise ValueError("lam and lam_ratio are both given: choose one")
-    for name, value in (("lam", lam), ("lam_ratio", lam_ratio)):
-        if value is not None and not (value > 0 and math.isfinite(value)):
-            raise ValueError(f"{name} is {value}: it must be positive and finite")
     if lam is None and lam_ratio is None and noise_level > 0:
         lam = default_penalty(system, noise_level)
     if lam is not None:
@@ -157,7 +136,7 @@ def _largest_correlations(system: System, Y: Any) -> Floats:
     return np.maximum(correlations.max(axis=1), -correlations.min(axis=1)).astype(np.float64)
 
 
-class _Run:
+class _Descent:
     """One call of the solver: the items at work, and the answers of those that have left.
 
     Arrays over the whole batch are indexed by `at_work`, the numbers of the items in `steps`.
@@ -283,7 +262,7 @@ class _Run:
         ready = (self.stage_gap[self.at_work] <= _STAGE_GAP) & (lam > final)
         self.lam[self.at_work[ready]] = np.maximum(_STAGE * lam, final)[ready]
 
-    def _polish(self, place: int, cost: float, last: bool) -> Polished | None:
+    def _polish(self, place: int, cost: float, last: bool) -> LassoFinish | None:
         """Try to solve the equations on the support, if the iterations have cost as much."""
         item = self.at_work[place]
         budget = self.work[item] / _RARER ** self.attempts[item] - _BETWEEN_POLISHES * cost
@@ -302,7 +281,7 @@ class _Run:
         y, lam = self.steps.Y[place : place + 1], float(self.final[item])
         return polish_lasso(self.system, y, X, lam, tolerance=self.tolerance)
 
-    def _leave(self, gone: NDArray[np.bool_], polished: dict[int, Polished]) -> None:
+    def _leave(self, gone: NDArray[np.bool_], polished: dict[int, LassoFinish]) -> None:
         """Keep the answers of items that are done, and go on with the others."""
         steps = self.steps
         if self.coefficients is None:

@@ -5,24 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import brentq
-from scipy.special import erfcx
 
-from cosa_theory.recovery.greedy import (
-    LARGEST_FIT,
-    Fit,
-    Monitor,
-    UnitColumns,
-    check_iterations,
-    fit_on_support,
-    residual_goals,
-    solve_items,
-)
+from cosa_theory.ground.checks import real
+from cosa_theory.recovery.greedy import LARGEST_FIT, Goals, RightSide, UnitColumns, solve_each
+from cosa_theory.recovery.items import Answer
+from cosa_theory.recovery.methods import Monitor, solver
 from cosa_theory.recovery.result import Solution
 from cosa_theory.recovery.shrinkage import soft_threshold
 from cosa_theory.recovery.system import System
@@ -39,6 +32,14 @@ _DIVERGED = 1e3  # times ‖y‖
 _SETTLED = 1e-2  # change of the iterate, as a share of the goal for the residual
 
 
+@solver(
+    13,
+    look=("yellow", "--", "<"),
+    checks={
+        "threshold": partial(real, "threshold", above=0.0),
+        "damping": partial(real, "damping", above=0.0, most=1.0),
+    },
+)
 def amp(
     system: System,
     Y: NDArray[Any],
@@ -79,24 +80,12 @@ def amp(
 
     Parameters
     ----------
-    system : System
-    Y : ndarray, shape (B, p, q)
-        Solved one after the other.
-    noise_level : float
-        σ ≥ 0: the goal for ‖Φx − y‖.
-    tolerance : float, optional
-        Of ‖Φx − y‖/‖y‖; by default 1e-8 in float64 and 1e-5 in float32.
     threshold : float, optional
         τ > 0; by default `minimax_threshold`. After whitening, by default, it starts at 3 and is
         lowered by a sixth, down to 1, where the residual falls by less than a tenth in 15
         iterations.
     damping : float, optional
         θ in (0, 1], 1 for none, which is the default; 0.5 after whitening.
-    max_iterations : int
-    start : ndarray, shape (B, m, n), optional
-        Coefficients to start from.
-    monitor : callable, optional
-        Called with the iteration, ‖Φx − y‖ and the coefficients (1, m, n).
 
     Returns
     -------
@@ -104,50 +93,34 @@ def amp(
         Certificate "residual" of the iterate with the least residual. Status "fitted" if it holds,
         "stalled" at a fixed point where it does not, "diverged", or "iteration limit".
 
-    Raises
-    ------
-    ValueError
-        A threshold that is not positive, a damping or tolerance outside (0, 1], no iterations, or
-        a system that is zero.
-
     References
     ----------
     .. [1] D. L. Donoho, A. Maleki, A. Montanari, "Message-passing algorithms for compressed
        sensing", PNAS 106 (2009), 18914-18919, equations 1 and 2.
     .. [2] J. Ma, L. Ping, "Orthogonal AMP", IEEE Access 5 (2017), 2020-2033.
     """
-    goals = residual_goals(Y, noise_level, tolerance)
-    check_iterations(max_iterations)
     unit = UnitColumns(system, Y)
     columns = int(np.count_nonzero(system.column_norms))
-    if columns == 0:
-        raise ValueError(f"every column of {system.name} is zero: it measures nothing")
     independent = system.plain and system.measurements < columns
     if damping is None:
         damping = 1.0 if independent else _WHITENED_DAMPING
-    if threshold is not None and not (threshold > 0 and math.isfinite(threshold)):
-        raise ValueError(f"threshold is {threshold}: it must be positive, in standard deviations")
-    if not 0 < damping <= 1:
-        raise ValueError(f"damping is {damping}: it must be above 0 and at most 1")
     message = "" if independent else _why_damped(system, damping)
 
-    def solve(item: int) -> Fit:
-        one = Y[item : item + 1]
+    def solve(right: RightSide) -> Answer:
         first = np.zeros((1, *system.coefficient_shape), Y.dtype)
-        first = first if start is None else start[item : item + 1] * unit.norms
+        first = first if start is None else start[right.item : right.item + 1] * unit.norms
         if independent:
             level = threshold or minimax_threshold(system.measurements / columns)
-            iterates = _independent(unit, one, first, level, damping)
+            iterates = _independent(unit, right.Y, first, level, damping)
         else:
-            iterates = _whitened(unit, one, first, threshold, damping)
-        goal, size = float(goals.limits[item]), float(goals.norms[item])
-        return _watched(unit, one, islice(iterates, max_iterations), goal, size, monitor, message)
+            iterates = _whitened(unit, right.Y, first, threshold, damping)
+        return _watched(right, unit, islice(iterates, max_iterations), monitor, message)
 
-    def objective(fit: Fit) -> float:
-        return float(np.abs(fit.coefficients * unit.norms).sum())
+    def objective(answer: Answer) -> float:
+        return float(np.abs(answer.coefficients * unit.norms).sum())
 
-    formula = "Σ ‖φⱼ‖|xⱼ| over x with Φx = y"
-    return solve_items(system, goals, Y, solve, formula, objective)
+    goals = Goals.of(Y, noise_level, tolerance)
+    return solve_each(system, Y, goals, solve, "Σ ‖φⱼ‖|xⱼ| over x with Φx = y", objective)
 
 
 def minimax_threshold(d: float) -> float:
@@ -167,6 +140,8 @@ def minimax_threshold(d: float) -> float:
     D. L. Donoho, A. Maleki, A. Montanari, "The noise-sensitivity phase transition in compressed
     sensing", IEEE Trans. Information Theory 57 (2011), 6920-6941.
     """
+    from scipy.optimize import brentq
+    from scipy.special import erfcx
 
     def excess(z: float) -> float:
         density = math.exp(-(z**2) / 2) / math.sqrt(2 * math.pi)
@@ -254,21 +229,19 @@ def _noise_scale(
 
 
 def _watched(
+    right: RightSide,
     unit: UnitColumns,
-    Y: NDArray[Any],
     iterates: Iterator[NDArray[Any]],
-    goal: float,
-    size: float,
     monitor: Monitor | None,
     message: str,
-) -> Fit:
+) -> Answer:
     """Follow the iterates until they explain the measurements, settle or diverge."""
     best, least, before, history = None, math.inf, None, []
     status = "iteration limit"
     for number, U in enumerate(iterates, 1):
         X = U * unit.inverse
-        residual = float(np.linalg.norm(Y - unit.system.apply(X)))
-        if not residual <= _DIVERGED * size:
+        residual = right.residual(X)
+        if not residual <= _DIVERGED * right.norm:
             status = "diverged"
             break
         history.append((number, residual))
@@ -276,33 +249,32 @@ def _watched(
             best, least = X, residual
         if monitor is not None:
             monitor(number, residual, X)
-        if residual <= goal:
+        if residual <= right.goal:
             status = "fitted"
             break
-        if before is not None and _settled(U, before, goal / size):
+        if before is not None and _settled(U, before, right.goal / right.norm):
             status = "stalled"
             break
         before = U
     if best is None:  # diverged at once
-        best, least = np.zeros((1, *unit.system.coefficient_shape), Y.dtype), size
-    fit = Fit(best, least, status, number, tuple(history), message)
-    return fit if status == "fitted" else _finished(unit.system, Y, fit, goal)
+        best, least = np.zeros((1, *unit.system.coefficient_shape), right.Y.dtype), right.norm
+    answer = Answer(best, least, status, number, tuple(history), message)
+    return answer if status == "fitted" else _finished(right, answer)
 
 
 def _settled(U: NDArray[Any], before: NDArray[Any], goal: float) -> bool:
     return bool(np.linalg.norm(U - before) <= _SETTLED * goal * np.linalg.norm(U))
 
 
-def _finished(system: System, Y: NDArray[Any], fit: Fit, goal: float) -> Fit:
+def _finished(right: RightSide, answer: Answer) -> Answer:
     """Return the least-squares fit on the support, if that explains the measurements."""
-    support = np.flatnonzero(fit.coefficients)
-    if not 0 < support.size <= min(system.measurements // 2, LARGEST_FIT):
-        return fit
-    correlations = system.apply_adjoint(Y.astype(np.float64))
-    X = fit_on_support(system, correlations, support, Y.dtype)
-    residual = math.inf if X is None else float(np.linalg.norm(Y - system.apply(X)))
-    if X is None or residual > goal:
-        return fit
+    support = np.flatnonzero(answer.coefficients)
+    if not 0 < support.size <= min(right.system.measurements // 2, LARGEST_FIT):
+        return answer
+    X = right.fit(support)
+    residual = math.inf if X is None else right.residual(X)
+    if X is None or residual > right.goal:
+        return answer
     said = "the answer is least squares on the support of the best iterate"
-    message = f"{fit.message}; {said}" if fit.message else said
-    return replace(fit, coefficients=X, residual=residual, status="fitted", message=message)
+    message = f"{answer.message}; {said}" if answer.message else said
+    return replace(answer, coefficients=X, value=residual, status="fitted", message=message)

@@ -3,32 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from cosa_theory.recovery.constraint import Constraint, constraint_of
-from cosa_theory.recovery.items import Answer, check_options, gathered, infeasible, relative_gap
-from cosa_theory.recovery.redundant import AnalysisOperator, analysis_of
+from cosa_theory.recovery.analysis_operators import AnalysisOperator, analysis_of
+from cosa_theory.recovery.constraint import Constraint
+from cosa_theory.recovery.items import Answer, judged, least, relative_gap
+from cosa_theory.recovery.methods import Monitor, default_tolerance, solver
 from cosa_theory.recovery.result import Solution
 from cosa_theory.recovery.splitting import anchored, restart_due
-from cosa_theory.recovery.system import RowSpace, System
+from cosa_theory.recovery.system import Floats, RowSpace, System
 
 __all__ = ["AnalysisDual", "analysis"]
 
-_TOLERANCES = {8: 1e-8, 4: 1e-5}  # relative gap, by bytes of a measurement
 _CHECK_EVERY = 20
 _FIRST_STEP = 0.1  # of the least-norm answer's largest entry
 _STEP_SHARE = 0.2  # of ‖ΩX‖/‖u‖, as in basis pursuit
 
 _STUCK = 8 * np.finfo(np.float64).eps  # share of the iterate below which a step is rounding
 
-Floats = NDArray[np.float64]
-Monitor = Callable[[int, float, Any], None]
 
-
+@solver(6, seeks="sparse image", on_update=True, exact=True, look=("grey", ":", ">"))
 def analysis(
     system: System,
     Y: Any,
@@ -44,20 +40,8 @@ def analysis(
 
     Parameters
     ----------
-    system : System
-        The map from the entries of ΔW.
-    Y : ndarray, shape (B, p, q)
-    noise_level : float
-        σ; zero asks for equality.
     omega : {"differences", "dct+identity"}, Transform or AnalysisOperator
-        Ω, see `cosa_theory.recovery.redundant`.
-    tolerance : float, optional
-        Of the duality gap over ‖ΩΔW‖₁; 1e-8, or 1e-5 for measurements in float32, by default.
-    max_iterations : int
-    start : ndarray, shape (B, m, n), optional
-        An update to start from.
-    monitor : callable, optional
-        Called at every check with the iteration, the relative gap and the update (m, n).
+        Ω, see `cosa_theory.recovery.analysis_operators`.
 
     Returns
     -------
@@ -68,8 +52,8 @@ def analysis(
 
     Raises
     ------
-    ValueError
-        If an option is out of range or Ω is unknown.
+    InputError
+        If Ω is unknown.
 
     Notes
     -----
@@ -93,23 +77,16 @@ def analysis(
     .. [2] M. Elad, P. Milanfar, R. Rubinstein, "Analysis versus synthesis in signal priors",
        Inverse Problems 23 (2007), 947-968.
     """
-    like = np.asarray(Y)
-    tolerance = _TOLERANCES[like.dtype.itemsize] if tolerance is None else tolerance
-    check_options(tolerance, max_iterations)
-    stack = like.astype(np.float64, copy=False)
+    limit = default_tolerance(Y) if tolerance is None else tolerance
     operator = analysis_of(omega, system.matrix_shape)
-    constraint = constraint_of(system, stack, noise_level, float(np.finfo(like.dtype).eps))
-    answers = []
-    for item in range(len(stack)):
-        one = constraint.take(np.array([item]))
-        if not one.feasible[0]:
-            answers.append(infeasible(one, system, stack[item]))
-            continue
-        solver = _Solver(system, one, operator, tolerance)
-        answers.append(solver.run(None if start is None else start[item], max_iterations, monitor))
-    condition = "Φx = y" if noise_level == 0 else f"‖Φx − y‖ ≤ {noise_level:g}"
-    formula = f"‖Ωx‖₁ subject to {condition}, Ω = {operator.name}"
-    return gathered(answers, formula, tolerance, system, like)
+
+    def solve(item: int, constraint: Constraint) -> Answer:
+        first = None if start is None else start[item]
+        steps = _PrimalDual(system, constraint, operator, limit)
+        return steps.run(first, max_iterations, monitor)
+
+    formula = f"‖Ωx‖₁ subject to {{}}, Ω = {operator.name}"
+    return least(system, Y, noise_level, formula, limit, solve)
 
 
 class AnalysisDual:
@@ -144,7 +121,7 @@ class AnalysisDual:
         return D, float(np.abs(near).max())
 
 
-class _Solver:
+class _PrimalDual:
     """The primal-dual method for one right-hand side."""
 
     def __init__(
@@ -192,7 +169,7 @@ class _Solver:
                 stuck = bool(residual <= _STUCK * self._length(x, u))
                 answer = self._judged(iteration, *new, stuck)
                 if monitor is not None:
-                    monitor(iteration, answer.relative, new[0])
+                    monitor(iteration, self.history[-1][2], new[0])
                 if answer.status != "iteration limit":
                     return answer
                 restart = bool(restart_due(residual, first, last, since, iteration))
@@ -226,16 +203,12 @@ class _Solver:
         """Return x as an answer, with the gap that a feasible dual point made of u proves."""
         objective = float(np.abs(self.operator.apply(x)).sum())
         D, size = self.duals.feasible(u)
-        value = float(self.constraint.dual_value(D)[0])
-        dual = np.zeros_like(self.constraint.outside[0])
-        if value > 0:
-            value, dual = value / size, self.constraint.dual_point(D / size)[0]
-        gap = objective - max(value, 0.0)
-        relative = relative_gap(gap, objective)
-        self.history.append((iteration, objective, relative))
-        status = "stalled" if stuck else "iteration limit"
-        status = "optimal" if relative <= self.tolerance else status
-        return Answer(x, objective, gap, dual, status, iteration, self.history)
+        answer = judged(
+            self.constraint, x, objective, D, size, self.tolerance, iteration, self.history,
+            otherwise="stalled" if stuck else "iteration limit",
+        )  # fmt: skip
+        self.history.append((iteration, objective, relative_gap(answer.value, objective)))
+        return answer
 
 
 def _orthonormal(vectors: list[Floats], size: int) -> Floats:

@@ -12,22 +12,20 @@ from cosa_theory.linear.operators import to_host
 from cosa_theory.recovery.greedy import (
     SPARSE_FIT,
     Goals,
-    Monitor,
+    RightSide,
     UnitColumns,
-    check_iterations,
-    checked_sparsity,
+    energy_ratio,
     fit_on_support,
-    residual_certificate,
-    residual_goals,
     sparsities,
     sparsity_message,
-    without_rounding,
 )
+from cosa_theory.recovery.items import residual_history
+from cosa_theory.recovery.methods import Monitor, solver
 from cosa_theory.recovery.result import Solution
 from cosa_theory.recovery.shrinkage import hard_threshold
-from cosa_theory.recovery.system import System, like_array
+from cosa_theory.recovery.system import Floats, Indices, System, like_array
 
-__all__ = ["best_step", "iht", "normalised_step"]
+__all__ = ["iht", "normalised_step"]
 
 # A step that changes the support is safe if it is at most (1 − c)‖Δx‖²/‖ΦΔx‖², and is divided by
 # κ(1 − c) until it is: c and κ of the step rule.
@@ -37,6 +35,7 @@ _CHECK = 5
 _PROGRESS = 1e-2
 
 
+@solver(11, arrays="any", look=("purple", "-", "P"))
 def iht(
     system: System,
     Y: Any,
@@ -58,26 +57,8 @@ def iht(
     at most σ (or tolerance·‖y‖, if that is larger), or has fallen by less than one part in a
     hundred between two refits.
 
-    Parameters
-    ----------
-    system : System
-    Y : array or tensor, shape (B, p, q)
-        Solved together, on their device.
-    noise_level : float
-        σ ≥ 0.
-    sparsity : int, optional
-        s. Without it s = 1, 2, 3, 4, 6, 9, … are tried, each from the answer of the one before,
-        up to half of the measurements, until one explains the measurements; each right-hand side
-        has its own.
-    tolerance : float, optional
-        Of ‖r‖/‖y‖; by default 1e-8 in float64 and 1e-5 in float32.
-    max_iterations : int
-        For each sparsity.
-    start : array or tensor, shape (B, m, n), optional
-        Coefficients to start from; without a sparsity they are cut to the one being tried.
-    monitor : callable, optional
-        Called with the iteration, the largest ‖r‖ and the coefficients of the right-hand sides
-        that are still worked on, after each iteration.
+    All right-hand sides are solved together, each with its own sparsity: without one, those up to
+    half of the measurements are tried, from the latest iterate cut to the sparsity.
 
     Returns
     -------
@@ -85,30 +66,23 @@ def iht(
         Certificate "residual". Status "fitted" if it holds, "stalled" where the residual fell no
         more, else "iteration limit".
 
-    Raises
-    ------
-    ValueError
-        A sparsity outside 1 … min(M, N), a tolerance outside (0, 1), no iterations.
-
     References
     ----------
     .. [1] T. Blumensath, M. E. Davies, "Normalized iterative hard thresholding: guaranteed
        stability and performance", IEEE J. Selected Topics in Signal Processing 4 (2010), 298-309,
        equations 13 to 15.
     """
-    sparsity = checked_sparsity(system, sparsity)
-    goals = residual_goals(Y, noise_level, tolerance)
-    check_iterations(max_iterations)
-    run = _Run(system, Y, goals, start, monitor)
+    attempts = _Attempts(system, Y, Goals.of(Y, noise_level, tolerance), start, monitor)
     limit = max(1, min(system.measurements // 2, system.size))
     for count in [sparsity] if sparsity else sparsities(limit):
-        run.attempt(count, max_iterations)
-        if not run.open:
+        attempts.attempt(count, max_iterations)
+        if not attempts.open:
             break
-    return run.solution("" if sparsity else sparsity_message(run.sparsity, run.open, limit))
+    said = sparsity_message(attempts.sparsity, attempts.open, limit)
+    return attempts.solution("" if sparsity else said)
 
 
-class _Run:
+class _Attempts:
     """The best answer of each right-hand side so far, and the attempts to better it.
 
     Everything is in the coordinates of unit columns.
@@ -166,7 +140,7 @@ class _Run:
                 items, checked, U, R = items[left], checked[left], U[left], R[left]
             support = U != 0
 
-    def _refitted(self, items: NDArray[np.int64], U: Any) -> tuple[Any, Any]:
+    def _refitted(self, items: Indices, U: Any) -> tuple[Any, Any]:
         """Return the least-squares fits on the supports, and their residuals."""
         system, U = self.unit.system, U + 0
         for place, item in enumerate(items):
@@ -176,7 +150,7 @@ class _Run:
                 U[place] = like_array(X, self.Y)[0] * self.unit.norms
         return U, self.Y[items.tolist()] - self.unit.apply(U)
 
-    def _report(self, items: NDArray[np.int64], U: Any, norms: Any, number: int) -> None:
+    def _report(self, items: Indices, U: Any, norms: Any, number: int) -> None:
         done = self.iterations[items] + 1
         self.history += zip(items.tolist(), done.tolist(), norms.tolist(), strict=True)
         if self.monitor is not None:
@@ -184,9 +158,9 @@ class _Run:
 
     def _keep(
         self,
-        items: NDArray[np.int64],
+        items: Indices,
         U: Any,
-        norms: NDArray[np.float64],
+        norms: Floats,
         status: NDArray[np.str_],
         ended: NDArray[np.bool_],
         count: int,
@@ -204,8 +178,9 @@ class _Run:
         """Return answers that explain the measurements without entries that are only rounding."""
         for item in np.flatnonzero(self.residuals <= self.goals.limits).tolist():
             one, Y = (to_host(stack[item : item + 1]) for stack in (X, self.Y))
-            cleaned = without_rounding(self.unit.system, Y, one, float(self.goals.limits[item]))
-            X[item] = like_array(cleaned, X)[0]
+            bounds = float(self.goals.norms[item]), float(self.goals.limits[item])
+            right = RightSide(self.unit.system, item, Y, *bounds)
+            X[item] = like_array(right.without_rounding(one), X)[0]
         return X
 
     def solution(self, message: str) -> Solution:
@@ -214,25 +189,19 @@ class _Run:
         if self.goals.noise_level == 0:
             X = self._cleaned(X)
         residuals = _norms(self.Y - self.unit.system.apply(X))
-        certificate = residual_certificate(self.goals, residuals)
-        table = np.array(self.history, np.float64).reshape(-1, 3)
         return Solution(
             coefficients=X,
             objective=0.5 * residuals**2,
             formula=SPARSE_FIT,
-            certificate=certificate,
+            certificate=self.goals.certificate(residuals),
             status=tuple(self.status),
             iterations=self.iterations,
-            history={
-                "item": table[:, 0].astype(np.int64),
-                "iteration": table[:, 1].astype(np.int64),
-                "residual": table[:, 2],
-            },
+            history=residual_history(self.history),
             message=message,
         )
 
 
-def _norms(stack: Any) -> NDArray[np.float64]:
+def _norms(stack: Any) -> Floats:
     xp = array_namespace(stack)
     numbers = xp.astype(stack, xp.float64)
     return np.asarray(to_host(xp.sqrt(xp.sum(numbers * numbers, axis=(1, 2)))))
@@ -253,31 +222,13 @@ def normalised_step(unit: UnitColumns, U: Any, R: Any, support: Any, count: int)
     count : int
     """
     xp = array_namespace(U)
-    G, step = best_step(unit, R, support)
+    G, step = unit.best_step(R, support)
     while True:
         V = hard_threshold(U + step * G, count)
         D = V - U
         image = unit.apply(D)
         changed = xp.any(xp.reshape((V != 0) != support, (len(U), -1)), axis=1)
-        long = xp.reshape(changed, (-1, 1, 1)) & (step > (1 - _MARGIN) * _ratio(D, image))
+        long = xp.reshape(changed, (-1, 1, 1)) & (step > (1 - _MARGIN) * energy_ratio(D, image))
         if not bool(xp.any(long)):
             return V, R - image
         step = xp.where(long, step / (_SHRINK * (1 - _MARGIN)), step)
-
-
-def best_step(unit: UnitColumns, R: Any, support: Any) -> tuple[Any, Any]:
-    """Return the gradient g = Φᵀr, and the step along g_S that reduces ‖r‖ most.
-
-    μ = ‖g_S‖²/‖Φ g_S‖² for each item, shape (B, 1, 1).
-    """
-    G = unit.apply_adjoint(R)
-    on_support = G * support
-    return G, _ratio(on_support, unit.apply(on_support))
-
-
-def _ratio(X: Any, image: Any) -> Any:
-    """Return ‖X‖²/‖ΦX‖² of each item, shape (B, 1, 1), and 1 where ΦX = 0."""
-    xp = array_namespace(X)
-    size = xp.sum(X * X, axis=(1, 2), keepdims=True)
-    mapped = xp.sum(image * image, axis=(1, 2), keepdims=True)
-    return xp.where(mapped > 0, size / xp.where(mapped > 0, mapped, 1.0), xp.ones_like(size))
