@@ -26,11 +26,6 @@ from cosa_theory.isometry.jl_curves import (
     kronecker_variance,
 )
 from cosa_theory.isometry.kronecker import kronecker_rip_bounds, norm_condition
-from cosa_theory.isometry.kronecker_coherence import (
-    kronecker_babel,
-    kronecker_coherence,
-    kronecker_spark,
-)
 from cosa_theory.isometry.lower import rip_lower
 from cosa_theory.isometry.rip import rip_bracket, rip_exact
 from cosa_theory.isometry.sdp import dual_bound, rip_sdp
@@ -61,11 +56,8 @@ __all__ = [
     "jl_failure_curve",
     "jl_min_dim",
     "jl_ratios",
-    "kronecker_babel",
-    "kronecker_coherence",
     "kronecker_ratios",
     "kronecker_rip_bounds",
-    "kronecker_spark",
     "kronecker_variance",
     "mutual_coherence",
     "needed_dimensions",

@@ -20,94 +20,19 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from cosa_theory.ground.errors import InputError
 from cosa_theory.laws.isometry import scale_free_constant
-from cosa_theory.linear.operators import Factor
 
 __all__ = [
     "RipBound",
     "RipBracket",
     "Side",
     "Witness",
-    "checked_matrix",
-    "checked_order",
     "combine",
     "inward",
-    "outward",
-    "rounding_slack",
 ]
 
 Side = Literal["lower", "exact", "upper"]
-
-
-def checked_matrix(A: Any, name: str = "A") -> NDArray[np.float64]:
-    """Return a matrix in float64 on the host, after checking it.
-
-    Parameters
-    ----------
-    A : array, tensor, sparse array or LinearOperator, shape (k, d)
-        float32 entries are taken as the exact numbers they are.
-    name : str
-        What error messages call it.
-
-    Returns
-    -------
-    ndarray, shape (k, d)
-
-    Raises
-    ------
-    ValueError
-        If it is not a matrix with at least one entry, not real, or holds NaN or Inf.
-    """
-    matrix = Factor(A, name).dense(np.dtype(np.float64))
-    finite = np.isfinite(matrix)
-    if not finite.all():
-        row, column = np.argwhere(~finite)[0]
-        raise ValueError(
-            f"{name}[{row}, {column}] is {matrix[row, column]}: every entry must be finite"
-        )
-    return matrix
-
-
-def checked_order(s: Any, columns: int) -> int:
-    """Return the order s as an int, after checking 1 ≤ s ≤ number of columns.
-
-    Raises
-    ------
-    ValueError
-        If s is not a whole number in that range.
-    """
-    whole = isinstance(s, (int, np.integer)) and not isinstance(s, (bool, np.bool_))
-    if not whole or not 1 <= s <= columns:
-        raise ValueError(
-            f"the order s is {s!r}: it must be a whole number from 1 to the {columns} columns"
-        )
-    return int(s)
-
-
-def rounding_slack(rows: int, order: int, scale: float) -> float:
-    """Return how far rounding can move an eigenvalue of an order × order Gram matrix.
-
-    The entries of the Gram matrix are sums of `rows` products no larger than `scale` in all, each
-    wrong by at most rows·u·scale (u = 2⁻⁵³), and the eigenvalue routine is backward stable: both
-    together stay below 4 (rows + order)·order·u·scale.
-
-    Parameters
-    ----------
-    rows, order : int
-        Length of the columns, and how many of them.
-    scale : float
-        The greatest squared norm of a column.
-
-    References
-    ----------
-    N. J. Higham, "Accuracy and Stability of Numerical Algorithms", 2nd ed. (2002), section 3.1.
-    """
-    return 4 * (rows + order) * order * 2.0**-53 * scale
-
-
-def outward(least: float, greatest: float, slack: float) -> tuple[float, float]:
-    """Return an outer bound made safe against rounding; no eigenvalue of a Gram is negative."""
-    return max(least - slack, 0.0), max(greatest + slack, 0.0)
 
 
 def inward(least: float, greatest: float, slack: float) -> tuple[float, float]:
@@ -223,17 +148,17 @@ class RipBound:
 
         Raises
         ------
-        ValueError
+        InputError
             If the bound has no witness, or one with more than s nonzero entries.
         """
         witnesses = [w for w in (self.least_witness, self.greatest_witness) if w is not None]
         if not witnesses:
-            raise ValueError(f"the {self.method} bound has no witness: it is an upper bound")
+            raise InputError(f"the {self.method} bound has no witness: it is an upper bound")
         values = []
         for witness in witnesses:
             x = witness.vector
             if np.count_nonzero(x) > self.s:
-                raise ValueError(f"the witness has more than s = {self.s} nonzero entries")
+                raise InputError(f"the witness has more than s = {self.s} nonzero entries")
             image = A @ x
             values.append(abs(float(image @ image) / float(x @ x) - 1.0))
         return max(values)
@@ -327,14 +252,14 @@ def combine(bounds: Sequence[RipBound]) -> RipBound:
 
     Raises
     ------
-    ValueError
+    InputError
         If there are no bounds, or bounds of different orders or sides.
     """
     exact = [bound for bound in bounds if bound.side == "exact"]
     if exact:
         return exact[0]
     if len({(bound.side, bound.s) for bound in bounds}) != 1:
-        raise ValueError("bounds can be combined when there are some, all of one order and side")
+        raise InputError("bounds can be combined when there are some, all of one order and side")
     tightest = min if bounds[0].side == "upper" else max
     high = tightest(bounds, key=lambda bound: bound.greatest)
     low = tightest(bounds, key=lambda bound: -bound.least)

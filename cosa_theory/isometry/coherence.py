@@ -2,84 +2,16 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cosa_theory.isometry.certificates import checked_matrix
-from cosa_theory.linear.gram import DenseGram
-from cosa_theory.linear.operators import KroneckerOperator
+from cosa_theory.ground.checks import refuse, sizes, whole
+from cosa_theory.linear.gram import SparkBounds, unit_gram
 
-__all__ = [
-    "SparkBounds",
-    "babel",
-    "checked_counts",
-    "mutual_coherence",
-    "off_diagonal_blocks",
-    "spark_bounds",
-    "unit_columns",
-    "welch_bound",
-]
-
-_BLOCK = 1 << 22  # entries of the Gram matrix held at a time
-_RESOLVED = 1e-8  # λ_min/λ_max of a float64 Gram matrix from which on the rank is surely full
-
-
-def unit_columns(A: Any, name: str = "A") -> NDArray[np.float64]:
-    """Return A with every column divided by its norm, in float64.
-
-    Raises
-    ------
-    ValueError
-        If it is not a real finite matrix, or a column is zero.
-    """
-    matrix = checked_matrix(A, name)
-    largest = np.abs(matrix).max(axis=0)
-    if not largest.all():
-        column = int(np.argmin(largest))
-        raise ValueError(
-            f"column {column} of {name} is zero and has no direction: leave it out, or bound "
-            "δ_s itself, which allows it"
-        )
-    matrix = matrix / largest  # first, so that no square over- or underflows
-    return matrix / np.sqrt(np.einsum("ij,ij->j", matrix, matrix))
-
-
-def off_diagonal_blocks(
-    gram: DenseGram, count: int
-) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
-    """Yield rows of the Gram matrix, reduced to what Gershgorin's theorem needs.
-
-    Parameters
-    ----------
-    gram : DenseGram
-        Of a matrix with d columns, held or computed a block of rows at a time as it sees fit.
-    count : int
-        How many entries of a row to keep, from 0 to d − 1.
-
-    Yields
-    ------
-    diagonal : ndarray, shape (rows,)
-        G_jj of the next rows.
-    magnitudes : ndarray, shape (rows, count)
-        The `count` largest |G_ij|, i ≠ j, of each, in descending order.
-    """
-    height = max(1, _BLOCK // gram.columns)
-    for start in range(0, gram.columns, height):
-        own = np.arange(start, min(start + height, gram.columns))
-        rows = np.abs(gram.rows(own))
-        rows[own - start, own] = 0.0
-        if count == 1:
-            yield gram.diagonal[own], rows.max(axis=1, keepdims=True)
-            continue
-        rows.partition(gram.columns - count - 1, axis=1)
-        kept = rows[:, gram.columns - count :]
-        kept.sort(axis=1)
-        yield gram.diagonal[own], kept[:, ::-1].copy()
+__all__ = ["SparkBounds", "babel", "mutual_coherence", "spark_bounds", "welch_bound"]
 
 
 def mutual_coherence(A: Any) -> float:
@@ -98,7 +30,7 @@ def mutual_coherence(A: Any) -> float:
 
     Raises
     ------
-    ValueError
+    InputError
         If A is not a real finite matrix, or a column is zero.
 
     References
@@ -107,13 +39,7 @@ def mutual_coherence(A: Any) -> float:
     Information Theory 47 (2001); for Kronecker products S. Jokar and V. Mehrmann, "Sparse solutions
     to underdetermined Kronecker product systems", Linear Algebra Appl. 431 (2009).
     """
-    if isinstance(A, KroneckerOperator):
-        return max(mutual_coherence(factor) for factor in A.factors)
-    matrix = unit_columns(A)
-    if matrix.shape[1] == 1:
-        return 0.0
-    largest = max(float(kept.max()) for _, kept in off_diagonal_blocks(DenseGram(matrix), 1))
-    return min(largest, 1.0)
+    return unit_gram(A).coherence()
 
 
 def babel(A: Any, k: int | Sequence[int] | NDArray[np.int64]) -> Any:
@@ -136,7 +62,7 @@ def babel(A: Any, k: int | Sequence[int] | NDArray[np.int64]) -> Any:
 
     Raises
     ------
-    ValueError
+    InputError
         If A is not a real finite matrix, a column is zero, or k is outside its range.
 
     References
@@ -144,32 +70,12 @@ def babel(A: Any, k: int | Sequence[int] | NDArray[np.int64]) -> Any:
     J. A. Tropp, "Greed is good: algorithmic results for sparse approximation", IEEE Trans.
     Information Theory 50 (2004).
     """
-    if isinstance(A, KroneckerOperator):
-        from cosa_theory.isometry.kronecker_coherence import kronecker_babel
-
-        return kronecker_babel(A.factors[0], A.factors[1], k)
-    matrix = unit_columns(A)
-    counts = checked_counts(k, matrix.shape[1])
-    sums = np.zeros(int(counts.max()))
-    for _, kept in off_diagonal_blocks(DenseGram(matrix), len(sums)):
-        np.maximum(sums, np.cumsum(kept, axis=1).max(axis=0), out=sums)
-    values = sums[counts - 1]
+    gram = unit_gram(A)
+    counts = [whole("k", count, most=gram.columns - 1) for count in np.atleast_1d(k).tolist()]
+    if not counts:
+        raise refuse("k", k, "at least one whole number")
+    values = gram.babel(np.array(counts))
     return float(values[0]) if np.ndim(k) == 0 else values
-
-
-def checked_counts(k: Any, columns: int) -> NDArray[np.int64]:
-    """Return k, a number or several, as a vector, after checking 1 ≤ k < number of columns.
-
-    Raises
-    ------
-    ValueError
-        If one is not a whole number in that range, or there is none.
-    """
-    counts = np.atleast_1d(np.asarray(k))
-    whole = counts.dtype.kind in "iu" and counts.size > 0
-    if not whole or not np.all((counts >= 1) & (counts < columns)):
-        raise ValueError(f"k is {k}: it must be whole, from 1 to one less than {columns} columns")
-    return counts.astype(np.int64)
 
 
 def welch_bound(rows: Any, columns: Any) -> Any:
@@ -182,7 +88,7 @@ def welch_bound(rows: Any, columns: Any) -> Any:
 
     Raises
     ------
-    ValueError
+    InputError
         If a size is not a positive whole number.
 
     References
@@ -190,28 +96,8 @@ def welch_bound(rows: Any, columns: Any) -> Any:
     L. R. Welch, "Lower bounds on the maximum cross correlation of signals", IEEE Trans.
     Information Theory 20 (1974).
     """
-    M, N = np.asarray(rows, dtype=np.float64), np.asarray(columns, dtype=np.float64)
-    for name, size in (("rows", M), ("columns", N)):
-        if not np.all(np.isfinite(size) & (size >= 1) & (size == np.floor(size))):
-            raise ValueError(f"{name} must be positive whole numbers, got {size}")
+    M, N = sizes(rows=rows, columns=columns)
     return np.sqrt(np.maximum(N - M, 0.0) / (M * np.maximum(N - 1, 1.0)))[()]
-
-
-@dataclass(frozen=True)
-class SparkBounds:
-    """Bounds of the spark, the least number of linearly dependent columns.
-
-    Parameters
-    ----------
-    lower, upper : float
-        Whole numbers, or infinity where all columns are independent and no set is dependent.
-    how : str
-        What each end comes from.
-    """
-
-    lower: float
-    upper: float
-    how: str
 
 
 def spark_bounds(A: Any) -> SparkBounds:
@@ -223,8 +109,8 @@ def spark_bounds(A: Any) -> SparkBounds:
     Parameters
     ----------
     A : array or operator, shape (k, d)
-        The matrix; of a Kronecker operator only the factors are used, see
-        `kronecker_spark`.
+        The matrix; of a Kronecker operator only the factors are used:
+        spark(A ⊗ B) = min(spark A, spark B).
 
     Returns
     -------
@@ -235,43 +121,14 @@ def spark_bounds(A: Any) -> SparkBounds:
 
     Raises
     ------
-    ValueError
+    InputError
         If A is not a real finite matrix.
 
     References
     ----------
     D. L. Donoho and M. Elad, "Optimally sparse representation in general (nonorthogonal)
-    dictionaries via ℓ1 minimization", PNAS 100 (2003); for the Babel
-    function J. A. Tropp, "Greed is good", IEEE Trans. Information Theory 50 (2004).
+    dictionaries via ℓ1 minimization", PNAS 100 (2003); for the Babel function J. A. Tropp, "Greed
+    is good", IEEE Trans. Information Theory 50 (2004); for Kronecker products S. Jokar,
+    V. Mehrmann, Linear Algebra Appl. 431 (2009).
     """
-    if isinstance(A, KroneckerOperator):
-        from cosa_theory.isometry.kronecker_coherence import kronecker_spark
-
-        return kronecker_spark(*A.factors)
-    matrix = checked_matrix(A)
-    rows, columns = matrix.shape
-    if not np.all(np.abs(matrix).max(axis=0)):
-        return SparkBounds(1, 1, "a zero column")
-    matrix = unit_columns(matrix)  # else short columns count as rounding of long ones
-    rank = _rank(matrix)
-    if rank == columns:
-        return SparkBounds(math.inf, math.inf, "all columns are independent")
-    slack = 4 * (rows + columns) * 2.0**-53
-    # A few hundred cosines are enough to reach 1 in practice; more would cost whole rows.
-    most = min(rank, columns - 1, 512)
-    sums = babel(matrix, np.arange(1, most + 1)) + slack * np.arange(1, most + 1)
-    reached = np.flatnonzero(sums >= 1.0)
-    lower = int(reached[0]) + 2 if reached.size else most + 2
-    lower = min(lower, rank + 1)
-    if lower == 2 and sums[0] >= 1.0:
-        return SparkBounds(2, 2, "two parallel columns")
-    return SparkBounds(lower, rank + 1, "Babel function; rank")
-
-
-def _rank(matrix: NDArray[np.float64]) -> int:
-    """Return the rank of unit columns; the smaller Gram matrix tells where it is surely full."""
-    short = matrix @ matrix.T if matrix.shape[0] < matrix.shape[1] else matrix.T @ matrix
-    values = np.linalg.eigvalsh(short)
-    if values[0] > _RESOLVED * values[-1]:
-        return len(short)
-    return int(np.linalg.matrix_rank(matrix))
+    return unit_gram(A).spark()

@@ -85,7 +85,7 @@ def core_isometry(basis: CosaBasis) -> CoreIsometry:
 
     Raises
     ------
-    ValueError
+    InputError
         If a factor has a NaN or infinite entry.
 
     References

@@ -6,9 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from cosa_theory.isometry.certificates import rounding_slack
 from cosa_theory.isometry.search import top_values
-from cosa_theory.linear.gram import Floats, Gram, Indices
+from cosa_theory.linear.gram import Floats, Gram, Indices, rounding_slack
 
 __all__ = ["best_of_all", "supports_reaching"]
 

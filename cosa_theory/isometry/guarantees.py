@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
+from cosa_theory.ground.checks import real, whole
+from cosa_theory.ground.errors import InputError
 from cosa_theory.isometry.certificates import RipBound, RipBracket
 from cosa_theory.laws.isometry import rip_condition
 
@@ -93,7 +93,7 @@ def recovery_guarantees(
 
     Raises
     ------
-    ValueError
+    InputError
         If a lower bound is given, which guarantees nothing; if a constant or coherence is out of
         range; or if an order is missing, not a positive whole number, or not that of the bound.
 
@@ -113,22 +113,18 @@ def _known(delta: Any, order: int | None) -> dict[int, tuple[float, float]]:
     """Return by order the constant as it is, and at the best scale where that is known."""
     if isinstance(delta, (RipBound, RipBracket)):
         if order not in (None, delta.s):
-            raise ValueError(f"order is {order}, but the bound is of order {delta.s}: leave it out")
+            raise InputError(f"order is {order}, but the bound is of order {delta.s}: leave it out")
         delta = {delta.s: delta}
     elif not isinstance(delta, Mapping):
         if order is None:
-            raise ValueError("order is missing: say of which order the constant is")
+            raise InputError("order is missing: say of which order the constant is")
         delta = {order: delta}
     elif order is not None:
-        raise ValueError("order is for a single number: the mapping names its orders")
+        raise InputError("order is for a single number: the mapping names its orders")
     elif not delta:
-        raise ValueError("no constant is given: the mapping of orders to constants is empty")
-    known = {}
-    for key, value in delta.items():
-        if isinstance(key, bool) or not hasattr(key, "__index__") or int(key) < 1:
-            raise ValueError(f"order is {key!r}: it must be a positive whole number")
-        known[int(key)] = _constants(int(key), value)
-    return known
+        raise InputError("no constant is given: the mapping of orders to constants is empty")
+    orders = {whole("order", key): value for key, value in delta.items()}
+    return {key: _constants(key, value) for key, value in orders.items()}
 
 
 def _constants(order: int, value: Any) -> tuple[float, float]:
@@ -136,24 +132,15 @@ def _constants(order: int, value: Any) -> tuple[float, float]:
         value = value.upper_bound
     if isinstance(value, RipBound):
         if value.side == "lower":
-            raise ValueError(
+            raise InputError(
                 f"δ_{order} is a lower bound ({value.method}), which guarantees nothing: give an "
                 "upper bound or a bracket"
             )
         if value.s != order:
-            raise ValueError(f"a bound of order {value.s} stands at order {order}")
+            raise InputError(f"a bound of order {value.s} stands at order {order}")
         return value.value, min(value.scale_free, value.value)
-    number = _number(value)
-    if not number >= 0:
-        raise ValueError(f"δ_{order} is {value!r}: it must be a number, zero or positive")
+    number = real(f"δ_{order}", value, least=0.0)
     return number, number
-
-
-def _number(value: Any) -> float:
-    """Return a real number as a float, and NaN for anything else."""
-    if isinstance(value, (str, bool)) or not hasattr(value, "__float__") or np.ndim(value) > 0:
-        return math.nan
-    return float(value)
 
 
 def _guarantee(
@@ -190,8 +177,7 @@ def _guarantee(
 
 
 def _by_coherence(coherence: float) -> Guarantee:
-    if not 0.0 <= _number(coherence) <= 1.0:
-        raise ValueError(f"coherence is {coherence!r}: it must be a number from 0 to 1")
+    coherence = real("coherence", coherence, least=0.0, most=1.0)
     shown = math.inf
     if coherence > 0:
         shown = math.ceil((1 + 1 / coherence) / 2) - 1

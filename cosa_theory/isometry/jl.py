@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import operator
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal, localcontext
 from functools import cached_property
@@ -14,6 +13,8 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.spatial.distance import pdist
 
+from cosa_theory.ground.checks import matrix, real, whole
+from cosa_theory.ground.errors import InputError
 from cosa_theory.ground.estimates import (
     Estimate,
     checked_confidence,
@@ -53,7 +54,7 @@ def jl_min_dim(n_points: Any, eps: Any) -> Any:
 
     Raises
     ------
-    ValueError
+    InputError
         If n is not a whole number of at least 1, ε is outside (0, 1), or an array's result
         exceeds 2⁶³ − 1.
 
@@ -70,48 +71,36 @@ def jl_min_dim(n_points: Any, eps: Any) -> Any:
     array([222, 443])
     """
     if np.ndim(n_points) == 0 and np.ndim(eps) == 0:
-        return _min_dim(_checked_count(n_points), _checked_eps(eps))
+        return _min_dim(_points(n_points), real("eps", eps, above=0.0, below=1.0))
     counts, tolerances = np.broadcast_arrays(np.asarray(n_points), np.asarray(eps, np.float64))
     for count in np.unique(counts):
-        _checked_count(count)
+        _points(count)
     for tolerance in np.unique(tolerances):
-        _checked_eps(float(tolerance))
+        real("eps", tolerance, above=0.0, below=1.0)
     number = counts.astype(np.float64)
     bound = 4 * np.log(number) / (tolerances**2 * (0.5 - tolerances / 3))
     result = np.ceil(bound * (1 + _ROUNDING))
     unsure = (np.ceil(bound * (1 - _ROUNDING)) != result) & (number > 1)
     if np.any(bound >= _LARGEST):
         where = np.unravel_index(np.argmax(bound), bound.shape)
-        raise ValueError(
+        raise InputError(
             f"n_points {counts[where]} and eps {tolerances[where]} need more than 2⁶³ − 1 "
             "dimensions: pass them as single numbers"
         )
     dimensions = result.astype(np.int64)
     for place in np.argwhere(unsure):
         where = tuple(place)
-        dimensions[where] = _min_dim(_checked_count(counts[where]), float(tolerances[where]))
+        dimensions[where] = _min_dim(_points(counts[where]), float(tolerances[where]))
     return dimensions
 
 
-def _checked_count(value: Any) -> int:
+def _points(value: Any) -> int:
+    """Return a number of points, of any size; a float that is whole counts as one."""
     if isinstance(value, np.ndarray):
         value = value[()]  # an array of no dimension is its number
-    whole = not isinstance(value, (bool, np.bool_)) and hasattr(value, "__index__")
-    if isinstance(value, (float, np.floating)) and math.isfinite(value) and value == int(value):
-        value, whole = int(value), True
-    if not whole or operator.index(value) < 1:
-        raise ValueError(f"n_points is {value}; it must be a whole number of at least 1")
-    return operator.index(value)
-
-
-def _checked_eps(value: Any) -> float:
-    try:
-        eps = math.nan if isinstance(value, str) else float(value)
-    except (TypeError, ValueError):
-        eps = math.nan
-    if not 0 < eps < 1:
-        raise ValueError(f"eps is {value!r}; it must lie strictly between 0 and 1")
-    return eps
+    if isinstance(value, (float, np.floating)) and value.is_integer():
+        value = int(value)
+    return whole("n_points", value)
 
 
 def _min_dim(count: int, eps: float) -> int:
@@ -133,27 +122,12 @@ def as_vectors(X: Any) -> NDArray[Any]:
 
     Raises
     ------
-    ValueError
+    InputError
         If there is no entry, more than two dimensions, or an entry is not a finite real number.
     """
     host = to_host(X)
     array = host.toarray() if sparse.issparse(host) else np.asarray(host)
-    if array.dtype.kind not in "fiub":
-        raise ValueError(f"X must hold real numbers, got entries of type {array.dtype}")
-    if array.dtype not in (np.float32, np.float64):
-        array = array.astype(np.float64)
-    if array.ndim == 1:
-        array = array[None, :]
-    if array.ndim != 2 or array.size == 0:
-        raise ValueError(f"X must be vectors as rows, shape (n, d), got shape {array.shape}")
-    finite = np.isfinite(array)
-    if not finite.all():
-        row, column = np.argwhere(~finite)[0]
-        raise ValueError(
-            f"X[{row}, {column}] is {array[row, column]}: every entry must be finite, "
-            "leave such vectors out"
-        )
-    return array
+    return matrix("X", array[None, :] if array.ndim == 1 else array)
 
 
 def squared_norms(rows: NDArray[Any]) -> NDArray[np.float64]:
@@ -232,8 +206,7 @@ class JLDistortion:
         eps : float
             ε > 0.
         """
-        if isinstance(eps, str) or not eps > 0:
-            raise ValueError(f"eps is {eps!r}; it must be a positive number")
+        eps = real("eps", eps, above=0.0)
         independent = self._independent
         hits = np.count_nonzero(independent > eps)
         low, high = proportion_interval(hits, independent.size, self.confidence)
@@ -276,7 +249,7 @@ def jl_distortion(
 
     Raises
     ------
-    ValueError
+    InputError
         If A is not a real matrix, the vectors do not have its number of columns, an entry is not
         finite, every vector is zero, or there are more than 20 million pairs.
 
@@ -292,7 +265,7 @@ def jl_distortion(
     checked_confidence(confidence)
     if isinstance(A, KroneckerOperator) and np.ndim(X) == 3:
         if tuple(np.shape(X)[1:]) != A.domain_shape:
-            raise ValueError(
+            raise InputError(
                 f"X holds matrices of shape {tuple(np.shape(X)[1:])}; A takes {A.domain_shape}"
             )
         X = to_host(X).reshape(len(X), -1)
@@ -302,17 +275,17 @@ def jl_distortion(
     if vectors.shape[1] != columns:
         transposed = vectors.shape[0] == columns
         remedy = "pass X.T, vectors are rows" if transposed else f"vectors need {columns} entries"
-        raise ValueError(f"X has shape {vectors.shape} and A has {columns} columns: {remedy}")
+        raise InputError(f"X has shape {vectors.shape} and A has {columns} columns: {remedy}")
     with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is refused below
         images = np.asarray(factor.right(vectors))
     if not np.isfinite(images).all():
-        raise ValueError("A X has entries that are not finite: A holds NaN or Inf, or overflows")
+        raise InputError("A X has entries that are not finite: A holds NaN or Inf, or overflows")
     if differences:
         return _of_differences(vectors, images, confidence)
     norms = squared_norms(vectors)
     kept = norms > 0
     if not kept.any():
-        raise ValueError("every vector is zero (or its square underflows): nothing to measure")
+        raise InputError("every vector is zero (or its square underflows): nothing to measure")
     ratios = squared_norms(images)[kept] / norms[kept]
     return JLDistortion(ratios, ratios, int(np.count_nonzero(~kept)), confidence)
 
@@ -322,14 +295,14 @@ def _of_differences(vectors: NDArray[Any], images: NDArray[Any], confidence: flo
     count = len(vectors)
     pairs = count * (count - 1) // 2
     if not 1 <= pairs <= _MOST_PAIRS:
-        raise ValueError(
+        raise InputError(
             f"{count} vectors have {pairs} pairs; between 1 and {_MOST_PAIRS} can be measured, "
             "so pass two vectors at least and a sample of a larger set"
         )
     before, after = pdist(vectors, "sqeuclidean"), pdist(images, "sqeuclidean")
     kept = before > 0
     if not kept.any():
-        raise ValueError("all vectors are equal: there is no distance to measure")
+        raise InputError("all vectors are equal: there is no distance to measure")
     first = np.arange(0, count - 1, 2)
     # Place of pair (i, i + 1) in the condensed list, of whose row i count − 1 − i pairs are.
     disjoint = first * count - first * (first + 1) // 2

@@ -14,6 +14,8 @@ from array_api_compat import is_numpy_array
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
+from cosa_theory.ground.checks import real, whole
+from cosa_theory.ground.errors import InputError
 from cosa_theory.ground.estimates import clustered_share, mean_interval
 from cosa_theory.ground.threads import one_thread
 from cosa_theory.isometry.jl import as_vectors
@@ -98,12 +100,11 @@ def chi_square_dimension(eps: float, failure: float = 1 - QUANTILE) -> int:
 
     Raises
     ------
-    ValueError
+    InputError
         If ε or the probability is outside (0, 1).
     """
     for name, value in (("eps", eps), ("failure", failure)):
-        if not 0 < value < 1:
-            raise ValueError(f"{name} is {value!r}; it must lie strictly between 0 and 1")
+        real(name, value, above=0.0, below=1.0)
     high = 1
     while chi_square_failure(high, eps) > failure:
         high *= 2
@@ -239,13 +240,12 @@ def jl_ensembles(
 
     Raises
     ------
-    ValueError
+    InputError
         For an argument outside what is listed above.
     """
     import pandas as pd
 
-    if draws < 2:
-        raise ValueError(f"draws is {draws}; intervals over draws need at least 2")
+    draws = whole("draws", draws, 2)  # intervals over draws need two
     vectors = as_vectors(X)
     rows, ratios = [], {}
     for kind in kinds:
@@ -336,19 +336,18 @@ def needed_dimensions(
 
     Raises
     ------
-    ValueError
+    InputError
         For an argument outside what is listed above.
     """
     import pandas as pd
 
-    if draws < 2:
-        raise ValueError(f"draws is {draws}; intervals over draws need at least 2")
+    draws = whole("draws", draws, 2)  # intervals over draws need two
     named = X if isinstance(X, Mapping) else {"": X}
     sets = {name: as_vectors(vectors) for name, vectors in named.items()}
     first = next(iter(sets.values()))
     for name, vectors in sets.items():
         if vectors.shape[1] != first.shape[1]:
-            raise ValueError(
+            raise InputError(
                 f"the vectors {name!r} have length {vectors.shape[1]}, others {first.shape[1]}: "
                 "compare sets of one length"
             )

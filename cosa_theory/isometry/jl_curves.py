@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cosa_theory.ground.checks import whole
+from cosa_theory.ground.errors import InputError
 from cosa_theory.ground.estimates import Estimate, proportion_interval, variance_interval
 from cosa_theory.isometry.jl import as_vectors, squared_norms
 from cosa_theory.laws.kronecker import (
@@ -50,18 +52,11 @@ def projections(
 
     Raises
     ------
-    ValueError
+    InputError
         If `draws` is not positive, or from `make_projection`.
     """
-    _check_draws(draws, 1)
     for i in range(draws):
         yield make_projection(kind, k, d, seed=seed, key=("jl", i), **options)
-
-
-def _check_draws(draws: Any, least: int) -> None:
-    whole = isinstance(draws, (int, np.integer)) and not isinstance(draws, bool)
-    if not whole or draws < least:
-        raise ValueError(f"draws is {draws!r}; it must be a whole number of at least {least}")
 
 
 def _unit_rows(X: Any) -> NDArray[np.float64]:
@@ -69,7 +64,7 @@ def _unit_rows(X: Any) -> NDArray[np.float64]:
     vectors = as_vectors(X).astype(np.float64, copy=False)
     largest = np.max(np.abs(vectors), axis=1, keepdims=True)
     if np.any(largest == 0):
-        raise ValueError(f"vector {int(np.argmin(largest))} is zero: leave it out")
+        raise InputError(f"vector {int(np.argmin(largest))} is zero: leave it out")
     vectors = vectors / largest
     return vectors / np.sqrt(squared_norms(vectors))[:, None]
 
@@ -91,10 +86,10 @@ def jl_ratios(
 
     Raises
     ------
-    ValueError
+    InputError
         From `projections`, or if a vector is zero or not finite.
     """
-    _check_draws(draws, 1)
+    draws = whole("draws", draws)
     rows = _unit_rows(X)
     ratios = np.empty((draws, len(rows)))
     transposed = np.ascontiguousarray(rows.T)
@@ -140,13 +135,13 @@ def jl_failure_curve(
 
     Raises
     ------
-    ValueError
+    InputError
         If an argument is out of range, or x is zero, not finite or not a vector.
     """
     import pandas as pd
 
     if np.ndim(x) != 1:
-        raise ValueError(f"x must be one vector of shape (d,), got shape {np.shape(x)}")
+        raise InputError(f"x must be one vector of shape (d,), got shape {np.shape(x)}")
     levels = np.atleast_1d(np.asarray(eps, dtype=np.float64))
     law = np.atleast_1d(chi_square_failure(k, levels))  # also checks k and ε before any draw
     ratios = jl_ratios(kind, k, x, draws=draws, seed=seed, **options)[:, 0]
@@ -193,10 +188,10 @@ def kronecker_ratios(
 
     Raises
     ------
-    ValueError
+    InputError
         As for `projections`, or if X is not a finite, non-zero matrix.
     """
-    _check_draws(draws, 1)
+    draws = whole("draws", draws)
     matrix = np.asarray(X, dtype=np.float64)
     matrix_moments(matrix)  # refuses what is not a finite, non-zero matrix
     matrix = matrix / np.max(np.abs(matrix))
@@ -281,10 +276,10 @@ def kronecker_variance(
 
     Raises
     ------
-    ValueError
+    InputError
         As for `kronecker_ratios`.
     """
-    _check_draws(draws, 2)  # a variance needs two
+    draws = whole("draws", draws, 2)  # a variance needs two
     options = {} if density is None else {"density": density}
     ratios = kronecker_ratios(kind, a, b, X, draws=draws, seed=seed, key=key, **options)
     moments, (m, n) = matrix_moments(X), np.shape(X)

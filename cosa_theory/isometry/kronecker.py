@@ -8,32 +8,19 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from functools import cached_property
-from typing import Any, cast, overload
+from dataclasses import replace
+from typing import Any, overload
 
 import numpy as np
 
-from cosa_theory.isometry.certificates import (
-    RipBound,
-    RipBracket,
-    Witness,
-    checked_matrix,
-    checked_order,
-    combine,
-    inward,
-    outward,
-    rounding_slack,
-)
+from cosa_theory.ground.checks import refuse, whole
+from cosa_theory.ground.errors import InputError
+from cosa_theory.isometry.certificates import RipBound, RipBracket, Witness, combine, inward
 from cosa_theory.isometry.lower import rip_lower
-from cosa_theory.isometry.products import FactorRows, extreme_disc, factor_rows
-from cosa_theory.isometry.upper import spectrum_range
-from cosa_theory.linear.gram import DenseGram, KroneckerGram
+from cosa_theory.isometry.upper import rip_upper
+from cosa_theory.linear.gram import DenseGram, KroneckerGram, outward, rounding_slack
 
-__all__ = [
-    "kronecker_rip_bounds",
-    "kronecker_upper",
-    "norm_condition",
-]
+__all__ = ["kronecker_rip_bounds", "norm_condition"]
 
 _MOST_ROWS = 1 << 20  # of a matrix whose supports were enumerated
 # What a search in a factor spends: of some thousand columns under a second, for a bound that is 1 %
@@ -42,38 +29,16 @@ _EFFORT = {"supports": 500, "starts": 8}
 
 
 class _Side:
-    """One factor: its Gram matrix, and enclosures of its sparse eigenvalues of all orders."""
+    """One factor, with enclosures of its sparse eigenvalues of all orders."""
 
-    def __init__(self, factor: Any, name: str, order: int, seed: int = 0) -> None:
-        self.gram = factor if isinstance(factor, DenseGram) else DenseGram(factor, name)
-        self.columns = self.gram.columns
-        self._order, self._seed = min(order, self.columns), seed
+    def __init__(self, gram: DenseGram, seed: int) -> None:
+        self.gram, self.columns, self._seed = gram, gram.columns, seed
         self._found: dict[int, RipBound] = {}
-
-    @cached_property
-    def rows(self) -> FactorRows:
-        """The largest entries of its Gram matrix's rows."""
-        return factor_rows(self.gram, self._order)
-
-    @cached_property
-    def spectrum(self) -> tuple[float, float]:
-        """An outer bound of all eigenvalues of the Gram matrix."""
-        return outward(*spectrum_range(self.gram))
-
-    @property
-    def scale(self) -> float:
-        """The greatest squared norm of a column."""
-        return float(self.gram.diagonal.max())
 
     def enclosure(self, order: int) -> tuple[float, float]:
         """Return an outer bound of the sparse eigenvalues: spectrum and Gershgorin, the better."""
-        order = min(order, self.columns)
-        reach, diagonal = self.rows.reach(order), self.rows.diagonal
-        slack = rounding_slack(self.gram.rows_of_A, order, self.scale)
-        least, greatest = outward(
-            float((diagonal - reach).min()), float((diagonal + reach).max()), slack
-        )
-        return max(least, self.spectrum[0]), min(greatest, self.spectrum[1])
+        bounds = self.gram.discs(min(order, self.columns)), self.gram.spectrum_range
+        return max(least for least, _ in bounds), min(greatest for _, greatest in bounds)
 
     def found(self, order: int) -> RipBound:
         """Return a lower bound with witnesses of either side, computed once for each order."""
@@ -83,14 +48,10 @@ class _Side:
         return self._found[order]
 
 
-def _upper(s: int, ends: tuple[float, float], slack: float, method: str, start: float) -> RipBound:
-    least, greatest = outward(*ends, slack)
+def _upper(s: int, ends: tuple[float, float], method: str, start: float) -> RipBound:
+    """Return an upper bound from products of ends, each of which is safe against rounding."""
+    least, greatest = outward(*ends, 4 * math.ulp(ends[1]))
     return RipBound("upper", s, least, greatest, method, time.perf_counter() - start)
-
-
-def _product_slack(left: _Side, right: _Side, s: int) -> float:
-    """Return what rounding does to a sum of s products of entries of both Gram matrices."""
-    return rounding_slack(left.gram.rows_of_A + right.gram.rows_of_A, s, left.scale * right.scale)
 
 
 def _composed(left: _Side, right: _Side, s: int) -> RipBound:
@@ -102,7 +63,7 @@ def _composed(left: _Side, right: _Side, s: int) -> RipBound:
     ]
     least = min(low_left * low_right for (low_left, _), (low_right, _) in ends)
     greatest = max(high_left * high_right for (_, high_left), (_, high_right) in ends)
-    return _upper(s, (least, greatest), 4 * math.ulp(greatest), "factors", start)
+    return _upper(s, (least, greatest), "factors", start)
 
 
 def _product(left: _Side, right: _Side, s: int) -> RipBound:
@@ -110,81 +71,7 @@ def _product(left: _Side, right: _Side, s: int) -> RipBound:
     start = time.perf_counter()
     (low_left, high_left), (low_right, high_right) = left.enclosure(s), right.enclosure(s)
     ends = low_left * low_right, high_left * high_right
-    return _upper(s, ends, 4 * math.ulp(ends[1]), "product", start)
-
-
-def _babel(left: _Side, right: _Side, s: int) -> RipBound:
-    start = time.perf_counter()
-    ends = (
-        -extreme_disc(left.rows, right.rows, s, -1),
-        extreme_disc(left.rows, right.rows, s, 1),
-    )
-    return _upper(s, ends, _product_slack(left, right, s), "babel", start)
-
-
-def _coherence(left: _Side, right: _Side, s: int) -> RipBound:
-    start = time.perf_counter()
-    first, second = left.rows, right.rows
-    # The product of two off-diagonal magnitudes is never above both of these.
-    largest = max(
-        float(first.reach(2).max()) * float(second.diagonal.max()),
-        float(first.diagonal.max()) * float(second.reach(2).max()),
-    )
-    reach = (s - 1) * largest
-    ends = (
-        float(first.diagonal.min()) * float(second.diagonal.min()) - reach,
-        float(first.diagonal.max()) * float(second.diagonal.max()) + reach,
-    )
-    return _upper(s, ends, _product_slack(left, right, s), "coherence", start)
-
-
-def _spectrum(left: _Side, right: _Side, s: int) -> RipBound:
-    start = time.perf_counter()
-    (low_left, high_left), (low_right, high_right) = left.spectrum, right.spectrum
-    ends = low_left * low_right, high_left * high_right
-    return _upper(s, ends, 4 * math.ulp(ends[1]), "spectrum", start)
-
-
-_METHODS = {"coherence": _coherence, "babel": _babel, "spectrum": _spectrum}
-
-
-def kronecker_upper(A: Any, B: Any, s: int, method: str = "babel") -> RipBound:
-    """Bound δ_s(A ⊗ B) from above by one method of `rip_upper`, from the factors alone.
-
-    Parameters
-    ----------
-    A, B : array or operator, shapes (p, m) and (q, n)
-        The factors.
-    s : int
-        The order, from 1 to mn.
-    method : {"coherence", "babel", "spectrum"}
-        The same enclosures as for a plain matrix, exactly: products of the factors' eigenvalues,
-        and Gershgorin's discs of AᵀA ⊗ BᵀB, whose rows are products of rows.
-
-    Returns
-    -------
-    RipBound
-        side "upper".
-
-    Raises
-    ------
-    ValueError
-        For another method, a bad factor or an order outside its range.
-    """
-    if method not in _METHODS:
-        raise ValueError(
-            f"method is {method!r}: of a Kronecker product it must be one of {', '.join(_METHODS)}"
-        )
-    left, right = _sides(A, B, [s])
-    return _METHODS[method](left, right, checked_order(s, left.columns * right.columns))
-
-
-def _sides(A: Any, B: Any, orders: Sequence[int], seed: int = 0) -> tuple[_Side, _Side]:
-    grams = KroneckerGram(A, B)  # checks both factors, and that no product overflows
-    for s in orders:
-        checked_order(s, grams.columns)
-    most = max(2, *orders)
-    return _Side(grams.left, "A", most, seed), _Side(grams.right, "B", most, seed)
+    return _upper(s, ends, "product", start)
 
 
 def _witness(first: Witness, second: Witness) -> Witness:
@@ -286,7 +173,7 @@ def kronecker_rip_bounds(
 
     Raises
     ------
-    ValueError
+    InputError
         For a bad factor, an order outside its range, brackets of different orders, or a bracket
         together with a matrix.
 
@@ -309,56 +196,57 @@ def kronecker_rip_bounds(
     if isinstance(A, RipBracket) or isinstance(B, RipBracket):
         return _of_brackets(A, B, s, about or "the Kronecker product A ⊗ B")
     if s is None:
-        raise ValueError("the order s is missing: it can be left out with two brackets only")
-    if isinstance(s, np.ndarray):
-        s = cast("int | Sequence[int]", s.tolist())
-    if isinstance(s, Sequence) and not s:
-        raise ValueError("s is empty: name at least one order")
-    orders = list(s) if isinstance(s, Sequence) else [s]
+        raise InputError("the order s is missing: it can be left out with two brackets only")
     start = time.perf_counter()
-    left, right = _sides(A, B, orders, seed)
-    about = about or KroneckerGram(left.gram, right.gram).about
-    for side in (left, right):  # what all orders share is computed here, and shared out in time
-        _ = side.rows, side.spectrum
+    gram = KroneckerGram(A, B)
+    orders = [whole("s", order, most=gram.columns) for order in np.atleast_1d(s).tolist()]
+    if not orders:
+        raise refuse("s", s, "one order at least")
+    for side in (gram.left, gram.right):  # what all share is computed here, and shared out in time
+        _ = side.entries(max(2, *orders)), side.spectrum_range
+    sides = _Side(gram.left, seed), _Side(gram.right, seed)
     shared = (time.perf_counter() - start) / len(orders)
-    brackets = [_bracket(left, right, int(order), shared, seed, about, search) for order in orders]
-    return tuple(brackets) if isinstance(s, Sequence) else brackets[0]
+    brackets = []
+    for order in orders:
+        lowers = [_products_found(*sides, order)]
+        if search:
+            lowers.append(rip_lower(gram, order, seed=seed))
+        uppers = _uppers(gram, *sides, order, shared)
+        tried = (*lowers, *uppers)
+        brackets.append(
+            RipBracket(order, combine(lowers), combine(uppers), tried, about or gram.about)
+        )
+    return brackets[0] if np.ndim(s) == 0 else tuple(brackets)
 
 
-def _bracket(
-    left: _Side, right: _Side, s: int, shared: float, seed: int, about: str, search: bool
-) -> RipBracket:
-    spectrum = _spectrum(left, right, s)
-    spectrum = RipBound(
-        "upper", s, spectrum.least, spectrum.greatest, "spectrum", spectrum.seconds + shared
-    )
-    uppers = [
+def _uppers(
+    gram: KroneckerGram, left: _Side, right: _Side, s: int, shared: float
+) -> list[RipBound]:
+    """Return all upper bounds of one order; `shared` is its share of what all orders needed."""
+    spectrum = rip_upper(gram, s, "spectrum")
+    return [
         _composed(left, right, s),
         _product(left, right, s),
-        _babel(left, right, s),
-        _coherence(left, right, s),
-        spectrum,
+        rip_upper(gram, s, "babel"),
+        rip_upper(gram, s, "coherence"),
+        replace(spectrum, seconds=spectrum.seconds + shared),
     ]
-    lowers = [_products_found(left, right, s)]
-    if search:
-        lowers.append(rip_lower(KroneckerGram(left.gram, right.gram), s, seed=seed))
-    return RipBracket(s, combine(lowers), combine(uppers), (*lowers, *uppers), about)
 
 
 def _of_brackets(first: Any, second: Any, s: Any, about: str) -> RipBracket:
     """Compose two brackets of one order."""
     start = time.perf_counter()
     if not (isinstance(first, RipBracket) and isinstance(second, RipBracket)):
-        raise ValueError("give two matrices or two brackets, not one of each")
+        raise InputError("give two matrices or two brackets, not one of each")
     if first.s != second.s or s not in (None, first.s):
-        raise ValueError(
+        raise InputError(
             f"the brackets are of orders {first.s} and {second.s}, with s = {s}: all must agree"
         )
     order = first.s
     outer_first, outer_second = _ends(first.upper_bound, 1), _ends(second.upper_bound, 1)
     inner_first, inner_second = _ends(first.lower_bound, -1), _ends(second.lower_bound, -1)
     ends = outer_first[0] * outer_second[0], outer_first[1] * outer_second[1]
-    upper = _upper(order, ends, 4 * math.ulp(ends[1]), "product", start)
+    upper = _upper(order, ends, "product", start)
     greatest = max(inner_first[1] * outer_second[0], outer_first[0] * inner_second[1])
     least = min(inner_first[0] * outer_second[1], outer_first[1] * inner_second[0])
     slack = 4 * math.ulp(greatest)
@@ -402,13 +290,13 @@ def norm_condition(A: Any, B: Any) -> bool:
 
     Raises
     ------
-    ValueError
+    InputError
         If a factor is not a real finite matrix.
 
     References
     ----------
     S. Jokar, V. Mehrmann, Linear Algebra and its Applications 431 (2009), for unit columns.
     """
-    norms = [np.linalg.norm(checked_matrix(M, name), axis=0) for M, name in ((A, "A"), (B, "B"))]
     slack = 1e-12  # unit columns have norms off by rounding
-    return all(norm.min() <= 1.0 + slack and norm.max() >= 1.0 - slack for norm in norms)
+    grams = DenseGram(A, "A"), DenseGram(B, "B")
+    return all(g.shortest <= 1.0 + slack and g.largest >= 1.0 - slack for g in grams)

@@ -9,13 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from cosa_theory.isometry.certificates import (
-    RipBound,
-    Witness,
-    checked_order,
-    inward,
-    rounding_slack,
-)
+from cosa_theory.ground.checks import whole
+from cosa_theory.isometry.certificates import RipBound, Witness, inward
 from cosa_theory.isometry.search import (
     Found,
     best_pairs,
@@ -27,7 +22,14 @@ from cosa_theory.isometry.search import (
     settle,
     top_eigenpairs,
 )
-from cosa_theory.linear.gram import DenseGram, Gram, Indices, KroneckerGram, as_gram
+from cosa_theory.linear.gram import (
+    DenseGram,
+    Gram,
+    Indices,
+    KroneckerGram,
+    as_gram,
+    rounding_slack,
+)
 from cosa_theory.projections import stream
 
 __all__ = ["rip_lower", "search_supports", "witness_of"]
@@ -74,7 +76,7 @@ def rip_lower(
 
     Raises
     ------
-    ValueError
+    InputError
         If A is not a finite real matrix, the order is not from 1 to d, or a count is negative.
 
     Notes
@@ -96,9 +98,8 @@ def rip_lower(
     """
     begun = time.perf_counter()
     gram = as_gram(A)
-    s = checked_order(s, gram.columns)
-    _check_count("supports", supports, 1)
-    _check_count("starts", starts, 0)
+    s = whole("s", s, most=gram.columns)
+    supports, starts = whole("supports", supports), whole("starts", starts, 0)
     finds = {
         sign: search_supports(gram, s, sign, seed=seed, supports=supports, starts=starts)
         for sign in (-1, 1)
@@ -238,8 +239,3 @@ def _filled(support: Indices, s: int, columns: int) -> Indices:
     """Return the support with other columns added up to size s, the first that there are."""
     others = np.setdiff1d(np.arange(min(columns, 2 * s)), support)
     return np.concatenate([support, others[: s - support.size]])
-
-
-def _check_count(name: str, value: Any, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-        raise ValueError(f"{name} is {value!r}: it must be a whole number of at least {least}")

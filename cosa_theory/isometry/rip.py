@@ -5,15 +5,11 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from numbers import Real
 from typing import Any
 
-from cosa_theory.isometry.certificates import (
-    RipBound,
-    RipBracket,
-    checked_order,
-    combine,
-)
+from cosa_theory.ground.checks import choice, real, refuse, whole
+from cosa_theory.ground.errors import InputError
+from cosa_theory.isometry.certificates import RipBound, RipBracket, combine
 from cosa_theory.isometry.enumeration import best_of_all
 from cosa_theory.isometry.kronecker import kronecker_rip_bounds
 from cosa_theory.isometry.lower import rip_lower, search_supports, witness_of
@@ -22,9 +18,7 @@ from cosa_theory.linear.gram import Gram, Indices, KroneckerGram, as_gram
 
 __all__ = ["rip_bracket", "rip_exact"]
 
-_EXACT = (
-    2_000_000  # supports that a bracket enumerates rather than searches: a fraction of a second
-)
+_EXACT = 2_000_000  # supports that a bracket enumerates, not searches: a fraction of a second
 _SDP_COLUMNS = 150  # columns up to which a bracket solves the semidefinite relaxation
 
 
@@ -52,7 +46,7 @@ def rip_exact(A: Any, s: int, *, max_supports: int = 50_000_000) -> RipBound:
 
     Raises
     ------
-    ValueError
+    InputError
         If there are more than `max_supports` supports, A is not a finite real matrix, or the
         order is not from 1 to d.
 
@@ -68,13 +62,13 @@ def rip_exact(A: Any, s: int, *, max_supports: int = 50_000_000) -> RipBound:
     """
     begun = time.perf_counter()
     gram = as_gram(A)
-    s = checked_order(s, gram.columns)
-    _check_limit("max_supports", max_supports)
+    s = whole("s", s, most=gram.columns)
     count = math.comb(gram.columns, s)
-    if count > max_supports:
-        raise ValueError(
+    if count > _limit("max_supports", max_supports):
+        raise InputError(
             f"order {s} of {gram.columns} columns has {count} supports, more than max_supports = "
-            f"{max_supports}: use rip_bracket for both ends of an interval, or raise max_supports"
+            f"{max_supports}: use rip_bracket for both ends of an interval, or raise max_supports",
+            argument="max_supports",
         )
     low, high = (witness_of(gram, _best(gram, s, sign), sign) for sign in (-1, 1))
     return RipBound(
@@ -138,7 +132,7 @@ def rip_bracket(
 
     Raises
     ------
-    ValueError
+    InputError
         If A is not a finite real matrix, the order is not from 1 to d, or `methods` is empty or
         holds an unknown name.
 
@@ -150,11 +144,11 @@ def rip_bracket(
     (True, True)
     """
     gram = as_gram(A)
-    s = checked_order(s, gram.columns)
-    _check_limit("exact", exact)
-    methods = _checked_methods(methods, gram)
+    s = whole("s", s, most=gram.columns)
+    affordable = math.comb(gram.columns, s) <= _limit("exact", exact)
+    methods = _upper_methods(methods, gram)
     about = about or gram.about
-    if math.comb(gram.columns, s) <= exact:
+    if affordable:
         bound = rip_exact(gram, s, max_supports=exact)
         return RipBracket(s, bound, bound, (bound,), about)
     if isinstance(gram, KroneckerGram):
@@ -169,19 +163,16 @@ def rip_bracket(
     return RipBracket(s, lower, combine(uppers), (lower, *uppers), about)
 
 
-def _check_limit(name: str, value: Any) -> None:
-    if not isinstance(value, Real) or isinstance(value, bool) or math.isnan(value):
-        raise ValueError(f"{name} is {value!r}: it must be a number of supports")
+def _limit(name: str, value: Any) -> float:
+    """Return a number of supports, which may be infinite."""
+    return math.inf if value == math.inf else real(name, value)
 
 
-def _checked_methods(methods: Sequence[str] | None, gram: Gram) -> Sequence[str]:
+def _upper_methods(methods: Sequence[str] | None, gram: Gram) -> list[str]:
     """Return the upper bounds to compute, after checking their names."""
     if methods is None:
         affordable = gram.columns <= _SDP_COLUMNS
         return [name for name in UPPER_METHODS if name != "sdp" or affordable]
-    unknown = [name for name in methods if name not in UPPER_METHODS]
-    if unknown or isinstance(methods, str) or not methods:
-        raise ValueError(
-            f"methods is {methods!r}: it must be a sequence of some of {', '.join(UPPER_METHODS)}"
-        )
-    return methods
+    if isinstance(methods, str) or not methods:
+        raise refuse("methods", methods, f"a sequence of some of {', '.join(UPPER_METHODS)}")
+    return [choice("methods", name, UPPER_METHODS) for name in methods]

@@ -9,13 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cosa_theory.isometry.certificates import (
-    RipBound,
-    checked_order,
-    outward,
-    rounding_slack,
-)
-from cosa_theory.linear.gram import as_gram
+from cosa_theory.ground.checks import choice, finite, real, whole
+from cosa_theory.ground.errors import InputError
+from cosa_theory.isometry.certificates import RipBound
+from cosa_theory.linear.gram import as_gram, outward, rounding_slack
 
 __all__ = ["dual_bound", "rip_sdp"]
 
@@ -52,7 +49,7 @@ def dual_bound(G: Any, U: Any, s: int) -> float:
 
     Raises
     ------
-    ValueError
+    InputError
         If the shapes differ, G is not symmetric, an entry is not finite or s is outside its range.
 
     Notes
@@ -69,12 +66,12 @@ def dual_bound(G: Any, U: Any, s: int) -> float:
     """
     G, U = np.asarray(G, dtype=np.float64), np.asarray(U, dtype=np.float64)
     if G.ndim != 2 or G.shape[0] != G.shape[1] or G.shape != U.shape:
-        raise ValueError(f"G and U must be square and of one size, got {G.shape} and {U.shape}")
-    if not (np.isfinite(G).all() and np.array_equal(G, G.T)):
-        raise ValueError("G must be symmetric and finite: pass (G + Gᵀ)/2")
-    if not np.isfinite(U).all():
-        raise ValueError("U holds NaN or infinite entries: every multiplier must be finite")
-    s, size = checked_order(s, len(G)), len(G)
+        raise InputError(f"G and U must be square and of one size, got {G.shape} and {U.shape}")
+    finite("G", G)
+    finite("U", U)
+    if not np.array_equal(G, G.T):
+        raise InputError("G must be symmetric: pass (G + Gᵀ)/2", argument="G")
+    s, size = whole("s", s, most=len(G)), len(G)
     off = (U + U.T) / 2
     np.fill_diagonal(off, 0.0)
     largest = np.partition(np.abs(off), size - s, axis=1)[:, size - s :]
@@ -127,7 +124,7 @@ def rip_sdp(
 
     Raises
     ------
-    ValueError
+    InputError
         For a bad matrix or order, too many columns, an unknown solver or a limit below its least.
 
     References
@@ -138,21 +135,17 @@ def rip_sdp(
     component analysis", Journal of Machine Learning Research 9 (2008), 1269-1294.
     """
     start = time.perf_counter()
-    if solver not in _SOLVERS:
-        raise ValueError(f"solver is {solver!r}: it must be one of {', '.join(_SOLVERS)}")
-    for name, limit in (("max_iters", max_iters), ("time_limit", time_limit)):
-        if isinstance(limit, bool) or not isinstance(limit, (int, float)) or not limit > 0:
-            raise ValueError(f"{name} is {limit!r}: it must be a positive number")
+    choice("solver", solver, _SOLVERS)
+    limits = solver, whole("max_iters", max_iters), real("time_limit", time_limit, above=0.0)
     held = as_gram(A)
     size = held.columns
-    s = checked_order(s, size)
+    s = whole("s", s, most=size)
     if size > max_columns:
-        raise ValueError(
+        raise InputError(
             f"the semidefinite bound is meant for at most {max_columns} columns, A has {size}: "
             "use another method, or raise max_columns"
         )
     gram = held.rows(np.arange(size))
-    limits = (solver, max_iters, time_limit)
     greatest, U_greatest, note_greatest = _side(gram, s, limits)
     negative_least, U_least, note_least = _side(-gram, s, limits)
     notes = [

@@ -8,6 +8,8 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
+from cosa_theory.ground.checks import choice, whole
+from cosa_theory.ground.errors import InputError
 from cosa_theory.projections import stream
 
 __all__ = ["SYNTHETIC", "sample_rows", "synthetic_vectors"]
@@ -38,13 +40,11 @@ def synthetic_vectors(name: str, count: int, d: int, *, seed: int = 0) -> NDArra
 
     Raises
     ------
-    ValueError
+    InputError
         If the name is unknown or a number is not positive.
     """
-    if name not in SYNTHETIC:
-        raise ValueError(f"name is {name!r}; it must be one of {', '.join(SYNTHETIC)}")
-    if count < 1 or d < 1:
-        raise ValueError(f"count and d must be positive, got {count} and {d}")
+    choice("name", name, SYNTHETIC)
+    count, d = whole("count", count), whole("d", d)
     draw = stream(seed, "synthetic vectors", name, count, d)
     if name == "gaussian":
         return draw.standard_normal((count, d))
@@ -84,11 +84,10 @@ def sample_rows(
 
     Raises
     ------
-    ValueError
+    InputError
         If `count` is not positive, or no matrix has a non-zero row (of that length).
     """
-    if count < 1:
-        raise ValueError(f"count is {count}; it must be positive")
+    count = whole("count", count)
     available: Counter[int] = Counter()
     kept: dict[int, list[tuple[int, NDArray[np.floating]]]] = {}
     for number, matrix in enumerate(matrices):
@@ -101,7 +100,7 @@ def sample_rows(
         kept.setdefault(matrix.shape[1], []).append((places.size, matrix[chosen]))
     if not available.total():
         wanted = "" if width is None else f" of length {width}"
-        raise ValueError(f"no matrix has a non-zero row{wanted}")
+        raise InputError(f"no matrix has a non-zero row{wanted}")
     groups = kept[available.most_common(1)[0][0]]
     # How many of the sample fall to each matrix: a draw without replacement from all their rows.
     draw = stream(seed, "sample rows", "shares")

@@ -9,17 +9,16 @@ from typing import Any
 
 import numpy as np
 from array_api_compat import array_namespace, is_torch_array
-from scipy.linalg import LinAlgError, eigh, solve_triangular, svd, svdvals
-from scipy.linalg.lapack import get_lapack_funcs
 
-from cosa_theory.ground.threads import one_thread
+from cosa_theory.ground import checks
+from cosa_theory.ground.errors import InputError
 from cosa_theory.linear.operators import Factor, KroneckerOperator, as_working_array, to_host
+from cosa_theory.linear.ranges import Range, column_range, extreme_singular_values
 from cosa_theory.projections import make_projection
 
 __all__ = ["CosaBasis", "RankDeficientWarning"]
 
 _NORM_BLOCK = 1 << 16  # entries of ΔW held in float64 at a time
-_UNRESOLVED = 1e-8  # λ_min/λ_max of a float64 Gram matrix under which its roots lose their digits
 
 
 class RankDeficientWarning(UserWarning):
@@ -45,7 +44,7 @@ class CosaBasis:
 
     Raises
     ------
-    ValueError
+    InputError
         If a factor is empty, not two-dimensional or complex.
 
     Notes
@@ -67,7 +66,7 @@ class CosaBasis:
         self._left, self._right = Factor(L, "L"), Factor(R, "R")
         self.m, self.a = self._left.shape
         self.b, self.n = self._right.shape
-        self._ranges: dict[np.dtype, tuple[_Range, _Range]] = {}
+        self._ranges: dict[np.dtype, tuple[Range, Range]] = {}
 
     @classmethod
     def sample(
@@ -103,7 +102,7 @@ class CosaBasis:
 
         Raises
         ------
-        ValueError
+        InputError
             As `make_projection` does for a projection of these sizes.
         """
         parts = (key,) if isinstance(key, str) else tuple(key)
@@ -175,7 +174,7 @@ class CosaBasis:
 
         Raises
         ------
-        ValueError
+        InputError
             If `dW` has another shape or a NaN or infinite entry, or the ridge is negative or not
             finite, or a factor has a NaN or infinite entry.
 
@@ -190,9 +189,7 @@ class CosaBasis:
         L⁺ ΔW R⁺ is the least-squares solution of least norm: R. Penrose, "On best approximate
         solutions of linear matrix equations", Proc. Cambridge Phil. Soc. 52 (1956), 17-19.
         """
-        if not (math.isfinite(ridge) and ridge >= 0):
-            raise ValueError(f"ridge must be finite and zero or positive, got {ridge}")
-        dW = self._checked_update(dW)
+        ridge, dW = checks.real("ridge", ridge, least=0.0), self._update(dW)
         if ridge == 0:
             self._warn_if_deficient(_host_dtype(dW))
             return self._projected_core(dW)
@@ -207,7 +204,7 @@ class CosaBasis:
 
         It is unique even where the best core is not. Types and errors are those of `best_core`.
         """
-        dW = self._checked_update(dW)
+        dW = self._update(dW)
         left, right = self._sides(_host_dtype(dW))
         weights = right.weights(left.weights(self._coordinates(dW)).T).T
         return KroneckerOperator(left.analysis.T, right.analysis.T).apply(_like(weights, dW))
@@ -227,10 +224,10 @@ class CosaBasis:
 
         Raises
         ------
-        ValueError
+        InputError
             If `dW` has another shape or a NaN or infinite entry, or a factor has one.
         """
-        dW = self._checked_update(dW)
+        dW = self._update(dW)
         largest = max(float(dW.max()), -float(dW.min()))
         if largest == 0:
             return math.nan
@@ -247,33 +244,35 @@ class CosaBasis:
 
         Raises
         ------
-        ValueError
+        InputError
             If a factor has a NaN or infinite entry.
         """
         return self._singular_value_range
 
     @cached_property
     def _singular_value_range(self) -> tuple[float, float]:
-        (low_L, high_L), (low_R, high_R) = map(
-            _extreme_singular_values, (self._left, self._right.T)
-        )
+        sides = (self._left, self._right.T)
+        (low_L, high_L), (low_R, high_R) = map(extreme_singular_values, sides)
         return low_L * low_R, high_L * high_R
 
-    def _checked_update(self, dW: Any) -> Any:
+    def _update(self, dW: Any) -> Any:
+        """Return ΔW as an array to compute with, after checking shape and entries."""
         dW = as_working_array(dW)
         if tuple(dW.shape) != (self.m, self.n):
-            raise ValueError(
-                f"expected an update of shape ({self.m}, {self.n}), got {tuple(dW.shape)}"
-            )
+            text = f"dW has shape {tuple(dW.shape)}: it must be ({self.m}, {self.n})"
+            raise InputError(text, argument="dW")
         if is_torch_array(dW):
             dW = dW.detach()
-        _check_finite(dW)
+        checks.finite("dW", dW)
         return dW
 
-    def _sides(self, dtype: np.dtype) -> tuple[_Range, _Range]:
+    def _sides(self, dtype: np.dtype) -> tuple[Range, Range]:
         """Return what is needed to project on the columns of L and of Rᵀ, in one precision."""
         if dtype not in self._ranges:
-            self._ranges[dtype] = (_range(self._left, dtype), _range(self._right.T, dtype))
+            self._ranges[dtype] = (
+                column_range(self._left, dtype),
+                column_range(self._right.T, dtype),
+            )
         return self._ranges[dtype]
 
     def _products(self, dW: Any) -> np.ndarray:
@@ -308,126 +307,6 @@ class CosaBasis:
             )
 
 
-class _CholeskyRange:
-    """The range of a well-conditioned factor M (d × k), by the Cholesky factor C of MᵀM = C Cᵀ.
-
-    M C⁻ᵀ has orthonormal columns and is never formed: what multiplies ΔW is M itself.
-    """
-
-    def __init__(self, factor: Factor, cholesky: np.ndarray) -> None:
-        self.analysis, self.rank, self._cholesky = factor.T, factor.shape[1], cholesky
-
-    def coordinates(self, products: np.ndarray) -> np.ndarray:
-        """Turn Mᵀ X into coordinates in the orthonormal basis."""
-        with one_thread():
-            return solve_triangular(self._cholesky, products, lower=True, check_finite=False)
-
-    def core(self, coordinates: np.ndarray) -> np.ndarray:
-        """Turn coordinates into the rows M⁺ X of the core."""
-        with one_thread():
-            return solve_triangular(
-                self._cholesky, coordinates, lower=True, trans="T", check_finite=False
-            )
-
-    weights = core  # the projection of X is M M⁺ X
-
-    @cached_property
-    def eigen(self) -> tuple[np.ndarray, np.ndarray]:
-        """Eigenvalues (float64) and eigenvectors of MᵀM."""
-        values, vectors = eigh(self._cholesky @ self._cholesky.T, check_finite=False)
-        return values.astype(np.float64), vectors
-
-    def correlate(self, products: np.ndarray) -> np.ndarray:
-        """Turn Mᵀ X into its coordinates in those eigenvectors."""
-        return self.eigen[1].T @ products
-
-
-class _OrthogonalRange:
-    """The range of an ill-conditioned or deficient factor M = U S Vᵀ, null directions left out.
-
-    What multiplies ΔW is Uᵀ, so no digit is lost to the square of M's condition number.
-    """
-
-    def __init__(self, factor: Factor, dtype: np.dtype) -> None:
-        # Two steps, because the singular values of the small triangle are those of M.
-        Q, triangle = np.linalg.qr(factor.dense(dtype))
-        U, values, Vt = _robust_svd(triangle.astype(np.float64))
-        floor = max(factor.shape) * np.finfo(dtype).eps * values[0]
-        self.rank = int(np.count_nonzero(values > floor))
-        if self.rank == 0:
-            raise ValueError(f"every entry of {factor.name} is zero: it expresses no update")
-        self._values = values[: self.rank].astype(dtype)
-        self._vectors = Vt[: self.rank].T.astype(dtype)
-        self.analysis = Factor((Q @ U[:, : self.rank].astype(dtype)).T, factor.name)
-
-    def coordinates(self, products: np.ndarray) -> np.ndarray:
-        """Return Uᵀ X, which the products already are."""
-        return products
-
-    weights = coordinates  # the projection of X is U Uᵀ X
-
-    def core(self, coordinates: np.ndarray) -> np.ndarray:
-        """Turn coordinates into the rows M⁺ X of the core, of least norm."""
-        return self._vectors @ (coordinates / self._values[:, None])
-
-    @cached_property
-    def eigen(self) -> tuple[np.ndarray, np.ndarray]:
-        """Non-zero eigenvalues (float64) and eigenvectors of MᵀM."""
-        return self._values.astype(np.float64) ** 2, self._vectors
-
-    def correlate(self, products: np.ndarray) -> np.ndarray:
-        """Turn Uᵀ X into the coordinates of Mᵀ X in those eigenvectors."""
-        return self._values[:, None] * products
-
-
-def _robust_svd(triangle: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return a thin SVD, by QR iteration where divide and conquer does not converge.
-
-    Padded Hadamard factors have many equal singular values and some zero; on their triangles
-    LAPACK's divide and conquer fails now and then, in float64 too, as rounding falls.
-    """
-    try:
-        return svd(triangle, full_matrices=False, check_finite=False)
-    except LinAlgError:
-        return svd(triangle, full_matrices=False, check_finite=False, lapack_driver="gesvd")
-
-
-_Range = _CholeskyRange | _OrthogonalRange
-
-
-def _range(factor: Factor, dtype: np.dtype) -> _Range:
-    """Return the range of a factor, by Cholesky where that keeps at least half of the digits."""
-    gram = factor.gram(dtype)
-    if not np.isfinite(gram).all():
-        raise ValueError(f"{factor.name} has a NaN or infinite entry, or entries too large")
-    if factor.shape[1] <= factor.shape[0]:
-        potrf, pocon = get_lapack_funcs(("potrf", "pocon"), (gram,))
-        norm = np.abs(gram).sum(axis=0).max()
-        # The matrix is symmetric, so its transpose is the same in the order LAPACK wants.
-        with one_thread():
-            cholesky, failed = potrf(gram.T, lower=True, overwrite_a=True, clean=True)
-            rcond = 0.0 if failed else pocon(cholesky, norm, uplo="L")[0]
-        if rcond > math.sqrt(np.finfo(dtype).eps):
-            return _CholeskyRange(factor, cholesky)
-    return _OrthogonalRange(factor, dtype)
-
-
-def _extreme_singular_values(factor: Factor) -> tuple[float, float]:
-    """Return the least and greatest singular value of M (d × k) as a map of k-vectors."""
-    dtype = np.dtype(np.float64)
-    injective = factor.shape[1] <= factor.shape[0]
-    gram = (factor if injective else factor.T).gram(dtype)
-    if not np.isfinite(gram).all():
-        raise ValueError(f"{factor.name} has a NaN or infinite entry, or entries too large")
-    values = np.linalg.eigvalsh(gram)
-    if not injective:
-        return 0.0, math.sqrt(max(values[-1], 0.0))
-    if values[0] > _UNRESOLVED * values[-1]:
-        return math.sqrt(values[0]), math.sqrt(values[-1])
-    direct = svdvals(factor.dense(dtype), check_finite=False)
-    return float(direct[-1]), float(direct[0])
-
-
 def _host_dtype(X: Any) -> np.dtype:
     """Return the type the small problems of an array are solved in: at least float32."""
     return np.dtype(np.float64 if X.dtype.itemsize == 8 else np.float32)
@@ -440,23 +319,6 @@ def _like(Y: np.ndarray, dW: Any) -> Any:
     import torch
 
     return torch.as_tensor(np.ascontiguousarray(Y)).to(device=dW.device, dtype=dW.dtype)
-
-
-def _check_finite(dW: Any) -> None:
-    """Refuse NaN and infinite entries; one pass, and no array of the size of ΔW."""
-    xp = array_namespace(dW)
-    with np.errstate(over="ignore", invalid="ignore"):
-        total = float(dW.sum())
-    if math.isfinite(total):
-        return
-    for row in range(dW.shape[0]):  # rare: name the first culprit, or find an overflow of the sum
-        wrong = ~xp.isfinite(dW[row])
-        if bool(wrong.any()):
-            column = int(xp.argmax(xp.astype(wrong, xp.int8)))
-            raise ValueError(
-                f"the update has a NaN or infinite entry, first at ({row}, {column}): "
-                "repair it or leave the matrix out"
-            )
 
 
 def _squared_norm(dW: Any, unit: float) -> float:

@@ -11,6 +11,8 @@ from array_api_compat import array_namespace, is_numpy_array, is_torch_array
 from scipy import sparse
 from scipy.sparse.linalg import LinearOperator
 
+from cosa_theory.ground.errors import InputError
+
 __all__ = ["Factor", "KroneckerOperator", "as_working_array", "to_host"]
 
 # A sparse product spends about eight times as long on a stored entry as BLAS does on a dense one,
@@ -38,16 +40,16 @@ def as_working_array(X: Any) -> Any:
 
     Raises
     ------
-    ValueError
+    InputError
         If the entries are complex or not numbers.
     """
     if is_torch_array(X):
         if X.is_complex():
-            raise ValueError(f"expected real entries, got {X.dtype}: pass the real part")
+            raise InputError(f"expected real entries, got {X.dtype}: pass the real part")
         return X if X.is_floating_point() else X.double()
     array = np.asarray(X)
     if array.dtype.kind not in "fiub":
-        raise ValueError(f"expected real numbers, got entries of type {array.dtype}")
+        raise InputError(f"expected real numbers, got entries of type {array.dtype}")
     return array if array.dtype in (np.float32, np.float64) else array.astype(np.float64)
 
 
@@ -59,20 +61,20 @@ def to_host(X: Any) -> Any:
     return (host if host.element_size() >= 4 else host.float()).numpy()
 
 
-def _checked_matrix(matrix: Any, name: str) -> Any:
+def _stored(matrix: Any, name: str) -> Any:
     """Return a factor as a dense array, a csr or csc array, a tensor or an operator."""
     if sparse.issparse(matrix):
         form = matrix if matrix.format in ("csr", "csc") else matrix.tocsr()
         if form.dtype.kind not in "fiub":
-            raise ValueError(f"{name} must have real entries, got {form.dtype}")
+            raise InputError(f"{name} must have real entries, got {form.dtype}")
         return form if form.dtype in (np.float32, np.float64) else form.astype(np.float64)
     if is_torch_array(matrix) and str(matrix.layout) != "torch.strided":
-        raise ValueError(f"{name} is a sparse tensor: give it as a scipy sparse array")
+        raise InputError(f"{name} is a sparse tensor: give it as a scipy sparse array")
     if not isinstance(matrix, LinearOperator):
         matrix = as_working_array(matrix)
     if len(matrix.shape) != 2 or 0 in matrix.shape:
         shape = tuple(matrix.shape)
-        raise ValueError(f"{name} must be a matrix with at least one entry, got shape {shape}")
+        raise InputError(f"{name} must be a matrix with at least one entry, got shape {shape}")
     return matrix
 
 
@@ -94,7 +96,7 @@ class Factor:
     """
 
     def __init__(self, matrix: Any, name: str = "factor") -> None:
-        self.matrix = _checked_matrix(matrix, name)
+        self.matrix = _stored(matrix, name)
         self.name = name
         self.shape: tuple[int, int] = (int(self.matrix.shape[0]), int(self.matrix.shape[1]))
         self._parent: Factor | None = None
@@ -202,7 +204,7 @@ class Factor:
         if hasattr(self.matrix, "apply_transpose"):
             return _by_blocks(self.matrix.apply, X, _OPERATOR_BLOCK)
         if not is_numpy_array(X):
-            raise ValueError(
+            raise InputError(
                 f"{self.name} is a {type(self.matrix).__name__}, which multiplies numpy arrays "
                 "only: pass a numpy array, or give the factor as a dense array"
             )
@@ -273,7 +275,7 @@ class KroneckerOperator(LinearOperator):
 
     Raises
     ------
-    ValueError
+    InputError
         If a factor is empty, not two-dimensional or complex.
 
     Notes
@@ -342,14 +344,14 @@ class KroneckerOperator(LinearOperator):
 
         Raises
         ------
-        ValueError
+        InputError
             If the last two dimensions are not (m, n), the entries are not real, or a factor that
             works on numpy arrays only meets a tensor.
         """
         X = as_working_array(X)
         (p, m), (q, n) = self._A.shape, self._B.shape
         if tuple(X.shape[-2:]) != (m, n):
-            raise ValueError(
+            raise InputError(
                 f"expected a matrix of shape ({m}, {n}), or a stack of them, "
                 f"got shape {tuple(X.shape)}"
             )

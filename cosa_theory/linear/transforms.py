@@ -15,22 +15,29 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import fft
 from scipy.linalg import get_lapack_funcs, qr, svd
 
+from cosa_theory.ground import checks
+from cosa_theory.ground.errors import InputError
+
 __all__ = ["DCT", "Coordinate", "SingularBasis", "Transform", "Wavelet"]
 
 Side: TypeAlias = Literal[0, 1]
 
 
 class Transform(Protocol):
-    """An orthonormal change of basis of m × n matrices."""
+    """An orthonormal change of basis of m × n matrices.
+
+    Matrices are arrays of real numbers; an `InputError` names what is not one,
+    or not of the shape that the transform is for.
+    """
 
     name: str
 
     def forward(self, X: ArrayLike) -> NDArray[Any]:
-        """Return the m × n coefficients of X."""
+        """Return the coefficients Uᵀ X V, shape (m, n), of a matrix X of shape (m, n)."""
         ...
 
     def inverse(self, C: ArrayLike) -> NDArray[Any]:
-        """Return the m × n matrix with coefficients C."""
+        """Return the matrix U C Vᵀ, shape (m, n), with coefficients C of shape (m, n)."""
         ...
 
     def rows(self, F: ArrayLike, side: Side) -> NDArray[Any]:
@@ -41,12 +48,11 @@ class Transform(Protocol):
 def _as_real(X: ArrayLike, shape: tuple[int, int] | None = None) -> NDArray[Any]:
     """Return a float32 or float64 matrix, checked against the shape the transform is for."""
     array = np.asarray(X)
-    if array.ndim != 2 or 0 in array.shape:
-        raise ValueError(f"a transform needs a non-empty matrix, not an array of {array.shape}")
-    if shape is not None and array.shape != shape:
-        raise ValueError(f"this transform is for matrices of shape {shape}, not {array.shape}")
+    if array.ndim != 2 or 0 in array.shape or (shape is not None and array.shape != shape):
+        wanted = "a matrix with entries" if shape is None else f"{shape[0]} × {shape[1]}"
+        raise InputError(f"the matrix to transform has shape {array.shape}: it must be {wanted}")
     if array.dtype.kind not in "fiub":
-        raise ValueError(f"a transform needs a real matrix, not {array.dtype}")
+        raise InputError(f"a transform needs a real matrix, not {array.dtype}")
     return array if array.dtype in (np.float32, np.float64) else array.astype(np.float64)
 
 
@@ -56,23 +62,13 @@ class Coordinate:
     name = "coordinate"
 
     def forward(self, X: ArrayLike) -> NDArray[Any]:
-        """Return X itself.
-
-        Parameters
-        ----------
-        X : array of shape (m, n)
-
-        Returns
-        -------
-        array of shape (m, n)
-            A view where X is a float array already.
-        """
+        """Return X itself, a view where it is a float array already."""
         return _as_real(X)
 
     inverse = forward
 
     def rows(self, F: ArrayLike, side: Side) -> NDArray[Any]:
-        """Return F itself, shape (k, m) or (k, n): U and V are identities."""
+        """Return F itself: U and V are identities."""
         return _as_real(F)
 
 
@@ -80,7 +76,7 @@ class DCT:
     """The two-dimensional discrete cosine transform, type II, orthonormal.
 
     C_jk = c_j c_k Σ_{p,q} X_pq cos(π(2p+1)j / 2m) cos(π(2q+1)k / 2n), with c_0 = √(1/m) or √(1/n)
-    and √(2/m) or √(2/n) otherwise.
+    and √(2/m) or √(2/n) otherwise. C_00 is the mean times √(mn); frequencies grow with the index.
 
     References
     ----------
@@ -90,34 +86,15 @@ class DCT:
     name = "dct"
 
     def forward(self, X: ArrayLike) -> NDArray[Any]:
-        """Return the cosine coefficients.
-
-        Parameters
-        ----------
-        X : array of shape (m, n)
-
-        Returns
-        -------
-        array of shape (m, n)
-            Index (0, 0) is the mean times √(mn); frequencies grow with the index.
-        """
+        """Return the cosine coefficients."""
         return fft.dctn(_as_real(X), norm="ortho")
 
     def inverse(self, C: ArrayLike) -> NDArray[Any]:
-        """Return the matrix with cosine coefficients C.
-
-        Parameters
-        ----------
-        C : array of shape (m, n)
-
-        Returns
-        -------
-        array of shape (m, n)
-        """
+        """Return the matrix with these cosine coefficients."""
         return fft.idctn(_as_real(C), norm="ortho")
 
     def rows(self, F: ArrayLike, side: Side) -> NDArray[Any]:
-        """Return the cosine transform of every row of F, shape (k, m) or (k, n)."""
+        """Return the cosine transform of every row of F."""
         return fft.dct(_as_real(F), axis=1, norm="ortho")
 
 
@@ -127,7 +104,7 @@ class Wavelet:
     C = Uᵀ X V, where U and V are the periodised one-dimensional transforms of the two sides, each
     over all its levels (the tensor-product, or fully separable, wavelet basis). A side of length
     2^k·odd has at most k levels, so that the transform stays square and orthogonal; an odd side is
-    left as it is, which a warning says.
+    left as it is, which a warning says. Coarsest scales come first along either side.
 
     Parameters
     ----------
@@ -136,7 +113,7 @@ class Wavelet:
 
     Raises
     ------
-    ValueError
+    InputError
         If there is no such wavelet or it is not orthogonal.
 
     References
@@ -152,10 +129,8 @@ class Wavelet:
         import pywt  # on use only: most of the library does without
 
         if wavelet not in pywt.wavelist(kind="discrete") or not pywt.Wavelet(wavelet).orthogonal:
-            raise ValueError(
-                f"wavelet is {wavelet!r}: give an orthogonal one of PyWavelets, such as 'haar', "
-                "'db2' or 'sym4'"
-            )
+            known = "an orthogonal one of PyWavelets, such as 'haar', 'db2' or 'sym4'"
+            raise checks.refuse("wavelet", wavelet, known)
         self._wavelet = pywt.Wavelet(wavelet)
 
     def levels(self, length: int) -> int:
@@ -166,41 +141,17 @@ class Wavelet:
         return min(halvings, pywt.dwt_max_level(length, self._wavelet.dec_len))
 
     def forward(self, X: ArrayLike) -> NDArray[Any]:
-        """Return the wavelet coefficients.
-
-        Parameters
-        ----------
-        X : array of shape (m, n)
-
-        Returns
-        -------
-        array of shape (m, n)
-            Coarsest scales first along either side.
-
-        Warns
-        -----
-        UserWarning
-            If a side cannot be halved even once.
-        """
+        """Return the wavelet coefficients; warn if a side cannot be halved even once."""
         matrix = _as_real(X)
         self._warn_if_idle(matrix.shape)
         return self._analyse(self._analyse(matrix, 1), 0)
 
     def inverse(self, C: ArrayLike) -> NDArray[Any]:
-        """Return the matrix with wavelet coefficients C.
-
-        Parameters
-        ----------
-        C : array of shape (m, n)
-
-        Returns
-        -------
-        array of shape (m, n)
-        """
+        """Return the matrix with these wavelet coefficients."""
         return self._synthesise(self._synthesise(_as_real(C), 1), 0)
 
     def rows(self, F: ArrayLike, side: Side) -> NDArray[Any]:
-        """Return the wavelet transform of every row of F, shape (k, m) or (k, n)."""
+        """Return the wavelet transform of every row of F; warn as `forward` does."""
         matrix = _as_real(F)
         self._warn_if_idle(matrix.shape[1:])
         return self._analyse(matrix, 1)
@@ -257,16 +208,14 @@ class SingularBasis:
 
     Raises
     ------
-    ValueError
+    InputError
         If W is not a non-empty finite real matrix.
     """
 
     name = "singular"
 
     def __init__(self, W: ArrayLike) -> None:
-        weight = _as_real(W)
-        if not np.isfinite(weight).all():
-            raise ValueError("the singular basis needs finite weights: W holds NaN or infinities")
+        weight = checks.matrix("W", W)
         self.shape = weight.shape
         self._wide = weight.shape[0] < weight.shape[1]
         tall = weight.T if self._wide else weight
@@ -277,25 +226,10 @@ class SingularBasis:
         self._right = right.T
 
     def rows(self, F: ArrayLike, side: Side) -> NDArray[Any]:
-        """Return F U (side 0) or F V (side 1).
-
-        Parameters
-        ----------
-        F : array of shape (k, m) or (k, n)
-        side : {0, 1}
-
-        Returns
-        -------
-        array of the shape of F
-
-        Raises
-        ------
-        ValueError
-            If the rows of F do not have the length of that side of W.
-        """
+        """Return F U (side 0) or F V (side 1)."""
         matrix = _as_real(F)
         if matrix.shape[1] != self.shape[side]:
-            raise ValueError(
+            raise InputError(
                 f"side {side} of this basis has length {self.shape[side]}, rows of F have "
                 f"{matrix.shape[1]}"
             )
@@ -313,22 +247,7 @@ class SingularBasis:
         return self._ormqr("L", direction, self._reflections, self._tau, X, work)[0]
 
     def forward(self, X: ArrayLike) -> NDArray[Any]:
-        """Return Uᵀ X V.
-
-        Parameters
-        ----------
-        X : array of shape (m, n)
-
-        Returns
-        -------
-        array of shape (m, n)
-            W itself gives its singular values on the diagonal and zeros elsewhere.
-
-        Raises
-        ------
-        ValueError
-            If the shape is not that of W.
-        """
+        """Return Uᵀ X V: W itself gives its singular values on the diagonal and zeros elsewhere."""
         matrix = _as_real(X, self.shape)
         tall = (matrix.T if self._wide else matrix) @ self._right
         tall = self._rotate_long(tall, transpose=True)
@@ -337,21 +256,7 @@ class SingularBasis:
         return tall.T if self._wide else tall
 
     def inverse(self, C: ArrayLike) -> NDArray[Any]:
-        """Return U C Vᵀ.
-
-        Parameters
-        ----------
-        C : array of shape (m, n)
-
-        Returns
-        -------
-        array of shape (m, n)
-
-        Raises
-        ------
-        ValueError
-            If the shape is not that of W.
-        """
+        """Return U C Vᵀ."""
         matrix = _as_real(C, self.shape)
         tall = np.array(matrix.T if self._wide else matrix)
         side = tall.shape[1]

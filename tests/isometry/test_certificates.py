@@ -2,23 +2,11 @@
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import sparse
 
-from cosa_theory.isometry.certificates import (
-    RipBound,
-    RipBracket,
-    Witness,
-    checked_matrix,
-    checked_order,
-    combine,
-    inward,
-    outward,
-    rounding_slack,
-)
-from cosa_theory.projections import make_projection
+from cosa_theory.isometry.certificates import RipBound, RipBracket, Witness, combine, inward
+from cosa_theory.linear.gram import outward
 
 positive = st.floats(1e-3, 1e3)
 
@@ -29,60 +17,6 @@ def bound(side, least, greatest, method="some", **fields):
 
 def witness(support, coefficients, value=1.0, columns=5):
     return Witness(np.array(support), np.array(coefficients), value, columns)
-
-
-@pytest.mark.parametrize("kind", ["float32", "sparse", "tensor", "half", "list", "operator"])
-def test_every_kind_of_matrix_is_read_exactly(kind):
-    A = np.array([[1.0, 0.5, 0.0], [0.0, -2.0, 0.25]])
-    forms = {
-        "float32": A.astype(np.float32),
-        "sparse": sparse.csr_array(A),
-        "tensor": torch.tensor(A),
-        "half": torch.tensor(A, dtype=torch.float16),
-        "list": A.tolist(),
-        "operator": sparse.linalg.aslinearoperator(A),
-    }
-    matrix = checked_matrix(forms[kind])
-    assert matrix.dtype == np.float64
-    np.testing.assert_array_equal(matrix, A)
-
-
-@pytest.mark.parametrize(
-    ("A", "message"),
-    [
-        (np.ones(3), "must be a matrix"),
-        (np.ones((2, 2, 2)), "must be a matrix"),
-        (np.ones((0, 3)), "at least one entry"),
-        (np.ones((2, 2)) * 1j, "real"),
-        (np.array([["a"]]), "real"),
-        (np.array([[1.0, np.nan]]), r"A\[0, 1\] is nan"),
-        (np.array([[1.0], [-np.inf]]), r"A\[1, 0\] is -inf"),
-    ],
-)
-def test_what_is_not_a_finite_real_matrix_is_refused(A, message):
-    with pytest.raises(ValueError, match=message):
-        checked_matrix(A)
-
-
-@pytest.mark.parametrize("s", [0, -1, 6, 2.0, "2", True, None, np.True_])
-def test_an_order_that_is_no_number_of_columns_is_refused(s):
-    with pytest.raises(ValueError, match="whole number from 1 to the 5 columns"):
-        checked_order(s, 5)
-
-
-def test_orders_from_one_to_all_columns_are_accepted():
-    assert [checked_order(s, 3) for s in (1, np.int64(2), 3)] == [1, 2, 3]
-
-
-@given(st.integers(2, 60), st.integers(1, 8), st.integers(0, 10**6), st.floats(-60, 60))
-def test_the_slack_covers_the_rounding_of_a_gram_matrix_and_its_eigenvalues(k, s, seed, power):
-    A = np.random.default_rng(seed).standard_normal((k, s)) * 10**power
-    computed = np.linalg.eigvalsh(A.T @ A)
-    true = np.zeros(s)
-    singular = np.linalg.svd(A, compute_uv=False) ** 2  # relative errors of u: a sharper value
-    true[: singular.size] = singular
-    slack = rounding_slack(k, s, float((A * A).sum(axis=0).max()))
-    assert np.abs(np.sort(computed) - np.sort(true)).max() <= slack
 
 
 @given(positive, positive, st.floats(0, 10))
@@ -196,8 +130,3 @@ def test_a_bracket_reports_both_ends_and_when_it_guarantees_nothing():
     assert not bracket.exact
     assert bracket.scale_free == (lower.scale_free, upper.scale_free)
     assert RipBracket(3, lower, bound("upper", 0.0, 1.1)).vacuous
-
-
-def test_the_ensembles_are_read_through_their_own_products():
-    A = make_projection("srht", 4, 6, seed=1)
-    np.testing.assert_allclose(checked_matrix(A) ** 2, 0.25)

@@ -177,19 +177,19 @@ def test_bad_arguments_are_named_with_a_remedy():
     with pytest.raises(ValueError, match="solver is 'GUROBI': it must be one of SCS, CLARABEL"):
         rip_sdp(A, 2, solver="GUROBI")
     for limit in ({"time_limit": 0.0}, {"max_iters": "many"}, {"max_iters": True}):
-        with pytest.raises(ValueError, match="must be a positive number"):
+        with pytest.raises(ValueError, match=rf"{next(iter(limit))} is .*: it must be"):
             rip_sdp(A, 2, **limit)
-    with pytest.raises(ValueError, match="option tolerance is unknown: sdp has solver, "):
+    with pytest.raises(ValueError, match="option is 'tolerance': it must be one of solver, "):
         rip_upper(A, 2, "sdp", tolerance=1e-3)
     G = A.T @ A
     for bad in (np.triu(G), np.full((6, 6), np.inf)):
-        with pytest.raises(ValueError, match="G must be symmetric and finite"):
+        with pytest.raises(ValueError, match=r"G (must be symmetric|has a NaN)"):
             dual_bound(bad, G, 2)
-    with pytest.raises(ValueError, match="every multiplier must be finite"):
+    with pytest.raises(ValueError, match="U has a NaN"):
         dual_bound(G, np.full((6, 6), np.nan), 2)
-    with pytest.raises(ValueError, match="order s is 7"):
+    with pytest.raises(ValueError, match="s is 7: it must be a whole number from 1 to 6"):
         rip_sdp(A, 7)
-    with pytest.raises(ValueError, match=r"A\[0, 0\] is nan"):
+    with pytest.raises(ValueError, match=r"A has a NaN or infinite entry, first at \(0, 0\)"):
         rip_sdp(np.full((3, 3), np.nan), 1)
     with pytest.raises(ValueError, match="square and of one size"):
         dual_bound(np.eye(3), np.eye(4), 1)

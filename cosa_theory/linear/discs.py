@@ -1,7 +1,9 @@
-"""Rows of a Kronecker Gram matrix, from the rows of the factors' Gram matrices.
+"""Gershgorin's discs of a Gram matrix on all supports of one size, from the few largest entries.
 
-Row (i, j) of AᵀA ⊗ BᵀB holds the products of row i of AᵀA with row j of BᵀB. Its largest entries
-are products of large entries, so the few largest of each factor row are enough.
+On a support with s columns the disc of row j is centred at G_jj, and its radius is a sum of s − 1
+magnitudes |G_ij|, i ≠ j: never more than the s − 1 largest of the row. Row (i, j) of AᵀA ⊗ BᵀB
+holds the products of row i of AᵀA with row j of BᵀB, whose largest are products of large entries,
+so the few largest of each factor row are enough there too.
 """
 
 from __future__ import annotations
@@ -14,35 +16,50 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from cosa_theory.isometry.coherence import off_diagonal_blocks
-from cosa_theory.linear.gram import DenseGram
-
-__all__ = ["FactorRows", "extreme_disc", "factor_rows"]
+__all__ = ["LargestEntries", "extreme_disc"]
 
 _BLOCK = 1 << 21  # products held at a time
 
 
 @dataclass(frozen=True, eq=False)
-class FactorRows:
-    """What Gershgorin's theorem needs of the Gram matrix of one factor.
+class LargestEntries:
+    """The diagonal and the largest other entries of some rows of a Gram matrix.
 
     Parameters
     ----------
-    values : ndarray, shape (d, 1 + count)
+    values : ndarray, shape (rows, 1 + count)
         In column 0 the diagonal, then the `count` largest off-diagonal magnitudes of each row, in
         descending order.
     """
 
     values: NDArray[np.float64]
 
+    @classmethod
+    def of_rows(
+        cls, rows: NDArray[np.float64], diagonal: NDArray[np.float64], first: int, count: int
+    ) -> LargestEntries:
+        """Reduce whole rows, whose diagonal begins at column `first`; they are overwritten."""
+        size, columns = rows.shape
+        np.abs(rows, out=rows)
+        rows[np.arange(size), np.arange(first, first + size)] = 0.0
+        if count == 1:
+            kept = rows.max(axis=1, keepdims=True)
+        else:
+            rows.partition(columns - count - 1, axis=1)
+            kept = rows[:, columns - count :]
+            kept.sort(axis=1)
+            kept = kept[:, ::-1]
+        return cls(np.column_stack([diagonal, kept]))
+
     @property
     def diagonal(self) -> NDArray[np.float64]:
-        """G_jj, shape (d,)."""
+        """G_jj of each row."""
         return self.values[:, 0]
 
-    def reach(self, order: int) -> NDArray[np.float64]:
-        """Return the sum of the order − 1 largest off-diagonal magnitudes of each row."""
-        return self.values[:, 1:order].sum(axis=1)
+    def ends(self, order: int) -> tuple[float, float]:
+        """Return the innermost and the outermost point of the discs of supports of one order."""
+        reach = self.values[:, 1:order].sum(axis=1)
+        return float((self.diagonal - reach).min()), float((self.diagonal + reach).max())
 
     @property
     def envelope(self) -> NDArray[np.float64]:
@@ -50,22 +67,9 @@ class FactorRows:
         return self.values.max(axis=0, keepdims=True)
 
 
-def factor_rows(gram: DenseGram, order: int) -> FactorRows:
-    """Return the rows of a factor's Gram matrix, as far as supports of one order can see them.
-
-    Parameters
-    ----------
-    gram : DenseGram
-        Of the factor, with d columns.
-    order : int
-        The largest order s wanted: min(s, d) − 1 magnitudes are kept.
-    """
-    count = min(order, gram.columns) - 1
-    blocks = off_diagonal_blocks(gram, count)
-    return FactorRows(np.vstack([np.column_stack(block) for block in blocks]))
-
-
-def extreme_disc(left: FactorRows, right: FactorRows, order: int, sign: Literal[1, -1]) -> float:
+def extreme_disc(
+    left: LargestEntries, right: LargestEntries, order: int, sign: Literal[1, -1]
+) -> float:
     """Return max over (i, j) of sign·a_ij + t_ij, the outermost point of Gershgorin's discs.
 
     a_ij is the diagonal entry of row (i, j) of the Kronecker Gram matrix and t_ij the sum of its
@@ -73,7 +77,7 @@ def extreme_disc(left: FactorRows, right: FactorRows, order: int, sign: Literal[
 
     Parameters
     ----------
-    left, right : FactorRows
+    left, right : LargestEntries
         Of the factors, for this order or a larger one.
     order : int
         s.
@@ -100,14 +104,16 @@ def extreme_disc(left: FactorRows, right: FactorRows, order: int, sign: Literal[
     return best
 
 
-def _groups(rows: FactorRows) -> list[FactorRows]:
+def _groups(rows: LargestEntries) -> list[LargestEntries]:
     """Return the rows in some √d groups of similar diagonal, which their envelopes fit."""
     ordered = rows.values[np.argsort(rows.diagonal, kind="stable")]
     number = math.isqrt(len(ordered) - 1) + 1
-    return [FactorRows(part) for part in np.array_split(ordered, number)]
+    return [LargestEntries(part) for part in np.array_split(ordered, number)]
 
 
-def _bound(left: FactorRows, group: FactorRows, order: int, sign: int) -> NDArray[np.float64]:
+def _bound(
+    left: LargestEntries, group: LargestEntries, order: int, sign: int
+) -> NDArray[np.float64]:
     """Return a bound of sign·a_ij + t_ij over all j of a group, for every row i."""
     farthest = group.diagonal.max() if sign > 0 else group.diagonal.min()
     return sign * left.diagonal * farthest + _reaches(left.values, group.envelope, order)
