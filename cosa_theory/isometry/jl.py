@@ -76,7 +76,7 @@ def jl_min_dim(n_points: Any, eps: Any) -> Any:
     for count in np.unique(counts):
         _points(count)
     for tolerance in np.unique(tolerances):
-        real("eps", tolerance, above=0.0, below=1.0)
+        real("eps", float(tolerance), above=0.0, below=1.0)
     number = counts.astype(np.float64)
     bound = 4 * np.log(number) / (tolerances**2 * (0.5 - tolerances / 3))
     result = np.ceil(bound * (1 + _ROUNDING))
