@@ -148,25 +148,11 @@ class LoraCheckpoint(AdapterCheckpoint):
 def open_adapter(source: Any, role: str, allow_pickle: bool) -> AdapterCheckpoint | None:
     """Open a PEFT adapter folder, or return None if the source is something else.
 
-    Parameters
-    ----------
-    source : pathlib.Path or other
-        A path that exists, or tensors in memory.
-    role : {"base", "tuned"}
-        Which side it is; an adapter can only be the tuned one.
-    allow_pickle : bool
-        Whether `adapter_model.bin` may be read.
-
-    Returns
-    -------
-    AdapterCheckpoint or None
-        A `LoraCheckpoint` or `CosaCheckpoint`; None for anything without an adapter_config.json.
-
     Raises
     ------
     InputError
-        If the adapter is one whose update is not a product of two factors that are stored or can
-        be drawn again.
+        For an adapter as base, or one whose update is not a product of two factors that are stored
+        or can be drawn again.
     """
     if not isinstance(source, Path):
         return None

@@ -121,19 +121,8 @@ class CosaFolder:
 def refuse_other_draws(label: str, seed: int, draws: Iterable[tuple[str, str, str | None]]) -> None:
     """Refuse projections that are not those an adapter was trained with.
 
-    Parameters
-    ----------
-    label : str
-        What messages call the adapter.
-    seed : int
-        From which they were drawn.
-    draws : iterable of (str, str, str or None)
-        What each is, its fingerprint, and that of the training, if it is known.
-
-    Raises
-    ------
-    InputError
-        Naming the first that differs.
+    `draws` are what each is, its fingerprint, and that of the training, if it is known; the error
+    names the first that differs.
     """
     different = [draw for draw in draws if draw[2] not in (None, draw[1])]
     if not different:

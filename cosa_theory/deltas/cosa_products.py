@@ -17,23 +17,7 @@ def thin_factors(folder: CosaFolder, name: str) -> tuple[NDArray[np.float64], ND
     """Return B (m × r) and A (r × n) with B A = alpha · L Y R and r = min(a, b), in float64.
 
     For b ≤ a, B = alpha · L Y and A = R; otherwise B = alpha · L and A = Y R. Nothing of the size
-    of ΔW is formed.
-
-    Parameters
-    ----------
-    folder : CosaFolder
-        The adapter.
-    name : str
-        The module's name in the base model.
-
-    Returns
-    -------
-    B, A : ndarray
-
-    Raises
-    ------
-    InputError
-        As `CosaFolder.projections`.
+    of ΔW is formed. Errors as of `CosaFolder.projections`.
     """
     record, core = folder.layers[name], folder.core(name).astype(np.float64)
     left, right = (Factor(matrix) for matrix in folder.projections(name))
@@ -52,11 +36,7 @@ def _dense(factor: Factor) -> Any:
 class CosaCheckpoint(AdapterCheckpoint):
     """The update of a CoSA adapter, as if it were a sparse tuned model.
 
-    Parameters
-    ----------
-    folder : CosaFolder
-        The adapter; its projections are drawn when a layer is read, and compared with their
-        fingerprints.
+    Its projections are drawn when a layer is read, and compared with their fingerprints.
     """
 
     def __init__(self, folder: CosaFolder) -> None:

@@ -62,24 +62,9 @@ def translated_settings(
 ) -> dict[str, Any]:
     """Return a configuration in this library's names; one that is so already is only copied.
 
-    The released code scales L Y R by lora_alpha / r, or lora_alpha / √r with use_rslora, where r
-    is a divisor and nothing else; that is alpha here. Its L and R are at analysis scale. The
-    shapes of the cores are those of the file, whatever rule chose them.
-
-    Parameters
-    ----------
-    settings : mapping
-        The content of adapter_config.json.
-    infos : mapping of str to TensorInfo
-        The tensors of the adapter, by their names in the file.
-    label : str
-        What messages call the adapter.
-
-    Returns
-    -------
-    dict
-        For a released adapter without unknown settings, the fields of `CosaConfig` that are not
-        at their defaults.
+    The released code scales L Y R by lora_alpha / r, or lora_alpha / √r with use_rslora, where r is
+    a divisor and nothing else; that is alpha here. Its L and R are at analysis scale. The shapes of
+    the cores are those of the file, whatever rule chose them.
 
     Raises
     ------

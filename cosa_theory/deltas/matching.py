@@ -139,16 +139,6 @@ class NameMatch:
 def match_names(base: Mapping[str, TensorInfo], tuned: Mapping[str, TensorInfo]) -> NameMatch:
     """Pair the names of two models, allowing one renamed prefix.
 
-    Parameters
-    ----------
-    base, tuned : mapping of str to TensorInfo
-        What each side holds.
-
-    Returns
-    -------
-    NameMatch
-        The pairs and what is left on either side.
-
     Raises
     ------
     InputError

@@ -22,22 +22,11 @@ _HUB_PICKLES = ("*.bin", "*.bin.index.json")
 
 
 def open_checkpoint(source: Any, role: str, allow_pickle: bool = False) -> Checkpoint:
-    """Open a file, a folder, a hub id, a module or a mapping of tensors.
+    """Open a path (see `locate` for hub ids), a module or a mapping of tensors by its headers.
 
-    Parameters
-    ----------
-    source : path, torch.nn.Module or mapping
-        A `.safetensors` file; a folder with `model.safetensors`, with an index and its shards, or
-        with a single file of another name; tensors in memory. For a hub id see `locate`.
-    role : {"base", "tuned"}
-        What messages call a source that has no path.
-    allow_pickle : bool
-        Whether pickles may be read, by torch's weights-only loader.
-
-    Returns
-    -------
-    Checkpoint
-        The open source; nothing but headers has been read.
+    A folder has `model.safetensors`, an index and its shards, or a single file of another name.
+    `role` is what messages call a source without a path; pickles, if allowed, are read by torch's
+    weights-only loader.
 
     Raises
     ------

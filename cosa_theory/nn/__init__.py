@@ -4,8 +4,9 @@ The method for Hugging Face PEFT is in `cosa_theory.nn.peft`.
 """
 
 from cosa_theory.nn.linear import CosaLinear
+from cosa_theory.nn.loading import load_cosa
 from cosa_theory.nn.model import add_cosa, merge_cosa, unmerge_cosa
-from cosa_theory.nn.saving import load_cosa, save_cosa
+from cosa_theory.nn.saving import save_cosa
 from cosa_theory.nn.settings import CosaSettings, convert_alpha
 
 __all__ = [

@@ -16,19 +16,7 @@ __all__ = ["DenseProjection"]
 
 
 def hadamard_rows(rows: NDArray[np.int64], order: int) -> NDArray[np.float32]:
-    """Return rows of the Hadamard matrix of ±1 in Sylvester's order, without the others.
-
-    Parameters
-    ----------
-    rows : ndarray of int64, shape (k,)
-        Their numbers.
-    order : int
-        Size N of the matrix, a power of two.
-
-    Returns
-    -------
-    ndarray of float32, shape (k, N)
-    """
+    """Return rows of the N × N Hadamard matrix of ±1 in Sylvester's order, without the others."""
     # H_N = H_p ⊗ H_q: row r is the Kronecker product of row r // q of H_p and row r mod q of H_q.
     q = 1 << (order.bit_length() // 2)
     outer, inner = (hadamard(size).astype(np.float32) for size in (order // q, q))

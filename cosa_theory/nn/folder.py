@@ -44,19 +44,8 @@ def layer_entry(
 ) -> dict[str, Any]:
     """Return what `layers` in adapter_config.json says of one layer.
 
-    Parameters
-    ----------
-    key : str
-        What its projections were drawn for.
-    size : (int, int)
-        Output and input size m and n.
-    left, right : FrozenProjection
-        The a × m transpose of L, and the b × n R.
-
-    Returns
-    -------
-    dict
-        key, size [m, n], core [a, b], and the fingerprints L and R of the float32 draws.
+    The key its projections were drawn for, size [m, n], core [a, b], and the fingerprints L and R
+    of the float32 draws.
     """
     return {
         "key": key,
@@ -72,16 +61,8 @@ def projection_tensors(
 ) -> dict[str, Tensor]:
     """Return the tensors that store L and R, at their true scale and in float32.
 
-    Parameters
-    ----------
-    layers : mapping of str to (key, left, right)
-        By the module's name in the base model.
-
-    Returns
-    -------
-    dict of str to Tensor
-        `NAME.cosa_L` (m × a) and `NAME.cosa_R` (b × n), behind PEFT's prefix. What several layers
-        share is stored with the first of them.
+    From (key, left, right) by the module's name: `NAME.cosa_L` (m × a) and `NAME.cosa_R` (b × n),
+    behind PEFT's prefix. What several layers share is stored with the first of them.
     """
     tensors: dict[str, Tensor] = {}
     stored: set[tuple[str, str, int, int, str]] = set()
@@ -111,21 +92,11 @@ def common_settings(specs: Mapping[str, LayerSpec]) -> dict[str, Any]:
 
     The commonest shape and alpha are the adapter's; other layers are listed as patterns.
 
-    Parameters
-    ----------
-    specs : mapping of str to LayerSpec
-        By the module's name in the model that is saved; at least one.
-
-    Returns
-    -------
-    dict
-        a, b, alpha, seed, kind, options, scale, share_projections, shape_pattern, alpha_pattern.
-
     Raises
     ------
     InputError
-        If the projections of the layers differ in seed, ensemble, options or scale: one folder
-        has one of each.
+        If the projections of the layers differ in seed, ensemble, options or scale: one folder has
+        one of each.
     """
     drawn: dict[str, Any] = {}
     first = next(iter(specs))
@@ -172,14 +143,7 @@ def write_adapter(
 ) -> None:
     """Write both files of an adapter's folder, or neither.
 
-    Parameters
-    ----------
-    folder : path
-        Created if it is missing. An adapter in it is replaced; other files stay.
-    settings : mapping
-        The content of adapter_config.json.
-    tensors : mapping of str to Tensor
-        The content of adapter_model.safetensors.
+    An adapter in the folder is replaced; other files stay.
 
     Raises
     ------
@@ -234,17 +198,8 @@ def whole_problems(
 ) -> list[str]:
     """Say which of the tensors that replace a model's own are missing or no numbers.
 
-    Parameters
-    ----------
-    adapter : CosaFolder
-        The adapter.
-    wanted : mapping of str to (str or None, Tensor or None)
-        By the name in the model: the name in the file, if it is there, and what it replaces, if
-        that is known.
-
-    Returns
-    -------
-    list of str
+    `wanted` gives, by the name in the model, the name in the file, if it is there, and what it
+    replaces, if that is known.
     """
     problems = []
     for name, (tensor, own) in wanted.items():

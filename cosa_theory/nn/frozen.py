@@ -50,44 +50,26 @@ class ProjectionSpec:
 
     def make(self, dtype: str = "float32") -> Any:
         """Draw the projection with numpy: an array, a csr array or an SRHT."""
-        return make_projection(
-            self.kind,
-            self.k,
-            self.d,
-            seed=self.seed,
-            scale=self.scale,
-            key=self.key,
-            dtype=dtype,
-            **dict(self.options),
-        )
+        return make_projection(*self._sizes, **self._law, dtype=dtype)
 
     def fingerprint(self) -> str:
         """Return the fingerprint of the float32 draw."""
-        return draw_fingerprint(
-            self.kind,
-            self.k,
-            self.d,
-            seed=self.seed,
-            scale=self.scale,
-            key=self.key,
-            dtype="float32",
-            **dict(self.options),
-        )
+        return draw_fingerprint(*self._sizes, **self._law, dtype="float32")
+
+    @property
+    def _sizes(self) -> tuple[str, int, int]:
+        return self.kind, self.k, self.d
+
+    @property
+    def _law(self) -> dict[str, Any]:
+        return {"seed": self.seed, "scale": self.scale, "key": self.key, **dict(self.options)}
 
 
 def sign_draw(spec: ProjectionSpec) -> tuple[Any, float, str]:
-    """Draw from a sign ensemble: the signs, their magnitude, and the draw's fingerprint.
+    """Draw from an ensemble of `SIGN_KINDS`: signs, their magnitude, and the draw's fingerprint.
 
-    Parameters
-    ----------
-    spec : ProjectionSpec
-        Of a kind in `SIGN_KINDS`.
-
-    Returns
-    -------
-    (ndarray, csr array or SRHT, float, str)
-        Signs and zeros as float32, or the SRHT, whose entries are signs but for its magnitude; the
-        magnitude, to double precision; the fingerprint of the float32 draw.
+    Signs and zeros as float32, or the SRHT, whose entries are signs but for its magnitude; the
+    magnitude in double precision; the fingerprint of the float32 draw.
     """
     A = spec.make("float32")
     name, of_entries = fingerprint(A), ENSEMBLES[spec.kind].magnitude
@@ -245,23 +227,10 @@ class FrozenProjection(nn.Module):
 
 
 def by_parts(product: Callable[[Tensor], Tensor], x: Tensor, size: int) -> Tensor:
-    """Apply a map of vectors to all vectors of x, on a CPU `size` of them at a time.
+    """Apply a map of vectors, (t, d) to (t, k), to all vectors of x, on a CPU `size` at a time.
 
     Intermediate results then stay in the cache, and their memory is used again instead of being
     asked from the system: two to four times as fast. Compiled or on another device, all at once.
-
-    Parameters
-    ----------
-    product : callable
-        From a tensor of vectors, shape (t, d), to one of shape (t, k).
-    x : Tensor, shape (..., d)
-        The vectors.
-    size : int
-        How many at a time, positive.
-
-    Returns
-    -------
-    Tensor, shape (..., k)
     """
     vectors = x.reshape(-1, x.shape[-1])
     if x.device.type != "cpu" or torch.compiler.is_compiling():

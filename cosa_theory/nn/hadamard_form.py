@@ -28,15 +28,6 @@ def hadamard_pays(k: int, d: int) -> bool:
     It takes 2N(N₁ + N₂) operations a vector with N, d rounded up to a power of two; dense 2kd. The
     small products take 1.6 times as long for an operation as the large one in float32, 3 times in
     bfloat16 (one core of a 2024 server, 2,048 vectors), hence the factor 2.5.
-
-    Parameters
-    ----------
-    k, d : int
-        Shape of the projection.
-
-    Returns
-    -------
-    bool
     """
     padded = padded_length(d)
     return 2.5 * padded * sum(_radices(padded)) <= k * d

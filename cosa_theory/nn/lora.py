@@ -4,12 +4,10 @@ import itertools
 import json
 import math
 import os
-import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +21,8 @@ from cosa_theory.deltas.cosa_adapters import (
 )
 from cosa_theory.deltas.cosa_products import thin_factors
 from cosa_theory.deltas.opening import read_json
-from cosa_theory.ground.errors import InputError
+from cosa_theory.ground.checks import choice, real, whole
+from cosa_theory.ground.errors import InputError, Problems
 from cosa_theory.ground.files import atomic_path
 from cosa_theory.ground.tensor_files import TensorInfo
 from cosa_theory.ground.tensor_writer import file_order, write_tensors
@@ -38,14 +37,13 @@ from cosa_theory.nn.lora_factors import (
     truncated,
     zero_padded,
 )
+from cosa_theory.nn.lora_folder import Layout, lora_settings, tensor_layout
 from cosa_theory.spectrum import singular_values_of_product
 
 __all__ = ["LORA_DTYPES", "LoraExport", "LoraLayer", "to_lora"]
 
 LORA_DTYPES = ("float32", "float16", "bfloat16")
 """Types in which the factors can be stored."""
-
-Layout = dict[str, tuple[str, tuple[int, ...]]]
 
 
 @dataclass(frozen=True)
@@ -176,10 +174,15 @@ def to_lora(
     """
     adapter, out = read_cosa_folder(Path(folder)), Path(out)
     _check(adapter, out, rank, energy, dtype)
-    step = _counter(progress, len(adapter.layers) * (1 if energy is None else 2))
+    done, total = itertools.count(1), len(adapter.layers) * (1 if energy is None else 2)
+
+    def step(name: str) -> None:
+        if progress is not None:
+            progress(next(done), total, name)
+
     ranks = _ranks(adapter, rank, energy, step)
     stored = dict.fromkeys(ranks, max(ranks.values())) if pad else ranks
-    layout = _layout(adapter, stored, dtype)
+    layout = tensor_layout(adapter, stored, dtype)
     layers: dict[str, LoraLayer] = {}
     with (
         _undone_on_error(out),
@@ -187,15 +190,15 @@ def to_lora(
         atomic_path(out / ADAPTER_CONFIG) as config,
     ):
         write_tensors(weights, layout, _contents(adapter, layout, ranks, layers, step))
-        text = json.dumps(_lora_settings(adapter, stored), indent=2, sort_keys=True)
+        text = json.dumps(lora_settings(adapter, stored), indent=2, sort_keys=True)
         config.write_text(text + "\n", encoding="utf-8")
-    total = math.fsum(layer.norm**2 for layer in layers.values())
+    whole_energy = math.fsum(layer.norm**2 for layer in layers.values())
     lost = math.fsum(layer.energy_lost * layer.norm**2 for layer in layers.values())
     return LoraExport(
         folder=out,
         layers=tuple(layers[name] for name in ranks),
         rank=max(ranks.values()),
-        energy_lost=lost / total if total > 0 else 0.0,
+        energy_lost=lost / whole_energy if whole_energy > 0 else 0.0,
         rounding=max(layer.rounding for layer in layers.values()),
         cosa_bytes=(Path(folder) / ADAPTER_WEIGHTS).stat().st_size,
         lora_bytes=(out / ADAPTER_WEIGHTS).stat().st_size,
@@ -208,31 +211,27 @@ def _check(
     adapter: CosaFolder, out: Path, rank: int | None, energy: float | None, dtype: str
 ) -> None:
     """Refuse what can be refused before a tensor is read."""
-    problems = []
-    if rank is not None and (isinstance(rank, bool) or not isinstance(rank, int) or rank < 1):
-        problems.append(f"rank is {rank!r}; it must be a positive integer.")
-    if energy is not None and not 0 < energy < 1:
-        problems.append(
-            f"energy is {energy!r}; it must be a share between 0 and 1, such as 0.99: leave it out "
-            "to keep everything."
-        )
-    if dtype not in LORA_DTYPES:
-        problems.append(f"dtype is {dtype!r}; it must be one of {', '.join(LORA_DTYPES)}.")
+    found = Problems()
+    with found:
+        if rank is not None:
+            whole("rank", rank)
+    with found:
+        if energy is not None:
+            real("energy", energy, above=0, below=1)
+    with found:
+        choice("dtype", dtype, LORA_DTYPES)
     if "" in adapter.layers:
-        problems.append(
+        found.add(
             f"{adapter.label}: adapts a model that is one linear layer itself; LoRA needs a layer "
             "inside a model: wrap it in a module."
         )
     if (out / ADAPTER_CONFIG).is_file():
         kind = read_json(out / ADAPTER_CONFIG).get("peft_type")
         if kind != "LORA":
-            problems.append(
-                f"{out}: holds a {kind} adapter, which is not replaced: name another folder."
-            )
+            found.add(f"{out}: holds a {kind} adapter, which is not replaced: name another folder.")
     elif out.exists() and not out.is_dir():
-        problems.append(f"{out}: a file is in the way: name a folder.")
-    if problems:
-        raise InputError(*problems)
+        found.add(f"{out}: a file is in the way: name a folder.")
+    found.report()
 
 
 @contextmanager
@@ -248,17 +247,6 @@ def _undone_on_error(out: Path) -> Iterator[None]:
             if folder.is_dir() and not any(folder.iterdir()):
                 folder.rmdir()
         raise
-
-
-def _counter(progress: Callable[[int, int, str], None] | None, total: int) -> Callable[[str], None]:
-    """Return a function that counts the steps and reports each."""
-    done = itertools.count(1)
-
-    def step(name: str) -> None:
-        if progress is not None:
-            progress(next(done), total, name)
-
-    return step
 
 
 def _ranks(
@@ -278,29 +266,14 @@ def _ranks(
 
 def _factors(adapter: CosaFolder, name: str) -> tuple[Array, Array]:
     """Return B and A of a layer, and refuse what is not finite."""
-    if not np.isfinite(adapter.core(name)).all():
-        raise InputError(
-            f"{adapter.label}: the core of {name} holds NaN or Inf: export an earlier checkpoint."
-        )
     left, right = thin_factors(adapter, name)
     if not (np.isfinite(left).all() and np.isfinite(right).all()):
+        core = not np.isfinite(adapter.core(name)).all()
         raise InputError(
-            f"{adapter.label}: L, R or alpha of {name} is not finite: export an earlier checkpoint."
+            f"{adapter.label}: the {'core' if core else 'L, R or alpha'} of {name} is not finite "
+            "(NaN or Inf): export an earlier checkpoint."
         )
     return left, right
-
-
-def _layout(adapter: CosaFolder, ranks: Mapping[str, int], dtype: str) -> Layout:
-    """Return type and shape of every tensor: the factors, and what is only copied."""
-    layout: Layout = {}
-    for name, rank in ranks.items():
-        record = adapter.layers[name]
-        layout[f"{WRAPPER}{name}.lora_A.weight"] = dtype, (rank, record.n)
-        layout[f"{WRAPPER}{name}.lora_B.weight"] = dtype, (record.m, rank)
-    infos = adapter.stored.infos
-    return layout | {
-        tensor: (infos[tensor].dtype, infos[tensor].shape) for tensor in adapter.whole.values()
-    }
 
 
 def _contents(
@@ -356,44 +329,3 @@ def _export(
     )
     left, right = zero_padded(*stored, stored_rank)
     return layer, as_bytes(left), as_bytes(right)
-
-
-def _lora_settings(adapter: CosaFolder, ranks: Mapping[str, int]) -> dict[str, Any]:
-    """Return adapter_config.json: what PEFT needs, and nothing that other software stumbles on."""
-    settings, largest = adapter.settings, max(ranks.values())
-    patterns = _rank_pattern(ranks, largest)
-    bias = settings.get("bias") or "none"
-    kept = ("auto_mapping", "base_model_name_or_path", "revision", "task_type", "modules_to_save")
-    return {
-        "peft_type": "LORA",
-        **{name: settings.get(name) for name in kept},
-        "inference_mode": True,
-        "r": largest,
-        "lora_alpha": largest,
-        "lora_dropout": 0.0,
-        "rank_pattern": patterns,
-        "alpha_pattern": patterns,
-        "target_modules": sorted(ranks),
-        "exclude_modules": None,
-        "layers_to_transform": None,
-        "layers_pattern": None,
-        "bias": "lora_only" if bias == "cosa_only" else bias,
-        "fan_in_fan_out": bool(settings.get("fan_in_fan_out")),
-        "init_lora_weights": True,
-        "use_rslora": False,
-        "use_dora": False,
-    }
-
-
-def _rank_pattern(ranks: Mapping[str, int], default: int) -> dict[str, int]:
-    """Return the layers of another rank than the default.
-
-    A pattern also matches names that end with it after a dot, so a name that is the end of
-    another is tied to the beginning; the plain form of the others suits older versions too.
-    """
-
-    def exactly(name: str) -> str:
-        ambiguous = any(other.endswith(f".{name}") for other in ranks)
-        return "^" + re.escape(name) if ambiguous else name
-
-    return {exactly(name): rank for name, rank in ranks.items() if rank != default}

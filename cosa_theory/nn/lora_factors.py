@@ -49,21 +49,8 @@ def truncated(B: Array, A: Array, rank: int) -> tuple[Array, Array, float]:
 
     B = Q₁ T₁, Aᵀ = Q₂ T₂ and T₁ T₂ᵀ = U S Vᵀ give the singular value decomposition of the product
     from matrices of its small inner size; by Eckart and Young its first terms are the best
-    approximation.
-
-    Parameters
-    ----------
-    B, A : ndarray, shapes (m, r) and (r, n)
-        Finite.
-    rank : int
-        What to keep.
-
-    Returns
-    -------
-    B, A : ndarray, shapes (m, rank) and (rank, n)
-        Q₁ U √S and √S Vᵀ Q₂ᵀ.
-    lost : float
-        Share of ‖B A‖² that is cut, 0 for a zero product.
+    approximation: the factors Q₁ U √S and √S Vᵀ Q₂ᵀ, which lose a share of ‖B A‖² (none of a zero
+    product).
     """
     Q1, T1 = qr(B, mode="economic", check_finite=False)
     Q2, T2 = qr(A.T, mode="economic", check_finite=False)
@@ -74,15 +61,7 @@ def truncated(B: Array, A: Array, rank: int) -> tuple[Array, Array, float]:
 
 
 def rank_for(values: Array, energy: float) -> int:
-    """Return the smallest rank, at least 1, that keeps a share of the energy.
-
-    Parameters
-    ----------
-    values : ndarray
-        Singular values, descending.
-    energy : float
-        The share of Σσ² to keep, in (0, 1).
-    """
+    """Return the smallest rank, at least 1, whose largest singular values keep a share of Σσ²."""
     enough = _tail_shares(values) <= 1 - energy
     return max(1, int(np.argmax(enough)))
 

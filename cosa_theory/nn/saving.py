@@ -1,4 +1,4 @@
-"""Saving a model's adapter into a folder, and loading one: PEFT's format, checked both ways."""
+"""Saving a model's adapter into a folder, in PEFT's format."""
 
 import re
 from collections.abc import Mapping
@@ -9,44 +9,29 @@ import torch
 from torch import Tensor, nn
 
 from cosa_theory.deltas.cosa_adapters import (
-    ADAPTER_WEIGHTS,
     WRAPPER,
-    CosaFolder,
-    read_cosa_folder,
 )
 from cosa_theory.deltas.matching import first_few
 from cosa_theory.ground.checks import choice
 from cosa_theory.ground.errors import InputError
-from cosa_theory.ground.progress import progress_bar
 from cosa_theory.nn.folder import (
     common_settings,
     layer_entry,
-    layer_specs,
     projection_tensors,
-    read_cores,
-    whole_problems,
     write_adapter,
 )
-from cosa_theory.nn.linear import CosaLinear, check_options
+from cosa_theory.nn.linear import CosaLinear
 from cosa_theory.nn.model import (
     SavedWhole,
-    build_layer,
-    install_layers,
     layers_or_error,
-    refuse_adapted,
     saved_whole,
 )
-from cosa_theory.nn.pairs import Placement, layer_pairs
 from cosa_theory.nn.targets import (
-    closest,
-    linear_problem,
     minimal_targets,
-    named_places,
     unwrapped_name,
-    within_attention,
 )
 
-__all__ = ["load_cosa", "save_cosa"]
+__all__ = ["save_cosa"]
 
 TASK_TYPES = (
     "SEQ_CLS",
@@ -96,7 +81,8 @@ def save_cosa(
         If there are no CoSA layers, their settings do not fit into one folder, or a parameter's
         values are not here. An adapter in the folder is then as it was.
     """
-    model = _unwrapped(model)
+    if isinstance(model, nn.parallel.DistributedDataParallel):
+        model = model.module  # its own names begin with "module."
     layers = layers_or_error(model, "save")
     if task_type is not None:
         choice("task_type", task_type, TASK_TYPES)
@@ -127,208 +113,6 @@ def save_cosa(
     write_adapter(folder, settings, values)
 
 
-def load_cosa(
-    model: nn.Module,
-    folder: str | Path,
-    *,
-    trainable: bool = False,
-    core_dtype: torch.dtype = torch.float32,
-    order: str = "auto",
-    threads: int = 2,
-    progress: bool = False,
-) -> nn.Module:
-    """Put a saved adapter on the base model it was trained on.
-
-    Reads what `save_cosa` and PEFT write, and adapters of the code released with the paper if they
-    carry L and R. Everything is checked before the model is touched: names and sizes of the layers,
-    the tensors of the file, and the fingerprint of every projection that is drawn.
-
-    Parameters
-    ----------
-    model : nn.Module
-        The base model, without CoSA layers; changed in place.
-    folder : path
-        With adapter_config.json and adapter_model.safetensors.
-    trainable : bool, default False
-        Whether the cores, and the modules saved whole, train on; everything else is frozen in any
-        case.
-    core_dtype, order
-        As for `cosa_theory.nn.CosaLinear`.
-    threads, progress
-        As for `add_cosa`.
-
-    Returns
-    -------
-    nn.Module
-        The model itself.
-
-    Raises
-    ------
-    InputError
-        Naming every problem found; the model is then as it was.
-    """
-    refuse_adapted(model)
-    _refuse_pickle(Path(folder))
-    adapter = read_cosa_folder(folder)
-    dropout = adapter.settings.get("dropout") or 0.0
-    check_options(dropout, order, core_dtype)
-    places, state = named_places(model), model.state_dict()
-    whole = _whole_in(adapter, model, state)
-    problems = [*_layer_problems(adapter, places), *_whole_problems(adapter, whole, state)]
-    if problems:
-        raise InputError(*problems)
-    linears = {
-        name: module for name in adapter.layers if isinstance(module := places[name], nn.Linear)
-    }
-    specs, cores = layer_specs(adapter), read_cores(adapter)
-    with progress_bar("Projections drawn", progress) as advance:
-        pairs = layer_pairs(
-            specs,
-            {name: Placement.of(linear) for name, linear in linears.items()},
-            adapter=adapter,
-            fingerprints={name: record.fingerprints for name, record in adapter.layers.items()},
-            threads=threads,
-            progress=advance,
-        )
-    replacements = {
-        name: torch.from_numpy(adapter.stored.load(tensor))
-        for name, tensor in _others(adapter).items()
-    }
-    layers = {}
-    for name, spec in specs.items():
-        layer = build_layer(spec, linears[name], pairs[name], dropout=dropout, order=order)
-        place = linears[name].weight.device
-        core = cores[name].to(core_dtype)
-        layer.Y = nn.Parameter(core if place.type == "meta" else core.to(place))
-        layers[name] = layer
-    with torch.no_grad():
-        for name, value in replacements.items():
-            state[_base_name(name, state)].copy_(value)
-    install_layers(model, layers, whole, trainable=trainable)
-    return model
-
-
-def _refuse_pickle(folder: Path) -> None:
-    """Refuse a folder whose tensors are pickled: opening such a file can run any code."""
-    pickled = folder / "adapter_model.bin"
-    if pickled.is_file() and not (folder / ADAPTER_WEIGHTS).is_file():
-        raise InputError(
-            f"{pickled} is a pickle, which can run any code when it is loaded; save the adapter "
-            "again as safetensors (PEFT: save_pretrained with safe_serialization=True)"
-        )
-
-
-def _layer_problems(adapter: CosaFolder, places: Mapping[str, nn.Module]) -> list[str]:
-    """Say which layers of the adapter the model does not have as the adapter knows them."""
-    label, records = adapter.label, adapter.layers
-    missing = [name for name in records if name not in places]
-    problems = []
-    if missing:
-        linears = [name for name, module in places.items() if isinstance(module, nn.Linear)]
-        problems.append(
-            f"{label}: {len(missing)} of {len(records)} layers are not in the model "
-            f"({first_few(missing, 3)}); {closest(missing[0], linears)}: load it into the model "
-            "that it was trained on"
-        )
-    seen: dict[int, str] = {}
-    sizes = []
-    for name, record in records.items():
-        module = places.get(name)
-        if module is None:
-            continue
-        problem = linear_problem(module)
-        if problem is None and within_attention(name, places):
-            problem = "used by nn.MultiheadAttention without being called"
-        if seen.setdefault(id(module), name) != name:
-            problem = f"the same module as {seen[id(module)]}, which the adapter adapts too"
-        if problem is not None:
-            problems.append(f"{label}: {name} is {problem}")
-        elif isinstance(module, nn.Linear) and tuple(module.weight.shape) != (record.m, record.n):
-            m, n = module.weight.shape
-            sizes.append(f"{name} ({m} × {n} in the model, {record.m} × {record.n} in the adapter)")
-    if sizes:
-        problems.append(
-            f"{label}: {len(sizes)} of {len(records)} layers have another size: "
-            f"{first_few(sizes, 3)}; load it into the model that it was trained on"
-        )
-    return problems
-
-
-def _whole_in(adapter: CosaFolder, model: nn.Module, state: Mapping[str, Tensor]) -> SavedWhole:
-    """Return what the adapter holds besides cores, by its names in the model."""
-    names, others = adapter.settings.get("modules_to_save") or [], _others(adapter)
-    modules = [
-        name
-        for name, _ in model.named_modules()
-        if any(name == end or name.endswith(f".{end}") for end in names)
-        and any(tensor.startswith(f"{name}.") for tensor in others)
-    ]
-    tensors = {
-        _base_name(name, state): tensor
-        for name, tensor in others.items()
-        if not any(name.startswith(f"{module}.") for module in modules)
-    }
-    return SavedWhole(tuple(modules), tensors, adapter.settings.get("bias") or "none")
-
-
-def _others(adapter: CosaFolder) -> dict[str, str]:
-    """Return the tensors besides cores and projections, without those that nothing uses.
-
-    With trained biases PEFT also writes those of a module that its trained copy stands for.
-    """
-    return {
-        name: tensor for name, tensor in adapter.whole.items() if ".original_module." not in name
-    }
-
-
-def _base_name(name: str, state: Mapping[str, Tensor]) -> str:
-    """Return a tensor's name in the base model: PEFT names a bias as the adapted model has it."""
-    return name if name in state else name.replace(".base_layer.", ".")
-
-
-def _whole_problems(
-    adapter: CosaFolder, whole: SavedWhole, state: Mapping[str, Tensor]
-) -> list[str]:
-    """Say which of the other tensors the model cannot take, and which are missing."""
-    problems = []
-    wanted: dict[str, tuple[str | None, Tensor | None]] = {
-        name: (None, None)
-        for name in state
-        if any(name.startswith(f"{module}.") for module in whole.modules)
-    }
-    for name, tensor in _others(adapter).items():
-        base = _base_name(name, state)
-        own = state.get(base)
-        wanted[base] = tensor, own
-        shape = adapter.stored.infos[tensor].shape
-        if own is None:
-            problems.append(
-                f"{adapter.label}: the tensor {tensor} is none of the model's; "
-                f"{closest(name, list(state)).replace('linear layers', 'tensors')}"
-            )
-        elif tuple(own.shape) != shape:
-            problems.append(
-                f"{adapter.label}: {tensor} has shape {shape}, but {tuple(own.shape)} in the "
-                "model; load it into the model that it was trained on"
-            )
-        elif own.device.type == "meta":
-            problems.append(
-                f"{adapter.label}: {tensor} replaces a tensor of the model that is on the meta "
-                "device; load the model's weights first"
-            )
-        elif base.removesuffix(".weight") in adapter.layers:
-            problems.append(
-                f"{adapter.label}: {tensor} is the weight of a layer that the adapter adapts, and "
-                "does not belong to an adapter; save the adapter again"
-            )
-    return problems + whole_problems(adapter, wanted)
-
-
-def _unwrapped(model: nn.Module) -> nn.Module:
-    """Return the model within DistributedDataParallel, whose names begin with "module."."""
-    return model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
-
-
 def _values(
     layers: Mapping[str, CosaLinear], whole: SavedWhole, state: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
@@ -347,7 +131,8 @@ def _values(
         whole_core = layer is None or (
             value is not None and value.shape == (layer.spec.a, layer.spec.b)
         )
-        if value is None or value.device.type == "meta" or not whole_core or _sharded(value):
+        sharded = hasattr(value, "full_tensor")  # a DTensor
+        if value is None or value.device.type == "meta" or not whole_core or sharded:
             absent.append(name)
             continue
         value = value.detach().to("cpu")
@@ -360,10 +145,6 @@ def _values(
             "meta device; give the gathered values as state_dict"
         )
     return values
-
-
-def _sharded(value: Tensor) -> bool:
-    return hasattr(value, "full_tensor")  # a DTensor
 
 
 def _common_dropout(layers: Mapping[str, CosaLinear]) -> float:

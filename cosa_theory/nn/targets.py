@@ -25,7 +25,6 @@ __all__ = [
     "named_places",
     "replace_modules",
     "unwrapped_name",
-    "within_attention",
 ]
 
 ALL_LINEAR = "all-linear"
@@ -102,7 +101,7 @@ def linear_layers(
             for name, module in places.items()
             if isinstance(module, nn.Linear)
             and module not in skipped
-            and not within_attention(name, places)
+            and not _within_attention(name, places)
         ]
     else:
         found = [name for name in places if wanted(name)]
@@ -162,7 +161,7 @@ def _unmatched(target_modules: str | Sequence[str], places: Mapping[str, nn.Modu
 
 def closest(name: str, candidates: Sequence[str]) -> str:
     """Return "the closest are …": the names, or ends of names, most like a name."""
-    ends = dict.fromkeys(one.rpartition(".")[2] for one in candidates)
+    ends = _last_parts(candidates)
     pool = [*ends, *candidates] if "." not in name else list(candidates)
     by_lower = {one.lower(): one for one in reversed(pool)}
     near = difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.5)
@@ -173,12 +172,14 @@ def closest(name: str, candidates: Sequence[str]) -> str:
 
 
 def _endings(places: Mapping[str, nn.Module]) -> str:
-    ends = dict.fromkeys(
-        name.rpartition(".")[2] for name, module in places.items() if isinstance(module, nn.Linear)
-    )
+    ends = _last_parts(name for name, one in places.items() if isinstance(one, nn.Linear))
     return (
         f"; its linear layers end in {first_few(list(ends))}" if ends else "; it has no nn.Linear"
     )
+
+
+def _last_parts(names: Iterable[str]) -> dict[str, None]:
+    return dict.fromkeys(name.rpartition(".")[2] for name in names)
 
 
 def _output_heads(model: nn.Module) -> list[nn.Module]:
@@ -193,13 +194,13 @@ def _output_heads(model: nn.Module) -> list[nn.Module]:
     return [layer for head in heads[:1] for layer in head.modules()]
 
 
-def within_attention(name: str, places: Mapping[str, nn.Module]) -> bool:
+def _within_attention(name: str, places: Mapping[str, nn.Module]) -> bool:
     """Whether torch's attention uses the layer's weight without calling the layer."""
     return isinstance(places.get(name.rpartition(".")[0]), nn.MultiheadAttention)
 
 
-def linear_problem(module: nn.Module) -> str | None:
-    """Say why a module cannot be adapted, or return None."""
+def linear_problem(module: nn.Module, name: str, places: Mapping[str, nn.Module]) -> str | None:
+    """Say why the module of a name cannot be adapted, or return None."""
     if not isinstance(module, nn.Linear):
         hint = "; the PEFT method adapts it" if type(module).__name__ == "Conv1D" else ""
         return f"of type {type(module).__name__}, and only nn.Linear is adapted{hint}"
@@ -208,6 +209,8 @@ def linear_problem(module: nn.Module) -> str | None:
         return "a linear layer whose weight is computed (parametrised), so nothing can be merged"
     if not weight.is_floating_point() or weight.shape != (module.out_features, module.in_features):
         return "a quantised linear layer, which only the PEFT method adapts"
+    if _within_attention(name, places):
+        return "used by nn.MultiheadAttention without being called, so nothing would change"
     return None
 
 
@@ -217,9 +220,7 @@ def _all_linear_or_error(
     """Return the layers, or refuse what cannot be adapted, a sentence for each reason."""
     reasons: dict[str, list[str]] = {}
     for name, module in kept.items():
-        reason = linear_problem(module)
-        if reason is None and within_attention(name, places):
-            reason = "used by nn.MultiheadAttention without being called, so nothing would change"
+        reason = linear_problem(module, name, places)
         if reason is not None:
             reasons.setdefault(reason, []).append(name)
     if reasons:
@@ -234,13 +235,10 @@ def _all_linear_or_error(
 
 
 def _once(layers: Mapping[str, nn.Linear]) -> dict[str, nn.Linear]:
-    seen: set[int] = set()
-    first = {}
+    first: dict[nn.Linear, str] = {}
     for name, module in layers.items():
-        if id(module) not in seen:
-            seen.add(id(module))
-            first[name] = module
-    return first
+        first.setdefault(module, name)
+    return {name: module for module, name in first.items()}
 
 
 def modules_by_ending(
@@ -248,19 +246,10 @@ def modules_by_ending(
 ) -> tuple[str, ...]:
     """Return the full names of the modules whose name, or its end after a dot, is listed.
 
-    Parameters
-    ----------
-    model : nn.Module
-        The model.
-    names : sequence of str or None
-        What is asked for.
-    setting : str
-        What messages call it.
-
     Raises
     ------
     InputError
-        If a name matches no module.
+        If a name matches no module; `setting` is what the message calls the list.
     """
     if names is None:
         return ()
@@ -278,17 +267,10 @@ def modules_by_ending(
 
 
 def minimal_targets(names: Sequence[str], places: Iterable[str]) -> list[str] | str:
-    """Return a short `target_modules` that matches these names and nothing else in the model.
+    """Return a short `target_modules` that matches these names and nothing else in `places`.
 
     Last parts of names where every module that ends so is meant, whole names elsewhere; a regular
     expression if a whole name is the end of another module's.
-
-    Parameters
-    ----------
-    names : sequence of str
-        The adapted layers.
-    places : iterable of str
-        Every name in the model.
     """
     meant, others = set(names), [name for name in places if name not in set(names)]
     short = []
@@ -304,15 +286,7 @@ def minimal_targets(names: Sequence[str], places: Iterable[str]) -> list[str] | 
 
 
 def replace_modules(model: nn.Module, replacements: Mapping[nn.Module, nn.Module]) -> None:
-    """Put other modules in the places of some, wherever in the tree these are used.
-
-    Parameters
-    ----------
-    model : nn.Module
-        Changed in place.
-    replacements : mapping of nn.Module to nn.Module
-        Old to new.
-    """
+    """Put other modules in the places of some, wherever in the tree these are used."""
     for parent in list(model.modules()):
         for name, child in list(parent._modules.items()):
             if child is not None and child in replacements:
@@ -322,14 +296,7 @@ def replace_modules(model: nn.Module, replacements: Mapping[nn.Module, nn.Module
 def call_encoder_layers(model: nn.Module, adapted: type[nn.Module]) -> None:
     """Switch off the fast path by which torch's own encoder reads the weights of adapted layers.
 
-    In inference it would compute with the base weights, and never call the layers.
-
-    Parameters
-    ----------
-    model : nn.Module
-        Changed in place, where it has an `nn.TransformerEncoderLayer` with adapted layers.
-    adapted : type
-        What an adapted layer is an instance of.
+    In inference it would compute with the base weights, and never call the `adapted` layers.
     """
     for module in model.modules():
         inside = any(isinstance(child, adapted) for child in module.children())

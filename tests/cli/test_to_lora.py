@@ -109,7 +109,7 @@ def test_tensors_besides_the_factors_are_noted(tmp_path, monkeypatch, capsys):
     [
         (["nowhere", "--out", "lora"], "nowhere: no such folder"),
         (["adapter", "--out", "adapter"], "adapter: holds a COSA adapter, which is not replaced"),
-        (["adapter", "--out", "lora", "--energy", "2"], "energy is 2.0; it must be a share"),
+        (["adapter", "--out", "lora", "--energy", "2"], "energy is 2.0: it must be"),
         (["adapter", "--out", "lora", "--rank", "0"], "Invalid value for '--rank'"),
         (["adapter/adapter_config.json", "--out", "lora"], "config.json: a file, not a folder"),
         (["pickled", "--out", "lora"], "pickled: holds adapter_model.bin, a pickle, which can run"),

@@ -262,7 +262,7 @@ BAD_SETTINGS = {
     "options": (lambda config: config.update(options=3), "options is 3"),
     "option of another kind": (
         lambda config: config.update(options={"density": 0.5}),
-        f"{FIRST}: L cannot be drawn: option density",
+        f"{FIRST}: L cannot be drawn: density is 0.5",
     ),
     "alpha pattern": (
         lambda config: config.update(alpha_pattern={"q_proj": "big"}),

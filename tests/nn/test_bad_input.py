@@ -108,7 +108,7 @@ def test_a_folder_that_is_no_adapter_is_refused(tmp_path):
 
 def test_a_pickled_adapter_is_refused_and_not_opened(folder):
     (folder / WEIGHTS).rename(folder / "adapter_model.bin")
-    assert "adapter_model.bin is a pickle, which can run any code" in refusal(folder)
+    assert "adapter_model.bin, a pickle, which can run code" in refusal(folder)
     (folder / "adapter_model.bin").unlink()
     torch.save({}, folder / WEIGHTS)
     assert "a pickle, which can run any code" in refusal(folder)

@@ -487,13 +487,13 @@ def test_progress_counts_every_step(tmp_path):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"rank": 0}, "rank is 0; it must be a positive integer"),
+        ({"rank": 0}, "rank is 0: it must be"),
         ({"rank": 2.0}, "rank is 2.0"),
         ({"rank": True}, "rank is True"),
-        ({"energy": 1.0}, "energy is 1.0; it must be a share between 0 and 1"),
-        ({"energy": 0}, "energy is 0;"),
+        ({"energy": 1.0}, "energy is 1.0: it must be"),
+        ({"energy": 0}, "energy is 0: "),
         ({"energy": float("nan")}, "energy is nan"),
-        ({"dtype": "int8"}, "dtype is 'int8'; it must be one of float32, float16, bfloat16"),
+        ({"dtype": "int8"}, "dtype is 'int8': it must be one of float32, float16, bfloat16"),
     ],
 )
 def test_options_outside_their_range_are_named(tmp_path, options, says):
@@ -517,7 +517,7 @@ def test_a_core_that_is_not_finite_is_refused_and_the_old_export_stays(tmp_path,
     before = [path.read_bytes() for path in sorted((tmp_path / "lora").iterdir())]
     poisoned(tmp_path / "cosa", value)
     for options in ({}, {"energy": 0.9}):
-        with pytest.raises(InputError, match=f"core of {LAST} holds NaN or Inf"):
+        with pytest.raises(InputError, match=f"core of {LAST} is not finite"):
             to_lora(tmp_path / "cosa", tmp_path / "lora", **options)
     assert [path.read_bytes() for path in sorted((tmp_path / "lora").iterdir())] == before
 
@@ -573,7 +573,7 @@ def test_a_failed_export_leaves_no_new_folder(tmp_path, monkeypatch):
                 to_lora(tmp_path / "cosa", tmp_path / name)
             assert caught.value.filename == str(tmp_path / name)
     poisoned(tmp_path / "cosa", np.nan)
-    with pytest.raises(InputError, match="holds NaN"):
+    with pytest.raises(InputError, match="is not finite"):
         to_lora(tmp_path / "cosa", tmp_path / "new" / "lora")
     assert not (tmp_path / "new").exists()
     assert list((tmp_path / "there").iterdir()) == []

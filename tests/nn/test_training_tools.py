@@ -11,8 +11,8 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from cosa_theory.nn import load_cosa, save_cosa
 from cosa_theory.nn.model import add_cosa, cosa_layers, merge_cosa
-from cosa_theory.nn.saving import load_cosa, save_cosa
 from cosa_theory.projections import KINDS
 from tests.nn.distributed_run import batch, build, loss_of
 

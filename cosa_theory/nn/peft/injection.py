@@ -49,19 +49,9 @@ def prepare_injections(
 ) -> dict[str, Injection]:
     """Check an adapter against a model, and draw or read its projections.
 
-    Parameters
-    ----------
-    targets : mapping of str to Module
-        The modules to adapt, by their names in the base model.
-    config : CosaConfig
-        The adapter; if it was read from a folder, its stored projections are used, and what it
-        says of its layers must be true of the model.
-    present : mapping of (ProjectionSpec, Placement) to FrozenProjection
-        Those of adapters that the model has already: an equal draw is used again.
-
-    Returns
-    -------
-    dict of str to Injection
+    `targets` are the modules to adapt, by their names in the base model. If the configuration was
+    read from a folder, its stored projections are used, and what it says of its layers must be true
+    of the model. `present` are the projections of adapters that the model has already.
 
     Raises
     ------
@@ -102,12 +92,7 @@ def prepare_injections(
 def refuse_unusable_values(model: nn.Module, config: CosaConfig) -> None:
     """Refuse an adapter whose file lacks trained modules, or holds values that are no numbers.
 
-    Parameters
-    ----------
-    model : Module
-        The model that it is loaded into.
-    config : CosaConfig
-        The adapter; nothing is checked if it was not read from a folder.
+    Nothing is checked of a configuration that was not read from a folder.
 
     Raises
     ------

@@ -75,21 +75,7 @@ class CosaLayer(BaseTunerLayer):
         inference_mode: bool = False,
         **kwargs: Any,
     ) -> None:
-        """Add an adapter.
-
-        Parameters
-        ----------
-        adapter_name : str
-            Its name.
-        injection : Injection
-            alpha and projections for this layer.
-        config : CosaConfig
-            Dropout and start of the adapter.
-        inference_mode : bool, default False
-            Whether it stays frozen.
-        **kwargs
-            Not used.
-        """
+        """Add an adapter: `injection` for this layer, with dropout and start by `config`."""
         self.cosa_L[adapter_name], self.cosa_R[adapter_name] = injection.left, injection.right
         self.cosa_alpha[adapter_name] = injection.alpha
         self.cosa_dropout[adapter_name] = float(config.dropout)
@@ -138,17 +124,9 @@ class CosaLayer(BaseTunerLayer):
             self.cosa_R[adapter_name].to(device)
 
     def get_delta_weight(self, adapter: str) -> Tensor:
-        """Return ΔW = alpha · L Y R as the base layer stores its weight.
+        """Return an adapter's ΔW = alpha · L Y R as the base layer stores its weight.
 
-        Parameters
-        ----------
-        adapter : str
-            Name of the adapter.
-
-        Returns
-        -------
-        Tensor
-            Shape (m, n), or (n, m) for Conv1D; float32 (float64 for a core in float64).
+        (m, n), or (n, m) for Conv1D, in float32 (float64 for a core in float64).
         """
         delta = delta_weight(
             self.cosa_Y[adapter], self.left(adapter), self.right(adapter), self.scaling[adapter]
@@ -157,19 +135,12 @@ class CosaLayer(BaseTunerLayer):
 
     @torch.no_grad()
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
-        """Add the updates of adapters to the base weight.
-
-        Parameters
-        ----------
-        safe_merge : bool, default False
-            Leave the weight as it is, with an error, if the sum is not finite.
-        adapter_names : list of str, optional
-            Which adapters; by default the active ones.
+        """Add the updates of adapters, by default the active ones, to the base weight.
 
         Raises
         ------
         InputError
-            If `safe_merge` finds a value that is not finite.
+            If `safe_merge` finds a value that is not finite; the weight is then left as it is.
         """
         for adapter in check_adapters_to_merge(self, adapter_names):
             if adapter not in self.cosa_Y:
@@ -236,19 +207,10 @@ class Linear(nn.Module, CosaLayer):
         self.update_layer(adapter_name, injection, config)
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """Return the base layer's output with the updates of the active adapters.
+        """Return the base layer's output with the updates of the active adapters, (..., m).
 
-        Parameters
-        ----------
-        x : Tensor, shape (..., n)
-            Inputs.
-        *args, **kwargs
-            For the base layer, but for `adapter_names`: an adapter for every sample of the batch,
-            "__base__" for none.
-
-        Returns
-        -------
-        Tensor, shape (..., m)
+        What follows x is for the base layer, but for `adapter_names`: an adapter for every sample
+        of the batch, "__base__" for none.
 
         Raises
         ------

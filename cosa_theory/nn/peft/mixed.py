@@ -29,8 +29,8 @@ def adapters_of_samples(
     adapter_names : sequence of str
         One for each sample of the batch; "__base__" for the base model.
     num_beams : int, default 1
-        Of a beam search, which repeats every sample: an encoder, which runs before the search,
-        sees each once.
+        Of a beam search, which repeats every sample: an encoder, which runs before the search, sees
+        each once.
 
     Raises
     ------

@@ -83,14 +83,7 @@ class CosaModel(BaseTuner):
     ) -> None:
         """Put an adapter into the model, after everything about it was checked and drawn.
 
-        Parameters
-        ----------
-        model : Module
-            The model.
-        adapter_name : str
-            The adapter, whose configuration is in `peft_config`.
-        autocast_adapter_dtype, low_cpu_mem_usage, state_dict
-            As for PEFT's `BaseTuner`.
+        Parameters as for PEFT's `BaseTuner`.
 
         Raises
         ------

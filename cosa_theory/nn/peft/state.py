@@ -34,22 +34,9 @@ def adapted(model: nn.Module, adapter: str) -> Iterator[tuple[str, CosaLayer]]:
 
 
 def layer_records(model: nn.Module, adapter: str, config: CosaConfig) -> dict[str, Any]:
-    """Return what `layers` of the configuration says of an adapter.
+    """Return what `layers` of the configuration says of an adapter, by the layers' names.
 
-    Parameters
-    ----------
-    model : Module
-        With the adapter.
-    adapter : str
-        Its name.
-    config : CosaConfig
-        Its configuration; what it says of layers whose projections were read from a file stands.
-
-    Returns
-    -------
-    dict
-        By the layers' names in the base model: key, size (m, n), core (a, b), and the
-        fingerprints of L and R.
+    What the configuration says of layers whose projections were read from a file stands.
     """
     records = {}
     for name, layer in adapted(model, adapter):
@@ -76,16 +63,8 @@ def _key(plain: str, layer: CosaLayer, adapter: str, config: CosaConfig) -> str:
 def stored_projections(model: nn.Module, adapter: str, config: CosaConfig) -> dict[str, Tensor]:
     """Return L (m × a) and R (b × n) of every layer, in float32 and at their true scale.
 
-    Parameters
-    ----------
-    model, adapter, config
-        As for `layer_records`.
-
-    Returns
-    -------
-    dict of str to Tensor
-        By names as in the model's state dict. A projection that several layers share is there for
-        the first of them only.
+    By names as in the model's state dict. A projection that several layers share is there for the
+    first of them only.
     """
     names, layers = {}, {}
     for name, layer in adapted(model, adapter):
@@ -107,12 +86,8 @@ def restore_stored(
 
     Parameters
     ----------
-    model : Module
-        With the adapter.
-    adapter : str
-        Its name.
-    config : CosaConfig
-        Its configuration.
+    model, adapter, config
+        The model, the adapter's name and its configuration.
     state_dict : mapping of str to Tensor
         As in a file, of this library or of the released code.
 
@@ -124,8 +99,8 @@ def restore_stored(
     Raises
     ------
     InputError
-        If a core is missing or has the wrong shape, or a projection does not fit; the model is
-        left as it was.
+        If a core is missing or has the wrong shape, or a projection does not fit; the model is left
+        as it was.
     """
     label = f"the adapter for {adapter!r}"
     layers = {plain_name(name): layer for name, layer in adapted(model, adapter)}

@@ -39,21 +39,6 @@ def combined_config(
 ) -> CosaConfig:
     """Return the configuration of a weighted sum of adapters, after checking that it exists.
 
-    Parameters
-    ----------
-    model : Module
-        With the adapters.
-    configs : mapping of str to CosaConfig
-        Of all adapters.
-    adapters, weights : sequence
-        The terms.
-    adapter_name : str
-        Name of the sum.
-
-    Returns
-    -------
-    CosaConfig
-
     Raises
     ------
     InputError
