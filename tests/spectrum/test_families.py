@@ -54,7 +54,7 @@ def pair():
 
 
 def test_every_ensemble_and_both_bases_are_offered_and_the_columns_are_as_documented(pair):
-    assert set(FAMILIES) == {"truncated_svd", "lora_xs", *(f"cosa_{kind}" for kind in KINDS)}
+    assert set(FAMILIES) >= {"truncated_svd", "lora_xs", *(f"cosa_{kind}" for kind in KINDS)}
     assert all(name == family.name for name, family in FAMILIES.items())
     table = compare_families(*pair, draws=4)
     assert list(table.columns) == COLUMNS
