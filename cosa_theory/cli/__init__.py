@@ -6,17 +6,20 @@ interrupted.
 """
 
 import os
-import re
 import sys
 from collections.abc import Sequence
+from importlib import import_module
+from pkgutil import iter_modules
 
 import typer
 
-from cosa_theory.cli import audit, jl, plan, recover, report, rip, spectrum, to_lora
 from cosa_theory.cli.app import app, note
 from cosa_theory.ground.errors import InputError
 
-__all__ = ["app", "audit", "jl", "main", "plan", "recover", "report", "rip", "spectrum", "to_lora"]
+__all__ = ["app", "main"]
+
+for _module in iter_modules(__path__, f"{__name__}."):  # each registers its command
+    import_module(_module.name)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -53,13 +56,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
     else:
         return code if isinstance(code, int) else 0
     for problem in dict.fromkeys(problems):
-        note(f"error: {_for_the_shell(' '.join(problem.split()))}")
+        note(f"error: {' '.join(problem.split())}")
     return 2
-
-
-def _for_the_shell(problem: str) -> str:
-    """Spell the remedies as options: the library names its own arguments."""
-    problem = re.sub(r'\b(on_shape|on_nonfinite)="(\w+)"', r"--\1 \2", problem)
-    for name in ("on_shape", "on_nonfinite", "allow_pickle"):
-        problem = problem.replace(f"--{name}", name).replace(name, f"--{name.replace('_', '-')}")
-    return problem

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from typer.core import TyperGroup
 
 from cosa_theory import __version__
 from cosa_theory.ground.errors import InputError
@@ -45,8 +46,27 @@ __all__ = [
 CELLS = ".cells"
 """The folder under --out where finished pieces of a run are kept for resuming."""
 
+
+class _Commands(TyperGroup):
+    """The commands, each of which names its own options where the library names arguments."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except InputError as error:
+            command = self.commands[ctx.invoked_subcommand]
+            options = {
+                str(one.name): max(one.opts, key=len)
+                if one.param_type_name == "option"
+                else str(one.name).upper()
+                for one in command.params
+            }
+            raise InputError(*error.spelt(options)) from error
+
+
 app = typer.Typer(
     name="cosa-theory",
+    cls=_Commands,
     help="Test the compressed-sensing theory of CoSA adapters on real weight updates.",
     epilog="Each command explains itself: cosa-theory spectrum --help",
     rich_markup_mode=None,  # plain lines: help and errors are read by scripts and narrow terminals

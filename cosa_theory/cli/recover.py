@@ -166,7 +166,7 @@ def recover(
     given = {name: settings[name] for name in _OPTIONS if settings[name] is not None}
     _check_method(method, basis, weight, device, given)
     _check_source(shape, projections, kind, scale, key, seed)
-    from cosa_theory.cli.recovering import Run, plain_errors
+    from cosa_theory.cli.recovering import Run
 
     measured = read_matrix(core, "CORE")
     if not measured.any():
@@ -175,8 +175,7 @@ def recover(
         )
     factors = _factors(measured.shape, projections, shape, kind, seed, scale, key)
     notices = _check_core(core, factors)
-    with plain_errors():
-        problem = _problem(settings, measured, factors)
+    problem = _problem(settings, measured, factors)
     if start is not None:
         given["start"] = read_matrix(start, "--start", problem.update_shape)
     run = Run(problem, method, given, factors, settings, measured)

@@ -25,22 +25,12 @@ if TYPE_CHECKING:
     from cosa_theory.page.document import Document
     from cosa_theory.recovery import RecoveryProblem, RecoveryResult
 
-__all__ = ["Run", "plain_errors"]
+__all__ = ["Run"]
 
 _SHOWN_ELSEWHERE = ("core", "weight", "start", "truth", "projections", "device", "out", "as_json")
 """Arguments that do not belong to the identity of a run: paths, whose contents do, and outputs."""
 
 _ROUNDING = 1e-4  # a relative residual that single precision may leave
-
-
-@contextmanager
-def plain_errors() -> Iterator[None]:
-    """Turn what the library says of its arguments into words about the command's options."""
-    try:
-        yield
-    except InputError as error:
-        argument = error.argument or ""
-        raise error.spelt(argument, f"--{argument.replace('_', '-')}") from error
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,8 +144,7 @@ class Run:
             note(f"resumed at iteration {iterates.begun:,} of an interrupted run")
             if "max_iterations" in options:
                 options["max_iterations"] = max(1, options["max_iterations"] - iterates.begun)
-        with plain_errors():
-            result = recover(self.problem, self.method, **options)
+        result = recover(self.problem, self.method, **options)
         if result.status == "infeasible":
             raise InputError(f"{self.method} has no answer to give, {result.message}")
         return result

@@ -7,7 +7,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["FLOAT_DTYPES", "LayerDelta", "Matrix", "PairReport", "shape_text", "storage_noise"]
+__all__ = [
+    "FLOAT_DTYPES",
+    "LayerDelta",
+    "Matrix",
+    "PairReport",
+    "module_and_block",
+    "shape_text",
+    "storage_noise",
+]
 
 Matrix = NDArray[np.floating[Any]]
 
@@ -92,6 +100,30 @@ class PairReport:
     tied: tuple[tuple[str, str], ...] = ()
     skipped: tuple[tuple[str, str], ...] = ()
     notices: tuple[str, ...] = ()
+
+
+def module_and_block(name: str) -> tuple[str, int | None]:
+    """Split a tensor's name into the kind of module it belongs to and the number of its block.
+
+    Parameters
+    ----------
+    name : str
+        As in "encoder.layer.3.attention.self.query.weight".
+
+    Returns
+    -------
+    module : str
+        What follows the first number, without a final ".weight": "attention.self.query". If
+        nothing follows, what precedes the number; without a number, the whole name.
+    block : int or None
+        The first number that is a part of the name: 3; None without one.
+    """
+    parts = name.removesuffix(".weight").split(".")
+    for position, part in enumerate(parts):
+        if part.isdecimal():
+            around = parts[position + 1 :] or parts[:position]
+            return ".".join(around) or name, int(part)
+    return ".".join(parts), None
 
 
 def shape_text(shape: tuple[int, ...]) -> str:

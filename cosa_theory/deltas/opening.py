@@ -201,7 +201,8 @@ def _open_pickles(
     if not allow_pickle:
         raise InputError(
             f"{files[0]}: a pickle, which can run any code when it is loaded: convert it to "
-            "safetensors, or allow torch's weights-only loader (allow_pickle)."
+            "safetensors, or allow torch's weights-only loader with allow_pickle=True.",
+            remedies=[("allow_pickle", True)],
         )
     import torch
 

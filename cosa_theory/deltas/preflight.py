@@ -49,7 +49,7 @@ def preflight(
     if not problems and not selection.layers:
         problems.append(f"no matrix to compare: {_count(selection.skipped)}.")
     if problems:
-        raise InputError(*problems)
+        raise InputError(*problems, remedies=[("on_shape", "skip"), ("on_shape", "truncate")])
     tied = [] if tuned.partial else _tied(base, tuned, selection.layers)
     dropped = {name for name, _ in tied}
     layers = [layer for layer in selection.layers if layer.name not in dropped]

@@ -110,7 +110,10 @@ class DeltaPair:
         sides = [f"{what} in {side}" for side, what in found if what]
         reason = " and ".join(sides) or f"the difference overflows {base.dtype}"
         if self.on_nonfinite == "error":
-            raise InputError(f'{layer.name}: {reason}; repair it, or pass on_nonfinite="skip".')
+            raise InputError(
+                f'{layer.name}: {reason}; repair it, or pass on_nonfinite="skip".',
+                remedies=[("on_nonfinite", "skip")],
+            )
         self.nonfinite[layer.name] = reason
 
 

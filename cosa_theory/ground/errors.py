@@ -1,5 +1,6 @@
 """The one exception for input that a user can mend, and several of them raised as one."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 __all__ = ["InputError", "Problems"]
@@ -19,6 +20,11 @@ class InputError(ValueError):
     argument : str, optional
         The argument at fault, where there is one; the sentence then begins with it, and a command
         that has an option for it puts the option's name in that place.
+    remedies : sequence of (str, str or True)
+        Arguments with the values that help, where the sentences offer ``on_shape="skip"`` or
+        ``allow_pickle=True``.
+    causes : sequence of InputError
+        Errors of several checks that this one stands for, in place of `problems`.
 
     Attributes
     ----------
@@ -28,24 +34,45 @@ class InputError(ValueError):
         As given.
     """
 
-    def __init__(self, *problems: str, argument: str | None = None) -> None:
-        self.problems = problems
+    def __init__(
+        self,
+        *problems: str,
+        argument: str | None = None,
+        remedies: Sequence[tuple[str, str | bool]] = (),
+        causes: "Sequence[InputError]" = (),
+    ) -> None:
+        self.problems: tuple[str, ...] = (
+            *problems,
+            *(text for one in causes for text in one.problems),
+        )
         self.argument = argument
-        super().__init__("\n".join(problems))
+        self._remedies = remedies
+        self._causes = causes
+        super().__init__("\n".join(self.problems))
 
-    def spelt(self, argument: str, option: str) -> "InputError":
-        """Return the same error in the words of a command, if it is about `argument`.
+    def spelt(self, options: Mapping[str, str]) -> tuple[str, ...]:
+        """Return the sentences in the words of a command.
 
         Parameters
         ----------
-        argument : str
-            A name that the library uses.
-        option : str
-            What the command calls it, as in "--noise-level".
+        options : mapping of str to str
+            What the command calls the arguments of the library: "--noise-level" for "noise_level".
         """
-        if argument != self.argument:
-            return self
-        return InputError(*(option + text.removeprefix(argument) for text in self.problems))
+        if self._causes:
+            return tuple(text for one in self._causes for text in one.spelt(options))
+        texts = self.problems
+        if self.argument in options:
+            name, option = str(self.argument), options[str(self.argument)]
+            texts = tuple(
+                option + text.removeprefix(name) if text.startswith(name) else text
+                for text in texts
+            )
+        for name, value in self._remedies:
+            if name in options:
+                passed = f"{name}=True" if value is True else f'{name}="{value}"'
+                offered = options[name] if value is True else f"{options[name]} {value}"
+                texts = tuple(text.replace(passed, offered) for text in texts)
+        return texts
 
 
 class Problems(list[InputError]):
@@ -88,4 +115,4 @@ class Problems(list[InputError]):
         if len(self) == 1:
             raise self[0]
         if self:
-            raise InputError(*(text for error in self for text in error.problems))
+            raise InputError(causes=tuple(self))

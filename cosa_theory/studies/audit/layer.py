@@ -17,18 +17,18 @@ from cosa_theory.spectrum.families.base import Captured, Draws, Size, Update
 from cosa_theory.studies.audit.assumptions import ASSUMPTIONS, Measured, judge, variance_factor
 from cosa_theory.studies.audit.core import Conditioning, Core, choose_core, measure_conditioning
 from cosa_theory.studies.audit.sparsity import BasisSparsity, measure_bases
-from cosa_theory.studies.spectrum.layer import delta_spectrum
+from cosa_theory.studies.layers import delta_spectrum
 
-__all__ = ["Settings", "Subjects", "audit_layer", "identity"]
+__all__ = ["AuditSettings", "Subjects", "audit_layer", "identity"]
 
 # Raised when the content of a stored cell changes meaning, so that older ones are computed anew.
-_CELL_FORMAT = 1
+_CELL_FORMAT = 2
 # Outside this range of entries, squares of float32 numbers under- or overflow.
 _SAFE_ENTRIES = (1e-15, 1e15)
 
 
 @dataclass(frozen=True)
-class Settings:
+class AuditSettings:
     """What the audit of one layer depends on, besides the layer.
 
     Parameters
@@ -73,7 +73,9 @@ class Subjects:
         return {name: subject for name, subject in both.items() if subject is not None}
 
 
-def identity(subjects: Subjects, settings: Settings) -> tuple[dict[str, Any], list[NDArray[Any]]]:
+def identity(
+    subjects: Subjects, settings: AuditSettings
+) -> tuple[dict[str, Any], list[NDArray[Any]]]:
     """Return what decides a layer's result, as `cosa_theory.ground.cells.cell_name` takes it."""
     described: dict[str, Any] = {
         "audit": _CELL_FORMAT,
@@ -89,21 +91,21 @@ def identity(subjects: Subjects, settings: Settings) -> tuple[dict[str, Any], li
     return described, arrays + [one.delta for one in subjects.named.values()]
 
 
-def audit_layer(subjects: Subjects, settings: Settings) -> dict[str, Any]:
+def audit_layer(subjects: Subjects, settings: AuditSettings) -> dict[str, Any]:
     """Measure a layer and judge every assumption about it.
 
     Parameters
     ----------
     subjects : Subjects
         The layer's update and gradient.
-    settings : Settings
+    settings : AuditSettings
         What to compute.
 
     Returns
     -------
     dict
-        `layer` (the name) and, for each subject, lists of rows: `layers`, `assumptions`,
-        `sparsity`, `decay`; all plain JSON values.
+        `name` and, for each subject, rows of the tables `layers`, `assumptions`, `sparsity` and
+        `decay`; all plain JSON values.
     """
     update = subjects.update
     m, n = update.shape
@@ -117,11 +119,11 @@ def audit_layer(subjects: Subjects, settings: Settings) -> dict[str, Any]:
         key=update.name,
     )
     transforms: list[Transform] = [Coordinate(), DCT(), SingularBasis(update.base)]
-    result: dict[str, Any] = {"layer": update.name}
+    result: dict[str, Any] = {"name": update.name}
     for name in ("layers", "assumptions", "sparsity", "decay"):
         result[name] = []
     for name, subject in subjects.named.items():
-        about = {"layer": update.name, "subject": name}
+        about = {"subject": name}
         found = _measure(subject, core, transforms, settings)
         judged = found.judged
         if name == "update":  # what is about the layer alone is said once
@@ -216,7 +218,7 @@ class _Found:
 
 
 def _measure(
-    subject: LayerDelta, core: Core, transforms: list[Transform], settings: Settings
+    subject: LayerDelta, core: Core, transforms: list[Transform], settings: AuditSettings
 ) -> _Found:
     """Measure one update or gradient."""
     m, n = subject.shape
@@ -310,7 +312,7 @@ def participation_ratio(sigma: NDArray[np.float64], rounding: float) -> Measured
 
 
 def _captured(
-    subject: LayerDelta, sigma: NDArray[np.float64], core: Core, settings: Settings
+    subject: LayerDelta, sigma: NDArray[np.float64], core: Core, settings: AuditSettings
 ) -> Captured:
     """Measure the share of energy that the best core holds, over planned draws."""
     delta = subject.delta

@@ -4,26 +4,23 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from cosa_theory.deltas.gradients import Gradients, match_gradients
-from cosa_theory.ground.errors import InputError
-from cosa_theory.ground.workers import map_cells
+from cosa_theory.ground.checks import choice, refuse, whole
 from cosa_theory.page.document import Document
 from cosa_theory.projections import KINDS
 from cosa_theory.spectrum.families.base import Draws
-from cosa_theory.spectrum.families.compare import typed_frame
-from cosa_theory.studies.audit.layer import Settings, Subjects, audit_layer, identity
+from cosa_theory.studies.audit.layer import AuditSettings, Subjects, audit_layer, identity
 from cosa_theory.studies.audit.notices import audit_notices
 from cosa_theory.studies.audit.verdict import verdict
-from cosa_theory.studies.spectrum.pair import Pair, module_and_block
+from cosa_theory.studies.layers import NAME_COLUMNS, Pair, named_tables, notices_of, on_layers
 
 __all__ = ["TABLES", "Audit", "audit_pair"]
 
-_NAMES = {"layer": "object", "module": "object", "block": "Int64", "subject": "object"}
+_NAMES = {**NAME_COLUMNS, "subject": "object"}
 _INTERVAL = ("", "_low", "_high")
 
 
@@ -191,42 +188,32 @@ def audit_pair(
     """
     settings = _check_settings(core, rank, kind, scale, Draws(most=draws, seed=seed))
     matched = None if gradients is None else match_gradients(gradients, _shapes(pair))
-    total = len(pair)
-
-    def advance(done: int, result: dict[str, Any]) -> None:
-        if progress is not None:
-            progress(done, total, result["layer"])
-
-    folder = None if cells is None else Path(cells)
-    results = map_cells(
+    results = on_layers(
         partial(audit_layer, settings=settings),
         _subjects(pair, matched),
+        len(pair),
         identity=partial(identity, settings=settings),
-        folder=folder,
+        cells=cells,
         workers=workers,
         dask=dask,
-        advance=advance,
+        progress=progress,
     )
-    tables = _assemble(results)
-    report = getattr(pair, "report", None)
-    notices = (*report.notices,) if report else ()
-    notices += matched.notices if matched else ()
+    tables = named_tables(results, TABLES)
+    notices = notices_of(pair) + (matched.notices if matched else ())
     return Audit(**tables, notices=notices + tuple(audit_notices(tables["layers"])))
 
 
 def _check_settings(
     core: tuple[int, int] | None, rank: int, kind: str, scale: str, draws: Draws
-) -> Settings:
+) -> AuditSettings:
     """Check all settings before the first matrix is read."""
-    if kind not in KINDS:
-        raise InputError(f"kind is {kind!r}: choose from {', '.join(KINDS)}")
-    if scale not in ("analysis", "synthesis"):
-        raise InputError(f"scale is {scale!r}: choose from analysis, synthesis")
-    if rank < 1:
-        raise InputError(f"rank is {rank}: give a positive integer")
-    if core is not None and (len(core) != 2 or min(core) < 1):
-        raise InputError(f"core is {core}: give two positive integers, a and b")
-    return Settings(core, rank, kind, scale, draws.most, draws.seed)
+    choice("kind", kind, KINDS)
+    choice("scale", scale, ("analysis", "synthesis"))
+    if core is not None:
+        if len(core) != 2:
+            raise refuse("core", core, "two positive whole numbers, a and b")
+        core = whole("core", core[0]), whole("core", core[1])
+    return AuditSettings(core, whole("rank", rank), kind, scale, draws.most, draws.seed)
 
 
 def _shapes(pair: Any) -> dict[str, tuple[int, int]]:
@@ -239,13 +226,3 @@ def _subjects(pair: Pair, gradients: Gradients | None) -> Iterator[Subjects]:
     for layer in pair:
         yield Subjects(layer, None if gradients is None else gradients.of(layer))
         del layer
-
-
-def _assemble(results: list[dict[str, Any]]) -> dict[str, pd.DataFrame]:
-    """Build the tables from the layers' results, which are the same fresh or from a cell."""
-    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in TABLES}
-    for result in results:
-        module, block = module_and_block(result["layer"])
-        for name, listed in rows.items():
-            listed += [{**row, "module": module, "block": block} for row in result[name]]
-    return {name: typed_frame(rows[name], dict(columns)) for name, columns in TABLES.items()}

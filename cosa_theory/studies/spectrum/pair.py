@@ -6,20 +6,18 @@ largest matrix, and can store each finished matrix as a small file to resume fro
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from collections.abc import Callable, Iterable, Mapping, Sized
 from dataclasses import dataclass
 from functools import cached_property, partial
-from pathlib import Path
 from types import NoneType
-from typing import Any, Protocol, get_args
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
-from pandas.api.types import pandas_dtype
 
-from cosa_theory.deltas import LayerDelta
+from cosa_theory.deltas.layers import module_and_block
+from cosa_theory.ground.checks import choice
 from cosa_theory.ground.errors import InputError
-from cosa_theory.ground.workers import map_cells
 from cosa_theory.page.document import Document
 from cosa_theory.spectrum import SpectrumSummary
 from cosa_theory.spectrum.budget import check_ranks, default_ranks
@@ -31,17 +29,15 @@ from cosa_theory.spectrum.families.compare import (
     select_families,
     typed_frame,
 )
-from cosa_theory.studies.spectrum.layer import Settings, identity, survey_layer
+from cosa_theory.studies.layers import NAME_COLUMNS, Pair, named_tables, notices_of, on_layers
+from cosa_theory.studies.spectrum.layer import SurveySettings, identity, survey_layer
 from cosa_theory.studies.spectrum.verdict import verdict
 from cosa_theory.studies.spectrum.views import PARTS
 
-__all__ = ["MATRICES", "Survey", "module_and_block", "survey_pair"]
+__all__ = ["MATRICES", "Survey", "survey_pair"]
 
 MATRICES = ("base", "tuned", "delta")
 """The matrices of a layer whose spectra a survey can list."""
-
-_NAME_COLUMNS = {"layer": "object", "module": "object", "block": "Int64"}
-_SIZE_COLUMNS = {"m": "int64", "n": "int64"}
 
 
 def _summary_columns() -> dict[str, str]:
@@ -54,9 +50,9 @@ def _summary_columns() -> dict[str, str]:
     return columns
 
 
+_SIZED = {**NAME_COLUMNS, "m": "int64", "n": "int64"}
 LAYER_COLUMNS = {
-    **_NAME_COLUMNS,
-    **_SIZE_COLUMNS,
+    **_SIZED,
     "base_dtype": "object",
     "tuned_dtype": "object",
     "delta_norm": "float64",
@@ -66,27 +62,18 @@ LAYER_COLUMNS = {
     "rounding_edge": "float64",
 }
 SPECTRUM_COLUMNS = {
-    **_NAME_COLUMNS,
+    **NAME_COLUMNS,
     "matrix": "object",
     "index": "int64",
     "sigma": "float64",
     "resolved": "bool",
 }
-
-
-class Pair(Protocol):
-    """What a survey needs of `cosa_theory.deltas.DeltaPair`; any sized iterable of layers will do.
-
-    If it has a `report` with `notices`, they are passed on.
-    """
-
-    def __len__(self) -> int:
-        """Return the number of layers."""
-        ...
-
-    def __iter__(self) -> Iterator[LayerDelta]:
-        """Yield one layer after another."""
-        ...
+TABLES = {
+    "layers": LAYER_COLUMNS,
+    "families": {**_SIZED, **FAMILY_COLUMNS},
+    "crossover": {**_SIZED, **CROSSOVER_COLUMNS},
+}
+"""Columns and types of the tables that are built from rows."""
 
 
 @dataclass(frozen=True)
@@ -196,24 +183,22 @@ def survey_pair(
         If `draws` is below 2, the seed negative or `workers` below 1.
     """
     settings = _check_settings(ranks, families, draws, seed, matrices, device)
-    folder = None if cells is None else Path(cells)
-    total = len(pair)
-
-    def advance(done: int, result: dict[str, Any]) -> None:
-        if progress is not None:
-            progress(done, total, result["layer"]["layer"])
-
-    ordered = map_cells(
+    results = on_layers(
         partial(survey_layer, settings=settings),
         pair,
+        len(pair),
         identity=partial(identity, settings=settings),
-        folder=folder,
+        cells=cells,
         workers=workers,
         dask=dask,
-        advance=advance,
+        progress=progress,
     )
-    report = getattr(pair, "report", None)
-    return _assemble(ordered, settings, tuple(report.notices) if report else ())
+    tables = named_tables(results, TABLES)
+    return Survey(
+        spectra=_spectra(results),
+        notices=notices_of(pair) + tuple(_own_notices(tables["layers"], settings)),
+        **tables,
+    )
 
 
 def _check_settings(
@@ -223,17 +208,12 @@ def _check_settings(
     seed: int,
     matrices: Iterable[str],
     device: str | None,
-) -> Settings:
+) -> SurveySettings:
     """Check all settings before the first matrix is read."""
-    chosen = tuple(dict.fromkeys(matrices))
-    unknown = [name for name in chosen if name not in MATRICES]
-    if unknown:
-        raise InputError(
-            f"{unknown[0]!r} is not a matrix of a layer: choose from base, tuned, delta"
-        )
+    chosen = {choice("matrices", name, MATRICES) for name in matrices}
     random = Draws(most=draws, seed=seed)
     names = tuple(FAMILIES) if families is None else tuple(families)
-    return Settings(
+    return SurveySettings(
         ranks=None if ranks is None else check_ranks(ranks),
         families=tuple(family.name for family in select_families(names)),
         draws=random.most,
@@ -256,80 +236,27 @@ def _check_device(device: str | None) -> str | None:
         reason = str(error).strip().splitlines()[0]
         raise InputError(
             f"device is {device!r}, which torch cannot use here ({reason}): "
-            "name another one, or leave it out for numpy"
+            "name another one, or leave it out for numpy",
+            argument="device",
         ) from error
     return device
 
 
-def module_and_block(name: str) -> tuple[str, int | None]:
-    """Split a tensor's name into the kind of module it belongs to and the number of its block.
-
-    Parameters
-    ----------
-    name : str
-        As in "encoder.layer.3.attention.self.query.weight".
-
-    Returns
-    -------
-    module : str
-        What follows the first number, without a final ".weight": "attention.self.query". If
-        nothing follows, what precedes the number; without a number, the whole name.
-    block : int or None
-        The first number that is a part of the name: 3; None without one.
-    """
-    parts = name.removesuffix(".weight").split(".")
-    for position, part in enumerate(parts):
-        if part.isdecimal():
-            around = parts[position + 1 :] or parts[:position]
-            return ".".join(around) or name, int(part)
-    return ".".join(parts), None
-
-
-def _assemble(
-    results: list[dict[str, Any]], settings: Settings, notices: tuple[str, ...]
-) -> Survey:
-    """Build the tables from the layers' results, which are the same fresh or from a cell."""
-    layers, spectra, families, crossings = [], [], [], []
+def _spectra(results: list[dict[str, Any]]) -> pd.DataFrame:
+    """Return the table of singular values: built by columns, since a model has many."""
+    parts = [typed_frame([], SPECTRUM_COLUMNS)]
     for result in results:
-        row = result["layer"]
-        module, block = module_and_block(row["layer"])
-        name = {"layer": row["layer"], "module": module, "block": block}
-        size = {"m": row["m"], "n": row["n"]}
-        layers.append(name | row)
-        spectra += [_spectrum_frame(name, kind, one) for kind, one in result["spectra"].items()]
-        families += [name | size | record for record in result["families"]]
-        crossings += [name | size | record for record in result["crossover"]]
-    columns = _NAME_COLUMNS | _SIZE_COLUMNS
-    table = typed_frame(layers, LAYER_COLUMNS)
-    return Survey(
-        layers=table,
-        spectra=pd.concat([typed_frame([], SPECTRUM_COLUMNS), *spectra], ignore_index=True),
-        families=typed_frame(families, columns | FAMILY_COLUMNS),
-        crossover=typed_frame(crossings, columns | CROSSOVER_COLUMNS),
-        notices=notices + tuple(_own_notices(table, settings)),
-    )
+        module, block = module_and_block(result["name"])
+        for matrix, listed in result["spectra"].items():
+            index = np.arange(1, len(listed["sigma"]) + 1)
+            part = pd.DataFrame({"index": index, "sigma": listed["sigma"]})
+            part["resolved"] = index <= listed["resolved"]
+            named = {"layer": result["name"], "module": module, "block": block, "matrix": matrix}
+            parts.append(part.assign(**named).astype(SPECTRUM_COLUMNS)[list(SPECTRUM_COLUMNS)])
+    return pd.concat(parts, ignore_index=True)
 
 
-def _spectrum_frame(name: Mapping[str, Any], kind: str, listed: dict[str, Any]) -> pd.DataFrame:
-    """Return the rows of one spectrum: built by columns, since a model has many values."""
-    count = len(listed["sigma"])
-    index = np.arange(1, count + 1)
-    values = {
-        **{column: [value] * count for column, value in name.items()},
-        "matrix": [kind] * count,
-        "index": index,
-        "sigma": listed["sigma"],
-        "resolved": index <= listed["resolved"],
-    }
-    return pd.DataFrame(
-        {
-            name: pd.Series(values[name], dtype=pandas_dtype(kind))
-            for name, kind in SPECTRUM_COLUMNS.items()
-        }
-    )
-
-
-def _own_notices(layers: pd.DataFrame, settings: Settings) -> Iterable[str]:
+def _own_notices(layers: pd.DataFrame, settings: SurveySettings) -> Iterable[str]:
     """Yield what the tables alone do not make obvious."""
     zero = layers.loc[layers["sigma_max"] == 0, "layer"]
     if len(zero):

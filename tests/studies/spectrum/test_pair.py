@@ -9,10 +9,11 @@ import pytest
 
 import cosa_theory.studies.spectrum.layer as layer_module
 from cosa_theory.deltas import LayerDelta, open_pair
+from cosa_theory.deltas.layers import module_and_block
 from cosa_theory.ground.errors import InputError
 from cosa_theory.spectrum import SpectrumSummary, summarize
 from cosa_theory.spectrum.families import FAMILIES, compare_families, crossover
-from cosa_theory.studies.spectrum.pair import Survey, module_and_block, survey_pair
+from cosa_theory.studies.spectrum.pair import Survey, survey_pair
 
 QUICK = {"draws": 4, "families": ["truncated_svd", "cosa_gaussian"]}
 TABLES = ("layers", "spectra", "families", "crossover")

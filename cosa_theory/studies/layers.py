@@ -1,0 +1,151 @@
+"""What the studies of a pair share: its layers worked on one by one, and tables of their rows."""
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cosa_theory.deltas import LayerDelta
+from cosa_theory.deltas.layers import module_and_block
+from cosa_theory.ground.workers import map_cells
+from cosa_theory.spectrum import singular_values, singular_values_of_product
+from cosa_theory.spectrum.families.compare import typed_frame
+
+__all__ = [
+    "NAME_COLUMNS",
+    "Pair",
+    "delta_spectrum",
+    "named_tables",
+    "notices_of",
+    "on_layers",
+    "spectrum_of",
+]
+
+Item = TypeVar("Item")
+
+NAME_COLUMNS = {"layer": "object", "module": "object", "block": "Int64"}
+"""The columns that every table of `named_tables` begins with, and their pandas types."""
+
+
+class Pair(Protocol):
+    """What a study needs of `cosa_theory.deltas.DeltaPair`; any sized iterable of layers will do.
+
+    If it has a `report` with `notices`, they are passed on.
+    """
+
+    def __len__(self) -> int:
+        """Return the number of layers."""
+        ...
+
+    def __iter__(self) -> Iterator[LayerDelta]:
+        """Yield one layer after another."""
+        ...
+
+
+def notices_of(pair: Pair) -> tuple[str, ...]:
+    """Return what a pair's report tells its reader."""
+    report = getattr(pair, "report", None)
+    return tuple(report.notices) if report else ()
+
+
+def on_layers(
+    compute: Callable[[Item], dict[str, Any]],
+    items: Iterable[Item],
+    total: int,
+    *,
+    identity: Callable[[Item], tuple[Mapping[str, Any], Sequence[NDArray[Any]]]],
+    cells: str | os.PathLike[str] | None,
+    workers: int,
+    dask: str | None,
+    progress: Callable[[int, int, str], None] | None,
+) -> list[dict[str, Any]]:
+    """Return the results of all layers, as `cosa_theory.ground.workers.map_cells` does.
+
+    Parameters
+    ----------
+    compute : callable
+        Maps a layer to plain JSON values, with its name as "name".
+    total : int
+        How many layers there are.
+    cells : path or None
+        The folder of finished layers.
+    progress : callable or None
+        Called as ``progress(done, total, name)`` after each layer.
+    items, identity, workers, dask
+        As for `map_cells`.
+    """
+
+    def advance(done: int, result: dict[str, Any]) -> None:
+        if progress is not None:
+            progress(done, total, result["name"])
+
+    return map_cells(
+        compute,
+        items,
+        identity=identity,
+        folder=None if cells is None else Path(cells),
+        workers=workers,
+        dask=dask,
+        advance=advance,
+    )
+
+
+def named_tables(
+    results: Iterable[Mapping[str, Any]], tables: Mapping[str, Mapping[str, str]]
+) -> dict[str, pd.DataFrame]:
+    """Build tables from the layers' results, which are the same fresh or from a cell.
+
+    Parameters
+    ----------
+    results : iterable of mappings
+        Of `on_layers`; each has, under the name of every table, a list of rows.
+    tables : mapping
+        Name of each table to its columns and their pandas types, `NAME_COLUMNS` among them.
+    """
+    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in tables}
+    for result in results:
+        module, block = module_and_block(result["name"])
+        named = {"layer": result["name"], "module": module, "block": block}
+        for name, listed in rows.items():
+            listed += [{**named, **row} for row in result[name]]
+    return {name: typed_frame(rows[name], dict(columns)) for name, columns in tables.items()}
+
+
+def spectrum_of(matrix: NDArray[Any], device: str | None = None) -> NDArray[np.float64]:
+    """Return the singular values of a matrix, computed by numpy or on a torch device."""
+    if device is None:
+        values: NDArray[np.float64] = singular_values(matrix)
+        return values
+    import torch
+
+    on_device: torch.Tensor = singular_values(torch.as_tensor(matrix, device=device))
+    return on_device.cpu().numpy()
+
+
+def delta_spectrum(layer: LayerDelta, device: str | None = None) -> tuple[NDArray[np.float64], str]:
+    """Return all min(m, n) singular values of ΔW, and how they were obtained.
+
+    Parameters
+    ----------
+    layer : LayerDelta
+        The layer; the factors of an adapter are used where it has them.
+    device : str, optional
+        A torch device to compute them on; by default numpy does.
+
+    Returns
+    -------
+    sigma : ndarray of shape (min(m, n),)
+        Descending.
+    method : {"gram", "product"}
+        For `cosa_theory.spectrum.resolution`.
+    """
+    if layer.factors is None:
+        return spectrum_of(layer.delta, device), "gram"
+    sigma = np.zeros(min(layer.shape))
+    thin = singular_values_of_product(*layer.factors)
+    sigma[: len(thin)] = thin
+    return sigma, "product"
