@@ -1,14 +1,12 @@
 """Layer × module heat maps: one cell per matrix."""
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import LogNorm, Normalize
+from matplotlib.collections import QuadMesh
+from matplotlib.colors import Colormap, Normalize
 
-__all__ = ["OUTSIDE", "module_grid", "plot_crossover_map", "plot_flatness_map", "shortened"]
+__all__ = ["OUTSIDE", "draw_cells", "module_grid", "shortened"]
 
 OUTSIDE = "–"  # the column of matrices that belong to no numbered block
 
@@ -34,110 +32,36 @@ def shortened(name: str, length: int = 34) -> str:
     return name if len(name) <= length else f"{name[: length // 2 - 1]}…{name[-length // 2 :]}"
 
 
-def _number(value: float) -> str:
-    if value >= 99.5:
-        return f"{value:.0f}"
-    if value >= 9.95:
-        return f"{value:.0f}"
-    return f"{value:.2g}" if value < 0.0995 else f"{value:.1f}" if value >= 1 else f"{value:.2f}"
+def draw_cells(
+    ax: Axes, grid: pd.DataFrame, norm: Normalize, colours: str | Colormap, most_labels: int
+) -> QuadMesh:
+    """Draw one coloured cell per value, with the names of modules and blocks.
 
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+        Where to draw.
+    grid : pandas.DataFrame
+        As `module_grid` makes it; cells without a value show the ground.
+    norm, colours
+        From values to colours.
+    most_labels : int
+        Of blocks; with more blocks, every second, third, … is named.
 
-def _draw(ax: Axes, grid: pd.DataFrame, norm: Normalize, colours: str, label: str) -> Any:
-    values = grid.to_numpy(dtype=float)
-    ax.set_facecolor("#EFEFEF")
-    # Vector cells, not an image: crisp at any size, and gaps show the grey ground.
-    mesh = ax.pcolormesh(
-        np.ma.masked_invalid(values), norm=norm, cmap=colours, edgecolors="white", linewidth=0.6
-    )
-    ax.set_yticks(np.arange(len(grid)) + 0.5, [shortened(name) for name in grid.index])
-    ax.set_xticks(np.arange(grid.shape[1]) + 0.5, list(grid.columns))
-    if grid.shape[1] > 24:  # every number would collide with its neighbour
-        every = -(-grid.shape[1] // 24)
-        ax.set_xticks(np.arange(0, grid.shape[1], every) + 0.5, list(grid.columns)[::every])
+    Returns
+    -------
+    matplotlib.collections.QuadMesh
+        The cells: vectors, not an image, so that they are crisp at any size.
+    """
+    values = np.ma.masked_invalid(grid.to_numpy(dtype=float))
+    mesh = ax.pcolormesh(values, norm=norm, cmap=colours, edgecolors="white", linewidth=0.6)
+    ax.set_yticks(np.arange(len(grid)) + 0.5, [shortened(str(name)) for name in grid.index])
+    every = -(-grid.shape[1] // most_labels)
+    ax.set_xticks(np.arange(0, grid.shape[1], every) + 0.5, list(grid.columns)[::every])
     ax.invert_yaxis()
     ax.tick_params(length=0)
     ax.grid(visible=False)
     for spine in ax.spines.values():
         spine.set_visible(False)
     ax.set_xlabel(f"block ({OUTSIDE}: outside the blocks)" if OUTSIDE in grid else "block")
-    figure = ax.figure
-    bar = figure.colorbar(mesh, ax=ax, pad=0.015, aspect=12, label=label)
-    bar.outline.set_visible(False)
-    if grid.shape[1] <= 16:
-        _write_values(ax, values, mesh)
-    return bar
-
-
-def _write_values(ax: Axes, values: np.ndarray, mesh: ScalarMappable) -> None:
-    for (row, column), value in np.ndenumerate(values):
-        if np.isfinite(value):
-            red, green, blue, _ = mesh.to_rgba(value)
-            dark = 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.5
-            ax.text(
-                column + 0.5,
-                row + 0.5,
-                _number(value),
-                ha="center",
-                va="center",
-                fontsize=7,
-                color="white" if dark else "black",
-            )
-
-
-def plot_flatness_map(ax: Axes, layers: pd.DataFrame) -> Axes:
-    """Draw the flatness of each layer's ΔW, the geometric over the arithmetic mean of σ².
-
-    The colour scale is logarithmic from 0.001 to 1, which is a perfectly flat spectrum.
-
-    Parameters
-    ----------
-    ax : matplotlib.axes.Axes
-        Where to draw; a colour bar is added beside it.
-    layers : pandas.DataFrame
-        Columns module, block (null outside the blocks), flatness (null for a zero update).
-
-    Returns
-    -------
-    matplotlib.axes.Axes
-        The same axes. Cells without a value stay grey.
-    """
-    grid = module_grid(layers, "flatness")
-    # Three decades tell real updates apart; smaller values take the colour of the lowest.
-    bar = _draw(ax, grid, LogNorm(1e-3, 1.0), "cividis", "1: flat")
-    bar.minorticks_off()
-    bar.set_ticks([1e-3, 1e-2, 1e-1, 1.0], labels=["≤ 0.001", "0.01", "0.1", "1"])
-    return ax
-
-
-def plot_crossover_map(ax: Axes, crossover: pd.DataFrame) -> Axes:
-    """Draw the crossover ratio of each layer on a logarithmic scale that diverges around 1.
-
-    The ratio is the share of ‖ΔW‖² in the top r singular values over the law ab/(mn) of a CoSA
-    core with as many parameters: above 1 low rank wins, below 1 CoSA does.
-
-    Parameters
-    ----------
-    ax : matplotlib.axes.Axes
-        Where to draw; a colour bar is added beside it.
-    crossover : pandas.DataFrame
-        Columns module, block, crossover_ratio (null for a zero update); the rows of one budget.
-
-    Returns
-    -------
-    matplotlib.axes.Axes
-        The same axes. Cells without a value stay grey.
-    """
-    grid = module_grid(crossover, "crossover_ratio")
-    ratios = crossover["crossover_ratio"].astype(float)
-    ratios = ratios[np.isfinite(ratios) & (ratios > 0)]
-    # The same distance on both sides of 1, so that the neutral colour means a tie.
-    reach = max(2.0, float(np.exp(np.abs(np.log(ratios)).max()))) if len(ratios) else 2.0
-    bar = _draw(ax, grid, LogNorm(1 / reach, reach), "PuOr_r", "")
-    bar.set_label("top-r share / law ab/(mn)\n(above 1: low rank wins)")
-    ticks = np.outer(10.0 ** np.arange(-6, 7), (1, 2, 5)).ravel()
-    if reach > 30:
-        ticks = ticks[::3]
-    inside = [float(tick) for tick in ticks if 1 / reach <= tick <= reach]
-    bar.set_ticks(inside, labels=[f"{tick:g}" for tick in inside])
-    bar.minorticks_off()
-    return ax
+    return mesh

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-__all__ = ["MISSING", "Column", "View", "count", "memory", "number", "percent"]
+__all__ = ["MISSING", "Column", "View", "count", "median", "memory", "number", "percent", "spread"]
 
 MISSING = "–"
 
@@ -118,3 +118,19 @@ number = _shown(_digits)
 memory = _shown(_bytes)
 percent = _shown(_percentage)
 count = _shown(lambda value: f"{value:,.0f}")
+
+
+def median(name: str, show: Callable[[Any], str]) -> Callable[[pd.DataFrame], str]:
+    """Return a cell for a group of rows: the median of the column `name`."""
+    return lambda group: show(group[name].astype(float).median())
+
+
+def spread(name: str, show: Callable[[Any], str]) -> Callable[[pd.DataFrame], str]:
+    """Return a cell for a group of rows: the median of the column `name`, with its range."""
+
+    def cell(group: pd.DataFrame) -> str:
+        values = group[name].astype(float)
+        low, middle, high = show(values.min()), show(values.median()), show(values.max())
+        return middle if low == high else f"{middle} ({low.removesuffix(' %')}–{high})"
+
+    return cell

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, StrMethodFormatter
 from scipy.special import ndtri
 
-from cosa_theory.page.heatmap import OUTSIDE, module_grid, shortened
+from cosa_theory.page.heatmap import draw_cells, module_grid
 from cosa_theory.page.presentation import Drawing
 from cosa_theory.page.style import (
     BLACK,
@@ -75,15 +75,11 @@ def plot_outcomes(ax: Axes, rows: pd.DataFrame) -> Axes:
     """
     order = {name: place for place, name in enumerate(OUTCOMES)}
     codes = module_grid(rows.assign(code=rows["outcome"].map(order)), "code")
-    found = np.rint(codes.to_numpy(dtype=float))
+    codes = codes.round()
+    found = codes.to_numpy(dtype=float)
     values = module_grid(rows, "value").reindex_like(codes).to_numpy(dtype=float)
-    ax.pcolormesh(
-        np.ma.masked_invalid(found),
-        cmap=ListedColormap(_TINTS),
-        norm=BoundaryNorm([-0.5, 0.5, 1.5, 2.5], 3),
-        edgecolors="white",
-        linewidth=0.6,
-    )
+    norm = BoundaryNorm([-0.5, 0.5, 1.5, 2.5], 3)
+    draw_cells(ax, codes, norm, ListedColormap(_TINTS), most_labels=16)
     numbered = codes.shape[1] <= _NUMBERED
     for place, style in enumerate(OUTCOMES.values()):
         y, x = np.nonzero(found == place)
@@ -93,7 +89,6 @@ def plot_outcomes(ax: Axes, rows: pd.DataFrame) -> Axes:
         for (y, x), value in np.ndenumerate(values):
             if np.isfinite(value):
                 ax.text(x + 0.5, y + 0.94, _compact(value), ha="center", va="bottom", fontsize=6)
-    _label_cells(ax, codes)
     return ax
 
 
@@ -104,18 +99,6 @@ def _compact(value: float) -> str:
     if value >= 1e4:
         return f"{value / 1e3:.0f}k"
     return f"{value:.0f}" if value >= 99.5 else f"{value:.3g}" if value >= 1 else f"{value:.2f}"
-
-
-def _label_cells(ax: Axes, grid: pd.DataFrame) -> None:
-    ax.set_yticks(np.arange(len(grid)) + 0.5, [shortened(str(name)) for name in grid.index])
-    every = -(-grid.shape[1] // 16)
-    ax.set_xticks(np.arange(0, grid.shape[1], every) + 0.5, list(grid.columns)[::every])
-    ax.invert_yaxis()
-    ax.tick_params(length=0)
-    ax.grid(visible=False)
-    for spine in ax.spines.values():
-        spine.set_visible(False)
-    ax.set_xlabel(f"block ({OUTSIDE}: outside the blocks)" if OUTSIDE in grid else "block")
 
 
 def _bound(rows: pd.DataFrame) -> str:

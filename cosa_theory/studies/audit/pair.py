@@ -209,10 +209,8 @@ def _check_settings(
     """Check all settings before the first matrix is read."""
     choice("kind", kind, KINDS)
     choice("scale", scale, ("analysis", "synthesis"))
-    if core is not None:
-        if len(core) != 2:
-            raise refuse("core", core, "two positive whole numbers, a and b")
-        core = whole("core", core[0]), whole("core", core[1])
+    if core is not None and (len(core) != 2 or min(core) < 1):
+        raise refuse("core", core, "two positive whole numbers, a and b")
     return AuditSettings(core, whole("rank", rank), kind, scale, draws.most, draws.seed)
 
 

@@ -1,17 +1,17 @@
 """How an audit is shown: outcomes per assumption, per module type, per core, per matrix."""
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
 
 import pandas as pd
 
 from cosa_theory.page.document import Document
 from cosa_theory.page.presentation import Drawing, Presentation
-from cosa_theory.page.views import MISSING, Column, View, count, number, percent
-from cosa_theory.studies.audit.assumptions import ASSUMPTIONS
-from cosa_theory.studies.audit.verdict import OUTCOMES, counts
+from cosa_theory.page.views import Column, View, count, median, number, percent, spread
+from cosa_theory.studies.audit.assumptions import ASSUMPTIONS, Assumption
 
 __all__ = ["PRESENTATION"]
+
+Tables = Mapping[str, pd.DataFrame]
 
 _SUBJECTS = {"update": "the update ΔW", "gradient": "the gradient of the first step"}
 _BASES = {
@@ -21,177 +21,245 @@ _BASES = {
 }
 
 
-def _spread(values: pd.Series, show: Callable[[Any], str]) -> str:
-    """Return the median, with the range where there is one."""
-    live = values.dropna().astype(float)
-    if live.empty:
-        return MISSING
-    middle, low, high = (show(x) for x in (live.median(), live.min(), live.max()))
-    return middle if low == high else f"{middle} ({low}–{high})"
+Group = pd.DataFrame
+"""Rows of a table that share a view's row."""
+
+
+def _of(table: pd.DataFrame, subject: str) -> pd.DataFrame:
+    return table[table["subject"] == subject]
+
+
+def _groups(table: pd.DataFrame, *names: str) -> list[Group]:
+    return [group for _, group in table.groupby(list(names), sort=False)]
+
+
+def _sign(assumption: Assumption) -> str:
+    return "≤" if assumption.relation == "at most" else "≥"
+
+
+def _assumption(group: Group) -> Assumption:
+    return ASSUMPTIONS[str(group["assumption"].iloc[0])]
+
+
+def _threshold(group: Group) -> str:
+    return f"{_sign(_assumption(group))} {spread('threshold', number)(group)}"
+
+
+def _outcomes(outcome: str) -> Callable[[Group], str]:
+    return lambda group: str((group["outcome"] == outcome).sum())
+
+
+_SUMMARY = (
+    Column(None, "assumption", "", lambda group: _assumption(group).title, text=True),
+    Column(None, "holds", "", _outcomes("holds")),
+    Column(None, "fails", "", _outcomes("fails")),
+    Column(
+        None,
+        "undecided",
+        "the threshold lies inside the interval, or the update is zero",
+        _outcomes("undecided"),
+    ),
+    Column(None, "measured", "median over the matrices (range)", spread("value", number)),
+    Column(None, "threshold", "median (range)", _threshold),
+    Column(None, "in plain words", "", lambda group: _assumption(group).meaning, text=True),
+)
+
+
+def _summary(tables: Tables, subject: str) -> View:
+    """Return one row per assumption: in how many matrices it holds, and by how much."""
+    rows = _of(tables["assumptions"], subject)
+    groups = [rows[rows["assumption"] == name] for name in ASSUMPTIONS]
+    title = f"Assumptions, for {_SUBJECTS[subject]}"
+    return View.of(title, _SUMMARY, [group for group in groups if len(group)])
+
+
+def _one(first: str, second: str) -> Callable[[Group], str]:
+    """Return a cell for the size that all rows have, if it is one."""
+
+    def cell(group: Group) -> str:
+        sizes = group[[first, second]].drop_duplicates().to_numpy()
+        return " × ".join(map(str, sizes[0])) if len(sizes) == 1 else "several"
+
+    return cell
+
+
+_MODULE = (
+    Column(None, "module", "", lambda group: str(group["module"].iloc[0]), text=True),
+    Column(None, "matrices", "of this type", lambda group: count(len(group))),
+    Column(None, "shape", "m × n, out × in features", _one("m", "n")),
+    Column(None, "core", "a × b, the core in use", _one("a", "b")),
+    Column(
+        None,
+        "PR",
+        "participation ratio (Σσ²)²/Σσ⁴, median",
+        median("participation_ratio", number),
+    ),
+    Column(
+        None,
+        "variance",
+        "of ‖ΦX‖², over that of an unstructured Gaussian map, median",
+        median("variance_factor", number),
+    ),
+    Column(
+        None,
+        "s",
+        "coefficients that hold 90 % of the energy in the best basis, median",
+        median("sparsity", count),
+    ),
+    Column(None, "s/(mn)", "the same as a share of the entries", median("share", percent)),
+    Column(None, "weak-ℓp", "exponent in the best basis, median", median("weak_lp", number)),
+    Column(None, "error", "measured, of encoding and decoding, median", median("error", number)),
+    Column(
+        None,
+        "law",
+        "√(1 − ab/(mn)), the predicted error, median",
+        median("predicted_error", number),
+    ),
+    Column(
+        None,
+        "holds",
+        "outcomes that hold, of all assumptions and matrices",
+        lambda group: f"{group['held'].sum()} of {group['judged'].sum()}",
+    ),
+)
+
+
+def _modules(tables: Tables, subject: str) -> View:
+    """Return one row per module type, medians over its matrices."""
+    layers = _of(tables["layers"], subject)
+    holds = _of(tables["assumptions"], subject).assign(
+        holds=lambda rows: rows["outcome"] == "holds"
+    )
+    outcomes = holds.groupby("layer")["holds"].agg(held="sum", judged="size")
+    rows = layers.assign(share=layers["sparsity"] / (layers["m"] * layers["n"]))
+    rows = rows.merge(outcomes, on="layer")
+    return View.of(f"By module type, for {_SUBJECTS[subject]}", _MODULE, _groups(rows, "module"))
+
+
+_CORE = (
+    Column(None, "layer", "m × n", _one("m", "n")),
+    Column(None, "core", "a × b, in use", _one("a", "b")),
+    Column(None, "matrices", "", lambda group: count(len(group))),
+    Column(
+        None,
+        "σ min",
+        "least singular value of the tall dictionary Ψ = L ⊗ Rᵀ (mn × ab)",
+        median("sigma_min", number),
+    ),
+    Column(None, "σ max", "greatest", median("sigma_max", number)),
+    Column(None, "κ", "σ max/σ min", median("kappa", number)),
+    Column(
+        None,
+        "δ",
+        "max(σ max² − 1, 1 − σ min²), over all cores, at the named scale",
+        median("delta", number),
+    ),
+    Column(
+        None,
+        "δ, best scale",
+        "(κ² − 1)/(κ² + 1), which no choice of scale improves",
+        median("scale_free", number),
+    ),
+    Column(
+        None,
+        "Bai-Yin",
+        "δ at the best scale from the asymptotic edges (1 ± √(a/m))(1 ± √(b/n))",
+        median("bai_yin_scale_free", number),
+    ),
+)
+
+
+def _cores(tables: Tables) -> View:
+    """Return one row per shape of layer and core: how its dictionary stretches cores."""
+    groups = _groups(_of(tables["layers"], "update"), "m", "n", "a", "b")
+    return View.of("How the dictionary stretches cores", _CORE, groups)
+
+
+_BASIS = (
+    Column(None, "", "", lambda group: str(group["subject"].iloc[0]), text=True),
+    Column(None, "basis", "", lambda group: _BASES[str(group["basis"].iloc[0])], text=True),
+    Column(
+        None,
+        "best in",
+        "matrices where this basis needs the fewest coefficients",
+        lambda group: count(group["best"].sum()),
+    ),
+    Column(
+        None,
+        "s/(mn)",
+        "coefficients that hold 90 % of the energy, median",
+        median("share", percent),
+    ),
+    Column(
+        None,
+        "numerical",
+        "‖x‖₁²/(mn ‖x‖₂²); 64 % for independent Gaussian entries",
+        median("numerical_sparsity_share", percent),
+    ),
+    Column(
+        None,
+        "Gini",
+        "0 all equal, 1 a single one; 0.414 for Gaussian entries",
+        median("gini", number),
+    ),
+    Column(
+        None, "weak-ℓp", "exponent of the decay of the largest tenth", median("weak_lp", number)
+    ),
+    Column(
+        None,
+        "σₛ at 1 %",
+        "share of the ℓ1 norm outside the largest 1 %; 96 % for Gaussian",
+        median("best_term_error_0.01", percent),
+    ),
+    Column(
+        None,
+        "σₛ at 10 %",
+        "outside the largest 10 %; 74 % for Gaussian entries",
+        median("best_term_error_0.1", percent),
+    ),
+)
+
+
+def _bases(tables: Tables) -> View:
+    """Return one row per subject and basis, medians over the matrices."""
+    sparsity = tables["sparsity"]
+    rows = sparsity.assign(share=sparsity["effective"] / sparsity["entries"])
+    return View.of("Sparsity in three bases", _BASIS, _groups(rows, "subject", "basis"))
 
 
 def _views(document: Document) -> list[View]:
     tables = document.tables
-    subjects = [name for name in _SUBJECTS if (tables["layers"]["subject"] == name).any()]
-    views = [_summary(tables["assumptions"], subject) for subject in subjects]
+    subjects = [name for name in _SUBJECTS if len(_of(tables["layers"], name))]
+    views = [_summary(tables, subject) for subject in subjects]
     views += [_modules(tables, subject) for subject in subjects]
-    return [*views, _cores(tables["layers"]), _bases(tables["sparsity"])]
+    return [*views, _cores(tables), _bases(tables)]
 
 
-def _summary(assumptions: pd.DataFrame, subject: str) -> View:
-    """Return one row per assumption: in how many matrices it holds, and by how much."""
-    rows = assumptions[assumptions["subject"] == subject]
-    found = counts(rows).droplevel("subject")
-    columns = (
-        Column(None, "assumption", text=True),
-        *(Column(None, one, _UNDECIDED if one == "undecided" else "") for one in OUTCOMES),
-        Column(None, "measured", "median over the matrices (range)"),
-        Column(None, "threshold", "median (range)"),
-        Column(None, "in plain words", text=True),
-    )
-    lines = []
-    for name, outcome in found.iterrows():
-        assumption, of = ASSUMPTIONS[str(name)], rows[rows["assumption"] == name]
-        sign = "≤" if assumption.relation == "at most" else "≥"
-        cells = [assumption.title, *(str(outcome[one]) for one in OUTCOMES)]
-        cells += [_spread(of["value"], number), f"{sign} {_spread(of['threshold'], number)}"]
-        lines.append((*cells, assumption.meaning))
-    return View(f"Assumptions, for {_SUBJECTS[subject]}", columns, tuple(lines))
+def _judged(name: str) -> Callable[[Group], str]:
+    def cell(group: Group) -> str:
+        row = group[group["assumption"] == name].iloc[0]
+        return f"{number(row['value'])} {row['outcome']}"
 
-
-_UNDECIDED = "the threshold lies inside the interval, or the update is zero"
-
-
-def _modules(tables: Any, subject: str) -> View:
-    """Return one row per module type, medians over its matrices."""
-    layers, rows = tables["layers"], tables["assumptions"]
-    layers = layers[layers["subject"] == subject]
-    rows = rows[rows["subject"] == subject]
-    columns = (
-        Column(None, "module", text=True),
-        Column(None, "matrices", "of this type"),
-        Column(None, "shape", "m × n, out × in features"),
-        Column(None, "core", "a × b, the core in use"),
-        Column(None, "PR", "participation ratio (Σσ²)²/Σσ⁴, median"),
-        Column(None, "variance", "of ‖ΦX‖², over that of an unstructured Gaussian map, median"),
-        Column(None, "s", "coefficients that hold 90 % of the energy in the best basis, median"),
-        Column(None, "s/(mn)", "the same as a share of the entries"),
-        Column(None, "weak-ℓp", "exponent in the best basis, median"),
-        Column(None, "error", "measured, of encoding and decoding, median"),
-        Column(None, "law", "√(1 − ab/(mn)), the predicted error, median"),
-        Column(None, "holds", "outcomes that hold, of all assumptions and matrices"),
-    )
-    lines = []
-    for module, group in layers.groupby("module", sort=False):
-        held = rows.loc[rows["module"] == module, "outcome"]
-        share = group["sparsity"] / (group["m"] * group["n"])
-        lines.append(
-            (
-                str(module),
-                count(len(group)),
-                _only(f"{m} × {n}" for m, n in zip(group["m"], group["n"], strict=True)),
-                _only(f"{a} × {b}" for a, b in zip(group["a"], group["b"], strict=True)),
-                number(group["participation_ratio"].median()),
-                number(group["variance_factor"].median()),
-                count(group["sparsity"].median()),
-                percent(share.median()),
-                number(group["weak_lp"].median()),
-                number(group["error"].median()),
-                number(group["predicted_error"].median()),
-                f"{(held == 'holds').sum()} of {len(held)}",
-            )
-        )
-    return View(f"By module type, for {_SUBJECTS[subject]}", columns, tuple(lines))
-
-
-def _only(values: Iterable[str]) -> str:
-    different = list(dict.fromkeys(values))
-    return different[0] if len(different) == 1 else "several"
-
-
-def _cores(layers: pd.DataFrame) -> View:
-    """Return one row per shape of layer and core: how its dictionary stretches cores."""
-    layers = layers[layers["subject"] == "update"]
-    columns = (
-        Column(None, "layer", "m × n"),
-        Column(None, "core", "a × b, in use"),
-        Column(None, "matrices"),
-        Column(None, "σ min", "least singular value of the tall dictionary Ψ = L ⊗ Rᵀ (mn × ab)"),
-        Column(None, "σ max", "greatest"),
-        Column(None, "κ", "σ max/σ min"),
-        Column(None, "δ", "max(σ max² − 1, 1 − σ min²), over all cores, at the named scale"),
-        Column(None, "δ, best scale", "(κ² − 1)/(κ² + 1), which no choice of scale improves"),
-        Column(
-            None,
-            "Bai-Yin",
-            "δ at the best scale from the asymptotic edges (1 ± √(a/m))(1 ± √(b/n))",
-        ),
-    )
-    lines = []
-    for (m, n, a, b), group in layers.groupby(["m", "n", "a", "b"], sort=False):
-        measures = ("sigma_min", "sigma_max", "kappa", "delta", "scale_free", "bai_yin_scale_free")
-        numbers = (number(group[name].median()) for name in measures)
-        lines.append((f"{m} × {n}", f"{a} × {b}", count(len(group)), *numbers))
-    return View("How the dictionary stretches cores", columns, tuple(lines))
-
-
-def _bases(sparsity: pd.DataFrame) -> View:
-    """Return one row per subject and basis, medians over the matrices."""
-    columns = (
-        Column(None, "", text=True),
-        Column(None, "basis", text=True),
-        Column(None, "best in", "matrices where this basis needs the fewest coefficients"),
-        Column(None, "s/(mn)", "coefficients that hold 90 % of the energy, median"),
-        Column(None, "numerical", "‖x‖₁²/(mn ‖x‖₂²); 64 % for independent Gaussian entries"),
-        Column(None, "Gini", "0 all equal, 1 a single one; 0.414 for Gaussian entries"),
-        Column(None, "weak-ℓp", "exponent of the decay of the largest tenth"),
-        Column(
-            None, "σₛ at 1 %", "share of the ℓ1 norm outside the largest 1 %; 96 % for Gaussian"
-        ),
-        Column(None, "σₛ at 10 %", "outside the largest 10 %; 74 % for Gaussian entries"),
-    )
-    lines = []
-    for (subject, basis), group in sparsity.groupby(["subject", "basis"], sort=False):
-        lines.append(
-            (
-                {"update": "update", "gradient": "gradient"}[str(subject)],
-                _BASES[str(basis)],
-                count(group["best"].sum()),
-                percent((group["effective"] / group["entries"]).median()),
-                percent(group["numerical_sparsity_share"].median()),
-                number(group["gini"].median()),
-                number(group["weak_lp"].median()),
-                percent(group["best_term_error_0.01"].median()),
-                percent(group["best_term_error_0.1"].median()),
-            )
-        )
-    return View("Sparsity in three bases", columns, tuple(lines))
+    return cell
 
 
 def _details(document: Document) -> list[View]:
     """Return one row per matrix: every value with its outcome."""
-    tables = document.tables
     views = []
-    for subject, named in _SUBJECTS.items():
-        rows = tables["assumptions"]
-        rows = rows[rows["subject"] == subject]
-        names = [name for name in ASSUMPTIONS if (rows["assumption"] == name).any()]
-        if not names:
-            continue
-        cores = tables["layers"][tables["layers"]["subject"] == subject].set_index("layer")
+    sizes = document.tables["layers"][["layer", "subject", "a", "b"]]
+    rows = document.tables["assumptions"].merge(sizes, on=["layer", "subject"])
+    for subject, title in _SUBJECTS.items():
+        of_subject = _of(rows, subject)
         columns = (
-            Column(None, "layer", text=True),
-            Column(None, "core", "a × b, in use"),
-            *(Column(None, ASSUMPTIONS[name].title, ASSUMPTIONS[name].quantity) for name in names),
+            Column(None, "layer", "", lambda group: str(group["layer"].iloc[0]), text=True),
+            Column(None, "core", "a × b, in use", _one("a", "b")),
+            *(
+                Column(None, one.title, one.quantity, _judged(name))
+                for name, one in ASSUMPTIONS.items()
+                if (of_subject["assumption"] == name).any()
+            ),
         )
-        lines = []
-        for layer, group in rows.groupby("layer", sort=False):
-            by_name = group.set_index("assumption")
-            cells = (
-                f"{number(by_name['value'][name])} {by_name['outcome'][name]}" for name in names
-            )
-            lines.append((str(layer), f"{cores['a'][layer]} × {cores['b'][layer]}", *cells))
-        views.append(View(f"Every matrix, for {named}", columns, tuple(lines)))
+        views.append(View.of(f"Every matrix, for {title}", columns, _groups(of_subject, "layer")))
     return views
 
 
@@ -211,12 +279,11 @@ def _terms() -> tuple[tuple[str, str], ...]:
         ),
     ]
     for one in ASSUMPTIONS.values():
-        sign = "≤" if one.relation == "at most" else "≥"
         terms.append(
             (
                 one.title[0].upper() + one.title[1:],
                 f"{one.meaning[0].upper()}{one.meaning[1:]}. Measured: {one.quantity}; it has "
-                f"to be {sign} {one.bound}. {one.reason}",
+                f"to be {_sign(one)} {one.bound}. {one.reason}",
             )
         )
     terms.append(

@@ -14,7 +14,7 @@ from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from cosa_theory.page.heatmap import plot_crossover_map, plot_flatness_map, shortened
+from cosa_theory.page.heatmap import shortened
 from cosa_theory.page.presentation import Drawing
 from cosa_theory.page.style import COLUMN_WIDTH, PAGE_WIDTH, house_style
 from cosa_theory.studies.spectrum.budgets import at_budget, common_budgets, middle_budget
@@ -23,6 +23,7 @@ from cosa_theory.studies.spectrum.family_curves import (
     plot_captured_energy,
     plot_law_ratio,
 )
+from cosa_theory.studies.spectrum.maps import plot_crossover_map, plot_flatness_map
 from cosa_theory.studies.spectrum.pooling import pool_families
 
 __all__ = [

@@ -1,7 +1,7 @@
 """How a survey is shown: per layer, per module type and per family, at one budget or at all."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -10,7 +10,7 @@ from markupsafe import Markup
 from cosa_theory.page.document import Document
 from cosa_theory.page.presentation import Bar, Drawing, Opening, Part, Presentation
 from cosa_theory.page.style import family_style
-from cosa_theory.page.views import MISSING, Column, View, count, number, percent
+from cosa_theory.page.views import MISSING, Column, View, count, median, number, percent, spread
 from cosa_theory.studies.spectrum.budgets import at_budget, common_budgets, middle_budget
 from cosa_theory.studies.spectrum.pooling import pool_families
 from cosa_theory.studies.spectrum.verdict import LARGEST_MISFIT
@@ -117,21 +117,6 @@ def layer_view(tables: Tables) -> View:
     return View.of(f"Every layer{_at(rank)}", (*_LAYER, *shares), _merged(tables, rank))
 
 
-def _median(name: str, show: Callable[[Any], str]) -> Callable[[pd.DataFrame], str]:
-    return lambda group: show(group[name].astype(float).median())
-
-
-def _range(name: str, show: Callable[[Any], str]) -> Callable[[pd.DataFrame], str]:
-    """Show the median, with the range where there is one."""
-
-    def text(group: pd.DataFrame) -> str:
-        known = group[name].dropna().astype(float)
-        low, median, high = show(known.min()), show(known.median()), show(known.max())
-        return median if low == high else f"{median} ({low.removesuffix(' %')}–{high})"
-
-    return text
-
-
 def _one_size(group: pd.DataFrame) -> str:
     sizes = group[["m", "n"]].drop_duplicates().to_dict("records")
     return _size(sizes[0]) if len(sizes) == 1 else "several"
@@ -149,14 +134,14 @@ _MODULE = (
         None,
         "‖ΔW‖/‖W‖",
         "relative Frobenius norm of the update, median",
-        _median("relative_norm", number),
+        median("relative_norm", number),
     ),
-    Column(None, "stable rank", "‖ΔW‖²/σ₁², median", _median("stable_rank", number)),
+    Column(None, "stable rank", "‖ΔW‖²/σ₁², median", median("stable_rank", number)),
     Column(
         None,
         "flatness",
         "geometric over arithmetic mean of σ², median",
-        _median("flatness", number),
+        median("flatness", number),
     ),
 )
 
@@ -166,9 +151,9 @@ def _module_shares(rank: int) -> tuple[Column, ...]:
     ratio = "top share over law, median (range): above 1 low rank wins"
     law = "ab/(mn) at equal trainable parameters, median"
     return (
-        Column(None, f"top-{rank} share", top, _range("top_share", percent)),
-        Column(None, "CoSA, law", law, _median("law", percent)),
-        Column(None, "ratio", ratio, _range("crossover_ratio", number)),
+        Column(None, f"top-{rank} share", top, spread("top_share", percent)),
+        Column(None, "CoSA, law", law, median("law", percent)),
+        Column(None, "ratio", ratio, spread("crossover_ratio", number)),
         Column(None, "low rank wins", "matrices where the ratio is above 1", _wins),
     )
 
@@ -218,12 +203,12 @@ def _opening(document: Document) -> Opening:
     facts = [
         (f"{len(layers):,}", "matrices compared"),
         (f"{int((layers['m'] * layers['n']).sum()):,}", "entries in them"),
-        (_median("relative_norm", number)(layers), "‖ΔW‖/‖W‖, median"),
-        (_median("stable_rank", number)(layers), "stable rank of ΔW, median"),
-        (_median("flatness", number)(layers), "flatness of ΔW, median"),
+        (median("relative_norm", number)(layers), "‖ΔW‖/‖W‖, median"),
+        (median("stable_rank", number)(layers), "stable rank of ΔW, median"),
+        (median("flatness", number)(layers), "flatness of ΔW, median"),
     ]
     if rank is not None:
-        ratio = _median("crossover_ratio", number)(at_budget(tables["crossover"], rank))
+        ratio = median("crossover_ratio", number)(at_budget(tables["crossover"], rank))
         facts.append((ratio, f"crossover ratio at rank {rank}, median"))
     return Opening(
         base=str(arguments.get("base", MISSING)),

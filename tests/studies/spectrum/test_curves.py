@@ -5,12 +5,12 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from cosa_theory.page.heatmap import plot_crossover_map, plot_flatness_map
 from cosa_theory.studies.spectrum.curves import plot_cumulative_energy, plot_spectrum
 from cosa_theory.studies.spectrum.family_curves import (
     plot_captured_energy,
     plot_law_ratio,
 )
+from cosa_theory.studies.spectrum.maps import plot_crossover_map, plot_flatness_map
 from cosa_theory.studies.spectrum.pooling import pool_families
 from tests.studies.spectrum.survey_tables import toy_tables
 

@@ -284,7 +284,7 @@ def test_a_transposed_layout_of_the_same_values_is_the_same_layer(layers, tmp_pa
 @pytest.mark.parametrize(
     ("settings", "named"),
     [
-        ({"matrices": ["weights"]}, "'weights' is not a matrix"),
+        ({"matrices": ["weights"]}, "matrices is 'weights'"),
         ({"families": ["lora"]}, "'lora' is not an update family"),
         ({"ranks": [0]}, "rank 0"),
         ({"draws": 1}, "draws is 1"),
