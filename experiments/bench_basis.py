@@ -8,18 +8,18 @@ smallest ratio within one round beside them.
     OMP_NUM_THREADS=1 python -m experiments.bench_basis --m 2048 --n 512 --a 512 --b 128
 """
 
-import argparse
 import os
 import time
 import tracemalloc
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import pandas as pd
 
 from cosa_theory import CosaBasis
 from cosa_theory.projections import stream
+from experiments.command import chosen_config, command_parser
 
 MIB = 2**20
 
@@ -116,12 +116,8 @@ def run(config: Config) -> pd.DataFrame:
 
 def main() -> None:
     """Measure the sizes given on the command line and print a table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    for field in fields(Config):
-        parser.add_argument(f"--{field.name}", type=type(field.default), default=field.default)
-    config = Config(**vars(parser.parse_args()))
+    parser = command_parser("experiments.bench_basis", __doc__, config=Config())
+    config = chosen_config(Config(), parser.parse_args())
     table = run(config)
     cold = float(table.loc[table["quantity"] == "best core, cold", "ratio"].iloc[0])
     print(f"The best core takes {cold:.2f} times as long as the products it cannot avoid.")

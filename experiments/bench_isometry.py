@@ -11,11 +11,10 @@ its dictionary.
     OMP_NUM_THREADS=2 python -m experiments.bench_isometry --sdp_columns 0
 """
 
-import argparse
 import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -33,6 +32,7 @@ from cosa_theory.isometry import (
 from cosa_theory.isometry.search import random_supports
 from cosa_theory.linear.gram import DenseGram
 from cosa_theory.projections import make_projection, stream
+from experiments.command import chosen_config, command_parser
 
 
 @dataclass(frozen=True)
@@ -210,12 +210,8 @@ def run(config: Config) -> pd.DataFrame:
 
 def main() -> None:
     """Measure the sizes given on the command line and print a table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    for field in fields(Config):
-        parser.add_argument(f"--{field.name}", type=type(field.default), default=field.default)
-    config = Config(**vars(parser.parse_args()))
+    parser = command_parser("experiments.bench_isometry", __doc__, config=Config())
+    config = chosen_config(Config(), parser.parse_args())
     table = run(config)
     _, drawn, search = table["ratio"][:3]
     print(

@@ -12,7 +12,6 @@ products. Methods are timed in turn, and ratios taken within a round.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import sys
@@ -28,7 +27,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from experiments.command import write_table
+from experiments.command import command_parser, write_table
 from experiments.layer_costs import (
     adapted_layers,
     added_flops,
@@ -262,11 +261,7 @@ def _cell(value: Any) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark, or the parts of it that are asked for."""
-    parser = argparse.ArgumentParser(
-        prog=f"python -m experiments.{NAME}",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser(f"experiments.{NAME}", __doc__)
     add = parser.add_argument
     add("--preset", choices=list(PRESETS), default="quick", help="default: %(default)s")
     add("--parts", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART")

@@ -30,7 +30,7 @@ import pandas as pd
 from cosa_theory import CosaBasis
 from cosa_theory.projections import stream
 from cosa_theory.recovery import RecoveryProblem, recover
-from experiments.command import write_table
+from experiments.command import command_parser, write_table
 from experiments.rivals import RIVALS, Attempt, Task, fastest
 
 NAME = "bench_recovery"
@@ -278,11 +278,7 @@ def layer(m: int = 4096, n: int = 4096, a: int = 1024, b: int = 1024, iterations
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the comparison, or the part of it that the options name."""
-    parser = argparse.ArgumentParser(
-        prog=f"python -m experiments.{NAME}",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser(f"experiments.{NAME}", __doc__)
     add = parser.add_argument
     add("--cases", nargs="+", choices=list(CASES), default=list(CASES), metavar="CASE")
     add("--solvers", nargs="+", choices=[*_OPTIONS, *RIVALS], metavar="SOLVER")

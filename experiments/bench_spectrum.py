@@ -10,7 +10,6 @@ rounds, against a float64 SVD.
     OMP_NUM_THREADS=1 python -m experiments.bench_spectrum --sizes 2048
 """
 
-import argparse
 import os
 import resource
 import time
@@ -23,12 +22,11 @@ import numpy as np
 import pandas as pd
 import scipy.linalg
 import torch
-from rich.console import Console
-from rich.progress import track
 
 from cosa_theory.deltas import LayerDelta, open_pair
 from cosa_theory.projections import stream
 from cosa_theory.spectrum import resolution, singular_values
+from experiments.command import chosen_config, command_parser
 
 Array = np.ndarray
 
@@ -121,8 +119,7 @@ def pair_spectra(config: Config) -> Iterator[dict[str, object]]:
     pair = open_pair(config.pair / "base", config.pair / "tuned")
     seen: dict[tuple[int, int], int] = {}
     stop = time.perf_counter()
-    steps = track(pair, "spectra", total=len(pair), console=Console(stderr=True))
-    for layer in steps:
+    for layer in pair:
         row: dict[str, object] = {"m": layer.shape[0], "n": layer.shape[1]}
         row["read"] = time.perf_counter() - stop
         for name in ("base", "tuned", "delta"):
@@ -170,20 +167,10 @@ def run(config: Config) -> pd.DataFrame:
 
 def main() -> None:
     """Print both tables."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--sizes", type=int, nargs="*", default=list(Config.sizes))
-    parser.add_argument("--rounds", type=int, default=Config.rounds)
+    options = ("sizes", "rounds", "seed")
+    parser = command_parser("experiments.bench_spectrum", __doc__, config=Config(), fields=options)
     parser.add_argument("--pair", type=Path, help="folder written by experiments.llama_pair")
-    parser.add_argument("--seed", type=int, default=Config.seed)
-    arguments = parser.parse_args()
-    config = Config(
-        sizes=tuple(arguments.sizes),
-        rounds=arguments.rounds,
-        pair=arguments.pair,
-        seed=arguments.seed,
-    )
+    config = chosen_config(Config(), parser.parse_args())
     print(f"{os.environ.get('OMP_NUM_THREADS') or os.cpu_count()} threads")
     # The pair first: the peak of a process never falls again.
     if config.pair is not None:

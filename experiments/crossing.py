@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq, minimize_scalar
-from scipy.special import expit, log_expit
-from scipy.stats import chi2, f
+from scipy.special import chdtri, expit, fdtri, log_expit
 
 __all__ = ["Crossing", "fit_crossing"]
 
@@ -90,15 +89,13 @@ def fit_crossing(
     span = float(places[-1] - places[0])
     t = (x - places[0]) / span
 
-    def profile(c: float) -> tuple[float, float]:
-        return _best_slope(t, hits, count, c)
-
+    profile = _Profile(t, hits, count)
     c = _best_crossing(profile)
     top, slope = profile(c)
     dispersion, freedom = _dispersion(x, hits, count)
-    drop = float(chi2.ppf(confidence, 1)) / 2
+    drop = float(chdtri(1, 1 - confidence)) / 2
     if dispersion > 1:  # itself uncertain, so that Fisher's quantile takes the place of χ²
-        drop = float(f.ppf(confidence, 1, freedom)) / 2 * dispersion
+        drop = float(fdtri(1, freedom, confidence)) / 2 * dispersion
     low, high = (_end(lambda end: top - profile(end)[0] - drop, c, side) for side in (-1, 1))
     value, low, high = (float(places[0]) + span * end for end in (c, low, high))
     if set(shares) <= {0.0, 1.0}:  # separated: the data tell no place in the gap from another
@@ -137,16 +134,66 @@ def _penalised(
     return likelihood + 0.5 * math.log(information) if information > 0 else -math.inf
 
 
-def _best_slope(
-    t: NDArray[Any], hits: NDArray[Any], count: NDArray[Any], c: float
-) -> tuple[float, float]:
-    """Return the profile at a crossing, and the slope that attains it."""
+def _derivative(
+    t: NDArray[Any], hits: NDArray[Any], count: NDArray[Any], c: float, slope: float
+) -> float:
+    """Return the derivative of `_penalised` with respect to the logarithm of the slope."""
+    u = t - c
+    p = expit(-slope * u)
+    weights = count * p * (1 - p)
+    bent, squares = weights * (2 * p - 1), u * u
+    # The moments of the weights, and how each changes with the slope.
+    s0, s1, s2 = weights.sum(), weights @ u, weights @ squares
+    d0, d1, d2 = bent @ u, bent @ squares, bent @ (squares * u)
+    information = s0 * s2 - s1**2
+    if not information > 0:
+        return math.nan
+    change = d0 * s2 + s0 * d2 - 2 * s1 * d1
+    return slope * float((count * p - hits) @ u + 0.5 * change / information)
 
-    def cost(log_slope: float) -> float:
-        return min(-_penalised(t, hits, count, c, math.exp(log_slope)), 1e300)
 
-    found = minimize_scalar(cost, bounds=_SLOPES, method="bounded", options={"xatol": 1e-6})
-    return -float(found.fun), math.exp(float(found.x))
+class _Profile:
+    """The profile of the penalised likelihood: maps a crossing to its maximum and the slope there.
+
+    The best slope is a zero of the derivative, found by secants from the one before, which was that
+    of a crossing close by; where these do not converge to a maximum, by a search of all slopes.
+    """
+
+    def __init__(self, t: NDArray[Any], hits: NDArray[Any], count: NDArray[Any]) -> None:
+        self._data = (t, hits, count)
+        self._last = math.nan
+
+    def __call__(self, c: float) -> tuple[float, float]:
+        log_slope = self._last if math.isfinite(self._last) else 0.5 * sum(_SLOPES)
+        log_slope = self._by_secants(c, log_slope)
+        if math.isnan(log_slope):
+            log_slope = self._by_search(c)
+        self._last = log_slope
+        slope = math.exp(log_slope)
+        return _penalised(*self._data, c, slope), slope
+
+    def _by_secants(self, c: float, start: float) -> float:
+        """Return the logarithm of the best slope, or NaN."""
+        old, new = start, start + 1e-3
+        g_old = _derivative(*self._data, c, math.exp(old))
+        for _ in range(10):
+            g_new = _derivative(*self._data, c, math.exp(new))
+            fall = (g_old - g_new) / (new - old)
+            if not fall > 0:  # no maximum ahead, or NaN
+                return math.nan
+            old, g_old, new = new, g_new, new + g_new / fall
+            if not _SLOPES[0] < new < _SLOPES[1] or abs(new - start) > 1:
+                return math.nan
+            if abs(new - old) < 1e-7:
+                return new
+        return math.nan
+
+    def _by_search(self, c: float) -> float:
+        def cost(log_slope: float) -> float:
+            return min(-_penalised(*self._data, c, math.exp(log_slope)), 1e300)
+
+        found = minimize_scalar(cost, bounds=_SLOPES, method="bounded", options={"xatol": 1e-6})
+        return float(found.x)
 
 
 def _best_crossing(profile: Callable[[float], tuple[float, float]]) -> float:

@@ -7,14 +7,11 @@ the two files is the update itself.
 Example: `python -m experiments.finetune_delta --out results/finetune_delta`
 """
 
-import argparse
 import dataclasses
 import hashlib
 import json
-import math
 import sys
 import time
-import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,8 +21,6 @@ from typing import Any
 
 import pandas as pd
 import torch
-from rich.console import Console
-from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from safetensors.torch import save
 from scipy.stats import binomtest
 from torch import Tensor, nn
@@ -33,16 +28,17 @@ from transformers import AutoModel, AutoTokenizer
 from transformers.utils import logging
 
 from cosa_theory.assets import ASSETS, Text, asset_folder, read_reuters
-from cosa_theory.ground.errors import InputError
+from cosa_theory.ground.checks import real, whole
 from cosa_theory.ground.files import atomic_path
+from cosa_theory.ground.progress import progress_bar
 from cosa_theory.ground.provenance import provenance
 from cosa_theory.projections import stream
+from experiments.command import command_parser, read_config, run_command
 
 __all__ = [
     "Config",
     "Task",
     "batches",
-    "load_config",
     "quiet_transformers",
     "run",
     "torch_settings",
@@ -88,38 +84,11 @@ class Config:
 
     def __post_init__(self) -> None:
         for field in ("steps", "batch", "max_tokens", "test_texts", "threads"):
-            value = getattr(self, field)
-            if not isinstance(value, int) or value < 1:
-                raise InputError(f"{field} must be a positive integer, not {value!r}")
+            whole(field, getattr(self, field))
         for field in ("learning_rate", "head_learning_rate"):
-            if not getattr(self, field) > 0:
-                raise InputError(f"{field} must be positive, not {getattr(self, field)!r}")
-        if not 0 <= self.warm_up < 1:
-            raise InputError(f"warm_up must lie in [0, 1), not {self.warm_up!r}")
-        if not isinstance(self.seed, int) or self.seed < 0:
-            raise InputError(f"seed must be a non-negative integer, not {self.seed!r}")
-
-
-def load_config(path: str | Path | None, **overrides: Any) -> Config:
-    """Read a configuration file; `overrides` that are not None win over it.
-
-    Raises
-    ------
-    InputError
-        No such file, not TOML, or a field that `Config` does not have.
-    """
-    fields: dict[str, Any] = {}
-    if path is not None:
-        try:
-            fields = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, tomllib.TOMLDecodeError) as error:
-            raise InputError(f"configuration {path}: {error}") from error
-    fields |= {name: value for name, value in overrides.items() if value is not None}
-    known = [field.name for field in dataclasses.fields(Config)]
-    unknown = [name for name in fields if name not in known]
-    if unknown:
-        raise InputError(f"configuration {path}: no field {unknown[0]!r}, only {', '.join(known)}")
-    return Config(**fields)
+            real(field, getattr(self, field), above=0)
+        real("warm_up", self.warm_up, least=0, below=1)
+        whole("seed", self.seed, least=0)
 
 
 def run(config: Config, out: str | Path = DEFAULT_OUT) -> pd.DataFrame:
@@ -302,7 +271,7 @@ def _train(task: Task, config: Config) -> pd.DataFrame:
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, config))
     rows = []
     model.train()
-    with _progress("fine-tuning", config.steps) as advance:
+    with progress_bar("fine-tuning", notes=True) as advance:
         for step, indices in enumerate(batches(len(task.train), config), start=1):
             inputs, labels = task.batch([task.train[index] for index in indices])
             loss = nn.functional.cross_entropy(model(**inputs), labels)
@@ -312,7 +281,7 @@ def _train(task: Task, config: Config) -> pd.DataFrame:
             optimiser.step()
             schedule.step()
             rows.append({"step": step, "loss": loss.item(), "learning_rate": rate})
-            advance(f"loss {loss.item():.3f}")
+            advance(step, config.steps, f"loss {loss.item():.3f}")
     return pd.DataFrame(rows)
 
 
@@ -324,11 +293,11 @@ def _test(task: Task, config: Config) -> tuple[int, int]:
     # Sorted by length, the texts of a batch need little padding.
     chosen.sort(key=lambda text: len(text.text))
     correct = 0
-    with torch.inference_mode(), _progress("testing", math.ceil(len(chosen) / 64)) as advance:
+    with torch.inference_mode(), progress_bar("texts tested") as advance:
         for start in range(0, len(chosen), 64):
             inputs, labels = task.batch(chosen[start : start + 64])
             correct += int((model(**inputs).argmax(1) == labels).sum())
-            advance("")
+            advance(min(start + 64, len(chosen)), len(chosen))
     return correct, len(chosen)
 
 
@@ -355,42 +324,31 @@ def batches(texts: int, config: Config) -> Iterator[list[int]]:
         order = order[config.batch :]
 
 
-@contextmanager
-def _progress(title: str, total: int) -> Iterator[Any]:
-    """Show a progress bar on standard error; yields the function that moves it one step."""
-    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, TextColumn("{task.fields[note]}"), console=console) as bar:
-        task = bar.add_task(title, total=total, note="")
-        yield lambda note: bar.update(task, advance=1, note=note)
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Run the experiment from the command line; the result is the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.finetune_delta",
-        description="Fully fine-tune a small encoder on Reuters R8; save it before and after.",
-        epilog="example: python -m experiments.finetune_delta --out results/finetune_delta",
+    parser = command_parser(
+        "experiments.finetune_delta",
+        "Fully fine-tune a small encoder on Reuters R8; save it before and after.",
+        out=DEFAULT_OUT,
+        example="--out results/finetune_delta",
     )
-    parser.add_argument("--out", type=Path, default=DEFAULT_OUT, help="default: %(default)s")
     parser.add_argument("--config", type=Path, help="TOML file with fields of Config")
     parser.add_argument("--steps", type=int, help="optimiser steps (default: 100)")
     parser.add_argument("--seed", type=int, help="default: 0")
     chosen = parser.parse_args(arguments)
-    try:
-        run(load_config(chosen.config, steps=chosen.steps, seed=chosen.seed), chosen.out)
-    except InputError as error:
-        for problem in error.problems:
-            print(f"error: {problem}", file=sys.stderr)
-        return 2
-    summary = json.loads((chosen.out / "summary.json").read_text())
-    low, high = summary["accuracy_ci95"]
-    print(
-        f"Test accuracy {summary['accuracy']:.1%} on {summary['tested']} texts (95 % interval "
-        f"{low:.1%} to {high:.1%}), {summary['seconds']:.0f} s; base.safetensors and "
-        f"tuned.safetensors are in {chosen.out}"
-    )
-    return 0
+
+    def body() -> None:
+        config = read_config(Config(), chosen.config, steps=chosen.steps, seed=chosen.seed)
+        run(config, chosen.out)
+        summary = json.loads((chosen.out / "summary.json").read_text())
+        low, high = summary["accuracy_ci95"]
+        print(
+            f"Test accuracy {summary['accuracy']:.1%} on {summary['tested']} texts (95 % interval "
+            f"{low:.1%} to {high:.1%}), {summary['seconds']:.0f} s; base.safetensors and "
+            f"tuned.safetensors are in {chosen.out}"
+        )
+
+    return run_command(body)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ base.safetensors, so that it can be audited beside the update:
         --gradients results/finetune_delta/gradient.safetensors
 """
 
-import argparse
 import dataclasses
 import json
 import sys
@@ -21,9 +20,9 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from cosa_theory.deltas.gradients import first_step_gradients
-from cosa_theory.ground.errors import InputError
 from cosa_theory.ground.files import atomic_path
-from experiments.finetune_delta import Config, Task, batches, load_config, torch_settings
+from experiments.command import command_parser, read_config, run_command
+from experiments.finetune_delta import Config, Task, batches, torch_settings
 
 __all__ = ["run"]
 
@@ -66,23 +65,21 @@ def run(config: Config, out: str | Path = DEFAULT_OUT) -> dict[str, Any]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the experiment from the command line; the result is the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.first_gradient",
-        description="Save the gradient of the first step of experiments.finetune_delta.",
-        epilog="example: python -m experiments.first_gradient --out gradient.safetensors",
+    parser = command_parser(
+        "experiments.first_gradient",
+        "Save the gradient of the first step of experiments.finetune_delta.",
+        out=DEFAULT_OUT,
+        example="--out gradient.safetensors",
     )
-    parser.add_argument("--out", type=Path, default=DEFAULT_OUT, help="default: %(default)s")
     parser.add_argument("--config", type=Path, help="TOML file with fields of the fine-tuning")
     parser.add_argument("--seed", type=int, help="default: 0")
     chosen = parser.parse_args(arguments)
-    try:
-        found = run(load_config(chosen.config, seed=chosen.seed), chosen.out)
-    except InputError as error:
-        for problem in error.problems:
-            print(f"error: {problem}", file=sys.stderr)
-        return 2
-    print(f"The gradients of {len(found)} matrices are in {chosen.out}")
-    return 0
+
+    def body() -> None:
+        found = run(read_config(Config(), chosen.config, seed=chosen.seed), chosen.out)
+        print(f"The gradients of {len(found)} matrices are in {chosen.out}")
+
+    return run_command(body)
 
 
 if __name__ == "__main__":

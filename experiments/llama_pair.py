@@ -7,21 +7,20 @@ stays that of one block.
     python -m experiments.llama_pair --out results/llama_pair
 """
 
-import argparse
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from rich.console import Console
-from rich.progress import track
 from safetensors.torch import save_file
 
 from cosa_theory.ground.files import atomic_folder
+from cosa_theory.ground.progress import progress_bar
 from cosa_theory.projections import stream
+from experiments.command import chosen_config, command_parser
 
 
 @dataclass(frozen=True)
@@ -89,19 +88,17 @@ def write_pair(config: Config, out: Path, progress: bool = False) -> tuple[Path,
     """Write the two checkpoints under `out`, each whole or not at all; return their folders."""
     targets = (out / "base", out / "tuned")
     indices: tuple[dict[str, str], dict[str, str]] = ({}, {})
-    with atomic_folder(targets[0]) as first, atomic_folder(targets[1]) as second:
-        steps = track(
-            blocks(config),
-            "writing blocks",
-            total=config.blocks,
-            console=Console(stderr=True),
-            disable=not progress,
-        )
-        for number, sides in enumerate(steps, start=1):
+    with (
+        atomic_folder(targets[0]) as first,
+        atomic_folder(targets[1]) as second,
+        progress_bar("blocks", progress) as advance,
+    ):
+        for number, sides in enumerate(blocks(config), start=1):
             shard = f"model-{number:05d}-of-{config.blocks:05d}.safetensors"
             for folder, index, tensors in zip((first, second), indices, sides, strict=True):
                 save_file(tensors, folder / shard, metadata={"format": "pt"})
                 index.update(dict.fromkeys(tensors, shard))
+            advance(number, config.blocks)
         # Bytes of the tensors, two an entry.
         size = 2 * config.blocks * sum(m * n for m, n in config.shapes().values())
         for folder, index in zip((first, second), indices, strict=True):
@@ -122,17 +119,12 @@ def run(config: Config) -> pd.DataFrame:
 
 def main() -> None:
     """Write the pair and print where it is."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = command_parser(
+        "experiments.llama_pair", __doc__, out=Path("results/llama_pair"), config=Config()
     )
-    parser.add_argument("--out", type=Path, default=Path("results/llama_pair"))
-    for field in fields(Config):
-        option = "--" + field.name.replace("_", "-")
-        parser.add_argument(option, type=type(field.default), default=field.default)
-    arguments = vars(parser.parse_args())
-    out = arguments.pop("out")
-    config = Config(**arguments)
-    base, tuned = write_pair(config, out, progress=True)
+    chosen = parser.parse_args()
+    config = chosen_config(Config(), chosen)
+    base, tuned = write_pair(config, chosen.out, progress=True)
     print(f"{len(run(config))} matrices a side: {base} and {tuned}")
 
 

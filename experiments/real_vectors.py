@@ -7,7 +7,6 @@ and inputs of the encoder's linear layers on texts of Reuters R8.
 Example: `python -m experiments.real_vectors --out results/real_vectors`
 """
 
-import argparse
 import dataclasses
 import hashlib
 import json
@@ -33,6 +32,7 @@ from cosa_theory.isometry.vectors import sample_rows
 from cosa_theory.laws.norms import fourth_power
 from cosa_theory.projections import stream
 from experiments import finetune_delta, first_gradient
+from experiments.command import chosen_config, command_parser, run_command
 from experiments.finetune_delta import quiet_transformers
 
 __all__ = ["NAMES", "Config", "read", "run"]
@@ -182,23 +182,21 @@ def _activations(config: Config) -> Iterator[NDArray[np.floating]]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the experiment from the command line; the result is the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.real_vectors",
-        description="Sample rows of real updates and gradients, and activations.",
-        epilog="example: python -m experiments.real_vectors --out results/real_vectors",
-    )
-    parser.add_argument("--out", type=Path, default=DEFAULT_OUT, help="default: %(default)s")
-    parser.add_argument("--seed", type=int, default=0)
-    chosen = parser.parse_args(arguments)
-    try:
-        table = run(Config(seed=chosen.seed), chosen.out)
-    except InputError as error:
-        for problem in error.problems:
-            print(f"error: {problem}", file=sys.stderr)
-        return 2
-    print(f"{len(table)} sorts of real vectors are in {chosen.out / FILE}")
-    print(table.to_string(index=False, float_format="{:.3g}".format))
-    return 0
+    chosen = command_parser(
+        "experiments.real_vectors",
+        "Sample rows of real updates and gradients, and activations.",
+        out=DEFAULT_OUT,
+        config=Config(),
+        fields=("seed",),
+        example="--out results/real_vectors",
+    ).parse_args(arguments)
+
+    def body() -> None:
+        table = run(chosen_config(Config(), chosen), chosen.out)
+        print(f"{len(table)} sorts of real vectors are in {chosen.out / FILE}")
+        print(table.to_string(index=False, float_format="{:.3g}".format))
+
+    return run_command(body)
 
 
 if __name__ == "__main__":
