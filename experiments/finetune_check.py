@@ -26,6 +26,7 @@ from joblib import cpu_count
 
 from cosa_theory.assets import ASSETS
 from cosa_theory.ground.cells import cell_name
+from cosa_theory.ground.checks import choice, refuse, whole
 from cosa_theory.ground.errors import InputError
 from cosa_theory.ground.files import atomic_path
 from cosa_theory.ground.sweep import run_cells
@@ -112,18 +113,16 @@ class Config:
         for what, known in (("models", tuple(_ASSETS)), ("methods", tuple(METHODS))):
             chosen = getattr(self, what)
             for name in chosen:
-                if name not in known:
-                    raise ValueError(f"{what} has {name!r}: there are {', '.join(known)}")
+                choice(what, name, known)
             if not chosen or len(set(chosen)) < len(chosen):
-                raise ValueError(f"{what} is {chosen!r}: name each once, and at least one")
+                raise refuse(what, chosen, "at least one name, and each once")
         for name in self.repeated:
-            if name not in self.methods:
-                raise ValueError(f"repeated has {name!r}, which is not among the methods")
+            choice("repeated", name, self.methods)
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             least = 0 if field.name == "seed" or field.name.endswith("_blocks") else 1
-            if type(value) is int and value < least:
-                raise ValueError(f"{field.name} is {value}: it must be at least {least}")
+            if type(value) is int:
+                whole(field.name, value, least)
 
 
 PRESETS = {

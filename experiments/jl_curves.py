@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from cosa_theory.ground.checks import choice, whole
 from cosa_theory.ground.estimates import clustered_share, mean_interval
 from cosa_theory.ground.sweep import run_cells
 from cosa_theory.isometry.jl_curves import jl_ratios
@@ -70,14 +71,12 @@ class Config:
 
     def __post_init__(self) -> None:
         for name in ("k", "vectors", "levels"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: it must be at least 1")
-        if self.draws < 2:
-            raise ValueError(f"draws is {self.draws}: intervals over draws need at least 2")
-        for value, known in ((self.kinds, KINDS), (self.sets, tuple(LABELS))):
-            unknown = [name for name in value if name not in known]
-            if unknown:
-                raise ValueError(f"no {unknown[0]!r}: there are {', '.join(known)}")
+            whole(name, getattr(self, name))
+        whole("draws", self.draws, least=2)  # there are intervals over draws
+        for kind in self.kinds:
+            choice("kinds", kind, KINDS)
+        for name in self.sets:
+            choice("sets", name, LABELS)
 
 
 PRESETS = {"quick": Config(), "full": Config(vectors=32, draws=10_000)}

@@ -18,6 +18,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cosa_theory import CosaBasis
+from cosa_theory.ground.checks import choice, real, refuse, whole
 from cosa_theory.ground.estimates import clustered_share
 from cosa_theory.ground.sweep import run_cells
 from cosa_theory.laws.recovery import l1_weak_threshold, packed_l1_threshold
@@ -96,22 +97,17 @@ class Config:
         m, n = self.shape
         for a, b in (*self.cores, self.core):
             if not (1 <= a <= m and 1 <= b <= n):
-                raise ValueError(f"core {(a, b)} must have 1 ≤ a ≤ m = {m} and 1 ≤ b ≤ n = {n}")
-        for name, least in (("draws", 1), ("updates", 1), ("iterations", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} is {getattr(self, name)}: it must be at least {least}")
-        for name in ("fractions", "error"):
-            value = getattr(self, name)
-            if not np.all(np.asarray(value) > 0) or np.size(value) == 0:
-                raise ValueError(f"{name} is {value}: it must be positive")
-        for given, known in (
-            ((*self.kinds, *self.lines, *self.packed_plain), KINDS),
-            (self.packings, PACKINGS),
-            ((self.values,), VALUES),
-        ):
-            unknown = [name for name in given if name not in known]
-            if unknown:
-                raise ValueError(f"no {unknown[0]!r}: there are {', '.join(known)}")
+                raise refuse("core", (a, b), f"(a, b) with 1 ≤ a ≤ m = {m} and 1 ≤ b ≤ n = {n}")
+        for name in ("draws", "updates", "iterations"):
+            whole(name, getattr(self, name))
+        real("error", self.error, above=0)
+        for fraction in self.fractions or (0,):
+            real("fractions", fraction, above=0)
+        for kind in (*self.kinds, *self.lines, *self.packed_plain):
+            choice("kinds", kind, KINDS)
+        for packing in self.packings:
+            choice("packings", packing, PACKINGS)
+        choice("values", self.values, VALUES)
 
 
 PRESETS = {

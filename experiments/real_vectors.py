@@ -26,7 +26,7 @@ from transformers import AutoModel, AutoTokenizer
 
 from cosa_theory.assets import asset_folder, read_reuters
 from cosa_theory.deltas import open_pair
-from cosa_theory.ground.errors import InputError
+from cosa_theory.ground.checks import whole
 from cosa_theory.ground.files import atomic_path
 from cosa_theory.isometry.vectors import sample_rows
 from cosa_theory.laws.norms import fourth_power
@@ -65,8 +65,7 @@ class Config:
 
     def __post_init__(self) -> None:
         for name, least in (("count", 1), ("texts", 1), ("max_tokens", 3), ("seed", 0)):
-            if getattr(self, name) < least:
-                raise InputError(f"{name} is {getattr(self, name)}: it must be at least {least}")
+            whole(name, getattr(self, name), least)
 
 
 def run(

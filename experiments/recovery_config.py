@@ -1,9 +1,9 @@
 """What `experiments.recovery` sweeps: its settings, their checks and the presets."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from cosa_theory.ground.checks import choice, real, refuse, whole
 from cosa_theory.projections import KINDS
 from cosa_theory.recovery import BASES, METHODS
 from experiments import finetune_delta
@@ -113,30 +113,24 @@ class Config:
 
     def __post_init__(self) -> None:
         if len(self.shape) != 2 or min(self.shape) < 2:
-            raise ValueError(f"shape {self.shape} must be (m, n) with m and n of at least 2")
+            raise refuse("shape", self.shape, "(m, n) with m and n of at least 2")
         for share in (self.share, *self.shares, *self.real_shares):
-            if not 0 < share <= 1:
-                raise ValueError(f"share {share:g} must be above 0 and at most 1")
+            real("share", share, above=0, most=1)
         for noise in self.noises:
-            if not 0 <= noise < 1:
-                raise ValueError(f"noise {noise:g} must be at least 0 and below 1")
-        if self.draws < 1:
-            raise ValueError(f"draws is {self.draws}: it must be at least 1")
-        _known("ensemble", self.kinds, KINDS)
-        _known("basis", self.bases, BASES)
-        _known("update", [kind for kind, _ in self.updates], tuple(UPDATES))
+            real("noise", noise, least=0, below=1)
+        whole("draws", self.draws)
+        for kind in self.kinds:
+            choice("kinds", kind, KINDS)
+        for basis in self.bases:
+            choice("bases", basis, BASES)
+        for kind, _ in self.updates:
+            choice("updates", kind, UPDATES)
         for kind, parameter in (*self.updates, *(("sparse", s) for s in self.sparsities)):
             check_parameter(kind, *self.shape, parameter)
-        solvers = (*self.solvers, *self.few, *self.real_solvers)
-        _known("method", [method for method, _ in solvers], tuple(METHODS))
+        for method, _ in (*self.solvers, *self.few, *self.real_solvers):
+            choice("method", method, METHODS)
         if not self.kinds or not self.updates or self.updates[0][0] != "sparse":
             raise ValueError("there must be an ensemble, and a sparse update to begin with")
-
-
-def _known(what: str, names: Iterable[str], known: tuple[str, ...]) -> None:
-    for name in names:
-        if name not in known:
-            raise ValueError(f"no {what} {name!r}: there are {', '.join(known)}")
 
 
 PRESETS = {

@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 
 from cosa_theory import CosaBasis
+from cosa_theory.ground.checks import choice, refuse, whole
 from cosa_theory.ground.sweep import run_cells
 from cosa_theory.isometry import RipBracket, rip_bracket
 from cosa_theory.linear.operators import Factor, KroneckerOperator
@@ -78,15 +79,12 @@ class Config:
         for shape in (self.shape, *self.shapes):
             m, n, a, b = shape if len(shape) == 4 else (0, 0, 0, 0)
             if not (1 <= a <= m and 1 <= b <= n):
-                raise ValueError(f"shape {shape} must be (m, n, a, b) with 1 ≤ a ≤ m, 1 ≤ b ≤ n")
+                raise refuse("shape", shape, "(m, n, a, b) with 1 ≤ a ≤ m, 1 ≤ b ≤ n")
         for order in (self.order, *self.orders):
-            if order < 1:
-                raise ValueError(f"order {order} must be at least 1")
-        if self.draws < 1:
-            raise ValueError(f"draws is {self.draws}: it must be at least 1")
+            whole("order", order)
+        whole("draws", self.draws)
         for kind in self.kinds:
-            if kind not in KINDS:
-                raise ValueError(f"no ensemble {kind!r}: there are {', '.join(KINDS)}")
+            choice("kinds", kind, KINDS)
 
 
 PRESETS = {

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cosa_theory.ground.checks import choice
 from cosa_theory.projections import stream
 
 __all__ = ["PACKINGS", "VALUES", "capacity", "sparse_updates"]
@@ -22,7 +23,7 @@ def capacity(m: int, n: int, packing: str) -> int:
     ValueError
         If the packing is not in `PACKINGS`.
     """
-    _known("packing", packing, PACKINGS)
+    choice("packing", packing, PACKINGS)
     return {"column": m, "row": n}.get(packing, m * n)
 
 
@@ -65,7 +66,7 @@ def sparse_updates(
         For an unknown packing or law of the values, or more entries than the packing holds.
     """
     m, n = shape
-    _known("values", values, VALUES)
+    choice("values", values, VALUES)
     most = capacity(m, n, packing)
     if not 1 <= s <= most:
         where = "in all" if packing == "random" else f"in one {packing}"
@@ -97,8 +98,3 @@ def _sides(m: int, n: int, s: int) -> tuple[int, int]:
         rows = min(m, max(rows, -(-s // n)))
         columns = -(-s // rows)
     return rows, columns
-
-
-def _known(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ValueError(f"{name} is {value!r}: it must be one of {', '.join(allowed)}")

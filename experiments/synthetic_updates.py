@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cosa_theory.ground.checks import choice, refuse
 from cosa_theory.linear.transforms import DCT, Coordinate, SingularBasis, Transform, Wavelet
 from cosa_theory.projections import make_projection, stream
 from experiments.supports import sparse_updates
@@ -41,9 +42,7 @@ def transform(name: str, weight: NDArray[Any] | None = None) -> Transform:
         "dct": DCT,
         "wavelet": Wavelet,
     }
-    if name not in named:
-        raise ValueError(f"no basis {name!r}: there are {', '.join(named)} and singular")
-    return named[name]()
+    return named[choice("basis", name, (*named, "singular"))]()
 
 
 def synthetic_weight(m: int, n: int, *, seed: int, key: tuple[Any, ...] = ()) -> NDArray[Any]:
@@ -88,8 +87,7 @@ def synthetic_update(
     ValueError
         An unknown kind, or a parameter that the kind or the shape does not admit.
     """
-    if kind not in UPDATES:
-        raise ValueError(f"no update {kind!r}: there are {', '.join(UPDATES)}")
+    choice("kind", kind, UPDATES)
     check_parameter(kind, m, n, parameter)
     if kind == "noise":
         return _unit(stream(seed, *key, kind).standard_normal((m, n)))
@@ -123,7 +121,7 @@ def check_parameter(kind: str, m: int, n: int, parameter: float) -> None:
         valid = 1 <= parameter <= most and parameter == int(parameter)
         meaning = f"a whole number from 1 to {most}"
     if not valid:
-        raise ValueError(f"the parameter of a {kind} update is {parameter:g}: it must be {meaning}")
+        raise refuse(f"the parameter of a {kind} update", parameter, meaning)
 
 
 def _spectrum(kind: str, size: int, parameter: float) -> NDArray[np.float64]:

@@ -19,6 +19,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cosa_theory.deltas import open_pair
+from cosa_theory.ground.checks import choice, refuse, whole
 from cosa_theory.ground.sweep import run_cells
 from cosa_theory.isometry.jl_curves import KroneckerVariance, kronecker_variance
 from cosa_theory.projections import KINDS, make_projection
@@ -74,14 +75,12 @@ class Config:
 
     def __post_init__(self) -> None:
         for name in ("draws", "real_draws"):
-            if getattr(self, name) < 2:
-                raise ValueError(f"{name} is {getattr(self, name)}: a variance needs at least 2")
+            whole(name, getattr(self, name), least=2)  # for a variance
         for m, n, a, b in self.shapes:
             if not (1 <= a <= m and 1 <= b <= n):
-                raise ValueError(f"shape {(m, n, a, b)} must have 1 ≤ a ≤ m and 1 ≤ b ≤ n")
+                raise refuse("shape", (m, n, a, b), "(m, n, a, b) with 1 ≤ a ≤ m, 1 ≤ b ≤ n")
         for kind in (*self.kinds, *self.real_kinds):
-            if kind not in KINDS:
-                raise ValueError(f"no ensemble {kind!r}: there are {', '.join(KINDS)}")
+            choice("kinds", kind, KINDS)
 
 
 PRESETS = {

@@ -532,13 +532,13 @@ def test_without_a_stored_result_the_short_run_is_made_once_and_said_so(
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"models": ("encodr",)}, "models has 'encodr': there are encoder, decoder"),
-        ({"methods": ("lora", "dora")}, "methods has 'dora': there are full, lora, cosa"),
-        ({"methods": ()}, "name each once, and at least one"),
-        ({"methods": ("cosa", "cosa")}, "name each once"),
-        ({"methods": ("cosa",)}, "repeated has 'lora', which is not among the methods"),
-        ({"decoder_steps": 0}, "decoder_steps is 0: it must be at least 1"),
-        ({"encoder_blocks": -1}, "encoder_blocks is -1: it must be at least 0"),
+        ({"models": ("encodr",)}, "models is 'encodr': it must be one of encoder, decoder"),
+        ({"methods": ("lora", "dora")}, "methods is 'dora': it must be one of full, lora, cosa"),
+        ({"methods": ()}, "at least one name, and each once"),
+        ({"methods": ("cosa", "cosa")}, "each once"),
+        ({"methods": ("cosa",)}, "repeated is 'lora': it must be one of cosa"),
+        ({"decoder_steps": 0}, "decoder_steps is 0: it must be"),
+        ({"encoder_blocks": -1}, "encoder_blocks is -1: it must be"),
         ({"seed": -1}, "seed is -1"),
     ],
 )

@@ -87,8 +87,8 @@ def test_the_command_stores_table_and_verdict(tmp_path, capsys):
     [
         ({"k": 0}, "k is 0"),
         ({"draws": 1}, "draws is 1"),
-        ({"sets": ("round",)}, "no 'round'"),
-        ({"kinds": ("round",)}, "no 'round'"),
+        ({"sets": ("round",)}, "sets is 'round'"),
+        ({"kinds": ("round",)}, "kinds is 'round'"),
     ],
 )
 def test_settings_out_of_range_are_named(settings, message):

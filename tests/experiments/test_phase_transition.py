@@ -193,16 +193,16 @@ def test_every_preset_has_cells_that_are_all_different():
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"core": (33, 2)}, r"core \(33, 2\) must have 1 ≤ a ≤ m = 32"),
-        ({"cores": ((4, 0),)}, r"core \(4, 0\) must have"),
-        ({"draws": 0}, "draws is 0: it must be at least 1"),
+        ({"core": (33, 2)}, r"core is \(33, 2\): .* 1 ≤ a ≤ m = 32"),
+        ({"cores": ((4, 0),)}, r"core is \(4, 0\)"),
+        ({"draws": 0}, "draws is 0"),
         ({"iterations": 0}, "iterations is 0"),
-        ({"fractions": ()}, r"fractions is \(\)"),
-        ({"fractions": (1.0, -1.0)}, "it must be positive"),
+        ({"fractions": ()}, "fractions is 0"),
+        ({"fractions": (1.0, -1.0)}, "fractions is -1.0"),
         ({"error": 0.0}, "error is 0.0"),
-        ({"kinds": ("cauchy",)}, "no 'cauchy': there are gaussian"),
-        ({"packings": ("diagonal",)}, "no 'diagonal': there are random"),
-        ({"values": "ones"}, "no 'ones': there are gaussian, signs"),
+        ({"kinds": ("cauchy",)}, "kinds is 'cauchy': it must be one of gaussian"),
+        ({"packings": ("diagonal",)}, "packings is 'diagonal': it must be one of random"),
+        ({"values": "ones"}, "values is 'ones': it must be one of gaussian, signs"),
     ],
 )
 def test_a_setting_out_of_range_is_named(changes, words):

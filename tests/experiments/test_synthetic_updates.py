@@ -66,7 +66,7 @@ def test_noise_has_gaussian_entries():
 @pytest.mark.parametrize(
     ("kind", "parameter", "words"),
     [
-        ("round", 0, "no update 'round'"),
+        ("round", 0, "kind is 'round'"),
         ("flat", 1, "of a flat update is 1: it must be 0, as it has none"),
         ("sparse", 0, "a whole number from 1 to 192"),
         ("sparse", 2.5, "of a sparse update is 2.5"),
@@ -81,7 +81,7 @@ def test_a_parameter_that_does_not_fit_is_named(kind, parameter, words):
 
 
 def test_a_basis_that_is_not_there_is_named():
-    with pytest.raises(ValueError, match="no basis 'fourier'"):
+    with pytest.raises(ValueError, match="basis is 'fourier'"):
         transform("fourier")
     with pytest.raises(ValueError, match="needs a weight"):
         transform("singular")

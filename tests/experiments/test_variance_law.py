@@ -115,8 +115,8 @@ def test_the_command_stores_table_and_verdict(tmp_path, capsys):
     ("settings", "message"),
     [
         ({"draws": 1}, "draws is 1"),
-        ({"shapes": ((4, 4, 5, 2),)}, "shape (4, 4, 5, 2)"),
-        ({"real_kinds": ("round",)}, "no ensemble 'round'"),
+        ({"shapes": ((4, 4, 5, 2),)}, "shape is (4, 4, 5, 2)"),
+        ({"real_kinds": ("round",)}, "kinds is 'round'"),
     ],
 )
 def test_settings_out_of_range_are_named(settings, message):
