@@ -128,7 +128,7 @@ def test_sizes_are_float64_arrays_or_name_the_one_that_is_none(values, other):
     assert first.tolist() == values
     assert (first.dtype, second.shape) == (np.float64, ())
     for wrong in (0, -other if other > 0 else other, 1.5, math.nan, math.inf):
-        with pytest.raises(InputError, match="^k is ") as caught:
+        with pytest.raises(InputError, match=r"^k is ") as caught:
             sizes(d=1, k=[*values, wrong])
         assert caught.value.argument == "k"
         assert str(float(wrong)) in str(caught.value)
