@@ -6,11 +6,12 @@ import math
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import brentq
 
 from cosa_theory.ground.checks import real, whole
 
 __all__ = ["marchenko_pastur_cdf", "marchenko_pastur_median", "noise_crossover"]
+
+_HALVINGS = 52
 
 
 def _angle_cdf(angle: NDArray[np.float64], ratio: float) -> NDArray[np.float64]:
@@ -26,7 +27,12 @@ def _angle_cdf(angle: NDArray[np.float64], ratio: float) -> NDArray[np.float64]:
 
 def _angle(probability: float, ratio: float) -> float:
     """Return the angle at which the distribution function has a value in [0, 1]."""
-    return float(brentq(lambda t: _angle_cdf(np.asarray(t), ratio) - probability, 0.0, math.pi))
+    low, high = 0.0, math.pi
+    for _ in range(_HALVINGS):  # to the last digit; scipy.optimize takes longer to import
+        middle = (low + high) / 2
+        below = float(_angle_cdf(np.asarray(middle), ratio)) < probability
+        low, high = (middle, high) if below else (low, middle)
+    return (low + high) / 2
 
 
 def marchenko_pastur_cdf(x: ArrayLike, ratio: float) -> NDArray[np.float64]:

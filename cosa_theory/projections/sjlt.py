@@ -34,9 +34,10 @@ def _distinct_rows(
     for start in range(0, d, block):
         out = result[start : start + block]
         words = raw_words(generator, out.size).reshape(out.shape).T
-        rows = np.empty(words.shape, index)
+        # Step i draws from the first k − count + i + 1 rows.
+        bounds = np.arange(k - count + 1, k + 1, dtype=np.uint64)
+        rows = np.ascontiguousarray(uniform_below(words, bounds[:, None]), dtype=index)
         for i, top in enumerate(range(k - count, k)):
-            rows[i] = uniform_below(words[i], top + 1)
             taken = (rows[:i] == rows[i]).any(axis=0)
             rows[i, taken] = top  # not yet taken: the rows so far are below `top`
         out[:] = rows.T

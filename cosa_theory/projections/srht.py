@@ -2,6 +2,7 @@
 
 import math
 from fractions import Fraction
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,12 @@ from cosa_theory.projections.streams import fill_signs, raw_words
 __all__ = ["SRHT", "SRHTTranspose", "padded_length", "srht", "srht_moments", "walsh_hadamard"]
 
 _RADIX = 16  # a product with the 16 × 16 matrix is faster than four passes of additions
+
+
+@cache
+def _hadamard(order: int) -> NDArray[np.int8]:
+    """Return the Hadamard matrix of ±1 of an order up to `_RADIX`."""
+    return hadamard(order, dtype=np.int8)
 
 
 def walsh_hadamard(X: Any) -> Any:
@@ -49,7 +56,7 @@ def walsh_hadamard(X: Any) -> Any:
     while N > 1:
         radix = min(_RADIX, N)
         blocks //= radix
-        H = xp.asarray(hadamard(radix, dtype=np.int8), dtype=X.dtype, device=device_of(X))
+        H = xp.asarray(_hadamard(radix), dtype=X.dtype, device=device_of(X))
         X = xp.matmul(H, xp.reshape(X, (blocks, radix, inner)))
         inner, N = inner * radix, N // radix
     return xp.reshape(X, shape)

@@ -130,7 +130,9 @@ def fill_signs(
         part += value
 
 
-def uniform_below(words: NDArray[np.uint64], bound: int) -> NDArray[np.uint64]:
+def uniform_below(
+    words: NDArray[np.uint64], bound: int | NDArray[np.uint64]
+) -> NDArray[np.uint64]:
     """Map uniform words u to uniform integers ⌊u·bound/2⁶⁴⌋ in 0 … bound − 1.
 
     Every value has probability 1/bound to within 2⁻⁶⁴, at one word each: without the
@@ -140,14 +142,14 @@ def uniform_below(words: NDArray[np.uint64], bound: int) -> NDArray[np.uint64]:
     ----------
     words : ndarray of uint64
         From `raw_words`.
-    bound : int
+    bound : int or ndarray of uint64
         Between 1 and 2³².
 
     Returns
     -------
     ndarray of uint64, of the shape of `words`
     """
-    size, half = np.uint64(bound), np.uint64(32)
+    size, half = np.asarray(bound, np.uint64), np.uint64(32)
     # The product has 96 bits: carry the low half's overflow into the high half's product.
     result = (words & np.uint64(0xFFFFFFFF)) * size
     result >>= half

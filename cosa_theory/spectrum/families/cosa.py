@@ -23,6 +23,9 @@ from cosa_theory.spectrum.families.base import (
 
 __all__ = ["Cosa"]
 
+# Below so many entries the calls of a sparse or structured product take longer than a dense one.
+_DENSE_BELOW = 1 << 14
+
 
 @dataclass(frozen=True)
 class Cosa:
@@ -105,10 +108,12 @@ class Cosa:
         self, k: int, d: int, draws: Draws, role: tuple[int, str], dtype: np.dtype[Any]
     ) -> Any:
         """Return a k × d matrix with the row space of the projection that a basis would draw."""
+        small = k * d <= _DENSE_BELOW
         if k == d:
-            return eye_array(d, dtype=dtype, format="csr")
+            return np.eye(d, dtype=dtype) if small else eye_array(d, dtype=dtype, format="csr")
         key = (*draws.key, "draw", *role)
-        return spanning_rows(self.ensemble.name, k, d, seed=draws.seed, key=key, dtype=dtype)
+        A = spanning_rows(self.ensemble.name, k, d, seed=draws.seed, key=key, dtype=dtype)
+        return A @ np.eye(d, dtype=dtype) if small and not isinstance(A, np.ndarray) else A
 
 
 def _work(m: int, n: int, a: int, b: int) -> float:
