@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from cosa_theory.ground.errors import InputError
 
-__all__ = ["choice", "finite", "matrix", "pair", "real", "refuse", "sizes", "whole"]
+__all__ = ["choice", "finite", "matrix", "numbers", "pair", "real", "refuse", "sizes", "whole"]
 
 
 def refuse(argument: str, value: Any, must: str) -> InputError:
@@ -166,3 +166,27 @@ def sizes(least: float = 1, **named: Any) -> list[NDArray[np.float64]]:
             )
         arrays.append(array)
     return arrays
+
+
+def numbers(
+    argument: str,
+    value: Any,
+    *,
+    least: float = -math.inf,
+    most: float = math.inf,
+    above: float = -math.inf,
+) -> NDArray[np.float64]:
+    """Return a real number, or an array of them, as a float64 array for a closed form.
+
+    Raises
+    ------
+    InputError
+        If one is NaN, or outside `least` ≤ value ≤ `most`, `above` < value.
+    """
+    array = np.asarray(value, dtype=np.float64)
+    wrong = ~((array >= least) & (array <= most) & (array > above if above > -math.inf else True))
+    if np.any(wrong):
+        bounds = (("at least", least), ("above", above), ("at most", most))
+        text = " and ".join(f"{word} {bound:g}" for word, bound in bounds if math.isfinite(bound))
+        raise refuse(argument, float(array[wrong].flat[0]), text)
+    return array

@@ -14,9 +14,9 @@ from cosa_theory.laws.kronecker import (
     MatrixMoments,
     core_participation,
     kronecker_inflation,
-    kronecker_norm_variance,
     kronecker_variance_law,
     matrix_moments,
+    participation_ratio,
 )
 from cosa_theory.laws.noise import noise_crossover
 from cosa_theory.laws.norms import (
@@ -63,7 +63,6 @@ __all__ = [
     "haar_failure",
     "isotropic_core_norm",
     "kronecker_inflation",
-    "kronecker_norm_variance",
     "kronecker_rip_upper",
     "kronecker_variance_law",
     "l1_weak_threshold",
@@ -72,6 +71,7 @@ __all__ = [
     "measurement_bound",
     "noise_crossover",
     "packed_l1_threshold",
+    "participation_ratio",
     "product_flops",
     "rank_one_energy_moment",
     "rank_wall",

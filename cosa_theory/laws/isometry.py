@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from cosa_theory.ground.checks import choice, sizes, whole
-from cosa_theory.laws.synthesis import Numbers, _non_negative, bai_yin_edges
+from cosa_theory.ground.checks import choice, numbers, sizes, whole
+from cosa_theory.laws.synthesis import Numbers, bai_yin_edges
 
 __all__ = [
     "RIP_ALGORITHMS",
@@ -48,7 +48,7 @@ def kronecker_rip_upper(delta_a: Numbers, delta_b: Numbers) -> Any:
     Algebra and its Applications 431 (2009); M. F. Duarte, R. G. Baraniuk, "Kronecker compressive
     sensing", IEEE Trans. Image Processing 21 (2012).
     """
-    first, second = _non_negative("delta_a", delta_a), _non_negative("delta_b", delta_b)
+    first, second = numbers("delta_a", delta_a, least=0), numbers("delta_b", delta_b, least=0)
     return first + second + first * second
 
 

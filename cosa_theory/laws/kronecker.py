@@ -5,24 +5,24 @@ Factors are at analysis scale, E‖A X Bᵀ‖² = ‖X‖².
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cosa_theory.ground.checks import sizes
-from cosa_theory.laws.norms import GramMoments, _unit_interval
+from cosa_theory.ground.checks import matrix, numbers, sizes
+from cosa_theory.ground.errors import InputError
+from cosa_theory.laws.norms import GramMoments
 from cosa_theory.laws.synthesis import Numbers
 
 __all__ = [
     "MatrixMoments",
     "core_participation",
     "kronecker_inflation",
-    "kronecker_norm_variance",
     "kronecker_variance_law",
     "matrix_moments",
+    "participation_ratio",
 ]
 
 
@@ -56,85 +56,32 @@ def matrix_moments(X: ArrayLike) -> MatrixMoments:
 
     Raises
     ------
-    ValueError
+    InputError
         If X is not a matrix, is zero or holds NaN or Inf.
     """
-    matrix = np.asarray(X, dtype=np.float64)
-    if matrix.ndim != 2 or matrix.size == 0:
-        raise ValueError(f"X must be a matrix with at least one entry, got shape {matrix.shape}")
-    largest = float(np.max(np.abs(matrix)))
-    if not (math.isfinite(largest) and largest > 0):
-        raise ValueError("X must be finite and not zero")
-    matrix = matrix / largest
-    short = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
-    squares = matrix * matrix
+    given = matrix("X", X).astype(np.float64)
+    largest = float(np.max(np.abs(given)))
+    if largest == 0:
+        raise InputError("X is zero: it must have a nonzero entry", argument="X")
+    scaled = given / largest
+    short = scaled if scaled.shape[0] <= scaled.shape[1] else scaled.T
+    squares = scaled * scaled
     energy = float(squares.sum())
     flat = float(np.sum((short @ short.T) ** 2)) / energy**2
     return MatrixMoments(
-        participation_ratio=min(max(1 / flat, 1.0), float(min(matrix.shape))),
+        participation_ratio=min(max(1 / flat, 1.0), float(min(scaled.shape))),
         row_fourth=float(np.sum(squares.sum(axis=1) ** 2)) / energy**2,
         column_fourth=float(np.sum(squares.sum(axis=0) ** 2)) / energy**2,
         entry_fourth=float(np.sum(squares * squares)) / energy**2,
     )
 
 
-def kronecker_norm_variance(
-    a: Numbers,
-    b: Numbers,
-    participation_ratio: Numbers,
-    *,
-    kurtoses: tuple[float, float] = (3.0, 3.0),
-    row_fourth: Numbers = 0.0,
-    column_fourth: Numbers = 0.0,
-    entry_fourth: Numbers = 0.0,
-) -> Any:
-    """Return Var‖A X Bᵀ‖² for ‖X‖_F = 1 and factors with independent entries at analysis scale.
-
-    2/(ab) + (2/a + 2/b + 2/(ab))/PR(X) for Gaussian factors, where an unstructured Gaussian map
-    with ab rows has 2/(ab). Other kurtoses κ_A, κ_B add (κ_A − 3)ρ(1/a + 2/(ab)) +
-    (κ_B − 3)γ(1/b + 2/(ab)) + (κ_A − 3)(κ_B − 3)f/(ab), with ρ, γ and f the sums of fourth powers
-    of row norms, column norms and entries (`matrix_moments`).
-
-    In the synthesis direction, ‖L Y R‖² at synthesis scale, give (m, n) for (a, b) and the
-    participation ratio (and moments) of the core Y.
-
-    Parameters
-    ----------
-    a, b : int or array of int
-        Rows of A (a × m) and of B (b × n).
-    participation_ratio : float or array
-        PR(X), at least 1.
-    kurtoses : tuple of float
-        κ_A and κ_B, at least 1 (see `entry_kurtosis`).
-    row_fourth, column_fourth, entry_fourth : float or array
-        ρ, γ and f, in [0, 1]; without effect for Gaussian factors.
-
-    Raises
-    ------
-    ValueError
-        If a size is not a positive whole number, or a moment or kurtosis is out of range.
-
-    References
-    ----------
-    Isserlis's theorem applied to both factors; for the Wishart moments of the Gaussian case, R. J.
-    Muirhead, Aspects of Multivariate Statistical Theory (1982), section 3.2.
-    """
-    a, b = sizes(a=a, b=b)
-    left, right = (kappa - 3 for kappa in kurtoses)
-    if min(left, right) < -2:
-        raise ValueError(f"kurtoses must be at least 1, got {kurtoses}")
-    rho, gamma, quartic = (
-        _unit_interval(name, value)
-        for name, value in (
-            ("row_fourth", row_fourth),
-            ("column_fourth", column_fourth),
-            ("entry_fourth", entry_fourth),
-        )
-    )
-    both = 2 / (a * b)
-    variance = both * kronecker_inflation(a, b, participation_ratio)
-    variance = variance + left * rho * (1 / a + both) + right * gamma * (1 / b + both)
-    return np.maximum(variance + left * right * quartic / (a * b), 0.0)
+def participation_ratio(sigma: ArrayLike) -> float:
+    """Return (Σσ²)²/Σσ⁴ of singular values, not all zero: from 1 (one alone) to their number."""
+    values = np.asarray(sigma, dtype=np.float64)
+    shares = (values / values.max()) ** 2
+    shares /= shares.sum()
+    return float(1.0 / np.sum(shares**2))
 
 
 def kronecker_variance_law(left: GramMoments, right: GramMoments, X: MatrixMoments) -> float:
@@ -146,18 +93,25 @@ def kronecker_variance_law(left: GramMoments, right: GramMoments, X: MatrixMomen
         E‖A X Bᵀ‖⁴ = p p' + 2τ(p c' + c p') + 2 c c'(1 + τ)
                      + e ρ (p' + 2c') + e' γ (p + 2c) + e e' f,
 
-    and the variance is that minus 1; for independent entries it is `kronecker_norm_variance`.
+    and the variance is that minus 1. For independent entries of kurtoses κ and κ' it is
+
+        2/(ab) + (2/a + 2/b + 2/(ab))τ + (κ − 3)ρ(1/a + 2/(ab)) + (κ' − 3)γ(1/b + 2/(ab))
+        + (κ − 3)(κ' − 3)f/(ab),
+
+    where an unstructured Gaussian map with ab rows has 2/(ab). In the synthesis direction, ‖L Y R‖²
+    at synthesis scale, the rows are m and n and the matrix is the core Y.
 
     Parameters
     ----------
     left, right : GramMoments
-        Of A (a × m) and of B (b × n); see `gram_moments`.
+        Of A (a × m) and of B (b × n), from the records of their ensembles.
     X : MatrixMoments
         Of the matrix between them; see `matrix_moments`.
 
     References
     ----------
-    As for `kronecker_norm_variance`, with the moments of `gram_moments` in place of Isserlis's.
+    Isserlis's theorem applied to both factors; for the Wishart moments of the Gaussian case, R. J.
+    Muirhead, Aspects of Multivariate Statistical Theory (1982), section 3.2.
     """
     tau = 1 / X.participation_ratio
     p, c, e = left.pair, left.cross, left.excess
@@ -183,13 +137,11 @@ def kronecker_inflation(a: Numbers, b: Numbers, participation_ratio: Numbers) ->
 
     Raises
     ------
-    ValueError
+    InputError
         If a size is not a positive whole number or the participation ratio is below 1.
     """
     a, b = sizes(a=a, b=b)
-    ratio = np.asarray(participation_ratio, dtype=np.float64)
-    if not np.all(ratio >= 1 - 1e-9):
-        raise ValueError(f"participation_ratio must be at least 1, got {participation_ratio}")
+    ratio = numbers("participation_ratio", participation_ratio, least=1 - 1e-9)
     return 1 + (a + b + 1) / ratio
 
 
@@ -198,7 +150,7 @@ def core_participation(a: Numbers, b: Numbers) -> Any:
 
     Raises
     ------
-    ValueError
+    InputError
         If a size is not a positive whole number.
 
     References

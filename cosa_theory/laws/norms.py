@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import special
 
-from cosa_theory.ground.checks import sizes
+from cosa_theory.ground.checks import choice, numbers, refuse, sizes
 from cosa_theory.laws.synthesis import Numbers
 
 __all__ = [
@@ -27,13 +27,6 @@ __all__ = [
 ]
 
 Tail = Literal["both", "upper", "lower"]
-
-
-def _unit_interval(name: str, value: Numbers) -> Any:
-    array = np.asarray(value, dtype=np.float64)
-    if not np.all((array >= 0) & (array <= 1 + 1e-9)):
-        raise ValueError(f"{name} must lie in [0, 1], got {value}")
-    return np.minimum(array, 1.0)
 
 
 def fourth_power(X: ArrayLike) -> Any:
@@ -83,21 +76,14 @@ class GramMoments:
         fourth_power : float or array
             ‖x‖₄⁴, from 1/d to 1.
         """
-        quartic = _unit_interval("fourth_power", fourth_power)
+        # A sum of shares may leave [0, 1] by rounding.
+        quartic = np.minimum(numbers("fourth_power", fourth_power, least=0, most=1 + 1e-9), 1.0)
         return np.maximum(self.pair - 1 + 2 * self.cross + self.excess * quartic, 0.0)
 
 
 def _of_tails(lower: Any, upper: Any, tail: Tail) -> Any:
-    if tail not in ("both", "upper", "lower"):
-        raise ValueError(f"tail must be one of both, upper, lower, got {tail!r}")
+    choice("tail", tail, ("both", "upper", "lower"))
     return {"lower": lower, "upper": upper, "both": lower + upper}[tail]
-
-
-def _positive_eps(eps: Numbers) -> Any:
-    array = np.asarray(eps, dtype=np.float64)
-    if not np.all(array > 0):
-        raise ValueError(f"eps must be positive, got {eps}")
-    return array
 
 
 def chi_square_failure(k: Numbers, eps: Numbers, tail: Tail = "both") -> Any:
@@ -117,7 +103,7 @@ def chi_square_failure(k: Numbers, eps: Numbers, tail: Tail = "both") -> Any:
 
     Raises
     ------
-    ValueError
+    InputError
         If k is not a positive whole number, ε is not positive or the tail is unknown.
 
     References
@@ -126,7 +112,7 @@ def chi_square_failure(k: Numbers, eps: Numbers, tail: Tail = "both") -> Any:
     Random Structures & Algorithms 22 (2003), whose exponential bounds this replaces.
     """
     (k,) = sizes(k=k)
-    eps = _positive_eps(eps)
+    eps = numbers("eps", eps, above=0)
     lower = special.gammainc(k / 2, np.maximum(k / 2 * (1 - eps), 0.0))
     return _of_tails(lower, special.gammaincc(k / 2, k / 2 * (1 + eps)), tail)
 
@@ -143,12 +129,12 @@ def haar_failure(k: Numbers, d: Numbers, eps: Numbers, tail: Tail = "both") -> A
 
     Raises
     ------
-    ValueError
+    InputError
         If a size is not a positive whole number, k > d, or ε is not positive.
     """
-    k, d, eps = np.broadcast_arrays(*sizes(k=k, d=d), _positive_eps(eps))
+    k, d, eps = np.broadcast_arrays(*sizes(k=k, d=d), numbers("eps", eps, above=0))
     if np.any(k > d):
-        raise ValueError("k must be at most d: haar has at most d orthonormal rows")
+        raise refuse("k", float(k[k > d][0]), "at most d, the most orthonormal rows")
     whole = k == d
     beta = np.where(whole, 1.0, (d - k) / 2)
     low, high = np.maximum(k / d * (1 - eps), 0.0), np.minimum(k / d * (1 + eps), 1.0)

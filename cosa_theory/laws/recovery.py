@@ -8,14 +8,15 @@ fraction ρ = s/M.
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import numpy as np
 from scipy.special import erfcx
 
-__all__ = ["l1_weak_threshold", "packed_l1_threshold"]
+from cosa_theory.ground.checks import numbers, refuse
+from cosa_theory.laws.synthesis import Numbers, layer_sizes
 
-Numbers: TypeAlias = Any  # a number, or an array of them
+__all__ = ["l1_weak_threshold", "packed_l1_threshold"]
 
 _FARTHEST = 38.0  # thresholds z up to this: the undersampling there is below 1e-300
 _HALVINGS = 64
@@ -47,7 +48,7 @@ def l1_weak_threshold(d: Numbers) -> Any:
 
     Raises
     ------
-    ValueError
+    InputError
         If an undersampling is not in that range.
 
     References
@@ -60,9 +61,7 @@ def l1_weak_threshold(d: Numbers) -> Any:
     .. [3] D. L. Donoho, A. Maleki, A. Montanari, "The noise-sensitivity phase transition in
        compressed sensing", IEEE Trans. Information Theory 57 (2011), 6920-6941.
     """
-    wanted = np.asarray(d, dtype=np.float64)
-    if not np.all((wanted >= 1e-300) & (wanted <= 1)):
-        raise ValueError(f"d is {d}: an undersampling must be in (0, 1]")
+    wanted = numbers("d", d, least=1e-300, most=1)
     low, high = np.zeros_like(wanted), np.full_like(wanted, _FARTHEST)
     for _ in range(_HALVINGS):  # d decreases strictly in z
         middle = (low + high) / 2
@@ -106,13 +105,10 @@ def packed_l1_threshold(
 
     Raises
     ------
-    ValueError
+    InputError
         If the sizes are not admissible or the packing is unknown.
     """
-    given = f"m = {m}, n = {n}, a = {a}, b = {b}"
-    m, n, a, b = (np.asarray(size, dtype=np.float64) for size in (m, n, a, b))
-    if not np.all((a >= 1) & (a <= m) & (b >= 1) & (b <= n)):
-        raise ValueError(f"{given}: sizes must have 1 ≤ a ≤ m and 1 ≤ b ≤ n")
+    m, n, a, b = layer_sizes(m, n, a, b)
     if packing == "column":
         return l1_weak_threshold(a / m) / b
     if packing == "row":
@@ -120,4 +116,4 @@ def packed_l1_threshold(
     if packing == "block":
         side = np.minimum(a * l1_weak_threshold(a / m), b * l1_weak_threshold(b / n))
         return side**2 / (a * b)
-    raise ValueError(f"packing is {packing!r}: it must be column, row or block")
+    raise refuse("packing", packing, "column, row or block")

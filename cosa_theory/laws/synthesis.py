@@ -6,11 +6,12 @@ function takes whole numbers or arrays of them, which broadcast, and returns num
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from cosa_theory.ground.checks import sizes, whole
+from cosa_theory.ground.checks import numbers, refuse, sizes, whole
+from cosa_theory.ground.errors import InputError
 
 __all__ = [
     "advantage_bound",
@@ -32,7 +33,7 @@ __all__ = [
 Numbers: TypeAlias = Any  # a number, or an array of them
 
 
-def _layer(m: Numbers, n: Numbers, a: Numbers, b: Numbers) -> list[Any]:
+def layer_sizes(m: Numbers, n: Numbers, a: Numbers, b: Numbers) -> list[Any]:
     """Return the sizes of a layer as float arrays, after checking a ≤ m and b ≤ n."""
     arrays = list(np.broadcast_arrays(*sizes(m=m, n=n, a=a, b=b)))
     for core, side, core_name, side_name in (
@@ -41,19 +42,12 @@ def _layer(m: Numbers, n: Numbers, a: Numbers, b: Numbers) -> list[Any]:
     ):
         wrong = core > side
         if np.any(wrong):
-            raise ValueError(
-                f"{core_name} = {core[wrong][0]:g} is larger than {side_name} = "
-                f"{side[wrong][0]:g}, so part of the core is redundant: "
-                f"use min({core_name}, {side_name})"
+            raise InputError(
+                f"{core_name} is {core[wrong][0]:g}: it must be at most {side_name} = "
+                f"{side[wrong][0]:g}; more of the core is redundant",
+                argument=core_name,
             )
     return arrays
-
-
-def _non_negative(name: str, value: Numbers) -> Any:
-    array = np.asarray(value, dtype=np.float64)
-    if not np.all(array >= 0):
-        raise ValueError(f"{name} must be zero or positive, got {value}")
-    return array
 
 
 def energy_law(m: Numbers, n: Numbers, a: Numbers, b: Numbers) -> Any:
@@ -73,7 +67,7 @@ def energy_law(m: Numbers, n: Numbers, a: Numbers, b: Numbers) -> Any:
 
     Raises
     ------
-    ValueError
+    InputError
         If a size is not a positive whole number, a > m or b > n.
 
     References
@@ -81,7 +75,7 @@ def energy_law(m: Numbers, n: Numbers, a: Numbers, b: Numbers) -> Any:
     B. Collins and P. Śniady, "Integration with respect to the Haar measure on unitary, orthogonal
     and symplectic group", Communications in Mathematical Physics 264 (2006), first moments.
     """
-    m, n, a, b = _layer(m, n, a, b)
+    m, n, a, b = layer_sizes(m, n, a, b)
     return (a * b) / (m * n)
 
 
@@ -114,7 +108,7 @@ def energy_variance(
 
     Raises
     ------
-    ValueError
+    InputError
         If the sizes are not admissible, or the participation ratio is outside [1, min(m, n)].
 
     References
@@ -122,14 +116,12 @@ def energy_variance(
     Follows from the second moments of a random projector: B. Collins and P. Śniady,
     Communications in Mathematical Physics 264 (2006).
     """
-    m, n, a, b = _layer(m, n, a, b)
-    ratio = np.asarray(participation_ratio, dtype=np.float64)
+    m, n, a, b = layer_sizes(m, n, a, b)
     largest = np.minimum(m, n)
     rounding = 1e-9  # a ratio computed from singular values may leave its range by rounding
-    if not np.all((ratio >= 1 - rounding) & (ratio <= largest * (1 + rounding))):
-        raise ValueError(
-            f"participation_ratio must lie between 1 and min(m, n), got {participation_ratio}"
-        )
+    ratio = numbers("participation_ratio", participation_ratio, least=1 - rounding)
+    if np.any(ratio > largest * (1 + rounding)):
+        raise refuse("participation_ratio", participation_ratio, "at most min(m, n)")
     tau = 1 / np.clip(ratio, 1, largest)
     B_m, B_n = _projector_covariance(m, a), _projector_covariance(n, b)
     both = 2 + 4 / (m * n) + tau * (2 - 4 / m - 4 / n)
@@ -154,7 +146,7 @@ def rank_one_energy_moment(m: Numbers, n: Numbers, a: Numbers, b: Numbers, order
 
     Raises
     ------
-    ValueError
+    InputError
         If the sizes are not admissible or `order` is not a positive whole number.
 
     References
@@ -162,7 +154,7 @@ def rank_one_energy_moment(m: Numbers, n: Numbers, a: Numbers, b: Numbers, order
     N. L. Johnson, S. Kotz and N. Balakrishnan, Continuous Univariate Distributions, volume 2
     (1995), chapter 25: ‖P u‖² for a random projector is a beta variable.
     """
-    m, n, a, b = _layer(m, n, a, b)
+    m, n, a, b = layer_sizes(m, n, a, b)
     shift = 2 * np.arange(whole("order", order))
     return np.prod(
         [(a + s) * (b + s) / ((m + s) * (n + s)) for s in shift],
@@ -175,7 +167,7 @@ def rank_wall(a: Numbers, b: Numbers) -> Any:
 
     Raises
     ------
-    ValueError
+    InputError
         If a size is not a positive whole number.
     """
     sizes(a=a, b=b)
@@ -191,7 +183,7 @@ def equal_budget_rank(m: Numbers, n: Numbers, a: Numbers, b: Numbers) -> Any:
 
     Raises
     ------
-    ValueError
+    InputError
         If a size is not a positive whole number. Cores with a > m or b > n are allowed here.
     """
     m, n, a, b = sizes(m=m, n=n, a=a, b=b)
@@ -207,17 +199,17 @@ def advantage_bound(m: Numbers, n: Numbers) -> Any:
 
     Raises
     ------
-    ValueError
+    InputError
         If a size is not a positive whole number.
     """
     m, n = sizes(m=m, n=n)
     return (m + n) / np.maximum(m, n)
 
 
-def _inverse_wishart_trace(d: Any, k: Any, names: str) -> Any:
+def _inverse_wishart_trace(d: Any, k: Any, side: str, core: str) -> Any:
     """Return E tr (GᵀG)⁻¹ for a Gaussian d × k matrix with entries of variance 1/d."""
     if not np.all(d - k - 1 > 0):
-        raise ValueError(f"the expectation is infinite unless {names}")
+        raise refuse(core, float(np.max(k)), f"below {side} - 1, or the expectation is infinite")
     return d * k / (d - k - 1)
 
 
@@ -241,7 +233,7 @@ def best_core_noise(m: Numbers, n: Numbers, a: Numbers, b: Numbers, variance: Nu
 
     Raises
     ------
-    ValueError
+    InputError
         If the sizes are not admissible, the expectation is infinite or the variance is negative.
 
     References
@@ -249,10 +241,10 @@ def best_core_noise(m: Numbers, n: Numbers, a: Numbers, b: Numbers, variance: Nu
     R. J. Muirhead, Aspects of Multivariate Statistical Theory (1982), section 3.2: the mean of an
     inverse Wishart matrix.
     """
-    m, n, a, b = _layer(m, n, a, b)
-    left = _inverse_wishart_trace(m, a, "a < m - 1")
-    right = _inverse_wishart_trace(n, b, "b < n - 1")
-    return _non_negative("variance", variance) * left * right
+    m, n, a, b = layer_sizes(m, n, a, b)
+    left = _inverse_wishart_trace(m, a, "m", "a")
+    right = _inverse_wishart_trace(n, b, "n", "b")
+    return numbers("variance", variance, least=0) * left * right
 
 
 def update_noise(a: Numbers, b: Numbers, variance: Numbers) -> Any:
@@ -263,11 +255,11 @@ def update_noise(a: Numbers, b: Numbers, variance: Numbers) -> Any:
 
     Raises
     ------
-    ValueError
+    InputError
         If a size is not a positive whole number or the variance is negative.
     """
     a, b = sizes(a=a, b=b)
-    return _non_negative("variance", variance) * a * b
+    return numbers("variance", variance, least=0) * a * b
 
 
 def isotropic_core_norm(m: Numbers, n: Numbers, a: Numbers, b: Numbers) -> Any:
@@ -276,7 +268,7 @@ def isotropic_core_norm(m: Numbers, n: Numbers, a: Numbers, b: Numbers) -> Any:
     Gaussian factors at synthesis scale; ΔW has independent entries of one variance. Sizes,
     errors and reference are those of `best_core_noise`, of which this is the value at v = 1/(mn).
     """
-    m, n, a, b = _layer(m, n, a, b)
+    m, n, a, b = layer_sizes(m, n, a, b)
     return best_core_noise(m, n, a, b, 1 / (m * n))
 
 
@@ -289,7 +281,7 @@ def scale_gain(m: Numbers, n: Numbers, a: Numbers, b: Numbers) -> Any:
 
     Raises
     ------
-    ValueError
+    InputError
         If a size is not a positive whole number. Cores with a > m or b > n are allowed here.
     """
     m, n, a, b = sizes(m=m, n=n, a=a, b=b)
@@ -302,54 +294,64 @@ def product_flops(
     a: Numbers,
     b: Numbers,
     tokens: Numbers,
-    order: Literal["three", "left", "right"] = "three",
-    backward: bool = False,
+    order: str = "through",
+    *,
+    training: bool = False,
+    input_gradient: bool = True,
+    by_left: Numbers | None = None,
+    by_right: Numbers | None = None,
 ) -> Any:
-    """Return the floating point operations of one step of a CoSA layer on `tokens` inputs.
+    """Return the floating-point operations of x ↦ L(Y(R x)) on T vectors, in one of three orders.
 
-    A multiply-add counts as two operations. Per step, forward:
+    A multiply-add counts as two operations. Forward, with dense factors:
 
-    - ``"three"``: x ↦ L(Y(R x)), 2(bn + ab + am) per token;
-    - ``"left"``: B = L Y once (2abm), then x ↦ B(R x), 2b(m + n) per token;
-    - ``"right"``: C = Y R once (2abn), then x ↦ L(C x), 2a(m + n) per token.
+    - ``"through"`` the core: T·2(bn + ab + am);
+    - ``"left"``, with L Y formed once: T·2b(m + n) + 2abm;
+    - ``"right"``, with Y R formed once: T·2a(m + n) + 2abn.
 
-    Backward adds the gradient with respect to the input, as dear as the forward products per
-    token, and that of the core: 2ab per token for ``"three"``; for ``"left"`` 2bm per token and
-    2abm per step, for ``"right"`` 2an per token and 2abn per step.
+    Training adds the gradient of the core, T·2ab, or T·2bm + 2abm with L Y formed; with Y R formed
+    it is taken from R x, which is shorter to keep than x, at T·(2bn + 4ab) and nothing per step.
+    The gradient of the input takes the transposed products, as dear as the forward ones.
 
     Parameters
     ----------
     m, n, a, b : int or array of int
-        Sizes of the layer and of the core (any positive sizes).
+        Sizes of the layer and of the core, positive.
     tokens : int or array of int
-        Inputs per step. The cheaper order depends on it.
-    order : {"three", "left", "right"}
+        T, the vectors of one step. The cheaper order depends on it.
+    order : {"through", "left", "right"}
         Which products are formed.
-    backward : bool
-        Whether to count the backward pass as well.
+    training : bool
+        Whether the gradient of the core is computed.
+    input_gradient : bool
+        While training, whether that of the input is.
+    by_left, by_right : float or array, optional
+        Operations of one product with L or Lᵀ, and with R or Rᵀ, for factors that are not dense;
+        by default 2am and 2bn.
 
     Returns
     -------
     float or array
-        Operations per step; divide by `tokens` for the cost of one.
+        Operations per step; divide by T for the cost of one.
 
     Raises
     ------
-    ValueError
-        If a size is not a positive whole number or the order is unknown.
+    InputError
+        If the order is unknown.
     """
-    m, n, a, b, tokens = sizes(m=m, n=n, a=a, b=b, tokens=tokens)
-    if order == "three":
-        per_token, per_step, core = b * n + a * b + a * m, 0.0 * tokens, a * b
-    elif order == "left":
-        per_token, per_step, core = b * (m + n), a * b * m, b * m
-    elif order == "right":
-        per_token, per_step, core = a * (m + n), a * b * n, a * n
-    else:
-        raise ValueError(f"order must be one of three, left, right, got {order!r}")
-    if backward:
-        per_token, per_step = 2 * per_token + core, 2 * per_step
-    return 2 * (per_token * tokens + per_step)
+    by_left = 2 * a * m if by_left is None else by_left
+    by_right = 2 * b * n if by_right is None else by_right
+    back = int(training)
+    inner = 1 + int(training and input_gradient)  # R x, and its transpose for the gradient of x
+    if order == "through":
+        return tokens * (inner * by_right + 2 * a * b * (1 + 2 * back) + (1 + back) * by_left)
+    if order == "left":
+        formed = (1 + back) * b * by_left
+        return tokens * (inner * by_right + 2 * b * m * (1 + 2 * back)) + formed
+    if order == "right":
+        gradient = back * (by_right + 4 * a * b)
+        return tokens * (2 * a * n * inner + gradient + (1 + back) * by_left) + a * by_right
+    raise refuse("order", order, "one of through, left, right")
 
 
 def gradient_step_squared_cosine(
@@ -357,7 +359,7 @@ def gradient_step_squared_cosine(
     n: Numbers,
     a: Numbers,
     b: Numbers,
-    kind: Literal["gaussian", "haar"] = "gaussian",
+    orthonormal: bool = False,
 ) -> Any:
     """Return the squared cosine between a gradient G and the first step of descent on the core.
 
@@ -370,25 +372,23 @@ def gradient_step_squared_cosine(
     ----------
     m, n, a, b : int or array of int
         Sizes of the layer and of the core, a ≤ m and b ≤ n.
-    kind : {"gaussian", "haar"}
-        Ensemble of both factors.
+    orthonormal : bool
+        Whether both factors are, as Haar's; else they are Gaussian.
 
     Raises
     ------
-    ValueError
-        If the sizes are not admissible or there is no closed form for the kind.
+    InputError
+        If the sizes are not admissible.
 
     References
     ----------
     The mean and second moment of a Wishart matrix: R. J. Muirhead, Aspects of Multivariate
     Statistical Theory (1982), section 3.2.
     """
-    m, n, a, b = _layer(m, n, a, b)
-    if kind == "gaussian":
-        return a * b / ((m + a + 1) * (n + b + 1))
-    if kind == "haar":
+    m, n, a, b = layer_sizes(m, n, a, b)
+    if orthonormal:
         return a * b / (m * n)
-    raise ValueError(f"kind must be one of gaussian, haar, got {kind!r}")
+    return a * b / ((m + a + 1) * (n + b + 1))
 
 
 def marchenko_pastur_edges(m: Numbers, n: Numbers, variance: Numbers) -> tuple[Any, Any]:
@@ -399,7 +399,7 @@ def marchenko_pastur_edges(m: Numbers, n: Numbers, variance: Numbers) -> tuple[A
 
     Raises
     ------
-    ValueError
+    InputError
         If a size is not a positive whole number or the variance is negative.
 
     References
@@ -408,7 +408,7 @@ def marchenko_pastur_edges(m: Numbers, n: Numbers, variance: Numbers) -> tuple[A
     matrices", Mathematics of the USSR-Sbornik 1 (1967).
     """
     m, n = sizes(m=m, n=n)
-    scale = np.sqrt(_non_negative("variance", variance))
+    scale = np.sqrt(numbers("variance", variance, least=0))
     return scale * np.abs(np.sqrt(m) - np.sqrt(n)), scale * (np.sqrt(m) + np.sqrt(n))
 
 
@@ -420,7 +420,7 @@ def bai_yin_edges(m: Numbers, a: Numbers) -> tuple[Any, Any]:
 
     Raises
     ------
-    ValueError
+    InputError
         If a size is not a positive whole number or a > m.
 
     References
@@ -428,6 +428,6 @@ def bai_yin_edges(m: Numbers, a: Numbers) -> tuple[Any, Any]:
     Z. D. Bai and Y. Q. Yin, "Limit of the smallest eigenvalue of a large dimensional sample
     covariance matrix", Annals of Probability 21 (1993), 1275-1294.
     """
-    m, _, a, _ = _layer(m, 1, a, 1)
+    m, _, a, _ = layer_sizes(m, 1, a, 1)
     root = np.sqrt(a / m)
     return 1 - root, 1 + root

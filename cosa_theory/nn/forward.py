@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cosa_theory.laws import product_flops
 from cosa_theory.nn.projection import FrozenProjection
 
 __all__ = [
@@ -136,8 +137,7 @@ def update_flops(
 ) -> int:
     """Return the floating-point operations of the update, forward and (if training) backward.
 
-    For dense projections and T tokens: through a, T(4(bn + ab + am) + 2ab); with L Y formed,
-    T(4b(m + n) + 2bm) + 4abm; with Y R formed, T(4a(m + n) + 4ab + 2bn) + 2abn.
+    Those of `cosa_theory.laws.product_flops`, with the projections' own for their products.
 
     Parameters
     ----------
@@ -156,32 +156,20 @@ def update_flops(
     -------
     int
     """
-    gradients = (training, input_gradient)
-    return int(_operations(order, tokens, left, right, left.flops, right.flops, gradients))
-
-
-def _operations(
-    order: str,
-    tokens: int,
-    left: Any,
-    right: Any,
-    by_left: float,
-    by_right: float,
-    gradients: tuple[bool, bool],
-) -> float:
-    """Count operations, `by_left` and `by_right` for one product with a projection."""
-    a, m, b, n = left.k, left.d, right.k, right.d
-    back = int(gradients[0])
-    inner = 1 + int(all(gradients))  # R x, and its transpose for the gradient of x
-    if order == "through":
-        core = 2 * a * b * (1 + 2 * back)
-        return tokens * (inner * by_right + core + (1 + back) * by_left)
-    if order == "left":
-        formed = (1 + back) * b * by_left
-        return tokens * (inner * by_right + 2 * b * m * (1 + 2 * back)) + formed
-    shortcut = 2 * a * n * inner
-    gradient = back * (by_right + 4 * a * b)
-    return tokens * (shortcut + gradient + (1 + back) * by_left) + a * by_right
+    return int(
+        product_flops(
+            left.d,
+            right.d,
+            left.k,
+            right.k,
+            tokens,
+            order,
+            training=training,
+            input_gradient=input_gradient,
+            by_left=left.flops,
+            by_right=right.flops,
+        )
+    )
 
 
 def cheapest_order(
@@ -215,13 +203,16 @@ def cheapest_order(
         tenth.
     """
     by_left, by_right = left.effort(dtype), right.effort(dtype)
-    gradients = (training, input_gradient)
-    formed = {"left": left.d * right.k, "right": left.k * right.d}
+    m, n, a, b = left.d, right.d, left.k, right.k
+    gradients = {"training": training, "input_gradient": input_gradient}
+    formed = {"left": m * b, "right": a * n}
     best, least = "through", math.inf
     for order in ORDERS:  # a loop, because torch.compile does not follow min with a key
-        if training and 2 * formed.get(order, 0) > tokens * right.d:
+        if training and 2 * formed.get(order, 0) > tokens * n:
             continue
-        operations = _operations(order, tokens, left, right, by_left, by_right, gradients)
+        operations = product_flops(
+            m, n, a, b, tokens, order, by_left=by_left, by_right=by_right, **gradients
+        )
         if operations < least:
             best, least = order, operations
     return best

@@ -130,9 +130,7 @@ def fill_signs(
         part += value
 
 
-def uniform_below(
-    words: NDArray[np.uint64], bound: int | NDArray[np.uint64]
-) -> NDArray[np.uint64]:
+def uniform_below(words: NDArray[np.uint64], bound: int | NDArray[np.uint64]) -> NDArray[np.uint64]:
     """Map uniform words u to uniform integers ⌊u·bound/2⁶⁴⌋ in 0 … bound − 1.
 
     Every value has probability 1/bound to within 2⁻⁶⁴, at one word each: without the

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cosa_theory.laws import marchenko_pastur_edges
+from cosa_theory.laws import marchenko_pastur_edges, participation_ratio
 from cosa_theory.spectrum.noise import noise_misfit, noise_sd, spike_level
 from cosa_theory.spectrum.singular_values import METHODS, resolution, singular_values
 
@@ -139,7 +139,7 @@ def summarize(
         stable_rank=None if zero else _stable_rank(sigma),
         effective_rank_entropy_sigma2=None if zero else _effective_rank(sigma, power=2),
         effective_rank_entropy_sigma=None if zero else _effective_rank(sigma, power=1),
-        participation_ratio=None if zero else _participation_ratio(sigma),
+        participation_ratio=None if zero else participation_ratio(sigma),
         flatness=None if zero else _flatness(np.maximum(sigma, level)),
         rank_90=None if zero else _energy_rank(sigma, 0.90),
         rank_95=None if zero else _energy_rank(sigma, 0.95),
@@ -178,11 +178,6 @@ def _shares(sigma: NDArray[np.float64], power: int) -> NDArray[np.float64]:
 def _stable_rank(sigma: NDArray[np.float64]) -> float:
     """Return Σσ² / σ₁² of a non-zero spectrum."""
     return float(1.0 / _shares(sigma, 2).max())
-
-
-def _participation_ratio(sigma: NDArray[np.float64]) -> float:
-    """Return (Σσ²)² / Σσ⁴ of a non-zero spectrum."""
-    return float(1.0 / np.sum(_shares(sigma, 2) ** 2))
 
 
 def _effective_rank(sigma: NDArray[np.float64], power: int) -> float:

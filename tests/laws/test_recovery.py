@@ -55,7 +55,7 @@ def test_the_weak_threshold_of_few_measurements_is_one_over_twice_the_logarithm(
 
 @pytest.mark.parametrize("d", [0.0, -0.1, 1.1, float("nan"), np.array([0.5, 2.0])])
 def test_an_undersampling_out_of_range_is_refused(d):
-    with pytest.raises(ValueError, match="an undersampling must be in"):
+    with pytest.raises(ValueError, match=r"d is .*: it must be"):
         l1_weak_threshold(d)
 
 
@@ -72,7 +72,7 @@ def test_packed_thresholds_are_those_of_one_factor():
     assert many[1] == pytest.approx(column)
     with pytest.raises(ValueError, match="packing is 'random': it must be column, row or block"):
         packed_l1_threshold(m, n, a, b, "random")
-    with pytest.raises(ValueError, match="n = 24, a = 41, b = 18: sizes must have"):
+    with pytest.raises(ValueError, match="a is 41: it must be at most m = 40"):
         packed_l1_threshold(m, n, 41, b, "column")
 
 
@@ -88,8 +88,8 @@ def test_a_packed_update_is_found_exactly_when_each_factor_finds_its_part(packin
     """The claim behind the threshold, update by update and not only on average."""
     outcomes, places = [], []
     for seed in range(4):
-        basis = CosaBasis.sample(20, 16, 10, 11, seed=seed, scale="analysis")
-        X = sparse_updates((20, 16), 5, packing, 12, seed=seed)
+        basis = CosaBasis.sample(14, 12, 7, 8, seed=seed, scale="analysis")
+        X = sparse_updates((14, 12), 4, packing, 8, seed=seed)
         factors, axis = (basis.L.T, basis.R), 2
         if packing == "row":
             factors, axis = factors[::-1], 1
@@ -101,16 +101,16 @@ def test_a_packed_update_is_found_exactly_when_each_factor_finds_its_part(packin
         np.testing.assert_array_equal(found(basis.sensing(), X), one & other)
         outcomes += one.tolist()
         places += other.tolist()
-    assert 8 <= sum(outcomes) <= 40, "both outcomes occur, so that the comparison says something"
-    assert sum(places) >= 44, "one entry is nearly always found: the other factor hardly matters"
+    assert 6 <= sum(outcomes) <= 27, "both outcomes occur, so that the comparison says something"
+    assert sum(places) >= 28, "one entry is nearly always found: the other factor hardly matters"
 
 
 def test_a_block_is_found_only_if_each_of_its_columns_and_rows_is():
-    basis = CosaBasis.sample(20, 20, 12, 12, seed=1, scale="analysis")
-    X = sparse_updates((20, 20), 16, "block", 40, seed=2)
+    basis = CosaBasis.sample(12, 12, 8, 8, seed=1, scale="analysis")
+    X = sparse_updates((12, 12), 9, "block", 24, seed=2)
     whole = found(basis.sensing(), X)
-    assert 1 <= whole.sum() < 40
+    assert 1 <= whole.sum() < 24
     for update in X[whole]:
         columns, rows = update.T[update.any(axis=0)], update[update.any(axis=1)]
-        assert found(basis.L.T, columns[:, :, None], (20, 1)).all()
-        assert found(basis.R, rows[:, :, None], (20, 1)).all()
+        assert found(basis.L.T, columns[:, :, None], (12, 1)).all()
+        assert found(basis.R, rows[:, :, None], (12, 1)).all()

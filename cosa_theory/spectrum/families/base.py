@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cosa_theory.ground.estimates import student_quantile
+from cosa_theory.laws import participation_ratio
 
 __all__ = [
     "FAMILIES",
@@ -71,8 +72,7 @@ class Update:
     @cached_property
     def participation_ratio(self) -> float:
         """(Σσ²)² / Σσ⁴ of the update, from 1 (rank one) to min(m, n) (flat)."""
-        energy = (self.sigma / self.sigma[0]) ** 2
-        return float(energy.sum() ** 2 / (energy**2).sum())
+        return participation_ratio(self.sigma)
 
 
 @dataclass(frozen=True)

@@ -240,7 +240,7 @@ def _measure(
     if not sigma[0] > 0:
         names = [one.name for one in ASSUMPTIONS.values() if one.of_update]
         return _Found(row | _NO_MEASURES, dict.fromkeys(names), [], None)
-    ratio = participation_ratio(sigma, rounding)
+    ratio = measured_participation(sigma, rounding)
     bases = measure_bases(subject.delta, transforms, rounding)
     best = min(bases, key=lambda one: (one.effective.value, one.profile["numerical_sparsity"]))
     compressible = min(bases, key=lambda one: one.exponent.value)
@@ -285,7 +285,7 @@ _NO_MEASURES: dict[str, Any] = {
 """The measures of a zero update."""
 
 
-def participation_ratio(sigma: NDArray[np.float64], rounding: float) -> Measured:
+def measured_participation(sigma: NDArray[np.float64], rounding: float) -> Measured:
     """Return (Σσ²)²/Σσ⁴, and the interval in which rounding of the stored weights leaves it.
 
     It is (‖X‖_F/‖X‖_S4)⁴ with the norm of the fourth powers of the singular values; an error E
@@ -308,7 +308,7 @@ def participation_ratio(sigma: NDArray[np.float64], rounding: float) -> Measured
     four = float(np.sum(values**4)) ** 0.25
     low = max(1.0, (max(two - noise, 0.0) / (four + noise)) ** 4)
     high = ((two + noise) / (four - noise)) ** 4 if four > noise else math.inf
-    return Measured((two / four) ** 4, low, min(high, float(sigma.size)))
+    return Measured(laws.participation_ratio(values), low, min(high, float(sigma.size)))
 
 
 def _captured(

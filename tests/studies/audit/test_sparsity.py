@@ -10,7 +10,7 @@ from scipy.optimize import brentq
 from scipy.stats import norm
 
 from cosa_theory.linear.transforms import DCT, Coordinate, SingularBasis
-from cosa_theory.studies.audit.layer import participation_ratio
+from cosa_theory.studies.audit.layer import measured_participation
 from cosa_theory.studies.audit.sparsity import (
     NO_DECAY,
     energy_count,
@@ -85,7 +85,7 @@ def test_the_intervals_hold_both_counts_of_the_update_before_rounding(seed, leve
 def test_the_interval_of_the_participation_ratio_holds_that_before_rounding(seed, level, kind):
     x, stored, rounding = rounded(seed, level, kind)
     sigma, exact = (np.linalg.svd(y, compute_uv=False) for y in (stored, x))
-    found = participation_ratio(sigma, rounding)
+    found = measured_participation(sigma, rounding)
     ratio = np.sum(exact**2) ** 2 / np.sum(exact**4)
     assert 1 <= found.low <= ratio * (1 + 1e-9)
     assert ratio * (1 - 1e-9) <= found.high <= 7
@@ -94,14 +94,14 @@ def test_the_interval_of_the_participation_ratio_holds_that_before_rounding(seed
 
 def test_rounding_could_hide_that_a_dominant_singular_value_is_not_there():
     tail = np.full(60, 60**-0.5)
-    found = participation_ratio(np.concatenate([[1.0], tail]), 1.0)
+    found = measured_participation(np.concatenate([[1.0], tail]), 1.0)
     assert found.value < 5
     assert found.high >= 60
 
 
 def test_without_rounding_the_interval_of_the_participation_ratio_is_a_point():
     sigma = np.array([3.0, 2.0, 1.0])
-    found = participation_ratio(sigma, 0.0)
+    found = measured_participation(sigma, 0.0)
     assert (found.low, found.high) == pytest.approx((found.value,) * 2)
     assert found.value == pytest.approx(14**2 / 98)
 
