@@ -12,9 +12,6 @@ from cosa_theory import CosaBasis
 from cosa_theory.cli import main
 from cosa_theory.isometry.rip import rip_exact
 from cosa_theory.projections import KINDS
-from cosa_theory.studies.rip.figures import CORES_FIGURE, ORDERS_FIGURE
-from cosa_theory.studies.rip.tables import layer_isometry, matrix_isometry
-from cosa_theory.studies.rip.views import rip_verdict
 
 LAYER = ("--shape", "40", "32", "--core", "24", "16", "--sparsity", "1,2,4")
 
@@ -131,56 +128,22 @@ def test_a_matrix_may_be_a_tensor_of_a_safetensors_file(name, matrix, tmp_path, 
     assert capsys.readouterr().out.splitlines()[0] == first.splitlines()[0]
 
 
-def test_the_same_seed_prints_the_same_and_another_seed_other_brackets():
-    first, again, other = (
-        layer_isometry(12, 10, 6, 5, [2], seed=seed)["brackets"]["lower"] for seed in (0, 0, 1)
-    )
-    assert list(first) == list(again)
-    assert list(first) != list(other)
-
-
-def test_the_brackets_of_a_layer_hold_for_the_operators_formed():
-    table = layer_isometry(5, 4, 3, 2, [1, 2, 3], kinds=KINDS, seed=1)["brackets"]
-    for row in table.to_dict("records"):
-        basis = CosaBasis.sample(5, 4, 3, 2, kind=row["kind"], scale=row["scale"], seed=1)
-        tall = row["about"] == "dictionary"
-        operator = basis.dictionary() if tall else basis.sensing()
-        assert operator.shape == (row["rows"], row["columns"])
-        exact = rip_exact(operator @ np.eye(operator.shape[1]), row["s"]).value
-        assert row["lower"] - 1e-9 <= exact <= row["upper"] + 1e-9
-
-
-def test_figures_are_drawn_from_the_tables_of_a_layer_and_of_a_matrix():
-    layer = layer_isometry(12, 10, 6, 5, [1, 2], kinds=("gaussian", "haar"))
-    axes = ORDERS_FIGURE.draw(layer).axes
-    assert [ax.get_title(loc="left") for ax in axes] == [
-        "tall Ψ: s-sparse cores, 120 × 30",
-        "wide Φ: s-sparse updates, 30 × 120",
-    ]
-    assert axes[0].get_ylim() == axes[1].get_ylim()
-    assert axes[0].get_ylim()[1] > layer["brackets"]["upper"].max()
-    assert {"Gaussian", "orthonormal"} < set(axes[0].get_legend_handles_labels()[1])
-    assert len(CORES_FIGURE.draw(layer).axes) == 2
-    single = matrix_isometry(np.eye(4), [1, 2])
-    assert len(ORDERS_FIGURE.draw(single).axes) == 1
-    assert ORDERS_FIGURE.drawable(single)
-    assert not CORES_FIGURE.drawable(single)
-    assert rip_verdict(single).startswith("A is proven to have δ_s < 1 on vectors with up to 2")
-
-
 BAD = {
     "nothing to do": ([], "nothing to do: give --shape M N with --core A B, or the file"),
     "shape alone": (["--shape", "4", "4"], "nothing to do"),
     "both": (["A.npy", "--core", "2", "2"], "exclude each other"),
     "no file": (["A.npy"], "FILE is A.npy: there is no such file"),
-    "kind": ([*LAYER, "--kind", "gauss"], "--kind is 'gauss': choose among gaussian, rademacher"),
+    "kind": (
+        [*LAYER, "--kind", "gauss"],
+        "kind is 'gauss': it must be one of gaussian, rademacher",
+    ),
     "sparsity": ([*LAYER, "--sparsity", "2,x"], "--sparsity is '2,x': give positive integers"),
     "order": (
         [*LAYER, "--sparsity", "400"],
-        "--sparsity names the order 400: the matrix has 384 columns",
+        "sparsity is 400: it must be a whole number from 1 to 384",
     ),
-    "size": (["--shape", "0", "4", "--core", "2", "2"], "--shape is 0 4: give two positive"),
-    "haar": (["--shape", "4", "4", "--core", "5", "2", "--kind", "haar"], "5"),
+    "size": (["--shape", "0", "4", "--core", "2", "2"], "shape is (0, 4): it must be"),
+    "haar": (["--shape", "4", "4", "--core", "5", "2", "--kind", "haar"], "k is 5: "),
     "idle": (
         ["A.npy", "--kind", "haar", "--about", "sensing"],
         "--kind and --about and A.npy exclude each other",
@@ -256,7 +219,7 @@ def test_an_interruption_is_one_plain_line(matrix, capsys, monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("cosa_theory.studies.rip.tables.matrix_isometry", interrupted)
+    monkeypatch.setattr("cosa_theory.studies.rip.compute.matrix_isometry", interrupted)
     assert main(["rip", str(matrix)]) == 130
     printed = capsys.readouterr()
     assert printed.out == ""

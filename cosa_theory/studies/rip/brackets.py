@@ -1,6 +1,5 @@
 """Brackets of restricted isometry constants: bands between their proven ends."""
 
-import math
 from typing import Any
 
 import pandas as pd
@@ -11,7 +10,6 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLo
 
 from cosa_theory.page.presentation import Drawing
 from cosa_theory.page.style import (
-    BLACK,
     BLUE,
     PAGE_WIDTH,
     VERMILION,
@@ -19,8 +17,9 @@ from cosa_theory.page.style import (
     house_style,
 )
 from cosa_theory.projections import printed_name
+from cosa_theory.studies.rip.figures import mark_limits
 
-__all__ = ["BRACKETS_FIGURE", "brackets_figure", "plot_brackets"]
+__all__ = ["BRACKETS_FIGURE", "brackets_figure"]
 
 _STRUCTURES = {
     "plain": Style("plain matrix", BLUE, "-", "o"),
@@ -30,29 +29,12 @@ _SIDES = {"tall": "tall Ψ, {rows} × {columns}", "wide": "wide Φ, {rows} × {c
 _TOP = 2.0  # of the vertical axis; more than 1 says no more than 1 does
 
 
-def plot_brackets(ax: Axes, table: pd.DataFrame, x: str) -> Axes:
-    """Draw brackets of δ_s as bands between their ends, one for each structure.
+def _plot(ax: Axes, table: pd.DataFrame, x: str) -> None:
+    """Draw brackets against a column as bands between their ends, one for each structure.
 
-    Parameters
-    ----------
-    ax : matplotlib.axes.Axes
-        Where to draw.
-    table : pandas.DataFrame
-        Columns structure ("plain" or "kronecker"), lower, upper and the one named by `x`. Where
-        several draws share an x, the medians of their lower and of their upper ends are drawn.
-    x : str
-        The column of the horizontal axis, which is logarithmic; ticks stand at its values.
-
-    Returns
-    -------
-    matplotlib.axes.Axes
-        The same axes, from 0 to 2: shaded from 1, where a bracket promises nothing, and with a
-        dashed line at 1/√2, below which δ_2s lets ℓ1 recover every s-sparse vector (Cai and Zhang
-        2014).
+    Where several draws share an x, the medians of their lower and of their upper ends are drawn.
     """
-    ax.axhspan(1.0, _TOP, color="#EDEDED", lw=0, zorder=0, label="vacuous: δ may be 1 or more")
-    line = 1 / math.sqrt(2)
-    ax.axhline(line, color=BLACK, ls=(0, (6, 2)), lw=0.7, zorder=1, label="1/√2")
+    mark_limits(ax, _TOP)
     for structure, style in _STRUCTURES.items():
         rows = table[table["structure"] == structure]
         ends = rows.groupby(x)[["lower", "upper"]].median()
@@ -71,7 +53,6 @@ def plot_brackets(ax: Axes, table: pd.DataFrame, x: str) -> Axes:
     ax.xaxis.set_minor_formatter(NullFormatter())
     ax.set_ylim(0.0, _TOP)
     ax.set_yticks([0.0, 0.5, 1.0, 1.5, 2.0], ["0", "", "1", "", "2"])
-    return ax
 
 
 def _sweeps(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, int]:
@@ -114,7 +95,7 @@ def brackets_figure(table: pd.DataFrame) -> Figure:
             for place, (rows, x) in enumerate(((by_order, "s"), (by_shape, "columns"))):
                 chosen = rows[rows["kind"] == kind]
                 for side, about in enumerate(_SIDES):
-                    plot_brackets(panels[2 * place + side], chosen[chosen["about"] == about], x)
+                    _plot(panels[2 * place + side], chosen[chosen["about"] == about], x)
             panels[0].set_ylabel(printed_name(kind))
         for side, (about, title) in enumerate(_SIDES.items()):
             first = by_order[by_order["about"] == about].iloc[0]

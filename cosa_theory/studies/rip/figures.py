@@ -1,7 +1,7 @@
 """Isometry of a layer or a matrix: brackets of δ_s against s, and the range over all cores."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pandas as pd
@@ -19,50 +19,45 @@ from cosa_theory.page.style import (
     house_style,
     log_axis,
 )
+from cosa_theory.studies.rip.operators import OPERATORS
 
-__all__ = ["CORES_FIGURE", "ORDERS_FIGURE", "plot_core_range", "plot_order_brackets"]
+__all__ = ["FIGURES", "mark_limits"]
 
 _LINEAR = 0.1  # below it the axis of δ is linear, so that a constant of zero has a place
 _SHARE = 0.7  # of the room between two orders that the ensembles of one take
-_TITLES = {
-    "dictionary": "tall Ψ: s-sparse cores",
-    "sensing": "wide Φ: s-sparse updates",
-    "matrix": "the matrix",
-}
+
+Tables = Mapping[str, pd.DataFrame]
+
+
+def mark_limits(ax: Axes, top: float) -> None:
+    """Shade δ from 1 to `top`, where a bracket promises nothing, and draw a line at 1/√2.
+
+    Below it δ_2s lets ℓ1 recover every s-sparse vector (Cai and Zhang 2014).
+    """
+    ax.axhspan(1.0, top, color="#EDEDED", lw=0, zorder=0, label="vacuous: δ may be 1 or more")
+    ax.axhline(1 / math.sqrt(2), color=BLACK, ls=(0, (6, 2)), lw=0.7, zorder=1, label="1/√2")
 
 
 def _style(kind: str) -> Style:
     return ensemble_style(kind) if kind else Style("δ_s", BLACK, "-", "o")
 
 
-def _kinds(table: pd.DataFrame) -> list[str]:
-    return list(dict.fromkeys(table["kind"])) if "kind" in table else [""]
+def _panels(count: int, height: float) -> tuple[Figure, list[Axes]]:
+    layout = ConstrainedLayoutEngine(h_pad=0.03, w_pad=0.04)
+    figure = Figure(figsize=(PAGE_WIDTH, height), layout=layout)
+    return figure, list(figure.subplots(1, count, squeeze=False, sharey=True)[0])
 
 
-def plot_order_brackets(ax: Axes, table: pd.DataFrame, top: float | None = None) -> Axes:
-    """Draw a bracket of δ_s for every order and ensemble, as an interval with its ends marked.
+def _legend(figure: Figure, ax: Axes, columns: int = 1) -> None:
+    handles, labels = ax.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper left", ncols=columns, borderpad=0)
 
-    Parameters
-    ----------
-    ax : matplotlib.axes.Axes
-        Where to draw.
-    table : pandas.DataFrame
-        Columns s, lower, upper, and kind where there are several ensembles.
-    top : float, optional
-        Where the axis of δ ends, for panels that share it. By default above the largest end.
 
-    Returns
-    -------
-    matplotlib.axes.Axes
-        The same axes, logarithmic above 0.1. Shaded from 1, where a bracket promises nothing;
-        dashed at 1/√2, below which δ_2s lets ℓ1 recover every s-sparse vector (Cai and Zhang
-        2014).
-    """
+def _plot_orders(ax: Axes, table: pd.DataFrame, top: float) -> None:
+    """Draw a bracket of δ_s for every order and ensemble, as an interval with its ends marked."""
     orders = sorted(int(s) for s in table["s"].unique())
-    kinds = _kinds(table)
-    top = _top(table) if top is None else top
-    ax.axhspan(1.0, top, color="#EDEDED", lw=0, zorder=0, label="vacuous: δ may be 1 or more")
-    ax.axhline(1 / math.sqrt(2), color=BLACK, ls=(0, (6, 2)), lw=0.7, zorder=1, label="1/√2")
+    kinds = list(dict.fromkeys(table["kind"])) if "kind" in table else [""]
+    mark_limits(ax, top)
     step = _SHARE / len(kinds)
     for place, kind in enumerate(kinds):
         rows = table[table["kind"] == kind] if kind else table
@@ -83,29 +78,10 @@ def plot_order_brackets(ax: Axes, table: pd.DataFrame, top: float | None = None)
     ax.set_ylim(0.0, top)
     ax.grid(axis="x", visible=False)
     ax.set_xlabel("order s")
-    return ax
 
 
-def _top(table: pd.DataFrame) -> float:
-    return max(2.0, 1.4 * float(table["upper"].max()))
-
-
-def plot_core_range(ax: Axes, table: pd.DataFrame) -> Axes:
-    """Draw how far the dictionary stretches the least and the most, for every ensemble.
-
-    Parameters
-    ----------
-    ax : matplotlib.axes.Axes
-        Where to draw; the squared stretch is on a log axis.
-    table : pandas.DataFrame
-        Columns kind, least, greatest, bai_yin_least and bai_yin_greatest, of one scale.
-
-    Returns
-    -------
-    matplotlib.axes.Axes
-        The same axes: one interval per ensemble, from ‖L Y R‖²/‖Y‖² of the core shrunk most to
-        that of the core stretched most, and the limits for independent entries beside it.
-    """
+def _plot_core_range(ax: Axes, table: pd.DataFrame) -> None:
+    """Draw the range of ‖L Y R‖²/‖Y‖² over all cores for every ensemble, and its limits."""
     kinds = list(table["kind"])
     for place, row in enumerate(table.to_dict("records")):
         style = _style(str(row["kind"]))
@@ -122,70 +98,57 @@ def plot_core_range(ax: Axes, table: pd.DataFrame) -> Axes:
     ax.set_yticks(range(len(kinds)), [_style(str(kind)).label for kind in kinds])
     ax.set_ylim(len(kinds) - 0.4, -0.6)
     ax.grid(axis="y", visible=False)
-    return ax
 
 
-def orders_figure(tables: Mapping[str, pd.DataFrame]) -> Figure:
-    """Draw the brackets, a panel for each operator.
-
-    Parameters
-    ----------
-    tables : mapping of str to pandas.DataFrame
-        "brackets", as `cosa_theory.studies.rip.tables` makes it.
-    """
+def _orders_figure(tables: Tables) -> Figure:
+    """Draw the brackets, a panel for each operator."""
     table = tables["brackets"]
-    abouts = list(dict.fromkeys(table["about"]))
+    top = max(2.0, 1.4 * float(table["upper"].max()))
     with house_style():
-        layout = ConstrainedLayoutEngine(h_pad=0.03, w_pad=0.04)
-        figure = Figure(figsize=(PAGE_WIDTH, 3.0), layout=layout)
-        axes = figure.subplots(1, len(abouts), squeeze=False, sharey=True)[0]
-        for ax, about in zip(axes, abouts, strict=True):
-            rows = table[table["about"] == about]
-            plot_order_brackets(ax, rows, _top(table))
+        figure, axes = _panels(table["about"].nunique(), 3.0)
+        for ax, (about, rows) in zip(axes, table.groupby("about", sort=False), strict=True):
+            _plot_orders(ax, rows, top)
             first = rows.iloc[0]
-            ax.set_title(f"{_TITLES[about]}, {first['rows']:,} × {first['columns']:,}")
+            title = OPERATORS[str(about)].title
+            ax.set_title(f"{title}, {first['rows']:,} × {first['columns']:,}")
         axes[0].set_ylabel(r"restricted isometry constant $\delta_s$")
-        handles, labels = axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper left", ncols=5, borderpad=0)
+        _legend(figure, axes[0], 5)
     return figure
 
 
-def cores_figure(tables: Mapping[str, pd.DataFrame]) -> Figure:
-    """Draw the range over all cores, a panel for each scale.
-
-    Parameters
-    ----------
-    tables : mapping of str to pandas.DataFrame
-        "cores", as `cosa_theory.studies.rip.tables` makes it.
-    """
+def _cores_figure(tables: Tables) -> Figure:
+    """Draw the range over all cores, a panel for each scale."""
     table = tables["cores"]
-    scales = list(dict.fromkeys(table["scale"]))
     with house_style():
-        layout = ConstrainedLayoutEngine(h_pad=0.03, w_pad=0.04)
-        figure = Figure(figsize=(PAGE_WIDTH, 2.6), layout=layout)
-        axes = figure.subplots(1, len(scales), squeeze=False, sharey=True)[0]
-        for ax, scale in zip(axes, scales, strict=True):
-            plot_core_range(ax, table[table["scale"] == scale])
+        figure, axes = _panels(table["scale"].nunique(), 2.6)
+        for ax, (scale, rows) in zip(axes, table.groupby("scale", sort=False), strict=True):
+            _plot_core_range(ax, rows)
             ax.set_title(f"{scale} scale")
             ax.set_xlabel(r"$\|LYR\|^2/\|Y\|^2$ over all cores $Y$")
-        handles, labels = axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper left", borderpad=0)
+        _legend(figure, axes[0])
     return figure
 
 
-ORDERS_FIGURE = Drawing(
-    orders_figure,
-    "What is proven of δ_s",
-    "Each interval lies between a proven lower and a proven upper end of the restricted isometry "
-    "constant δ_s. Shaded: δ of 1 or more, where nothing is promised. Dashed: 1/√2, below which "
-    "δ_2s lets ℓ1 recover every s-sparse vector. Below 0.1 the axis is linear.",
-    lambda tables: "brackets" in tables and not tables["brackets"].empty,
-)
-CORES_FIGURE = Drawing(
-    cores_figure,
-    "How far the dictionary stretches a core",
-    "From the core whose norm shrinks most to the one whose norm grows most: exact, from the "
-    "singular values of the factors. An isometry would be one point at 1. Orthonormal factors are "
-    "one at synthesis scale; at analysis scale every value is mn/(ab) times as large.",
-    lambda tables: "cores" in tables and not tables["cores"].empty,
-)
+def _drawable(name: str) -> Callable[[Tables], bool]:
+    return lambda tables: name in tables and not tables[name].empty
+
+
+FIGURES = {
+    "brackets": Drawing(
+        _orders_figure,
+        "What is proven of δ_s",
+        "Each interval lies between a proven lower and a proven upper end of the restricted "
+        "isometry constant δ_s. Shaded: δ of 1 or more, where nothing is promised. Dashed: 1/√2, "
+        "below which δ_2s lets ℓ1 recover every s-sparse vector. Below 0.1 the axis is linear.",
+        _drawable("brackets"),
+    ),
+    "cores": Drawing(
+        _cores_figure,
+        "How far the dictionary stretches a core",
+        "From the core whose norm shrinks most to the one whose norm grows most: exact, from the "
+        "singular values of the factors. An isometry would be one point at 1. Orthonormal factors "
+        "are one at synthesis scale; at analysis scale every value is mn/(ab) times as large.",
+        _drawable("cores"),
+    ),
+}
+"""The drawings of a document by file name."""

@@ -1,15 +1,16 @@
 """Everything that is known of the isometry of a layer's basis or of one matrix, as tables."""
 
-from __future__ import annotations
-
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
+from cosa_theory.ground.checks import choice, pair, whole
+from cosa_theory.ground.progress import Advance
 from cosa_theory.isometry.certificates import RipBracket
 from cosa_theory.isometry.coherence import babel, mutual_coherence, spark_bounds, welch_bound
-from cosa_theory.isometry.cores import CoreIsometry, core_isometry
+from cosa_theory.isometry.cores import core_isometry
 from cosa_theory.isometry.guarantees import recovery_guarantees
 from cosa_theory.isometry.kronecker import kronecker_rip_bounds
 from cosa_theory.isometry.rip import rip_bracket
@@ -17,49 +18,48 @@ from cosa_theory.laws.synthesis import scale_gain
 from cosa_theory.linear.basis import CosaBasis
 from cosa_theory.linear.gram import DenseGram
 from cosa_theory.linear.operators import KroneckerOperator
+from cosa_theory.page.document import Document
 from cosa_theory.projections import ENSEMBLES, KINDS
+from cosa_theory.studies.rip.operators import OPERATORS
+from cosa_theory.studies.rip.verdict import notices, verdict
 
-if TYPE_CHECKING:
-    import pandas as pd
+__all__ = ["isometry_document", "layer_isometry", "matrix_isometry"]
 
-__all__ = ["ABOUT", "NATURAL_SCALE", "layer_isometry", "matrix_isometry"]
+_ORDERS = (2, 4, 8, 16)
+_CORE = (
+    *("least", "greatest", "delta", "condition", "scale_free"),
+    *("bai_yin_least", "bai_yin_greatest", "bai_yin_delta", "bai_yin_scale_free"),
+)
 
-ABOUT = {
-    "dictionary": "the tall dictionary Ψ = L ⊗ Rᵀ (mn × ab)",
-    "sensing": "the wide sensing operator Φ = Lᵀ ⊗ R (ab × mn)",
-    "matrix": "the matrix",
-}
-"""What a row is about: its name in the tables, and in words."""
+Tables = dict[str, pd.DataFrame]
+Rows = dict[str, list[dict[str, Any]]]
 
-NATURAL_SCALE = {"dictionary": "synthesis", "sensing": "analysis"}
-"""The scale at which E‖Ax‖² = ‖x‖² for either operator."""
 
-Advance = Callable[[int, int, str], None]
+def _silent(done: int, total: int | None, note: str = "", /) -> None:
+    """Show no progress."""
 
 
 def layer_isometry(
-    m: int,
-    n: int,
-    a: int,
-    b: int,
-    orders: Sequence[int],
+    shape: tuple[int, int],
+    core: tuple[int, int],
+    sparsity: Sequence[int] | None = None,
     *,
     kinds: Sequence[str] = ("gaussian",),
     about: Sequence[str] = ("dictionary", "sensing"),
     scale: str | None = None,
     seed: int = 0,
-    progress: Advance = lambda done, total, name: None,
-) -> dict[str, pd.DataFrame]:
+    progress: Advance = _silent,
+) -> Tables:
     """Bracket the isometry constants of a layer's dictionary Ψ and sensing operator Φ.
 
     Nothing larger than the factors' Gram matrices is computed.
 
     Parameters
     ----------
-    m, n, a, b : int
+    shape, core : (int, int)
         Sizes of the update (m × n) and of the core (a × b).
-    orders : sequence of int
-        The s of δ_s.
+    sparsity : sequence of int, optional
+        The orders s of δ_s; by default 2, 4, 8 and 16, as far as there are so many columns.
     kinds : sequence of str
         Ensembles, from `cosa_theory.projections.KINDS`. The exact constants over all cores are
         listed for every ensemble, whichever are named here.
@@ -78,32 +78,34 @@ def layer_isometry(
         "brackets": about, kind, scale, rows, columns, s, lower, upper, vacuous, exact,
         lower_method, upper_method, scale_free_lower, scale_free_upper, worst_support,
         witness_columns and witness_values (the unit vector that attains the lower end, column i·n
-        + j for entry (i, j)), seconds, note. "cores" (with the dictionary): kind, scale, least,
-        greatest, delta, condition, scale_free, bai_yin_least, bai_yin_greatest, bai_yin_delta,
-        bai_yin_scale_free. "columns":
+        + j for entry (i, j)), seconds, note. "cores" (with the dictionary): kind, scale, and the
+        numbers of `CoreIsometry` named in `_CORE`. "columns":
         about, kind, rows, columns, least_norm, greatest_norm, coherence, welch, babel_terms, babel,
         spark_lower, spark_upper, spark_how. "guarantees" (with the sensing operator): about, kind,
         and the fields of `Guarantee`.
 
     Raises
     ------
-    ValueError
+    InputError
         For sizes that an ensemble does not have, or an order outside its range.
     """
+    (m, n), (a, b) = pair("shape", shape), pair("core", core)
+    kinds = list(dict.fromkeys(choice("kind", kind, KINDS) for kind in kinds))
+    orders = _orders(sparsity, a * b if "dictionary" in about else m * n)
     cores = [
         kind
         for kind in KINDS
         if "dictionary" in about and ENSEMBLES[kind].has(a, m) and ENSEMBLES[kind].has(b, n)
     ]
     total, done = len(kinds) * len(about) + len(cores), 0
-    parts: dict[str, list[dict[str, Any]]] = {name: [] for name in ("brackets", "cores", "columns")}
-    parts["guarantees"] = []
+    parts: Rows = {name: [] for name in ("brackets", "cores", "columns", "guarantees")}
     for kind in kinds:
         for name in about:
-            settings = {"kind": kind, "scale": scale or NATURAL_SCALE[name]}
+            asked = OPERATORS[name]
+            settings = {"kind": kind, "scale": scale or asked.scale}
             basis = CosaBasis.sample(m, n, a, b, seed=seed, **settings)
             operator = basis.dictionary() if name == "dictionary" else basis.sensing()
-            brackets = kronecker_rip_bounds(*operator.factors, orders, seed=seed, about=ABOUT[name])
+            brackets = kronecker_rip_bounds(*operator.factors, orders, seed=seed, about=asked.words)
             _describe(parts, {"about": name, **settings}, operator, brackets)
             done += 1
             progress(done, total, f"{kind}, {name}")
@@ -111,7 +113,8 @@ def layer_isometry(
         found = core_isometry(CosaBasis.sample(m, n, a, b, kind=kind, seed=seed))
         gain = float(scale_gain(m, n, a, b))
         for at, factor in (("synthesis", 1.0), ("analysis", gain)):
-            parts["cores"].append({"kind": kind, "scale": at, **_core_row(found.scaled(factor))})
+            numbers = {name: getattr(found.scaled(factor), name) for name in _CORE}
+            parts["cores"].append({"kind": kind, "scale": at, **numbers})
         done += 1
         progress(done, total, f"{kind}, all cores")
     return _tables(parts)
@@ -119,20 +122,18 @@ def layer_isometry(
 
 def matrix_isometry(
     A: Any,
-    orders: Sequence[int],
+    sparsity: Sequence[int] | None = None,
     *,
     seed: int = 0,
-    progress: Advance = lambda done, total, name: None,
-) -> dict[str, pd.DataFrame]:
+    progress: Advance = _silent,
+) -> Tables:
     """Bracket the isometry constants of one matrix.
 
     Parameters
     ----------
     A : array, operator or DenseGram, shape (k, d)
         The matrix, as it is scaled.
-    orders : sequence of int
-        The s of δ_s.
-    seed, progress
+    sparsity, seed, progress
         As in `layer_isometry`.
 
     Returns
@@ -143,27 +144,37 @@ def matrix_isometry(
 
     Raises
     ------
-    ValueError
+    InputError
         If A is not a real finite matrix, or an order is outside its range.
     """
     gram = A if isinstance(A, DenseGram) else DenseGram(A)
+    orders = _orders(sparsity, gram.columns)
     brackets = []
     for done, s in enumerate(orders, 1):
-        brackets.append(rip_bracket(gram, s, seed=seed, about=ABOUT["matrix"]))
+        brackets.append(rip_bracket(gram, s, seed=seed, about=OPERATORS["matrix"].words))
         progress(done, len(orders), f"s = {s}")
-    parts: dict[str, list[dict[str, Any]]] = {"brackets": [], "columns": [], "guarantees": []}
+    parts: Rows = {"brackets": [], "columns": [], "guarantees": []}
     _describe(parts, {"about": "matrix"}, gram.A, brackets)
     return _tables(parts)
 
 
-def _tables(parts: dict[str, list[dict[str, Any]]]) -> dict[str, pd.DataFrame]:
-    import pandas as pd
+def isometry_document(tables: Tables, provenance: Mapping[str, Any]) -> Document:
+    """Return what `layer_isometry` or `matrix_isometry` found, with its verdict and notices."""
+    return Document("rip", verdict(tables), notices(tables), tables, provenance)
 
+
+def _orders(sparsity: Sequence[int] | None, columns: int) -> list[int]:
+    if sparsity is None:
+        return [s for s in _ORDERS if s <= columns] or [columns]
+    return sorted({whole("sparsity", s, most=columns) for s in sparsity})
+
+
+def _tables(parts: Rows) -> Tables:
     return {name: pd.DataFrame(rows) for name, rows in parts.items() if rows}
 
 
 def _describe(
-    parts: dict[str, list[dict[str, Any]]],
+    parts: Rows,
     labels: dict[str, Any],
     operator: Any,
     brackets: Sequence[RipBracket],
@@ -183,6 +194,7 @@ def _describe(
 def _bracket_row(bracket: RipBracket, operator: Any) -> dict[str, Any]:
     low, high = bracket.scale_free
     witness = bracket.lower_bound.witness
+    notes = dict.fromkeys((bracket.lower_bound.note, bracket.upper_bound.note))
     return {
         "s": bracket.s,
         "lower": bracket.lower,
@@ -197,11 +209,7 @@ def _bracket_row(bracket: RipBracket, operator: Any) -> dict[str, Any]:
         "witness_columns": [] if witness is None else witness.support.tolist(),
         "witness_values": [] if witness is None else witness.coefficients.tolist(),
         "seconds": bracket.seconds,
-        "note": " ".join(
-            dict.fromkeys(
-                note for note in (bracket.lower_bound.note, bracket.upper_bound.note) if note
-            )
-        ),
+        "note": " ".join(note for note in notes if note),
     }
 
 
@@ -242,18 +250,3 @@ def _column_row(operator: Any, order: int) -> dict[str, Any]:
         "spark_upper": spark.upper,
         "spark_how": spark.how,
     }
-
-
-def _core_row(found: CoreIsometry) -> dict[str, float]:
-    names = (
-        "least",
-        "greatest",
-        "delta",
-        "condition",
-        "scale_free",
-        "bai_yin_least",
-        "bai_yin_greatest",
-        "bai_yin_delta",
-        "bai_yin_scale_free",
-    )
-    return {name: getattr(found, name) for name in names}
