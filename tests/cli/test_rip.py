@@ -135,14 +135,14 @@ BAD = {
     "no file": (["A.npy"], "FILE is A.npy: there is no such file"),
     "kind": (
         [*LAYER, "--kind", "gauss"],
-        "kind is 'gauss': it must be one of gaussian, rademacher",
+        "--kind is 'gauss': it must be one of gaussian, rademacher",
     ),
     "sparsity": ([*LAYER, "--sparsity", "2,x"], "--sparsity is '2,x': give positive integers"),
     "order": (
         [*LAYER, "--sparsity", "400"],
-        "sparsity is 400: it must be a whole number from 1 to 384",
+        "--sparsity is 400: it must be a whole number from 1 to 384",
     ),
-    "size": (["--shape", "0", "4", "--core", "2", "2"], "shape is (0, 4): it must be"),
+    "size": (["--shape", "0", "4", "--core", "2", "2"], "--shape is (0, 4): it must be"),
     "haar": (["--shape", "4", "4", "--core", "5", "2", "--kind", "haar"], "k is 5: "),
     "idle": (
         ["A.npy", "--kind", "haar", "--about", "sensing"],
