@@ -217,9 +217,9 @@ def _vectors(
         return {}
     try:
         rows = sample_rows((layer.delta for layer in pair), count, seed=seed)
-    except InputError:  # such as NaN in a matrix
-        raise
-    except ValueError as error:
+    except InputError as error:
+        if error.argument != "matrices":  # such as NaN in one of them
+            raise
         raise InputError(
             "--pair: the matrices that were read do not differ: there is no update"
         ) from error
@@ -230,10 +230,9 @@ def _read_rows(spec: str) -> "NDArray[Any]":
     from cosa_theory.ground.tensor_files import read_array
     from cosa_theory.isometry.jl import as_vectors
 
+    array = read_array(spec, "--vectors")
     try:
-        return as_vectors(read_array(spec, "--vectors"))
-    except InputError:
-        raise
+        return as_vectors(array)
     except ValueError as error:
         raise InputError(f"{spec}: {error}") from error
 

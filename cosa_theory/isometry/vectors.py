@@ -100,7 +100,7 @@ def sample_rows(
         kept.setdefault(matrix.shape[1], []).append((places.size, matrix[chosen]))
     if not available.total():
         wanted = "" if width is None else f" of length {width}"
-        raise InputError(f"no matrix has a non-zero row{wanted}")
+        raise InputError(f"no matrix has a non-zero row{wanted}", argument="matrices")
     groups = kept[available.most_common(1)[0][0]]
     # How many of the sample fall to each matrix: a draw without replacement from all their rows.
     draw = stream(seed, "sample rows", "shares")

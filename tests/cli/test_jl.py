@@ -132,9 +132,9 @@ def test_vectors_are_read_from_npy_and_safetensors(tmp_path, capsys):
         ("text.csv", "is neither .npy nor .safetensors"),
         ("two.safetensors", "has 2 tensors: name one as"),
         ("two.safetensors:z", "has no tensor 'z': name one as"),
-        ("nan.npy", "X[0, 1] is nan"),
+        ("nan.npy", "nan.npy: X has a NaN or infinite entry, first at (0, 1)"),
         ("zero.npy", "every row is zero"),
-        ("cube.npy", "X must be vectors as rows"),
+        ("cube.npy", "cube.npy: X has shape (3, 4, 5)"),
     ],
 )
 def test_a_file_without_usable_vectors_is_one_plain_error(tmp_path, capsys, name, message):
