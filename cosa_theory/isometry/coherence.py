@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cosa_theory.ground.checks import refuse, sizes, whole
-from cosa_theory.linear.gram import SparkBounds, unit_gram
+from cosa_theory.linear.gram import unit_gram
+from cosa_theory.linear.gram_protocol import SparkBounds
 
 __all__ = ["SparkBounds", "babel", "mutual_coherence", "spark_bounds", "welch_bound"]
 

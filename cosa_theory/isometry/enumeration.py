@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from cosa_theory.isometry.search import top_values
-from cosa_theory.linear.gram import Floats, Gram, Indices, rounding_slack
+from cosa_theory.linear.gram_protocol import Floats, Gram, Indices, rounding_slack
 
 __all__ = ["best_of_all", "supports_reaching"]
 

@@ -18,7 +18,8 @@ from cosa_theory.ground.errors import InputError
 from cosa_theory.isometry.certificates import RipBound, RipBracket, Witness, combine, inward
 from cosa_theory.isometry.lower import rip_lower
 from cosa_theory.isometry.upper import rip_upper
-from cosa_theory.linear.gram import DenseGram, KroneckerGram, outward, rounding_slack
+from cosa_theory.linear.gram import DenseGram, KroneckerGram
+from cosa_theory.linear.gram_protocol import outward, rounding_slack
 
 __all__ = ["kronecker_rip_bounds", "norm_condition"]
 

@@ -22,14 +22,8 @@ from cosa_theory.isometry.search import (
     settle,
     top_eigenpairs,
 )
-from cosa_theory.linear.gram import (
-    DenseGram,
-    Gram,
-    Indices,
-    KroneckerGram,
-    as_gram,
-    rounding_slack,
-)
+from cosa_theory.linear.gram import DenseGram, KroneckerGram, as_gram
+from cosa_theory.linear.gram_protocol import Gram, Indices, rounding_slack
 from cosa_theory.projections import stream
 
 __all__ = ["rip_lower", "search_supports", "witness_of"]

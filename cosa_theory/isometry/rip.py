@@ -14,7 +14,8 @@ from cosa_theory.isometry.enumeration import best_of_all
 from cosa_theory.isometry.kronecker import kronecker_rip_bounds
 from cosa_theory.isometry.lower import rip_lower, search_supports, witness_of
 from cosa_theory.isometry.upper import UPPER_METHODS, rip_upper
-from cosa_theory.linear.gram import Gram, Indices, KroneckerGram, as_gram
+from cosa_theory.linear.gram import KroneckerGram, as_gram
+from cosa_theory.linear.gram_protocol import Gram, Indices
 
 __all__ = ["rip_bracket", "rip_exact"]
 

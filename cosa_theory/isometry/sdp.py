@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from cosa_theory.ground.checks import choice, finite, real, whole
 from cosa_theory.ground.errors import InputError
 from cosa_theory.isometry.certificates import RipBound
-from cosa_theory.linear.gram import as_gram, outward, rounding_slack
+from cosa_theory.linear.gram import as_gram
+from cosa_theory.linear.gram_protocol import outward, rounding_slack
 
 __all__ = ["dual_bound", "rip_sdp"]
 

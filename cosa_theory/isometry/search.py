@@ -22,7 +22,7 @@ from itertools import combinations
 
 import numpy as np
 
-from cosa_theory.linear.gram import Floats, Gram, Indices
+from cosa_theory.linear.gram_protocol import Floats, Gram, Indices
 
 __all__ = [
     "Found",

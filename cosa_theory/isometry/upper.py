@@ -11,7 +11,8 @@ from cosa_theory.ground.checks import choice, whole
 from cosa_theory.ground.errors import InputError
 from cosa_theory.isometry.certificates import RipBound
 from cosa_theory.isometry.sdp import rip_sdp
-from cosa_theory.linear.gram import Gram, as_gram, outward
+from cosa_theory.linear.gram import as_gram
+from cosa_theory.linear.gram_protocol import Gram, outward
 
 __all__ = ["UPPER_METHODS", "rip_upper"]
 

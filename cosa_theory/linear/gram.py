@@ -7,30 +7,26 @@ not know whether A is held in memory or known by its factors, whose product is n
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cosa_theory.ground.checks import finite
 from cosa_theory.ground.errors import InputError
 from cosa_theory.linear.discs import LargestEntries, extreme_disc
+from cosa_theory.linear.gram_protocol import (
+    Floats,
+    Gram,
+    Indices,
+    SparkBounds,
+    outward,
+    rounding_slack,
+)
 from cosa_theory.linear.operators import Factor, KroneckerOperator
 
-__all__ = [
-    "DenseGram",
-    "Gram",
-    "KroneckerGram",
-    "SparkBounds",
-    "as_gram",
-    "outward",
-    "rounding_slack",
-    "unit_gram",
-]
+__all__ = ["DenseGram", "KroneckerGram", "as_gram", "unit_gram"]
 
 _FORMED_UP_TO = 4096  # columns up to which the whole Gram matrix is kept (128 MiB)
 _CHOSEN = 1 << 22  # entries of A copied at a time for the blocks of supports
@@ -40,160 +36,6 @@ _LONGEST = 1e150  # squared norm of a column; its square must be finite
 _SHORTEST = 1e-150  # squared norm of the longest column; its square must keep its digits
 _RESOLVED = 1e-8  # λ_min/λ_max of a float64 Gram matrix from which on the rank is surely full
 _COSINES = 512  # of a column, looked at for the spark: enough to reach 1 in practice
-
-Indices: TypeAlias = NDArray[np.int64]
-Floats: TypeAlias = NDArray[np.float64]
-
-
-def rounding_slack(rows: int, order: int, scale: float) -> float:
-    """Return how far rounding can move an eigenvalue of an order × order Gram matrix.
-
-    The entries of the Gram matrix are sums of `rows` products no larger than `scale` in all, each
-    wrong by at most rows·u·scale (u = 2⁻⁵³), and the eigenvalue routine is backward stable: both
-    together stay below 4 (rows + order)·order·u·scale.
-
-    Parameters
-    ----------
-    rows, order : int
-        Length of the columns, and how many of them.
-    scale : float
-        The greatest squared norm of a column.
-
-    References
-    ----------
-    N. J. Higham, "Accuracy and Stability of Numerical Algorithms", 2nd ed. (2002), section 3.1.
-    """
-    return 4 * (rows + order) * order * 2.0**-53 * scale
-
-
-def outward(least: float, greatest: float, slack: float) -> tuple[float, float]:
-    """Return an outer bound made safe against rounding; no eigenvalue of a Gram is negative."""
-    return max(least - slack, 0.0), max(greatest + slack, 0.0)
-
-
-@dataclass(frozen=True)
-class SparkBounds:
-    """Bounds of the spark, the least number of linearly dependent columns.
-
-    Parameters
-    ----------
-    lower, upper : float
-        Whole numbers, or infinity where all columns are independent and no set is dependent.
-    how : str
-        What each end comes from.
-    """
-
-    lower: float
-    upper: float
-    how: str
-
-
-class Gram(ABC):
-    """What is known of G = AᵀA, for A with d columns.
-
-    Attributes
-    ----------
-    name : str
-        What results call A.
-    rows_of_A, columns : int
-        The shape of A; columns is d.
-    """
-
-    name: str
-    rows_of_A: int
-    columns: int
-
-    @property
-    def about(self) -> str:
-        """Which matrix this is, as in "the dictionary Ψ = L ⊗ Rᵀ (tall, 256 × 64)"."""
-        rows, columns = self.rows_of_A, self.columns
-        form = "tall" if rows > columns else "wide" if rows < columns else "square"
-        return f"{self.name} ({form}, {rows} × {columns})"
-
-    @property
-    @abstractmethod
-    def diagonal(self) -> Floats:
-        """Squared norms of the columns, shape (d,)."""
-
-    @property
-    @abstractmethod
-    def shortest(self) -> float:
-        """The least squared norm of a column."""
-
-    @property
-    @abstractmethod
-    def largest(self) -> float:
-        """The greatest squared norm of a column."""
-
-    @property
-    @abstractmethod
-    def cross(self) -> float:
-        """The greatest |G_ij|, i ≠ j, or 0 for a single column."""
-
-    @abstractmethod
-    def rows(self, columns: Indices) -> Floats:
-        """Return rows of G, shape (…, d) for indices of shape (…)."""
-
-    @abstractmethod
-    def blocks(self, supports: Indices) -> Floats:
-        """Return G restricted to each support, shape (N, s, s) for supports of shape (N, s)."""
-
-    @abstractmethod
-    def squared_norm(self, support: Indices, coefficients: Floats) -> float:
-        """Return ‖Ax‖² for the vector with these coefficients on the support, computed from A."""
-
-    @property
-    @abstractmethod
-    def dependent_from(self) -> int:
-        """The least number of columns of which some set is sure to be dependent, or d + 1 if none.
-
-        1 if a column is zero, else by dimension; a dependence that takes a look at the entries,
-        such as of equal columns, does not count.
-        """
-
-    @abstractmethod
-    def slack(self, order: int) -> float:
-        """Return how far rounding can move an eigenvalue of a block of G or a sum of entries."""
-
-    @abstractmethod
-    def discs(self, order: int) -> tuple[float, float]:
-        """Enclose all eigenvalues of blocks of one order by Gershgorin's theorem.
-
-        Returns
-        -------
-        least, greatest : float
-            min_j (G_jj − t_j) and max_j (G_jj + t_j), t_j the sum of the order − 1 largest |G_ij|,
-            i ≠ j; rounding included.
-        """
-
-    @property
-    @abstractmethod
-    def spectrum_range(self) -> tuple[float, float]:
-        """An enclosure of all eigenvalues of G, rounding included."""
-
-    @abstractmethod
-    def coherence(self) -> float:
-        """Return the mutual coherence, for columns of norm one (see `unit_gram`).
-
-        Raises
-        ------
-        InputError
-            If a column is zero.
-        """
-
-    @abstractmethod
-    def babel(self, counts: Indices) -> Floats:
-        """Return the Babel function at each count, for columns of norm one, none of them zero.
-
-        Parameters
-        ----------
-        counts : ndarray
-            Numbers of cosines, from 1 to d − 1.
-        """
-
-    @abstractmethod
-    def spark(self) -> SparkBounds:
-        """Bound the spark, for columns of norm one or zero: else short ones count as rounding."""
 
 
 class DenseGram(Gram):
@@ -230,16 +72,6 @@ class DenseGram(Gram):
         """Squared norms of the columns."""
         with np.errstate(over="ignore"):  # reported by _check_range
             return np.einsum("kd,kd->d", self.A, self.A)
-
-    @property
-    def shortest(self) -> float:
-        """The least of the diagonal."""
-        return float(self.diagonal.min())
-
-    @property
-    def largest(self) -> float:
-        """The greatest of the diagonal."""
-        return float(self.diagonal.max())
 
     @property
     def cross(self) -> float:
@@ -293,10 +125,6 @@ class DenseGram(Gram):
         """Return the squared norm of one product with A."""
         image = self.A[:, support] @ coefficients
         return float(image @ image)
-
-    def slack(self, order: int) -> float:
-        """Return `rounding_slack` of columns as long as these."""
-        return rounding_slack(self.rows_of_A, order, self.largest)
 
     def entries(self, order: int) -> LargestEntries:
         """Return the entries that the discs of supports of this order see; they are kept."""

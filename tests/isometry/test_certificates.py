@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cosa_theory.isometry.certificates import RipBound, RipBracket, Witness, combine, inward
-from cosa_theory.linear.gram import outward
+from cosa_theory.linear.gram_protocol import outward
 
 positive = st.floats(1e-3, 1e3)
 

@@ -20,7 +20,8 @@ from cosa_theory.isometry import (
     rip_upper,
 )
 from cosa_theory.isometry.search import Found
-from cosa_theory.linear.gram import KroneckerGram, as_gram, rounding_slack
+from cosa_theory.linear.gram import KroneckerGram, as_gram
+from cosa_theory.linear.gram_protocol import rounding_slack
 from cosa_theory.projections import KINDS, make_projection, stream
 
 CHEAP = ("coherence", "babel", "spectrum")

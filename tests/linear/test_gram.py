@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from cosa_theory import KroneckerOperator
-from cosa_theory.linear.gram import DenseGram, KroneckerGram, as_gram, rounding_slack
+from cosa_theory.linear.gram import DenseGram, KroneckerGram, as_gram
+from cosa_theory.linear.gram_protocol import rounding_slack
 from cosa_theory.projections import make_projection
 
 
