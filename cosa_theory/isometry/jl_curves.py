@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cosa_theory.ground.checks import whole
 from cosa_theory.ground.errors import InputError
-from cosa_theory.ground.estimates import Estimate, proportion_interval, variance_interval
+from cosa_theory.ground.estimates import Estimate, variance_interval
 from cosa_theory.isometry.jl import as_vectors, squared_norms
 from cosa_theory.laws.kronecker import (
     MatrixMoments,
@@ -21,42 +20,16 @@ from cosa_theory.laws.kronecker import (
     kronecker_variance_law,
     matrix_moments,
 )
-from cosa_theory.laws.norms import GramMoments, chi_square_failure, exact_failure
+from cosa_theory.laws.norms import GramMoments
 from cosa_theory.linear.operators import KroneckerOperator
 from cosa_theory.projections import ENSEMBLES, make_projection
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 __all__ = [
     "KroneckerVariance",
-    "jl_failure_curve",
     "jl_ratios",
     "kronecker_ratios",
     "kronecker_variance",
-    "projections",
 ]
-
-
-def projections(
-    kind: str, k: int, d: int, *, draws: int, seed: int = 0, **options: Any
-) -> Iterator[Any]:
-    """Yield independent draws of a k × d projection at analysis scale, keyed ("jl", i).
-
-    Parameters
-    ----------
-    kind, k, d, seed, **options
-        As for `cosa_theory.projections.make_projection`.
-    draws : int
-        How many; draw i does not depend on the number.
-
-    Raises
-    ------
-    InputError
-        If `draws` is not positive, or from `make_projection`.
-    """
-    for i in range(draws):
-        yield make_projection(kind, k, d, seed=seed, key=("jl", i), **options)
 
 
 def _unit_rows(X: Any) -> NDArray[np.float64]:
@@ -79,86 +52,28 @@ def jl_ratios(
 
     Parameters
     ----------
-    kind, k, draws, seed, **options
-        As for `projections`.
+    kind, k, seed, **options
+        As for `cosa_theory.projections.make_projection`, at analysis scale. Draw i has the key
+        ("jl", i) and does not depend on their number.
+    draws : int
+        Independent draws of A.
     X : array, shape (n, d) or (d,)
         Non-zero vectors as rows.
 
     Raises
     ------
     InputError
-        From `projections`, or if a vector is zero or not finite.
+        From `make_projection`, or if a vector is zero or not finite.
     """
     draws = whole("draws", draws)
     rows = _unit_rows(X)
     ratios = np.empty((draws, len(rows)))
     transposed = np.ascontiguousarray(rows.T)
-    drawn = projections(kind, k, rows.shape[1], draws=draws, seed=seed, **options)
-    for i, A in enumerate(drawn):
+    for i in range(draws):
+        A = make_projection(kind, k, rows.shape[1], seed=seed, key=("jl", i), **options)
         image = A @ transposed
         ratios[i] = np.einsum("ij,ij->j", image, image)
     return ratios
-
-
-def jl_failure_curve(
-    kind: str,
-    k: int,
-    x: ArrayLike,
-    eps: ArrayLike,
-    *,
-    draws: int = 1000,
-    seed: int = 0,
-    confidence: float = 0.95,
-    **options: Any,
-) -> pd.DataFrame:
-    """Measure P(|‖Ax‖²/‖x‖² − 1| > ε) for a fixed vector over independent draws of A.
-
-    Parameters
-    ----------
-    kind, k, seed, **options
-        As for `cosa_theory.projections.make_projection`, at analysis scale.
-    x : array, shape (d,)
-        A non-zero vector.
-    eps : array of float
-        Values of ε > 0.
-    draws : int
-        Independent draws of A.
-    confidence : float
-        Level of the intervals (Clopper-Pearson), each ε for itself.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row per ε: `eps`, `draws`, `failures`, `probability`, `ci_low`, `ci_high`,
-        `chi_square` (the law of a Gaussian projection, exact for kind "gaussian") and `exact`
-        (χ² for gaussian, the beta law for haar, NaN where no exact law is known).
-
-    Raises
-    ------
-    InputError
-        If an argument is out of range, or x is zero, not finite or not a vector.
-    """
-    import pandas as pd
-
-    if np.ndim(x) != 1:
-        raise InputError(f"x must be one vector of shape (d,), got shape {np.shape(x)}")
-    levels = np.atleast_1d(np.asarray(eps, dtype=np.float64))
-    law = np.atleast_1d(chi_square_failure(k, levels))  # also checks k and ε before any draw
-    ratios = jl_ratios(kind, k, x, draws=draws, seed=seed, **options)[:, 0]
-    failures = np.count_nonzero(np.abs(ratios[:, None] - 1) > levels, axis=0)
-    low, high = proportion_interval(failures, draws, confidence)
-    return pd.DataFrame(
-        {
-            "eps": levels,
-            "draws": draws,
-            "failures": failures,
-            "probability": failures / draws,
-            "ci_low": low,
-            "ci_high": high,
-            "chi_square": law,
-            "exact": exact_failure(ENSEMBLES[kind].norm_law, k, np.size(x), levels),
-        }
-    )
 
 
 def kronecker_ratios(
@@ -182,14 +97,14 @@ def kronecker_ratios(
     X : array, shape (m, n)
         A matrix that is not zero.
     draws, seed, **options
-        As for `projections`.
+        As for `jl_ratios`.
     key : tuple
         What the matrix is, such as a layer's name: different keys draw independent factors.
 
     Raises
     ------
     InputError
-        As for `projections`, or if X is not a finite, non-zero matrix.
+        As for `jl_ratios`, or if X is not a finite, non-zero matrix.
     """
     draws = whole("draws", draws)
     matrix = np.asarray(X, dtype=np.float64)

@@ -7,13 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from cosa_theory.isometry.jl_curves import (
-    jl_failure_curve,
-    jl_ratios,
-    kronecker_ratios,
-    kronecker_variance,
-    projections,
-)
+from cosa_theory.isometry.jl_curves import jl_ratios, kronecker_ratios, kronecker_variance
 from cosa_theory.laws import norms
 from cosa_theory.projections import make_projection
 
@@ -35,30 +29,25 @@ def test_haar_norms_are_exactly_beta():
 
 @pytest.mark.parametrize("kind", ["gaussian", "haar"])
 def test_failure_counts_are_binomial_around_the_exact_law(kind):
-    draws = 3000
-    curve = jl_failure_curve(kind, 5, MIXED, [0.2, 0.5, 0.9, 1.3], draws=draws, seed=2)
-    law = curve["exact"].to_numpy()
-    expected = norms.chi_square_failure(5, curve["eps"]) if kind == "gaussian" else None
-    if expected is not None:
-        assert law == pytest.approx(expected)
+    draws, eps = 3000, np.array([0.2, 0.5, 0.9, 1.3])
+    ratios = jl_ratios(kind, 5, MIXED, draws=draws, seed=2)
+    failures = np.count_nonzero(np.abs(ratios - 1) > eps, axis=0)
+    law = norms.chi_square_failure(5, eps) if kind == "gaussian" else norms.haar_failure(5, 12, eps)
     low, high = stats.binom.ppf([[1e-4], [1 - 1e-4]], draws, law)
-    failures = curve["failures"].to_numpy()
     assert np.all((low <= failures) & (failures <= high))
-    assert np.all(curve["ci_low"] <= curve["probability"])
-    assert np.all(curve["probability"] <= curve["ci_high"])
-    assert curve["probability"].is_monotonic_decreasing
 
 
 def test_a_sparse_ensemble_fails_more_often_on_a_spike_than_the_chi_square_law_says():
-    curve = jl_failure_curve("very_sparse", 16, SPIKE, 0.7, draws=1000, seed=3)
-    assert curve["ci_low"][0] > curve["chi_square"][0]
-    assert math.isnan(curve["exact"][0])
+    ratios = jl_ratios("very_sparse", 16, SPIKE, draws=1000, seed=3)
+    law = norms.chi_square_failure(16, 0.7)
+    failures = np.count_nonzero(np.abs(ratios - 1) > 0.7)
+    assert failures > stats.binom.ppf(1 - 1e-6, 1000, law)
 
 
 def test_density_reaches_the_ensemble():
     """At density 1 a very sparse projection is Rademacher, which keeps a spike exactly."""
-    curve = jl_failure_curve("very_sparse", 16, SPIKE, 1e-9, draws=10, density=1.0)
-    assert curve["failures"][0] == 0
+    ratios = jl_ratios("very_sparse", 16, SPIKE, draws=10, density=1.0)
+    assert ratios == pytest.approx(1.0, abs=1e-9)
 
 
 def test_draws_are_keyed_by_their_number_alone():
@@ -67,7 +56,6 @@ def test_draws_are_keyed_by_their_number_alone():
     assert np.array_equal(few, many[:3])
     A = make_projection("gaussian", 5, 12, seed=4, key=("jl", 1))
     assert few[1, 0] == pytest.approx(np.sum((A @ MIXED) ** 2) / np.sum(MIXED**2))
-    assert np.array_equal(list(projections("gaussian", 5, 12, draws=2, seed=4))[1], A)
 
 
 def test_several_vectors_share_their_draws():
@@ -83,10 +71,10 @@ def rectangular(ratio):
     return (U * np.arange(1.0, 8.0) ** -ratio) @ V.T
 
 
-@pytest.mark.parametrize("decay", [0.0, 1.0, 8.0])
+@pytest.mark.parametrize("decay", [0.0, 8.0])
 @pytest.mark.parametrize("kind", ["gaussian", "rademacher", "sjlt", "srht"])
 def test_kronecker_variance_meets_its_law(kind, decay):
-    found = kronecker_variance(kind, 4, 3, 50 * rectangular(decay), draws=2500, seed=7)
+    found = kronecker_variance(kind, 4, 3, 50 * rectangular(decay), draws=800, seed=7)
     assert abs(found.z) < 4
     mean = found.ratios.mean() - 1
     assert abs(mean) < 4 * math.sqrt(found.law / found.ratios.size)
@@ -131,9 +119,7 @@ def test_keys_make_kronecker_draws_independent():
         (lambda: jl_ratios("gaussian", 5, MIXED, draws=True), "draws is True"),
         (lambda: kronecker_variance("gaussian", 2, 2, np.eye(3), draws="9"), "draws is '9'"),
         (lambda: jl_ratios("gaussian", 5, np.zeros(12), draws=2), "vector 0 is zero"),
-        (lambda: jl_failure_curve("gaussian", 5, np.ones((2, 12)), 0.1), "must be one vector"),
-        (lambda: jl_failure_curve("gaussian", 5, MIXED, [0.1, 0.0]), "eps must be positive"),
-        (lambda: jl_failure_curve("haar", 50, MIXED, 0.1, draws=2), "haar"),
+        (lambda: jl_ratios("haar", 50, MIXED, draws=2), "haar"),
         (lambda: kronecker_variance("gaussian", 2, 2, np.eye(3), draws=1), "draws is 1"),
         (lambda: kronecker_variance("gaussian", 2, 2, np.zeros((3, 3))), "not zero"),
     ],

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cosa_theory import CosaBasis, KroneckerOperator
@@ -37,6 +37,7 @@ def factors(shape, seed, spread):
     return A * np.exp(spread * generator.random(m)), B * np.exp(-spread * generator.random(n))
 
 
+@settings(max_examples=30, deadline=None)
 @given(shape=SHAPES, seed=st.integers(0, 10**6), spread=st.floats(0.0, 2.0), data=st.data())
 def test_every_bound_of_the_bracket_holds_on_its_own(shape, seed, spread, data):
     A, B = factors(shape, seed, spread)
@@ -76,6 +77,7 @@ def test_gershgorin_coherence_and_spectrum_are_those_of_the_product_itself(
         assert found.least == pytest.approx(expected.least, abs=1e-10 * expected.greatest)
 
 
+@settings(max_examples=25, deadline=None)
 @given(shape=SHAPES, seed=st.integers(0, 10**6), spread=st.floats(0.0, 1.0))
 def test_the_constant_of_the_product_is_at_most_that_of_the_classical_law(shape, seed, spread):
     A, B = factors(shape, seed, spread)
@@ -85,13 +87,14 @@ def test_the_constant_of_the_product_is_at_most_that_of_the_classical_law(shape,
 
 
 def test_the_sum_over_orders_is_never_above_the_product_of_equal_orders():
-    for seed in range(20):
+    for seed in range(4):
         A, B = unit(gaussian(60, 7, seed)), unit(gaussian(50, 6, seed + 100))
         tried = {bound.method: bound for bound in kronecker_rip_bounds(A, B, 3).tried}
         assert tried["factors"].greatest < tried["product"].greatest - 0.01
         assert tried["factors"].least > tried["product"].least + 0.01
 
 
+@settings(max_examples=25, deadline=None)
 @given(shape=SHAPES, seed=st.integers(0, 10**6), spread=st.floats(0.0, 1.0))
 def test_the_product_is_no_better_than_either_factor_under_the_condition_on_norms(
     shape, seed, spread
@@ -113,6 +116,7 @@ def test_without_the_condition_on_norms_the_product_can_be_better_than_a_factor(
     assert norm_condition(unit(gaussian(3, 5)), unit(gaussian(2, 4)))
 
 
+@settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 10**6), s=st.integers(1, 3), scale=st.floats(0.5, 2.0))
 def test_brackets_of_the_factors_alone_give_a_bracket_of_the_product(seed, s, scale):
     A, B = gaussian(5, 4, seed), scale * gaussian(4, 5, seed + 1)
@@ -184,7 +188,7 @@ def test_several_orders_share_the_factors_and_agree_with_one_at_a_time():
 
 
 def test_the_same_seed_finds_the_same_bracket():
-    A, B = gaussian(12, 20), gaussian(10, 17, seed=1)
+    A, B = gaussian(12, 14), gaussian(10, 9, seed=1)
     first, again = (kronecker_rip_bounds(A, B, 4, seed=5) for _ in range(2))
     assert (first.lower, first.upper) == (again.lower, again.upper)
     assert np.array_equal(first.vector, again.vector)
@@ -214,9 +218,8 @@ def test_the_exact_constant_over_all_cores_of_a_layer_is_far_from_an_isometry():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("scale", ["analysis", "synthesis"])
-def test_the_constant_over_all_cores_is_that_of_the_dictionary_formed(kind, scale):
-    basis = CosaBasis.sample(12, 9, 5, 4, kind=kind, scale=scale, seed=2)
+def test_the_constant_over_all_cores_is_that_of_the_dictionary_formed(kind):
+    basis = CosaBasis.sample(12, 9, 5, 4, kind=kind, scale="analysis", seed=2)
     values = np.linalg.svd(basis.dictionary() @ np.eye(20), compute_uv=False) ** 2
     found = core_isometry(basis)
     assert found.greatest == pytest.approx(values[0])

@@ -40,6 +40,8 @@ KINDS = {
     "operator": lambda k, d, seed: aslinearoperator(gaussian(k, d, seed=seed)),
 }
 NUMPY_ONLY = {"operator"}
+# Factors do not know each other: each kind stands once on either side, beside another.
+PAIRS = list(zip(KINDS, [*list(KINDS)[6:], *list(KINDS)[:6]], strict=True))
 
 
 def dense(matrix):
@@ -88,9 +90,8 @@ def test_stacking_columns_instead_swaps_the_factors(p, m, q, n, seed):
     np.testing.assert_allclose(got, stacked, atol=1e-13)
 
 
-@pytest.mark.parametrize("other", KINDS)
-@pytest.mark.parametrize("kind", KINDS)
-def test_every_pair_of_factor_kinds_agrees_with_the_explicit_product(kind, other):
+@pytest.mark.parametrize(("kind", "other"), PAIRS)
+def test_every_kind_of_factor_agrees_with_the_explicit_product_on_either_side(kind, other):
     A, B, dense_A, dense_B = pair(kind, other)
     K, explicit = KroneckerOperator(A, B), np.kron(dense_A, dense_B)
     V, U = gaussian(K.shape[1], 3, seed=3), gaussian(K.shape[0], 3, seed=4)
@@ -100,7 +101,7 @@ def test_every_pair_of_factor_kinds_agrees_with_the_explicit_product(kind, other
     np.testing.assert_allclose(K.T @ U, explicit.T @ U, atol=50 * EPS * scale)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["dense", "sparse", "srht", "operator"])
 def test_the_adjoint_passes_the_dot_test(kind):
     A, B, dense_A, dense_B = pair(kind, "dense")
     K = KroneckerOperator(A, B)

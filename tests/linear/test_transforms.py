@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from cosa_theory.linear.transforms import DCT, Coordinate, SingularBasis, Wavelet
 
-SHAPES = [(6, 4), (4, 6), (5, 5), (1, 7), (7, 1), (1, 1)]
+SHAPES = [(6, 4), (4, 6), (1, 7), (1, 1)]
 NAMES = [
     *("coordinate", "dct", "haar wavelet", "db2 wavelet", "sym4 wavelet"),
     *("singular", "singular of a rank-deficient weight"),
@@ -45,8 +45,7 @@ def test_a_transform_keeps_inner_products_and_is_undone_by_its_inverse(name, m, 
     np.testing.assert_allclose(transform.forward(transform.inverse(X)), X, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(("name", "shape"), [*zip(NAMES, [(6, 4), (4, 6)] * 4, strict=False)])
 def test_a_transform_computes_in_the_type_it_is_given(name, shape):
     X = np.random.default_rng(1).standard_normal(shape).astype(np.float32)
     transform = build(name, shape, np.float32)
@@ -55,7 +54,7 @@ def test_a_transform_computes_in_the_type_it_is_given(name, shape):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("shape", [*SHAPES, (24, 16), (16, 48)])
+@pytest.mark.parametrize("shape", [(7, 1), (24, 16), (16, 48)])
 def test_rows_are_the_factors_of_a_kronecker_operator_in_the_basis(name, shape):
     rng = np.random.default_rng(7)
     X, A, B = (rng.standard_normal(size) for size in (shape, (3, shape[0]), (5, shape[1])))
