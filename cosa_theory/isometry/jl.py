@@ -96,9 +96,9 @@ def jl_min_dim(n_points: Any, eps: Any) -> Any:
 
 def _points(value: Any) -> int:
     """Return a number of points, of any size; a float that is whole counts as one."""
-    if isinstance(value, np.ndarray):
-        value = value[()]  # an array of no dimension is its number
-    if isinstance(value, (float, np.floating)) and value.is_integer():
+    if isinstance(value, (np.ndarray, np.generic)):
+        value = value.item()
+    if isinstance(value, float) and value.is_integer():
         value = int(value)
     return whole("n_points", value)
 

@@ -14,7 +14,7 @@ from array_api_compat import is_numpy_array
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
-from cosa_theory.ground.checks import real, whole
+from cosa_theory.ground.checks import choice, real, whole
 from cosa_theory.ground.errors import InputError
 from cosa_theory.ground.estimates import clustered_share, mean_interval
 from cosa_theory.ground.threads import one_thread
@@ -249,7 +249,7 @@ def jl_ensembles(
     vectors = as_vectors(X)
     rows, ratios = [], {}
     for kind in kinds:
-        if ENSEMBLES[kind].has(k, vectors.shape[1]):
+        if ENSEMBLES[choice("kind", kind, ENSEMBLES)].has(k, vectors.shape[1]):
             ratios[kind] = jl_ratios(kind, k, vectors, draws=draws, seed=seed)
             rows.append(_row(kind, k, vectors, ratios[kind], eps))
     return JLComparison(k, pd.DataFrame(_with_costs(rows, vectors, seed)), ratios)

@@ -16,7 +16,6 @@ from cosa_theory.ground.estimates import Estimate, variance_interval
 from cosa_theory.isometry.jl import as_vectors, squared_norms
 from cosa_theory.laws.kronecker import (
     MatrixMoments,
-    kronecker_inflation,
     kronecker_variance_law,
     matrix_moments,
 )
@@ -152,11 +151,6 @@ class KroneckerVariance:
     def unstructured(self) -> float:
         """2/(ab), the variance of an unstructured Gaussian map with as many rows."""
         return 2 / (self.a * self.b)
-
-    @property
-    def inflation(self) -> float:
-        """1 + (a + b + 1)/PR(X): the law for Gaussian factors over 2/(ab)."""
-        return float(kronecker_inflation(self.a, self.b, self.moments.participation_ratio))
 
     @cached_property
     def z(self) -> float:

@@ -156,16 +156,9 @@ def rip_sdp(
     ]
     slack = rounding_slack(held.rows_of_A, size, float(gram.diagonal().max()))
     least, greatest = outward(-negative_least, greatest, slack)
-    return RipBound(
-        side="upper",
-        s=s,
-        least=least,
-        greatest=greatest,
-        method="sdp",
-        seconds=time.perf_counter() - start,
-        proof={"U_greatest": U_greatest, "U_least": U_least},
-        note=" ".join(notes),
-    )
+    proof = {"U_greatest": U_greatest, "U_least": U_least}
+    seconds, note = time.perf_counter() - start, " ".join(notes)
+    return RipBound("upper", s, least, greatest, "sdp", seconds, proof=proof, note=note)
 
 
 def _side(

@@ -80,7 +80,7 @@ def test_min_dim_known_values():
         (math.nan, 0.1, "n_points is nan"),
         (math.inf, 0.1, "n_points is inf"),
         (True, 0.1, "n_points is True"),
-        ("ten", 0.1, "n_points is ten"),
+        ("ten", 0.1, "n_points is 'ten'"),
         (10, 0.0, "eps is 0.0"),
         (10, 1.0, "eps is 1.0"),
         (10, -0.1, "eps is -0.1"),

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from cosa_theory.isometry.jl_curves import jl_ratios, kronecker_ratios, kronecker_variance
-from cosa_theory.laws import norms
+from cosa_theory.laws import kronecker_inflation, norms
 from cosa_theory.projections import make_projection
 
 SPIKE = np.eye(12)[4]
@@ -29,7 +29,7 @@ def test_haar_norms_are_exactly_beta():
 
 @pytest.mark.parametrize("kind", ["gaussian", "haar"])
 def test_failure_counts_are_binomial_around_the_exact_law(kind):
-    draws, eps = 3000, np.array([0.2, 0.5, 0.9, 1.3])
+    draws, eps = 2000, np.array([0.2, 0.5, 0.9, 1.3])
     ratios = jl_ratios(kind, 5, MIXED, draws=draws, seed=2)
     failures = np.count_nonzero(np.abs(ratios - 1) > eps, axis=0)
     law = norms.chi_square_failure(5, eps) if kind == "gaussian" else norms.haar_failure(5, 12, eps)
@@ -74,14 +74,15 @@ def rectangular(ratio):
 @pytest.mark.parametrize("decay", [0.0, 8.0])
 @pytest.mark.parametrize("kind", ["gaussian", "rademacher", "sjlt", "srht"])
 def test_kronecker_variance_meets_its_law(kind, decay):
-    found = kronecker_variance(kind, 4, 3, 50 * rectangular(decay), draws=800, seed=7)
+    found = kronecker_variance(kind, 4, 3, 50 * rectangular(decay), draws=600, seed=7)
     assert abs(found.z) < 4
     mean = found.ratios.mean() - 1
     assert abs(mean) < 4 * math.sqrt(found.law / found.ratios.size)
     assert found.measured.low < found.measured.value < found.measured.high
     assert found.unstructured == pytest.approx(2 / 12)
     if kind == "gaussian":
-        assert found.law == pytest.approx(found.inflation * found.unstructured)
+        inflation = kronecker_inflation(4, 3, found.moments.participation_ratio)
+        assert found.law == pytest.approx(inflation * found.unstructured)
 
 
 def test_a_law_without_the_spectrum_is_told_apart():
@@ -121,7 +122,7 @@ def test_keys_make_kronecker_draws_independent():
         (lambda: jl_ratios("gaussian", 5, np.zeros(12), draws=2), "vector 0 is zero"),
         (lambda: jl_ratios("haar", 50, MIXED, draws=2), "haar"),
         (lambda: kronecker_variance("gaussian", 2, 2, np.eye(3), draws=1), "draws is 1"),
-        (lambda: kronecker_variance("gaussian", 2, 2, np.zeros((3, 3))), "not zero"),
+        (lambda: kronecker_variance("gaussian", 2, 2, np.zeros((3, 3))), "X is zero"),
     ],
 )
 def test_bad_arguments_are_named(call, message):
