@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from cosa_theory.cli import main
 from cosa_theory.deltas import open_pair
 from cosa_theory.deltas.cosa_adapters import read_cosa_folder
 from cosa_theory.deltas.cosa_released import is_released, translated_settings
@@ -404,16 +405,15 @@ def test_a_model_with_cores_that_are_not_merged_is_refused(tmp_path, name):
 # The command
 
 
-def test_spectrum_of_a_trained_adapter(tmp_path):
+def test_spectrum_of_a_trained_adapter(tmp_path, monkeypatch, capsys):
     sizes = {name: (m + 20, n + 20) for name, (m, n) in SIZES.items()}
     updates = cosa_adapter(tmp_path / "adapter", sizes, 8, 5, kind="sjlt")
     save_file(base_model(sizes), tmp_path / "base.safetensors")
-    command = [sys.executable, "-m", "cosa_theory", "spectrum", "base.safetensors", "adapter"]
+    monkeypatch.chdir(tmp_path)
     options = ["--json", "--families", "none", "--matrices", "delta", "--ranks", "2"]
-    run = subprocess.run(
-        [*command, *options], cwd=tmp_path, capture_output=True, text=True, check=True
-    )
-    result = json.loads(run.stdout)
+    assert main(["spectrum", "base.safetensors", "adapter", *options]) == 0
+    run = capsys.readouterr()
+    result = json.loads(run.out)
     rows = {row["layer"]: row for row in result["layers"]}
     for name, update in updates.items():
         sigma = np.linalg.svd(update, compute_uv=False)
@@ -423,4 +423,4 @@ def test_spectrum_of_a_trained_adapter(tmp_path):
         share = (sigma[:2] ** 2).sum() / (sigma**2).sum()
         (cross,) = (line for line in result["crossover"] if line["layer"] == f"{name}.weight")
         assert cross["top_share"] == pytest.approx(share, rel=1e-6)
-    assert "tuned is an adapter" in run.stderr
+    assert "tuned is an adapter" in run.err

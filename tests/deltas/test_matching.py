@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cosa_theory.deltas import open_pair
@@ -134,6 +134,7 @@ def test_an_encoder_is_never_paired_with_a_decoder():
         open_pair(renamed(weights(), "", "encoder."), renamed(weights(), "", "decoder."))
 
 
+@settings(max_examples=40)
 @given(
     prefix=st.lists(st.sampled_from(["model", "bert", "base_model", "module"]), max_size=3),
     side=st.booleans(),

@@ -5,7 +5,7 @@ import re
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
@@ -70,6 +70,7 @@ def pairs_of(adapter, dtypes=None, **options):
     )
 
 
+@settings(max_examples=40)
 @given(
     shapes=st.dictionaries(
         st.sampled_from(["q", "k", r"layers.1.mlp.up", r"0.attn.q"]),

@@ -105,38 +105,23 @@ def lora_table(export: "LoraExport") -> pd.DataFrame:
 
 
 _COLUMNS = (
-    Column(None, "layer", "module in the base model", text=True),
-    Column(None, "m × n", "size of ΔW"),
-    Column(None, "core", "a × b"),
-    Column(None, "rank", "of the LoRA layer"),
-    Column(None, "‖ΔW‖", "Frobenius norm"),
-    Column(None, "energy lost", "share of ‖ΔW‖² that the truncation took"),
-    Column(None, "rounding", "relative error of the stored factors, beside the truncation"),
-    Column(None, "core numbers", "ab"),
-    Column(None, "LoRA numbers", "r(m + n)"),
+    Column("layer", "layer", "module in the base model", text=True),
+    Column(None, "m × n", "size of ΔW", lambda row: f"{row['m']} × {row['n']}"),
+    Column(None, "core", "a × b", lambda row: f"{row['a']} × {row['b']}"),
+    Column("rank", "rank", "of the LoRA layer", count),
+    Column("norm", "‖ΔW‖", "Frobenius norm", number),
+    Column("energy_lost", "energy lost", "share of ‖ΔW‖² that the truncation took", percent),
+    Column(
+        "rounding",
+        "rounding",
+        "relative error of the stored factors, beside the truncation",
+        number,
+    ),
+    Column("core_numbers", "core numbers", "ab", count),
+    Column("lora_numbers", "LoRA numbers", "r(m + n)", count),
 )
 
 
 def lora_view(table: pd.DataFrame) -> View:
-    """Return the table of layers as text cells.
-
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        As `lora_table` makes it.
-    """
-    rows = tuple(
-        (
-            row["layer"],
-            f"{row['m']} × {row['n']}",
-            f"{row['a']} × {row['b']}",
-            count(row["rank"]),
-            number(row["norm"]),
-            percent(row["energy_lost"]),
-            number(row["rounding"]),
-            count(row["core_numbers"]),
-            count(row["lora_numbers"]),
-        )
-        for row in table.to_dict("records")
-    )
-    return View("Layers", _COLUMNS, rows)
+    """Return the table of layers, as `lora_table` makes it, in text cells."""
+    return View.of("Layers", _COLUMNS, table)

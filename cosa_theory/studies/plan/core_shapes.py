@@ -19,13 +19,6 @@ def balanced_settings(settings: CosaSettings, model: ModelLayers) -> CosaSetting
 
     The memory a·m + b·n is least at a·m = b·n; where that asks for a > m or b > n, the side is
     whole. See `cosa_theory.spectrum.budget.cosa_shape`.
-
-    Parameters
-    ----------
-    settings : CosaSettings
-        Those to improve, clipped to the layers.
-    model : ModelLayers
-        The layers.
     """
     budgets = {spec.name: spec.a * spec.b for spec in settings.layers(model.sizes).values()}
     return _shaped(settings, model, budgets)
@@ -84,16 +77,8 @@ def _shaped(settings: CosaSettings, model: ModelLayers, budgets: Mapping[str, in
 def shape_patterns(shapes: Mapping[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
     """Return short patterns that give every layer its shape.
 
-    Parameters
-    ----------
-    shapes : mapping of str to (a, b)
-        By the layer's name.
-
-    Returns
-    -------
-    dict of str to (a, b)
-        As `shape_pattern` of `CosaSettings` and of PEFT's configuration: the shortest ends of
-        names, with any number for a number, behind which all layers have one shape.
+    As `shape_pattern` of `CosaSettings` and of PEFT's configuration: the shortest ends of names,
+    with any number for a number, behind which all layers have one shape.
     """
     found: dict[str, tuple[int, int]] = {}
     for name, shape in shapes.items():

@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-from cosa_theory.ground.errors import InputError
+from cosa_theory.deltas.cosa_adapters import WRAPPER
+from cosa_theory.ground.checks import choice, whole
 from cosa_theory.laws import energy_law, equal_budget_rank
 from cosa_theory.nn.forward import cheapest_order, update_flops
 from cosa_theory.nn.hadamard_form import hadamard_pays
@@ -70,13 +71,9 @@ class TrainingStep:
     optimizer: str = "adamw"
 
     def __post_init__(self) -> None:
-        if isinstance(self.tokens, bool) or not isinstance(self.tokens, int) or self.tokens < 1:
-            raise InputError(f"tokens is {self.tokens!r}; it must be a positive integer")
-        for name, known in (("dtype", DTYPES), ("optimizer", tuple(OPTIMIZERS))):
-            if getattr(self, name) not in known:
-                raise InputError(
-                    f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(known)}"
-                )
+        whole("tokens", self.tokens)
+        choice("dtype", self.dtype, DTYPES)
+        choice("optimizer", self.optimizer, OPTIMIZERS)
 
     @property
     def itemsize(self) -> int:
@@ -215,28 +212,13 @@ class Budget:
 def cosa_budget(model: ModelLayers, settings: CosaSettings, step: TrainingStep) -> Budget:
     """Count what CoSA costs on a model.
 
-    Parameters
-    ----------
-    model : ModelLayers
-        The layers.
-    settings : CosaSettings
-        The adapter.
-    step : TrainingStep
-        A step of training.
-
-    Returns
-    -------
-    Budget
+    The number of nonzeros of a very sparse projection is random: one is drawn for each size, and
+    stands for all layers of the size.
 
     Raises
     ------
     InputError, UserWarning
         As `CosaSettings.layers`.
-
-    Notes
-    -----
-    The number of nonzeros of a very sparse projection is random: one is drawn for each size, and
-    stands for all layers of the size.
     """
     dtype = getattr(torch, step.dtype)
     costs: dict[ProjectionSpec, FrozenProjection] = {}
@@ -254,7 +236,7 @@ def cosa_budget(model: ModelLayers, settings: CosaSettings, step: TrainingStep) 
         seen |= new
         frozen = sum(form(one).nbytes for one in new)
         layers.append(_cosa_layer(spec, form(spec.left), form(spec.right), frozen, step))
-    cores = {f"base_model.model.{layer.name}.cosa_Y": layer.shape for layer in layers}
+    cores = {f"{WRAPPER}{layer.name}.cosa_Y": layer.shape for layer in layers}
     return Budget(tuple(layers), step, file_bytes(cores))
 
 
@@ -304,23 +286,10 @@ def _formed(spec: LayerSpec, order: str, step: TrainingStep) -> int:
 
 
 def lora_budget(model: ModelLayers, ranks: Mapping[str, int], step: TrainingStep) -> Budget:
-    """Count what LoRA [1]_ costs on a model.
+    """Count what LoRA [1]_ of these ranks costs on a model.
 
     Kept for backward are A x and the input x of A, once where several layers share it, in the
     model's type: the least that it can be.
-
-    Parameters
-    ----------
-    model : ModelLayers
-        The layers.
-    ranks : mapping of str to int
-        Rank of every layer.
-    step : TrainingStep
-        A step of training.
-
-    Returns
-    -------
-    Budget
 
     References
     ----------
@@ -344,8 +313,8 @@ def lora_budget(model: ModelLayers, ranks: Mapping[str, int], step: TrainingStep
                 energy=min(1.0, r / min(m, n)),
             )
         )
-        factors[f"base_model.model.{name}.lora_A.weight"] = (r, n)
-        factors[f"base_model.model.{name}.lora_B.weight"] = (m, r)
+        factors[f"{WRAPPER}{name}.lora_A.weight"] = (r, n)
+        factors[f"{WRAPPER}{name}.lora_B.weight"] = (m, r)
     return Budget(tuple(layers), step, file_bytes(factors))
 
 
@@ -365,17 +334,7 @@ def equal_ranks(budget: Budget) -> dict[str, int]:
 
 
 def file_bytes(tensors: Mapping[str, tuple[int, ...]]) -> int:
-    """Return the size of a safetensors file of float32 tensors, with the metadata of PEFT.
-
-    Parameters
-    ----------
-    tensors : mapping of str to shape
-        By name.
-
-    Returns
-    -------
-    int
-    """
+    """Return the size of a safetensors file of float32 tensors, with the metadata of PEFT."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
     for name in sorted(tensors):

@@ -1,6 +1,7 @@
 """The document of `cosa-theory plan`: its verdict, and how its tables are shown."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -104,14 +105,17 @@ def _energy(row: Mapping[Any, Any]) -> str:
     return f"{'≥ ' if row['method'] == 'lora' else ''}{percent(row['energy'])}"
 
 
+def _filled(row: Mapping[Any, Any], show: Callable[[Mapping[Any, Any]], str]) -> str:
+    return show(row)
+
+
 def _totals_view(document: Document) -> View:
     rows = document.tables["totals"].to_dict("records")
     first = rows[0]
     columns = (
-        Column(None, "in total", text=True),
-        *(Column(None, _METHODS[row["method"]]) for row in rows),
+        Column(0, "in total", text=True),
+        *(Column(1, _METHODS[row["method"]], cell=partial(_filled, row)) for row in rows),
     )
-    lines = tuple((name, *(show(row) for row in rows)) for name, show in _quantities(first).items())
     shared = ", projections shared by layers of one size" if first["shared"] else ""
     own = first["base_flops_per_token"]
     title = (
@@ -119,7 +123,7 @@ def _totals_view(document: Document) -> View:
         f"{count(first['base_weights'])} weights, {_operations(own)} per token forward and "
         f"backward; {first['kind']}{shared}"
     )
-    return View(title, columns, lines)
+    return View.of(title, columns, _quantities(first).items())
 
 
 def _recommended_view(document: Document) -> View:
@@ -127,10 +131,13 @@ def _recommended_view(document: Document) -> View:
     *others, first = table
     patterns = ", ".join(f"{row['pattern']!r}: [{row['a']}, {row['b']}]" for row in others)
     pattern = f", shape_pattern={{{patterns}}}" if others else ""
-    columns = (Column(None, "layers", text=True), Column(None, "a"), Column(None, "b"))
-    rows = tuple((row["pattern"], count(row["a"]), count(row["b"])) for row in table)
+    columns = (
+        Column("pattern", "layers", text=True),
+        Column("a", "a", cell=count),
+        Column("b", "b", cell=count),
+    )
     title = f"{_advice(document)}: CosaConfig(a={first['a']}, b={first['b']}{pattern})"
-    return View(title, columns, rows)
+    return View.of(title, columns, table)
 
 
 def _advice(document: Document) -> str:
@@ -147,52 +154,42 @@ def _advice(document: Document) -> str:
     return f"The shapes a·m = b·n, which save no memory here ({takes})"
 
 
-def _shapes_view(document: Document) -> View:
-    columns = (
-        Column(None, "layers", "numbers in names as *", text=True),
-        Column(None, "count"),
-        Column(None, "m × n", "out × in features"),
-        Column(None, "method", text=True),
-        Column(None, "size", "core a × b, or LoRA's rank"),
-        Column(None, "trainable", "parameters of all these layers"),
-        Column(None, "frozen", "bytes of the projections that no earlier layer has"),
-        Column(None, "gradients", "bytes, float32", detail=True),
-        Column(None, "optimiser", "bytes of its state, float32"),
-        Column(None, "kept/token", "activations saved for backward at dropout 0"),
-        Column(None, "added/token", "operations, forward and backward"),
-        Column(None, "of own", "added operations over the layers' own, 4mn"),
-        Column(
-            None,
-            "order",
-            "of products: L(Y(R x)), or with L Y or Y R formed",
-            text=True,
-            detail=True,
-        ),
-        Column(None, "energy", "of an update; LoRA's is the least, at a flat spectrum"),
-    )
-    rows = tuple(
-        (
-            row["pattern"],
-            count(row["layers"]),
-            f"{row['m']} × {row['n']}",
-            _METHODS[row["method"]],
-            f"r = {row['rank']}" if pd.isna(row["a"]) else f"{row['a']} × {row['b']}",
-            count(row["trainable"]),
-            memory(row["frozen_bytes"]),
-            memory(row["gradient_bytes"]),
-            memory(row["optimizer_bytes"]),
-            memory(row["saved_bytes_per_token"]),
-            _operations(row["flops_per_token"]),
-            percent(_added(row)),
-            _ORDERS.get(row["order"], MISSING),
-            _energy(row),
-        )
-        for row in document.tables["shapes"].to_dict("records")
-    )
-    return View("By kind of layer", columns, rows)
+def _shape(row: Mapping[Any, Any]) -> str:
+    return f"r = {row['rank']}" if pd.isna(row["a"]) else f"{row['a']} × {row['b']}"
 
 
 _ORDERS = {"through": "L(Y(Rx))", "left": "(LY)(Rx)", "right": "L((YR)x)"}
+
+_SHAPES = (
+    Column("pattern", "layers", "numbers in names as *", text=True),
+    Column("layers", "count", cell=count),
+    Column(None, "m × n", "out × in features", lambda row: f"{row['m']} × {row['n']}"),
+    Column("method", "method", cell=_METHODS.__getitem__, text=True),
+    Column(None, "size", "core a × b, or LoRA's rank", _shape),
+    Column("trainable", "trainable", "parameters of all these layers", count),
+    Column("frozen_bytes", "frozen", "bytes of the projections that no earlier layer has", memory),
+    Column("gradient_bytes", "gradients", "bytes, float32", memory, detail=True),
+    Column("optimizer_bytes", "optimiser", "bytes of its state, float32", memory),
+    Column(
+        "saved_bytes_per_token", "kept/token", "activations saved for backward at dropout 0", memory
+    ),
+    Column("flops_per_token", "added/token", "operations, forward and backward", _operations),
+    Column(
+        None,
+        "of own",
+        "added operations over the layers' own, 4mn",
+        lambda row: percent(_added(row)),
+    ),
+    Column(
+        "order",
+        "order",
+        "of products: L(Y(R x)), or with L Y or Y R formed",
+        lambda order: _ORDERS.get(order, MISSING),
+        text=True,
+        detail=True,
+    ),
+    Column(None, "energy", "of an update; LoRA's is the least, at a flat spectrum", _energy),
+)
 
 
 def _views(document: Document) -> list[View]:
@@ -205,7 +202,7 @@ def _views(document: Document) -> list[View]:
 PRESENTATION = Presentation(
     title="What an adapter costs and can express",
     views=_views,
-    detail_views=lambda document: [_shapes_view(document)],
+    detail_views=lambda document: [View.of("By kind of layer", _SHAPES, document.tables["shapes"])],
     terms=(
         (
             "CoSA",

@@ -49,40 +49,44 @@ def _advantage(row: Row) -> str:
     return lead if pd.isna(row["advantage_low"]) else f"{lead} [{low}, {high}]"
 
 
+def _result(row: Row) -> str:
+    return _score(row["value"], row["metric"])
+
+
 def _model_view(model: str, part: pd.DataFrame) -> View:
     accuracy = part["metric"].iloc[0] == "accuracy"
     unit = "points of accuracy" if accuracy else "nats a token"
     columns = (
-        Column(None, "method", text=True),
-        Column(None, "result", "mean over the seeds"),
-        Column(None, "95 % interval", "over seeds; of a single seed over the held-out items"),
-        Column(None, "lead over LoRA", f"{unit} on equal seeds; positive: better than LoRA"),
-        Column(None, "seeds"),
-        Column(None, "trained", "parameters, a new head aside"),
-        Column(None, "rate", "peak learning rate, the best of a grid on a validation part"),
-        Column(None, "s/step", "median"),
-        Column(None, "kept, MB", "saved for backward in one step"),
-        Column(None, "state, MB", "gradients and Adam's moments"),
-        Column(None, "frozen, MB", "projections, which the seed restores"),
-        Column(None, "file, MB", "the adapter, with a new head; all trained weights without one"),
-    )
-    ordered = part.sort_values("value", ascending=not accuracy)
-    rows = tuple(
-        (
-            str(row["label"]),
-            _score(row["value"], row["metric"]),
-            _interval(row),
-            _advantage(row),
-            count(row["seeds"]),
-            count(row["adapter_parameters"]),
-            f"{float(row['learning_rate']):g}",
-            number(row["seconds_per_step"]),
-            *(_megabytes(row[f"{name}_bytes"]) for name in ("saved", "state", "frozen", "adapter")),
-        )
-        for row in ordered.to_dict("records")
+        Column("label", "method", text=True),
+        Column(None, "result", "mean over the seeds", _result),
+        Column(
+            None, "95 % interval", "over seeds; of a single seed over the held-out items", _interval
+        ),
+        Column(
+            None, "lead over LoRA", f"{unit} on equal seeds; positive: better than LoRA", _advantage
+        ),
+        Column("seeds", "seeds", cell=count),
+        Column("adapter_parameters", "trained", "parameters, a new head aside", count),
+        Column(
+            "learning_rate",
+            "rate",
+            "peak learning rate, the best of a grid on a validation part",
+            lambda rate: f"{float(rate):g}",
+        ),
+        Column("seconds_per_step", "s/step", "median", number),
+        Column("saved_bytes", "kept, MB", "saved for backward in one step", _megabytes),
+        Column("state_bytes", "state, MB", "gradients and Adam's moments", _megabytes),
+        Column("frozen_bytes", "frozen, MB", "projections, which the seed restores", _megabytes),
+        Column(
+            "adapter_bytes",
+            "file, MB",
+            "the adapter, with a new head; all trained weights without one",
+            _megabytes,
+        ),
     )
     before = _score(part["before"].iloc[0], str(part["metric"].iloc[0]))
-    return View(f"{_MODELS[model]} (before training {before})", columns, rows)
+    title = f"{_MODELS[model]} (before training {before})"
+    return View.of(title, columns, part.sort_values("value", ascending=not accuracy))
 
 
 def _views(document: Document) -> list[View]:
@@ -96,31 +100,22 @@ def _training_views(document: Document) -> list[View]:
     done = table[(table["status"] == "done") & (table["method"] != "start")]
     labels = document.tables["summary"].set_index("method")["label"].to_dict()
     columns = (
-        Column(None, "model", text=True),
-        Column(None, "method", text=True),
-        Column(None, "seed"),
-        Column(None, "result"),
-        Column(None, "95 % interval", "over the held-out items"),
-        Column(None, "items"),
-        Column(None, "loss in training", "mean of the last tenth of the steps"),
-        Column(None, "steps"),
-        Column(None, "took, s"),
+        Column("model", "model", text=True),
+        Column("method", "method", cell=lambda method: str(labels[method]), text=True),
+        Column("seed", "seed", cell=count),
+        Column(None, "result", cell=_result),
+        Column(
+            None,
+            "95 % interval",
+            "over the held-out items",
+            lambda row: _interval({**row, "value_low": row["low"], "value_high": row["high"]}),
+        ),
+        Column("scored", "items", cell=count),
+        Column("train_loss", "loss in training", "mean of the last tenth of the steps", number),
+        Column("steps", "steps", cell=count),
+        Column("seconds", "took, s", cell=number),
     )
-    rows = tuple(
-        (
-            str(row["model"]),
-            str(labels[row["method"]]),
-            count(row["seed"]),
-            _score(row["value"], row["metric"]),
-            _interval({**row, "value_low": row["low"], "value_high": row["high"]}),
-            count(row["scored"]),
-            number(row["train_loss"]),
-            count(row["steps"]),
-            number(row["seconds"]),
-        )
-        for row in done.to_dict("records")
-    )
-    return [View("Every training", columns, rows)]
+    return [View.of("Every training", columns, done)]
 
 
 _TERMS: tuple[tuple[str, str], ...] = (

@@ -92,13 +92,15 @@ def test_a_cosa_of_peft_itself_keeps_its_name_and_ours_takes_another():
     assert run(FOREIGN).split() == ["CosaModel", "COSA_THEORY"]
 
 
-def test_importing_twice_in_a_process_is_harmless():
-    code = (
-        "import importlib, cosa_theory.nn.peft as ours; importlib.reload(ours.config); "
-        "importlib.reload(ours.model); importlib.reload(ours); from peft import PeftType; "
-        "print(list(PeftType).count('COSA'))"
-    )
-    assert run(code).strip() == "1"
+def test_a_reload_of_the_modules_replaces_the_classes():
+    reloaded = type("CosaConfig", (CosaConfig,), {"__module__": CosaConfig.__module__})
+    try:
+        register(reloaded, CosaModel)
+        assert PEFT_TYPE_TO_CONFIG_MAPPING["COSA"] is reloaded
+        assert list(PeftType).count("COSA") == 1
+    finally:
+        register(CosaConfig, CosaModel)
+    assert PEFT_TYPE_TO_CONFIG_MAPPING["COSA"] is CosaConfig
 
 
 def test_a_second_method_of_both_names_is_refused(monkeypatch):

@@ -1,5 +1,6 @@
 """Adapters come back from a folder, in any process, or are refused."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -14,7 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from cosa_theory import InputError
-from cosa_theory.nn.peft import CosaConfig
+from cosa_theory.nn.peft import CosaConfig, Linear
 from tests.nn.peft.models import adapted, gpt2, llama, mlp, same_state, state_of, tokens
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -131,43 +132,40 @@ def test_shared_projections_are_stored_once_and_saved_again_alike(tmp_path):
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+def digest(model):
+    """A hash of a model's output and of the projections of its layers."""
+    parts = [output(model, tokens())]
+    for layer in model.modules():
+        if isinstance(layer, Linear):
+            parts += [layer.cosa_L["default"].matrix(), layer.cosa_R["default"].matrix()]
+    assert len(parts) == 9
+    return hashlib.sha256(b"".join(part.numpy().tobytes() for part in parts)).hexdigest()
+
+
 PROCESS = """
-import sys, hashlib, torch
-torch.set_num_threads(1)
+import sys, torch
+torch.set_num_threads(int(sys.argv[2]))
 from peft import PeftModel
-from tests.nn.peft.models import llama, tokens, adapted
-from cosa_theory.nn.peft import CosaConfig, Linear
-task, folder = sys.argv[1:]
-if task == "save":
-    model = adapted(CosaConfig(a=6, b=4, seed=11, init_weights=False), llama)
-    model.save_pretrained(folder)
-else:
-    model = PeftModel.from_pretrained(llama(), folder)
-with torch.inference_mode():
-    parts = [model(tokens()).logits]
-for layer in model.modules():
-    if isinstance(layer, Linear):
-        parts += [layer.cosa_L["default"].matrix(), layer.cosa_R["default"].matrix()]
-print(len(parts), hashlib.sha256(b"".join(p.numpy().tobytes() for p in parts)).hexdigest())
+from tests.nn.peft.models import llama
+from tests.nn.peft.test_saving import digest
+print(digest(PeftModel.from_pretrained(llama(), sys.argv[1])))
 """
 
 
 def test_projections_and_outputs_are_equal_bit_for_bit_in_another_process(tmp_path):
-    lines = []
-    for task, salt in (("save", "1"), ("load", "2")):
-        done = subprocess.run(
-            [sys.executable, "-c", PROCESS, task, str(tmp_path)],
-            env=os.environ | {"PYTHONHASHSEED": salt, "PYTHONPATH": str(ROOT)},
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=120,
-        )
-        assert done.returncode == 0, done.stderr
-        lines.append(done.stdout)
-    assert lines[0] == lines[1]
-    assert lines[0].startswith("9 ")
+    model = adapted(CosaConfig(a=6, b=4, seed=11, init_weights=False), llama)
+    model.save_pretrained(tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-c", PROCESS, str(tmp_path), str(torch.get_num_threads())],
+        env=os.environ | {"PYTHONHASHSEED": "2", "PYTHONPATH": str(ROOT)},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == digest(model)
 
 
 def test_pickled_weights_load_too(tmp_path):

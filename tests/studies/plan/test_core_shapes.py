@@ -1,6 +1,7 @@
 """Patterns of names give every layer its shape, and budgets the shapes that spend them."""
 
 from hypothesis import given
+from hypothesis import settings as run
 from hypothesis import strategies as st
 
 from cosa_theory.nn.settings import CosaSettings
@@ -12,6 +13,7 @@ NAMES = st.lists(PART, min_size=1, max_size=4).map(".".join)
 SHAPES = st.tuples(st.integers(1, 3), st.integers(1, 3))
 
 
+@run(max_examples=40)
 @given(st.dictionaries(NAMES, SHAPES, min_size=1, max_size=12))
 def test_patterns_give_every_layer_its_shape(shapes):
     settings = CosaSettings(7, 7, shape_pattern=shape_patterns(shapes))

@@ -68,7 +68,7 @@ def test_every_type_has_the_layers_of_the_model_that_transformers_builds(kind):
     assert type(built).__name__ == found.architecture
 
 
-@pytest.mark.parametrize("kind", CONFIGS)
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "t5"])
 def test_full_sizes_are_those_of_the_full_model(kind):
     """The default configurations of transformers: up to tens of billions of parameters."""
     with torch.device("meta"):
