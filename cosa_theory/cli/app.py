@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -261,17 +262,23 @@ def _plain(value: Any) -> Any:
 
 
 def deliver(
-    document: "Document", out: Path | None, as_json: bool, noted: Sequence[str] = ()
+    document: "Document",
+    out: Path | None,
+    as_json: bool,
+    noted: Sequence[str] = (),
+    within: Callable[[Path], AbstractContextManager[Any]] = nullcontext,
 ) -> None:
     """Store a document with figures and page if asked to, and print it as text or as JSON.
 
-    Its notices go to standard error, but for those that are `noted` already.
+    Its notices go to standard error, but for those that are `noted` already; its tables are written
+    `within` what writes a file beside them in the folder.
     """
     from cosa_theory.page.document import write_document
     from cosa_theory.studies.shown import document_text, write_document_page
 
     def store(folder: Path) -> Path:
-        write_document(document, folder)
+        with within(folder):
+            write_document(document, folder)
         return write_document_page(document, folder)
 
     for notice in document.notices:

@@ -1,42 +1,31 @@
 """`cosa-theory recover`: an update from its core, with the certificate of the solver."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
+from typer.core import TyperCommand
 
-from cosa_theory.cli.app import Json, Seed, app, provenance_of
-from cosa_theory.ground.errors import InputError
-from cosa_theory.ground.tensor_files import read_metadata
-from cosa_theory.studies.recovery.tensors import (
-    Projections,
-    check_fingerprints,
-    drawn_projections,
-    read_matrix,
-    stored_projections,
-)
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from cosa_theory.recovery import RecoveryProblem
+from cosa_theory.cli.app import CELLS, Json, Seed, app, check_out, deliver, note, provenance_of
 
 __all__ = ["recover"]
 
-_OPTIONS = (
-    "sparsity",
-    "lam",
-    "lam_ratio",
-    "objective",
-    "omega",
-    "tolerance",
-    "max_iterations",
-    "start",
-)
-"""Options of the methods that the command passes on; each method takes some of them."""
+
+class _NamesMethods(TyperCommand):
+    """Names the solvers in its help, for which alone they are loaded."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        from cosa_theory.recovery import METHODS
+
+        for option in self.params:
+            if option.name == "method":
+                *names, last = METHODS
+                option.help = f"The solver: {', '.join(names)} or {last}."  # type: ignore[attr-defined]
+        super().format_options(ctx, formatter)
 
 
 @app.command(
+    cls=_NamesMethods,
     short_help="Recover an update from its core, by any of the solvers.",
     epilog="Examples: cosa-theory recover core.safetensors:core --shape 4096 4096 --seed 0 --out "
     "recovered; cosa-theory recover core.npy --projections projections.safetensors --method omp "
@@ -83,11 +72,7 @@ def recover(
     ] = None,
     method: Annotated[
         str,
-        typer.Option(
-            metavar="NAME",
-            help="The solver: fista, basis_pursuit, bpdn, omp, cosamp, iht, htp, amp, analysis, "
-            "nuclear, reference, least_norm or best_core.",
-        ),
+        typer.Option(metavar="NAME", help="The solver."),
     ] = "fista",
     basis: Annotated[
         str,
@@ -163,172 +148,23 @@ def recover(
     lets it be the update that was measured.
     """
     settings = dict(locals())
-    given = {name: settings[name] for name in _OPTIONS if settings[name] is not None}
-    _check_method(method, basis, weight, device, given)
-    _check_source(shape, projections, kind, scale, key, seed)
-    from cosa_theory.cli.recovering import Run
+    from cosa_theory.studies.recovery.asked import asked
 
-    measured = read_matrix(core, "CORE")
-    if not measured.any():
-        raise InputError(
-            f"{core} holds only zeros, which a zero update explains: there is nothing to recover"
-        )
-    factors = _factors(measured.shape, projections, shape, kind, seed, scale, key)
-    notices = _check_core(core, factors)
-    problem = _problem(settings, measured, factors)
-    if start is not None:
-        given["start"] = read_matrix(start, "--start", problem.update_shape)
-    run = Run(problem, method, given, factors, settings, measured)
+    recovery = asked(settings)
     made = provenance_of(settings, seed) | ({} if projections is None else {"seed": None})
-    run.deliver(out, as_json, notices, made)
-
-
-def _check_method(
-    method: str, basis: str, weight: str | None, device: str | None, given: dict[str, Any]
-) -> None:
-    """Refuse names that do not exist, and options that the method would not look at."""
-    from cosa_theory.recovery import BASES, METHODS, options_of
-    from cosa_theory.recovery.analysis_operators import ANALYSES
-    from cosa_theory.recovery.solvers.reference import OBJECTIVES
-
-    if method not in METHODS:
-        raise InputError(f"--method is {method!r}: choose one of {', '.join(METHODS)}")
-    problems = []
-    if basis not in BASES:
-        problems.append(f"--basis is {basis!r}: choose one of {', '.join(BASES)}")
-    elif basis == "singular" and weight is None:
-        problems.append("--basis singular needs the weight of the layer: add --weight FILE:TENSOR")
-    elif basis != "singular" and weight is not None:
-        problems.append(
-            f"--weight is used by --basis singular alone, and the basis is {basis}: leave --weight "
-            "out, or name that basis"
-        )
-    if METHODS[method].on_update and basis in BASES[1:]:
-        problems.append(
-            f"--basis is {basis}, but {method} does not look for sparse coefficients: leave it out"
-        )
-    if {"lam", "lam_ratio"} <= set(given):
-        problems.append("--lam and --lam-ratio are both given: choose one")
-    taken = [_spelt(name) for name in _OPTIONS if name in options_of(method)]
-    idle = [_spelt(name) for name in given if _spelt(name) not in taken]
-    if idle:
-        problems.append(
-            f"{method} does not take {' or '.join(idle)}: it takes {', '.join(taken) or 'none'}"
-        )
-    problems += [
-        f"{_spelt(name)} is {given[name]!r}: choose one of {', '.join(names)}"
-        for name, names in (("omega", ANALYSES), ("objective", OBJECTIVES))
-        if given.get(name, names[0]) not in names
-    ]
-    if device is not None and METHODS[method].arrays == "numpy":
-        able = ", ".join(name for name, entry in METHODS.items() if entry.arrays == "any")
-        problems.append(
-            f"--device is {device}, but {method} computes with numpy: leave it out, or choose one "
-            f"of {able}"
-        )
-    if problems:
-        raise InputError(*problems)
-
-
-def _spelt(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
-
-
-def _check_source(
-    shape: tuple[int, int] | None,
-    projections: str | None,
-    kind: str | None,
-    scale: str | None,
-    key: str | None,
-    seed: int,
-) -> None:
-    """Refuse projections that are neither named nor drawn, or both."""
-    from cosa_theory.projections import KINDS
-
-    problems = []
-    if shape is not None and min(shape) < 1:
-        problems.append(f"--shape is {shape[0]} {shape[1]}: give two positive integers")
-    if shape is None and projections is None:
-        problems.append(
-            "--shape is missing: give the sizes M N of the update, or --projections FILE with L "
-            "and R"
-        )
-    drawn = {"--kind": kind, "--scale": scale, "--key": key, "--seed": seed or None}
-    idle = [name for name, value in drawn.items() if value is not None]
-    if projections is not None and idle:
-        problems.append(
-            f"{' and '.join(idle)} and --projections exclude each other: projections are drawn, or "
-            "read from a file"
-        )
-    if kind is not None and kind not in KINDS:
-        problems.append(f"--kind is {kind!r}: choose one of {', '.join(KINDS)}")
-    if problems:
-        raise InputError(*problems)
-
-
-def _factors(
-    core: tuple[int, int],
-    projections: str | None,
-    shape: tuple[int, int] | None,
-    kind: str | None,
-    seed: int,
-    scale: str | None,
-    key: str | None,
-) -> Projections:
-    if projections is not None or shape is None:
-        return stored_projections(str(projections), core, shape)
-    return drawn_projections(
-        shape, core, kind=kind or "gaussian", seed=seed, scale=scale or "synthesis", key=key
-    )
-
-
-def _check_core(core: str, factors: Projections) -> tuple[str, ...]:
-    """Compare the projections with what the core's file says of them."""
-    if check_fingerprints(factors, read_metadata(core), core):
-        return ()
-    return (
-        f"{core} does not name the fingerprints of its projections: whether those of "
-        f"{factors.source} measured it cannot be checked",
-    )
-
-
-def _problem(
-    settings: dict[str, Any], measured: "NDArray[Any]", factors: Projections
-) -> "RecoveryProblem":
-    """Read what else there is, and put it together."""
-    from cosa_theory.recovery import RecoveryProblem
-
-    basis, shape = factors.basis, (factors.basis.m, factors.basis.n)
-    if settings["core_is"] == "best":  # L⁺ ΔW R⁺ spans the same update as the measurements do
-        measured = basis.encode(basis.synthesize(measured))
-    others = {}
-    for name in ("weight", "truth"):
-        spec = settings[name]
-        others[name] = None if spec is None else read_matrix(spec, f"--{name}", shape)
-    if others["truth"] is not None and not others["truth"].any():
-        raise InputError(f"{settings['truth']} holds only zeros: no error is relative to that")
-    return RecoveryProblem(
-        basis.sensing(),
-        _on_device(measured.astype(settings["dtype"]), settings["device"]),
-        truth=others["truth"],
-        noise_level=settings["noise_level"],
-        basis=settings["basis"],
-        weight=others["weight"],
-    )
-
-
-def _on_device(array: "NDArray[Any]", device: str | None) -> Any:
-    """Return the measurements as a tensor there, if a device is named."""
-    if device is None:
-        return array
-    import torch
-
+    iterates = recovery.iterates(None if out is None else out / CELLS)
+    there = out is not None and out.exists()
+    check_out(out)
     try:
-        return torch.as_tensor(array).to(device)
-    # What torch raises for a device differs with its build: not compiled in, no driver, no such.
-    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(
-            f"--device is {device!r}, which torch cannot use here ({reason}): name another one, or "
-            "leave it out for numpy"
-        ) from error
+        document, result = recovery.document(iterates, made, note)
+    except BaseException as error:
+        kept = isinstance(error, KeyboardInterrupt) and iterates.keep()
+        if out is not None and not there and not any(out.iterdir()):
+            out.rmdir()  # no empty folder is left behind
+        if not isinstance(error, KeyboardInterrupt):
+            raise
+        note(f"interrupted: {iterates.where() if kept else 'nothing is kept'}, the same command "
+             f"{'resumes' if kept else 'starts from the beginning'}")  # fmt: skip
+        raise typer.Exit(130) from None
+    deliver(document, out, as_json, within=lambda folder: recovery.stored(result, folder))
+    iterates.discard()

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from cosa_theory.page import style
 from cosa_theory.page.presentation import Drawing
 from cosa_theory.page.style import (
     BLACK,
@@ -26,6 +27,7 @@ from cosa_theory.page.style import (
     ensemble_style,
     house_style,
 )
+from cosa_theory.recovery import METHODS
 
 __all__ = [
     "RECOVERY_FIGURE",
@@ -36,18 +38,6 @@ __all__ = [
     "recovery_figure",
 ]
 
-_METHODS = {
-    "least_norm": Style("least norm", GREY, "--", ""),
-    "fista": Style("fista", VERMILION, "-", "o"),
-    "basis_pursuit": Style("basis pursuit", BLUE, "-", "s"),
-    "bpdn": Style("bpdn", SKY, "--", "D"),
-    "omp": Style("omp", GREEN, "-", "^"),
-    "cosamp": Style("cosamp", ORANGE, "-.", "v"),
-    "iht": Style("iht", PURPLE, "-", "P"),
-    "htp": Style("htp", BLACK, ":", "X"),
-    "amp": Style("amp", YELLOW, "--", "<"),
-    "analysis": Style("analysis", GREY, ":", ">"),
-}
 _BASES = {
     "coordinate": Style("coordinates", VERMILION, "-", "o"),
     "dct": Style("cosines", BLUE, "--", "s"),
@@ -60,7 +50,7 @@ _UPDATES = (
     (GREY, ":", ">"),
 )
 _LAW: dict[str, Any] = {"color": BLACK, "ls": (0, (6, 2)), "lw": 0.8, "zorder": 4}
-_NOT_L1 = ("least_norm", "nuclear")
+_NOT_L1 = [name for name, one in METHODS.items() if one.seeks in ("least norm", "low rank")]
 _FLOOR, _CEILING = 1e-7, 3.0  # of errors on a log axis; below the floor lie rounding errors
 
 
@@ -69,7 +59,12 @@ def _share(table: pd.DataFrame) -> "pd.Series[Any]":
 
 
 def _method(name: str) -> Style:
-    return _METHODS.get(name, Style(name.replace("_", " "), GREY, "-", "."))
+    """Return the look of a solver, in the colours of the house."""
+    known = METHODS.get(name)
+    if known is None:  # in results of another version
+        return Style(name.replace("_", " "), GREY, "-", ".")
+    colour, *others = known.look
+    return Style(known.label, getattr(style, colour.upper()), *others)
 
 
 def _basis(name: str) -> Style:
@@ -134,11 +129,11 @@ def plot_curves(ax: Axes, table: pd.DataFrame, x: str, by: str) -> Axes:
     """
     style_of = {"method": _method, "kind": ensemble_style}[by]
     for name, rows in table.groupby(by, sort=False):
-        style = style_of(str(name))
+        look = style_of(str(name))
         error = rows.groupby(x)["relative_error"].median().clip(lower=_FLOOR * 1.3)
         edge: dict[str, Any] = {"ms": 3.0, "markeredgecolor": BLACK, "markeredgewidth": 0.3}
-        line: dict[str, Any] = {"color": style.colour, "ls": style.line, "marker": style.marker}
-        ax.plot(error.index, error, label=style.label, **line, **edge)
+        line: dict[str, Any] = {"color": look.colour, "ls": look.line, "marker": look.marker}
+        ax.plot(error.index, error, label=look.label, **line, **edge)
     ax.set_yscale("log")
     ax.set_ylim(_FLOOR, _CEILING)
     ax.yaxis.set_minor_locator(NullLocator())
@@ -173,17 +168,17 @@ def plot_real(ax: Axes, table: pd.DataFrame) -> Axes:
     ax.plot(least["x"], least["share"], color=GREY, label="least norm", **bar)
     best = table[~plain].groupby(["basis", "x", "update"], sort=False, as_index=False)
     for place, (basis, rows) in enumerate(best.max(numeric_only=True).groupby("basis", sort=False)):
-        style = _basis(str(basis))
+        look = _basis(str(basis))
         won = rows["share"] > rows["least_norm_share"]
         x = rows["x"] * 1.07 ** (place - 1.5)  # beside each other, so that none hides another
         for filled in (False, True):
             chosen = won == filled
-            point: dict[str, Any] = {"color": style.colour, "marker": style.marker, "ms": 3.2}
-            point["markerfacecolor"] = style.colour if filled else "white"
+            point: dict[str, Any] = {"color": look.colour, "marker": look.marker, "ms": 3.2}
+            point["markerfacecolor"] = look.colour if filled else "white"
             point |= {"ls": "none", "markeredgewidth": 0.6, "zorder": 5 if filled else 3}
             ax.plot(x[chosen], rows["share"][chosen], **point)
         median = rows["share"].groupby(x).median()
-        ax.plot(median.index, median, color=style.colour, ls=style.line, label=style.label)
+        ax.plot(median.index, median, color=look.colour, ls=look.line, label=look.label)
     ax.axhline(0.0, color=GREY, lw=0.5)
     ax.set_xscale("log")
     ax.xaxis.set_major_locator(FixedLocator(shares))

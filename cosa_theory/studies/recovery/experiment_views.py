@@ -12,6 +12,7 @@ from cosa_theory.page.document import Document
 from cosa_theory.page.presentation import Drawing, Presentation
 from cosa_theory.page.views import MISSING, Column, View, count, number, percent
 from cosa_theory.projections import printed_name
+from cosa_theory.recovery import METHODS
 
 __all__ = ["PRESENTATION"]
 
@@ -24,9 +25,9 @@ _LINES = (
 )
 
 
-def _crossing(rows: pd.DataFrame) -> str:
+def _crossing(rows: pd.DataFrame | None) -> str:
     """Return ρ of half successes with its interval, or the side on which it lies."""
-    if rows.empty:
+    if rows is None:
         return MISSING
     row = rows.iloc[0]
     low, high = float(row["rho50_low"]), float(row["rho50_high"])
@@ -38,25 +39,25 @@ def _crossing(rows: pd.DataFrame) -> str:
 def _lines_view(document: Document) -> View:
     table = document.tables["phase_lines"]
     columns = (
-        Column(None, "ensemble", text=True),
-        Column(None, "d", "undersampling ab/(mn)"),
-        Column(None, "weak threshold", "asymptotic ρ of Gaussian measurements"),
-        *(Column(None, header, explanation) for _, _, header, explanation in _LINES),
+        Column("kind", "ensemble", "", lambda kind: f"CoSA, {printed_name(kind)}", text=True),
+        Column("d", "d", "undersampling ab/(mn)", number),
+        Column("weak", "weak threshold", "asymptotic ρ of Gaussian measurements", number),
+        *(
+            Column((structure, packing), header, explanation, _crossing)
+            for structure, packing, header, explanation in _LINES
+        ),
     )
     rows = []
     for (d, kind), part in table.groupby(["d", "kind"], sort=False):
-        cells = [
-            _crossing(part[(part["structure"] == structure) & (part["packing"] == packing)])
-            for structure, packing, _, _ in _LINES
-        ]
-        name = f"CoSA, {printed_name(str(kind))}"
-        rows.append((name, number(d), number(part["weak_threshold"].iloc[0]), *cells))
+        of_line = dict(iter(part.groupby(["structure", "packing"], sort=False)))
+        row = {"kind": str(kind), "d": d, "weak": part["weak_threshold"].iloc[0]}
+        rows.append(row | {line[:2]: of_line.get(line[:2]) for line in _LINES})
     first = table.iloc[0]
     title = (
         f"Sparsity ρ = s/(ab) at which ℓ1 finds half of the {count(first['m'])} × "
         f"{count(first['n'])} updates, with 95 % intervals"
     )
-    return View(title, columns, tuple(rows))
+    return View.of(title, columns, rows)
 
 
 def _real(document: Document) -> pd.DataFrame:
@@ -64,38 +65,37 @@ def _real(document: Document) -> pd.DataFrame:
     return table[(table["sweep"] == "real") & (table["status"] == "done")]
 
 
+_REAL_COLUMNS = (
+    Column("basis", "basis", text=True),
+    Column("method", "solver", "", lambda name: METHODS[name].label, text=True),
+    Column("law", "ab/(mn)", "share of the numbers of ΔW that its core has", percent),
+    Column(
+        "share",
+        "comes back",
+        "1 − ‖ΔW − estimate‖²/‖ΔW‖², median; below zero: worse than nothing",
+        percent,
+    ),
+    Column("least_norm_share", "least norm", "the same for the least-norm answer, median", percent),
+    Column("wins", "better", "updates of which more comes back than by least norm"),
+)
+
+
 def _real_view(document: Document) -> View:
     table = _real(document)
-    columns = (
-        Column(None, "basis", text=True),
-        Column(None, "solver", text=True),
-        Column(None, "ab/(mn)", "share of the numbers of ΔW that its core has"),
-        Column(
-            None, "comes back", "1 − ‖ΔW − estimate‖²/‖ΔW‖², median; below zero: worse than nothing"
-        ),
-        Column(None, "least norm", "the same for the least-norm answer, median"),
-        Column(None, "better", "updates of which more comes back than by least norm"),
-    )
     solved = table[table["method"] != "least_norm"]
     # Sides are whole numbers, so shares of one compression differ a little between shapes.
     level = solved["law"].astype(float).round(1).where(solved["law"] > 0.15, solved["law"].round(2))
     rows = [
-        (
-            str(basis),
-            str(method).replace("_", " "),
-            percent(part["law"].median()),
-            percent(part["share"].median()),
-            percent(part["least_norm_share"].median()),
-            f"{_wins(part)} of {len(part)}",
-        )
+        {
+            "basis": basis,
+            "method": method,
+            **part[["law", "share", "least_norm_share"]].median(),
+            "wins": f"{int((part['share'] > part['least_norm_share']).sum())} of {len(part)}",
+        }
         for (basis, method, _), part in solved.groupby(["basis", "method", level], sort=False)
     ]
     title = f"What comes back of {count(solved['update'].nunique())} real updates from their cores"
-    return View(title, columns, tuple(rows))
-
-
-def _wins(part: pd.DataFrame) -> int:
-    return int((part["share"] > part["least_norm_share"]).sum())
+    return View.of(title, _REAL_COLUMNS, rows)
 
 
 def _views(document: Document) -> list[View]:

@@ -19,7 +19,7 @@ from cosa_theory.studies.recovery.figures import (
     plot_singular_values,
 )
 from cosa_theory.studies.recovery.tables import recovery_tables
-from cosa_theory.studies.recovery.views import recover_verdict
+from cosa_theory.studies.recovery.verdict import recover_verdict
 from cosa_theory.studies.shown import document_page, document_text
 
 DESCRIBED = {"projections": "--seed 0", "dtype": "float64", "resumed_from": 0}

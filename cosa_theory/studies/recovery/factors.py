@@ -9,10 +9,11 @@ match is refused, because a core decoded with other projections gives some updat
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from cosa_theory.ground.errors import InputError
+from cosa_theory.ground.checks import matrix
+from cosa_theory.ground.errors import InputError, Problems
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -21,11 +22,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FINGERPRINTS",
-    "Projections",
+    "Factors",
     "check_fingerprints",
-    "drawn_projections",
+    "drawn_factors",
     "read_matrix",
-    "stored_projections",
+    "stored_factors",
 ]
 
 FINGERPRINTS = ("fingerprint_L", "fingerprint_R")
@@ -33,7 +34,7 @@ FINGERPRINTS = ("fingerprint_L", "fingerprint_R")
 
 
 @dataclass(frozen=True)
-class Projections:
+class Factors:
     """The factors that measured a core, with what identifies them.
 
     Parameters
@@ -47,15 +48,18 @@ class Projections:
         file's metadata.
     source : str
         Where they come from, for messages: a file, or the settings of a draw.
+    draw : mapping
+        The settings of the draw; nothing for factors from a file.
     """
 
     basis: "CosaBasis"
     fingerprints: tuple[str, str]
     accepted: tuple[tuple[str, str], tuple[str, str]]
     source: str
+    draw: Mapping[str, Any] = field(default_factory=dict)
 
 
-def drawn_projections(
+def drawn_factors(
     shape: tuple[int, int],
     core: tuple[int, int],
     *,
@@ -63,7 +67,7 @@ def drawn_projections(
     seed: int,
     scale: str,
     key: str | None,
-) -> Projections:
+) -> Factors:
     """Draw L and R as `CosaBasis.sample` does.
 
     Parameters
@@ -97,17 +101,16 @@ def drawn_projections(
             f"{kind} projections of a {m} × {n} update to a {a} × {b} core cannot be drawn: {error}"
         ) from error
     named = "" if key is None else f" --key {key}"
-    return Projections(
+    return Factors(
         basis,
         draws,
         ((draws[0], fingerprint(basis.L)), (draws[1], fingerprint(basis.R))),
         f"--kind {kind} --scale {scale} --seed {seed}{named}",
+        {"kind": kind, "scale": scale, "seed": seed, "key": key or ""},
     )
 
 
-def stored_projections(
-    path: str, core: tuple[int, int], shape: tuple[int, int] | None
-) -> Projections:
+def stored_factors(path: str, core: tuple[int, int], shape: tuple[int, int] | None) -> Factors:
     """Read the tensors L (m × a) and R (b × n) of a safetensors file.
 
     Parameters
@@ -135,22 +138,21 @@ def stored_projections(
         )
     L, R = (read_matrix(_named(path, name), "--projections") for name in ("L", "R"))
     (m, a), (b, n) = L.shape, R.shape
-    problems = []
+    problems = Problems()
     for name, found, side, wanted in (("L", a, "columns", core[0]), ("R", b, "rows", core[1])):
         if found != wanted:
-            problems.append(
+            problems.add(
                 f"{path}: tensor {name!r} has {found} {side}, the core of {core[0]} × {core[1]} "
                 f"needs {wanted}: L is m × a and R is b × n"
             )
     if shape is not None and (m, n) != shape:
-        problems.append(
+        problems.add(
             f"{path}: L ({m} × {a}) and R ({b} × {n}) are for updates of {m} × {n}, --shape is "
             f"{shape[0]} {shape[1]}: leave it out or correct it"
         )
-    if problems:
-        raise InputError(*problems)
+    problems.report()
     of_L, of_R = (fingerprint(L), fingerprint(L.T)), (fingerprint(R), fingerprint(R.T))
-    read = Projections(CosaBasis(L, R), (of_L[0], of_R[0]), (of_L, of_R), path)
+    read = Factors(CosaBasis(L, R), (of_L[0], of_R[0]), (of_L, of_R), path)
     check_fingerprints(read, read_metadata(path), path)
     return read
 
@@ -177,36 +179,19 @@ def read_matrix(spec: str, option: str, shape: tuple[int, int] | None = None) ->
     InputError
         If it cannot be read, is no such matrix or has another size.
     """
-    import numpy as np
-
     from cosa_theory.ground.tensor_files import read_array
 
     array = read_array(spec, option)
-    if array.ndim != 2 or 0 in array.shape:
-        raise InputError(
-            f"{spec} has shape {tuple(array.shape)}: {option} must be a matrix with at least one "
-            "entry"
-        )
-    if array.dtype.kind not in "fiub":
-        raise InputError(f"{spec} holds {array.dtype}: {option} must hold real numbers")
-    finite = np.isfinite(array)
-    if not finite.all():
-        i, j = np.argwhere(~finite)[0].tolist()
-        raise InputError(f"{spec} is {array[i, j]} at [{i}, {j}]: every entry must be finite")
-    if shape is not None and array.shape != shape:
-        raise InputError(
-            f"{spec} is {array.shape[0]} × {array.shape[1]}, the update is {shape[0]} × "
-            f"{shape[1]}: give {option} the matrix of the same layer"
-        )
+    matrix(spec, array, shape)
     return array
 
 
-def check_fingerprints(projections: Projections, metadata: Mapping[str, str], path: str) -> bool:
+def check_fingerprints(factors: Factors, metadata: Mapping[str, str], path: str) -> bool:
     """Refuse projections that are not those a file names.
 
     Parameters
     ----------
-    projections : Projections
+    factors : Factors
         What was drawn or read.
     metadata : mapping
         Of the file, as `cosa_theory.ground.tensor_files.read_metadata` returns it.
@@ -223,18 +208,17 @@ def check_fingerprints(projections: Projections, metadata: Mapping[str, str], pa
     InputError
         One sentence for each factor that does not match.
     """
-    problems = []
-    for name, accepted in zip(FINGERPRINTS, projections.accepted, strict=True):
+    problems = Problems()
+    for name, accepted in zip(FINGERPRINTS, factors.accepted, strict=True):
         stored = metadata.get(name)
         if stored is not None and stored not in accepted:
             factor = name[-1]
-            problems.append(
+            problems.add(
                 f"{path} says it belongs to a projection {factor} with fingerprint {stored}, but "
-                f"{factor} of {projections.source} has {accepted[0]}: give the projections that "
+                f"{factor} of {factors.source} has {accepted[0]}: give the projections that "
                 f"measured the core{_recorded(metadata)}"
             )
-    if problems:
-        raise InputError(*problems)
+    problems.report()
     return all(name in metadata for name in FINGERPRINTS)
 
 

@@ -1,22 +1,18 @@
-"""One recovery from start to stored result, which an interruption does not lose."""
+"""One recovery and the document of its result, which an interruption does not lose."""
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
-
 from cosa_theory import __version__
-from cosa_theory.cli.app import CELLS, check_out, note, store_and_print
 from cosa_theory.ground.errors import InputError
 from cosa_theory.ground.files import atomic_path
 from cosa_theory.ground.tensor_writer import write_arrays
+from cosa_theory.studies.recovery.factors import FINGERPRINTS, Factors
 from cosa_theory.studies.recovery.iterates import Iterates, cell_path
-from cosa_theory.studies.recovery.tensors import FINGERPRINTS, Projections
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,7 +21,7 @@ if TYPE_CHECKING:
     from cosa_theory.page.document import Document
     from cosa_theory.recovery import RecoveryProblem, RecoveryResult
 
-__all__ = ["Run"]
+__all__ = ["Recovery"]
 
 _SHOWN_ELSEWHERE = ("core", "weight", "start", "truth", "projections", "device", "out", "as_json")
 """Arguments that do not belong to the identity of a run: paths, whose contents do, and outputs."""
@@ -34,77 +30,89 @@ _ROUNDING = 1e-4  # a relative residual that single precision may leave
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
+class Recovery:
     """A problem with all that was asked about it.
 
     Parameters
     ----------
     problem : RecoveryProblem
         What is to be solved.
-    method : str
-        By which solver.
     options : mapping
-        Its options.
-    factors : Projections
+        Those of the solver.
+    factors : Factors
         L and R.
     settings : mapping
         The arguments of the command.
     core : ndarray
         As it was read.
+    notices : tuple of str
+        What a user should know of it.
     """
 
     problem: "RecoveryProblem"
-    method: str
     options: Mapping[str, Any]
-    factors: Projections
+    factors: Factors
     settings: Mapping[str, Any]
     core: "NDArray[Any]"
+    notices: tuple[str, ...] = ()
 
-    def deliver(
-        self,
-        out: Path | None,
-        as_json: bool,
-        notices: tuple[str, ...],
-        provenance: Mapping[str, Any],
-    ) -> None:
-        """Solve, store if a folder is named, and print.
+    @property
+    def method(self) -> str:
+        """The name of the solver."""
+        return str(self.settings["method"])
+
+    def iterates(self, cells: Path | None) -> Iterates:
+        """Return what keeps the iterate of a long run, in a folder of cells if there is one."""
+        path = None if cells is None else cell_path(cells, self._identity())
+        return Iterates(path, self._update)
+
+    def document(
+        self, iterates: Iterates, provenance: Mapping[str, Any], note: Callable[[str], None]
+    ) -> "tuple[Document, RecoveryResult]":
+        """Solve, and return what was found out beside the result itself.
 
         Parameters
         ----------
-        out : path or None
-            The folder; nothing is written into it before the answer is complete, but the iterate
-            of a long run.
-        as_json : bool
-            Whether one JSON document is printed instead of text.
-        notices : tuple of str
-            What is known already.
+        iterates : Iterates
+            From `iterates`.
         provenance : mapping
             Where the result comes from.
+        note : callable
+            Takes what a user should know before the answer is there.
         """
         from cosa_theory.page.document import Document
-        from cosa_theory.studies.recovery.views import ESTIMATE, recover_verdict
+        from cosa_theory.studies.recovery.verdict import recover_verdict
+        from cosa_theory.studies.recovery.views import ESTIMATE
 
-        path = None if out is None else cell_path(out / CELLS, self._identity())
-        iterates = Iterates(path, self._update)
-        with _folder(out), _interruptible(iterates), _noticed() as noticed:
+        with _noticed() as noticed:
             with iterates.shown(self.method):
-                result = self._solve(iterates)
+                result = self._solve(iterates, note)
             with iterates.shown("singular values"):
                 tables = self._tables(result, iterates.begun)
         if result.message:
             noticed.append(f"{self.method}: {result.message}")
-        every = (*notices, *self._out_of_range(), *dict.fromkeys(noticed))
-        document = Document(
-            "recover", recover_verdict(tables), every, tables, provenance, beside=(ESTIMATE,)
-        )
-        self._store_and_print(document, result, out, as_json)
-        iterates.discard()
+        notices = (*self.notices, *self._out_of_range(), *dict.fromkeys(noticed))
+        beside = (ESTIMATE,)
+        verdict = recover_verdict(tables)
+        return Document("recover", verdict, notices, tables, provenance, beside=beside), result
+
+    @contextmanager
+    def stored(self, result: "RecoveryResult", folder: Path) -> Iterator[None]:
+        """Write the estimate; it takes its place at the end of the block, at once.
+
+        Until then the estimate of an earlier run is whole.
+        """
+        from cosa_theory.studies.recovery.views import ESTIMATE
+
+        with atomic_path(folder / ESTIMATE) as path:
+            write_arrays(path, _tensors(result), self._metadata(result))
+            yield
 
     def _identity(self) -> dict[str, Any]:
         """Return all that the answer depends on; arrays by their content."""
         from cosa_theory.projections import fingerprint
 
-        problem, start = self.problem, self.options.get("start")
+        weight, start = self.problem.weight, self.options.get("start")
         chosen = {
             name: value
             for name, value in self.settings.items()
@@ -115,7 +123,7 @@ class Run:
             "settings": chosen,
             "core": fingerprint(self.core),
             "projections": self.factors.fingerprints,
-            "weight": None if problem.weight is None else fingerprint(problem.weight),
+            "weight": None if weight is None else fingerprint(weight),
             "start": None if start is None else fingerprint(start),
         }
 
@@ -130,7 +138,7 @@ class Run:
         host: NDArray[Any] = to_host(update.reshape(problem.update_shape))
         return host
 
-    def _solve(self, iterates: Iterates) -> "RecoveryResult":
+    def _solve(self, iterates: Iterates, note: Callable[[str], None]) -> "RecoveryResult":
         """Call the solver; where it can be watched and started, from what is left of a run."""
         from cosa_theory.recovery import options_of, recover
 
@@ -150,11 +158,11 @@ class Run:
         return result
 
     def _tables(self, result: "RecoveryResult", begun: int) -> "dict[str, pd.DataFrame]":
-        from cosa_theory.recovery import recover
+        from cosa_theory.recovery import METHODS, recover
         from cosa_theory.studies.recovery.tables import recovery_tables
 
         least = None
-        if self.problem.truth is not None and result.method not in ("least_norm", "best_core"):
+        if self.problem.truth is not None and METHODS[self.method].seeks != "least norm":
             least = recover(self.problem, "least_norm").estimate
         described = {
             "projections": self.factors.source,
@@ -180,34 +188,9 @@ class Run:
             "the projections are the right ones",
         )
 
-    def _store_and_print(
-        self, document: "Document", result: "RecoveryResult", out: Path | None, as_json: bool
-    ) -> None:
-        from cosa_theory.page.document import write_document
-        from cosa_theory.studies.recovery.views import ESTIMATE
-        from cosa_theory.studies.shown import document_text, write_document_page
-
-        def store(folder: Path) -> Path:
-            # The estimate takes its place last and at once: until then the earlier one is whole.
-            with atomic_path(folder / ESTIMATE) as path:
-                write_arrays(path, _tensors(result), self._metadata(result))
-                write_document(document, folder)
-            return write_document_page(document, folder)
-
-        for notice in document.notices:
-            note(f"note: {notice}")
-        show = document.as_json if as_json else partial(document_text, document)
-        store_and_print(store, show, out)
-
     def _metadata(self, result: "RecoveryResult") -> dict[str, str]:
         """Return what the estimate's file says of itself."""
         certificate = result.certificate
-        drawn = {} if self.settings["projections"] else {
-            "kind": self.settings["kind"] or "gaussian",
-            "scale": self.settings["scale"] or "synthesis",
-            "seed": self.settings["seed"],
-            "key": self.settings["key"] or "",
-        }  # fmt: skip
         values = {
             "method": result.method,
             "objective": f"{result.formula}: {result.objective!r}",
@@ -216,7 +199,7 @@ class Run:
             "status": result.status,
             "residual": repr(result.residual),
             "basis": self.problem.transform.name,
-            **drawn,
+            **self.factors.draw,
             **dict(zip(FINGERPRINTS, self.factors.fingerprints, strict=True)),
             "cosa_theory": __version__,
         }
@@ -228,31 +211,6 @@ def _tensors(result: "RecoveryResult") -> dict[str, "NDArray[Any]"]:
 
     named = {"delta": result.estimate, "core": result.core, "debiased": result.debiased}
     return {name: to_host(array) for name, array in named.items() if array is not None}
-
-
-@contextmanager
-def _folder(out: Path | None) -> Iterator[None]:
-    """Make the folder of the results; if there are none, leave no empty one behind."""
-    there = out is not None and out.exists()
-    check_out(out)
-    try:
-        yield
-    except BaseException:
-        if out is not None and not there and not any(out.iterdir()):
-            out.rmdir()
-        raise
-
-
-@contextmanager
-def _interruptible(iterates: Iterates) -> Iterator[None]:
-    """On Ctrl-C keep the iterate, say what is kept, and end with exit code 130."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        kept = iterates.keep()
-        note(f"interrupted: {iterates.where() if kept else 'nothing is kept'}, the same command "
-             f"{'resumes' if kept else 'starts from the beginning'}")  # fmt: skip
-        raise typer.Exit(130) from None
 
 
 @contextmanager
