@@ -46,7 +46,7 @@ def normal_entries(rows, columns, count, seed):
 
 
 def test_its_mean_squared_error_follows_state_evolution():
-    rows, columns, count, steps, trials, threshold = 1000, 2000, 240, 6, 30, 1.4
+    rows, columns, count, steps, trials, threshold = 1000, 2000, 240, 5, 24, 1.4
     errors = []
     for trial in range(trials):
         matrix, x = normal_entries(rows, columns, count, trial)
@@ -92,7 +92,7 @@ def test_it_succeeds_below_the_weak_threshold_and_fails_above(d):
             assert (result.status == "fitted") == success
 
 
-@pytest.mark.parametrize("kind", ["gaussian", "rademacher", "haar", "srht", "achlioptas"])
+@pytest.mark.parametrize("kind", ["gaussian", "haar", "srht", "achlioptas"])
 def test_a_kronecker_problem_is_solved_damped_and_the_reason_given(kind):
     known = kronecker(64, 96, 32, 40, 20, kind=kind)
     result = recover(known.problem(), "amp")

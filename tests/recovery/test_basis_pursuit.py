@@ -103,7 +103,7 @@ def test_without_noise_and_with_it_basis_pursuit_asks_for_equality():
     assert allowed.objective < quiet.objective
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(
     st.integers(0, 10**6),
     st.floats(-8, 8),
@@ -135,7 +135,7 @@ def test_scaling_permutation_and_signs_of_the_columns_carry_over(seed, decade, o
 
 def test_a_batch_gives_what_its_items_give_alone():
     operator, _ = kronecker(12, 10, 8, 7, seed=7)
-    X = np.concatenate([sparse_updates(3, 12, 10, s, s) for s in (2, 6, 30)])
+    X = np.concatenate([sparse_updates(1, 12, 10, s, s) for s in (2, 6, 30)])
     Y = operator.apply(X)
     for sigma in (0.0, 0.05 * float(np.linalg.norm(Y, axis=(1, 2)).min())):
         together = recover(RecoveryProblem(operator, Y, noise_level=sigma), "bpdn")

@@ -224,18 +224,18 @@ def test_any_answer_is_certified_and_equivariant_under_permutations_and_signs(si
 
 def test_a_batch_gives_what_its_items_give_alone():
     system = kronecker_system(20, 17, 11, 12)
-    items = [noisy_measurements(system, count, seed=count)[1] for count in (2, 5, 9, 14, 25)]
+    items = [noisy_measurements(system, count, seed=count)[1] for count in (2, 9, 25)]
     Y = np.concatenate([*items, 1e4 * items[0]])
-    together = fista(system, Y, lam_ratio=1e-3)
+    together = fista(system, Y, lam_ratio=1e-2)
     assert set(together.status) == {"optimal"}
-    assert together.coefficients.shape == (6, 20, 17)
+    assert together.coefficients.shape == (4, 20, 17)
     assert len(set(together.iterations.tolist())) > 1  # so some left before others
     for number, item in enumerate(Y):
-        alone = fista(system, item[None], lam_ratio=1e-3)
+        alone = fista(system, item[None], lam_ratio=1e-2)
         assert distance(together.coefficients[number], alone.coefficients[0]) < 1e-6
         assert together.objective[number] == pytest.approx(alone.objective[0], rel=1e-7)
         theta = together.certificate.dual[number]
-        lam = 1e-3 * np.abs(system.apply_adjoint(item[None])).max()
+        lam = 1e-2 * np.abs(system.apply_adjoint(item[None])).max()
         assert np.abs(system.apply_adjoint(theta[None])).max() <= lam * (1 + 1e-9)
 
 
@@ -256,8 +256,8 @@ def test_tensors_give_what_arrays_give():
     Y = np.concatenate([noisy_measurements(system, s, seed=s)[1] for s in (3, 12)])
     for dtype, torch_dtype, near in ((np.float64, torch.float64, 1e-9), (np.float32, None, 1e-3)):
         torch_dtype = torch_dtype or torch.float32
-        array = fista(system, Y.astype(dtype), lam_ratio=0.01)
-        tensor = fista(system, torch.as_tensor(Y).to(torch_dtype), lam_ratio=0.01)
+        array = fista(system, Y.astype(dtype), lam_ratio=0.05)
+        tensor = fista(system, torch.as_tensor(Y).to(torch_dtype), lam_ratio=0.05)
         assert isinstance(tensor.coefficients, torch.Tensor)
         assert isinstance(tensor.certificate.dual, torch.Tensor)
         assert tensor.coefficients.dtype == torch_dtype
@@ -289,8 +289,8 @@ def test_a_noiseless_sparse_update_comes_back_to_one_part_in_ten_thousand(dtype)
 
 
 def test_single_precision_says_where_rounding_ends_it():
-    system = kronecker_system(24, 24, 12, 12)
-    _, Y = noisy_measurements(system, 140, noise=0.0)  # too many entries to come back
+    system = kronecker_system(16, 16, 8, 8)
+    _, Y = noisy_measurements(system, 60, noise=0.0)  # too many entries to come back
     solution = fista(system, Y.astype(np.float32), tolerance=1e-7, lam_ratio=1e-5)
     assert solution.status == ("stalled",)
     assert "float64" in solution.message

@@ -1,4 +1,4 @@
-"""What is asked of one recovery: names and options checked, files read, the problem put together."""
+"""What is asked of a recovery: options checked, files read, the problem put together."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any

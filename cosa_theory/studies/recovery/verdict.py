@@ -122,8 +122,8 @@ def _expected(row: Mapping[Any, Any]) -> str:
     if s > random:
         return (
             f"So many nonzero {unit_of(row)} are more than the about {count(random)} up to which "
-            "ℓ1 can be expected to succeed: do not take it for the update that was measured, and make "
-            "sure that basis, projections and noise level are the right ones."
+            "ℓ1 can be expected to succeed: do not take it for the update that was measured, and "
+            "make sure that basis, projections and noise level are the right ones."
         )
     if s > every:
         return (
