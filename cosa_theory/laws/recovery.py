@@ -108,7 +108,7 @@ def packed_l1_threshold(
     InputError
         If the sizes are not admissible or the packing is unknown.
     """
-    m, n, a, b = layer_sizes(m, n, a, b)
+    m, n, a, b = layer_sizes(m, n, a, b, between=True)
     if packing == "column":
         return l1_weak_threshold(a / m) / b
     if packing == "row":

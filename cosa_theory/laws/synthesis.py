@@ -33,9 +33,16 @@ __all__ = [
 Numbers: TypeAlias = Any  # a number, or an array of them
 
 
-def layer_sizes(m: Numbers, n: Numbers, a: Numbers, b: Numbers) -> list[Any]:
-    """Return the sizes of a layer as float arrays, after checking a ≤ m and b ≤ n."""
-    arrays = list(np.broadcast_arrays(*sizes(m=m, n=n, a=a, b=b)))
+def layer_sizes(
+    m: Numbers, n: Numbers, a: Numbers, b: Numbers, *, between: bool = False
+) -> list[Any]:
+    """Return the sizes of a layer as float arrays, after checking a ≤ m and b ≤ n.
+
+    Sizes `between` whole numbers are for curves that are drawn through them.
+    """
+    given = {"m": m, "n": n, "a": a, "b": b}
+    real = (numbers(name, size, least=1) for name, size in given.items())
+    arrays = list(np.broadcast_arrays(*(real if between else sizes(**given))))
     for core, side, core_name, side_name in (
         (arrays[2], arrays[0], "a", "m"),
         (arrays[3], arrays[1], "b", "n"),
