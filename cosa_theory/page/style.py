@@ -38,6 +38,8 @@ BLACK, GREY = "#000000", "#767676"
 ORANGE, SKY, GREEN, YELLOW = "#E69F00", "#56B4E9", "#009E73", "#F0E442"
 BLUE, VERMILION, PURPLE = "#0072B2", "#D55E00", "#CC79A7"
 
+_DOTS = 300  # per inch of a PNG
+
 _RC: dict[Any, Any] = {
     "font.family": "STIXGeneral",  # ships with matplotlib: the same glyphs on every machine
     "mathtext.fontset": "stix",
@@ -184,18 +186,39 @@ def save_figure(figure: "Figure", folder: str | os.PathLike[str], name: str) -> 
     list of pathlib.Path
         The PDF and the PNG. Equal figures give equal bytes: no date is stored.
     """
-    written = []
-    with house_style():
-        for ending, metadata in (("pdf", {"CreationDate": None}), ("png", {"Software": None})):
-            with atomic_path(Path(folder) / f"{name}.{ending}") as path:
-                figure.savefig(path, dpi=300, metadata=metadata)
-            written.append(Path(folder) / f"{name}.{ending}")
-    return written
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.backends.backend_pdf import FigureCanvasPdf
+
+    pdf, png = (Path(folder) / f"{name}.{ending}" for ending in ("pdf", "png"))
+    with _laid_out(figure):
+        with atomic_path(pdf) as path:
+            FigureCanvasPdf(figure).print_pdf(path, metadata={"CreationDate": None})
+        figure.set_dpi(_DOTS)
+        with atomic_path(png) as path:
+            FigureCanvasAgg(figure).print_png(path, metadata={"Software": None})
+    return [pdf, png]
 
 
 def as_data_uri(figure: "Figure") -> str:
     """Return the figure as an SVG data URI, for a page that needs no other file."""
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
     buffer = io.BytesIO()
-    with house_style():
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    with _laid_out(figure):
+        FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})
     return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+@contextmanager
+def _laid_out(figure: "Figure") -> Iterator[None]:
+    """Place the axes once and for all, for `savefig` would do it again for every format.
+
+    The canvases are called directly, because `savefig` draws everything twice.
+    """
+    with house_style():
+        engine = figure.get_layout_engine()
+        if engine is not None:
+            figure.set_dpi(_DOTS)
+            engine.execute(figure)
+            figure.set_layout_engine("none")
+        yield
