@@ -1,8 +1,12 @@
-"""The pages name what exists: functions, tests, files and the numbers of statements."""
+"""The pages name what exists, and what they say to do works."""
 
 import ast
 import importlib
+import os
 import re
+import shutil
+import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -10,6 +14,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 THEORY = (ROOT / "docs/theory.md").read_text(encoding="utf-8")
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 NUMBERS = [
     f"{section}.{number}"
     for section, last in {1: 10, 2: 7, 3: 5, 4: 3, 5: 5}.items()
@@ -80,3 +85,26 @@ def test_docstrings_refer_to_statements_that_are_there():
             numbers = re.findall(r"\d+\.\d+", cited)
             assert numbers, f"{path} cites the page without a number"
             assert set(numbers) <= set(NUMBERS), (path, numbers)
+
+
+def test_the_examples_of_contributing_take_no_more_than_their_files_and_their_tests(tmp_path):
+    for folder in ("cosa_theory", "experiments", "figures", "paper_checks", "tests"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("*.pyc"))
+    examples = re.findall(r"```python\n# (\S+)\n(.*?)```", CONTRIBUTING, flags=re.DOTALL)
+    assert len(examples) == CONTRIBUTING.count("```python")
+    for name, text in examples:
+        path = tmp_path / name
+        assert not path.exists(), name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    tests = [name for name, _ in examples if name.startswith("tests/")]
+    assert len(tests) == CONTRIBUTING.count("\n### ")
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stdout
+    assert f"{len(tests)} passed" in run.stdout
