@@ -87,18 +87,32 @@ def test_docstrings_refer_to_statements_that_are_there():
             assert set(numbers) <= set(NUMBERS), (path, numbers)
 
 
-def test_the_examples_of_contributing_take_no_more_than_their_files_and_their_tests(tmp_path):
+def examples():
+    """The files that CONTRIBUTING shows, by their paths."""
+    found = re.findall(r"```python\n# (\S+)\n(.*?)```", CONTRIBUTING, flags=re.DOTALL)
+    assert len(found) == CONTRIBUTING.count("```python")
+    return dict(found)
+
+
+def test_contributing_says_for_each_thing_which_test_it_takes():
+    tests = [name for name in examples() if name.startswith("tests/")]
+    assert len(tests) == CONTRIBUTING.count("\n### ")
+    assert not [name for name in examples() if (ROOT / name).exists()]
+
+
+@pytest.mark.parametrize("checks", [False, True], ids=["the library and figures", "paper checks"])
+def test_the_examples_of_contributing_take_no_more_than_their_files(checks, tmp_path):
     for folder in ("cosa_theory", "experiments", "figures", "paper_checks", "tests"):
-        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("*.pyc"))
-    examples = re.findall(r"```python\n# (\S+)\n(.*?)```", CONTRIBUTING, flags=re.DOTALL)
-    assert len(examples) == CONTRIBUTING.count("```python")
-    for name, text in examples:
+        shutil.copytree(ROOT / folder, tmp_path / folder)  # compiled modules too, for speed
+    for name, text in examples().items():
         path = tmp_path / name
-        assert not path.exists(), name
         path.parent.mkdir(exist_ok=True)
         path.write_text(text, encoding="utf-8")
-    tests = [name for name, _ in examples if name.startswith("tests/")]
-    assert len(tests) == CONTRIBUTING.count("\n### ")
+    tests = [
+        name
+        for name in examples()
+        if name.startswith("tests/") and name.startswith("tests/paper_checks/") == checks
+    ]
     run = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests],
         cwd=tmp_path,
