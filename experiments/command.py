@@ -60,7 +60,8 @@ def command_parser(
     out : path, optional
         The default of an option --out.
     config : dataclass, optional
-        Settings whose fields become options, with its values as defaults.
+        Settings whose fields become options, with its values as defaults; a name of several words
+        may be spelt with hyphens or underscores.
     fields : iterable of str, optional
         Only these.
     example : str
@@ -78,7 +79,7 @@ def command_parser(
         if fields is None or name in fields:
             several = isinstance(value, tuple)
             parser.add_argument(
-                f"--{name.replace('_', '-')}",
+                *dict.fromkeys((f"--{name.replace('_', '-')}", f"--{name}")),
                 type=type(value[0] if several else value),
                 nargs="*" if several else None,
                 default=value,
