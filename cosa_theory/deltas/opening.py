@@ -5,7 +5,7 @@ import os
 import pickle
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -13,7 +13,7 @@ from cosa_theory.deltas.checkpoint import Checkpoint, FileCheckpoint, MemoryChec
 from cosa_theory.ground.errors import InputError, Problems
 from cosa_theory.ground.tensor_files import TensorInfo, is_pickle, read_header
 
-__all__ = ["locate", "open_checkpoint", "read_json"]
+__all__ = ["from_hub", "locate", "open_checkpoint", "read_json"]
 
 _PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
@@ -60,22 +60,33 @@ def locate(source: str | os.PathLike[str], role: str, allow_pickle: bool = False
 
 def _download(identifier: str, role: str, allow_pickle: bool) -> Path:
     """Fetch a model from the hub (or its local cache) and return its folder."""
+    files = [*_HUB_FILES, *(_HUB_PICKLES if allow_pickle else ())]
+    return from_hub(identifier, f"{role}: ", files)
+
+
+def from_hub(identifier: str, where: str, files: Sequence[str]) -> Path:
+    """Return the folder of the local cache with these files of a model on the hub.
+
+    Raises
+    ------
+    InputError
+        If the hub does not give them; `where` is how the message begins.
+    """
     try:
         from huggingface_hub import snapshot_download
     except ImportError as error:
         raise InputError(
-            f"{role}: no such file or folder: {identifier}; to read it from the hub install "
+            f"{where}no such file or folder: {identifier}; to read it from the hub install "
             "cosa-theory[llm]."
         ) from error
     try:
-        files = [*_HUB_FILES, *(_HUB_PICKLES if allow_pickle else ())]
-        folder = snapshot_download(identifier, allow_patterns=files, ignore_patterns=["*/*"])
-        return Path(folder)
+        found = snapshot_download(identifier, allow_patterns=[*files], ignore_patterns=["*/*"])
     except (OSError, ValueError) as error:  # the hub's errors derive from these two
         raise InputError(
-            f"{role}: {identifier} is no file or folder here, and the hub did not give it "
+            f"{where}{identifier} is no file or folder here, and the hub did not give it "
             f"({type(error).__name__}): check the name and the network, or pass a local path."
         ) from error
+    return Path(found)
 
 
 def _open_path(path: Path, allow_pickle: bool) -> Checkpoint:

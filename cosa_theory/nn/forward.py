@@ -137,24 +137,8 @@ def update_flops(
 ) -> int:
     """Return the floating-point operations of the update, forward and (if training) backward.
 
-    Those of `cosa_theory.laws.product_flops`, with the projections' own for their products.
-
-    Parameters
-    ----------
-    order : {"through", "left", "right"}
-        See `ORDERS`.
-    tokens : int
-        Number of vectors T.
-    left, right : FrozenProjection
-        a × m and b × n; anything with `k`, `d` and `flops` will do.
-    training : bool, default True
-        Whether the core's gradient is computed.
-    input_gradient : bool, default True
-        Whether the gradient of x is computed.
-
-    Returns
-    -------
-    int
+    Those of `cosa_theory.laws.product_flops` in an order of `ORDERS` for so many vectors, with the
+    projections' own for their products; anything with `k`, `d` and `flops` is a projection here.
     """
     return int(
         product_flops(
@@ -226,19 +210,9 @@ def left_factor(Y: Tensor, left: FrozenProjection) -> Tensor:
 def delta_weight(
     Y: Tensor, left: FrozenProjection, right: FrozenProjection, scaling: float
 ) -> Tensor:
-    """Return ΔW = scaling · L Y R, shape (m, n).
+    """Return ΔW = scaling · L Y R, shape (m, n); parameters as for `cosa_update`.
 
-    Parameters
-    ----------
-    Y : Tensor, shape (a, b)
-        The core.
-    left, right, scaling
-        As for `cosa_update`.
-
-    Returns
-    -------
-    Tensor, shape (m, n)
-        In float32, or float64 for a core in float64.
+    In float32, or float64 for a core in float64.
     """
     core = (Y * scaling).to(torch.promote_types(Y.dtype, torch.float32))
     return right.adjoint(left_factor(core, left))

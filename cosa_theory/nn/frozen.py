@@ -136,18 +136,9 @@ class FrozenProjection(nn.Module):
         raise NotImplementedError
 
     def effort(self, dtype: torch.dtype) -> float:
-        """Return the operations, for one vector, of a dense product that takes as long.
+        """Return the operations, for one vector, of a dense product in `dtype` that takes as long.
 
         By this the order of the products is chosen (`cosa_theory.nn.forward.cheapest_order`).
-
-        Parameters
-        ----------
-        dtype : torch.dtype
-            In which the products run.
-
-        Returns
-        -------
-        float
         """
         return self.flops
 

@@ -66,17 +66,9 @@ def frozen_projection(
 
 
 def given_projection(A: Tensor) -> FrozenProjection:
-    """Return a projection with given values, such as those stored with an adapter.
+    """Return a projection with given values A (k × d), such as those stored with an adapter.
 
-    Parameters
-    ----------
-    A : Tensor
-        Shape k × d, floating.
-
-    Returns
-    -------
-    FrozenProjection
-        Dense, factor 1, without a seed; its fingerprint is that of A in float32.
+    Dense, factor 1, without a seed; its fingerprint is that of A in float32.
     """
     values = A.detach().contiguous()
     return DenseProjection(

@@ -267,18 +267,8 @@ def initial_core(
 ) -> Tensor:
     """Return the core a training starts from, shape (a, b).
 
-    Parameters
-    ----------
-    a, b : int
-        Shape.
-    init_weights : bool, default True
-        True: zeros, so that the adapted model starts as the base model. False: independent
-        N(0, 1/b) entries from torch's generator, for tests that need an update at once.
-    dtype : torch.dtype, default float32
-
-    Returns
-    -------
-    Tensor
+    Zeros, so that the adapted model starts as the base model; without `init_weights` independent
+    N(0, 1/b) entries from torch's generator, for tests that need an update at once.
     """
     core = torch.zeros(a, b, dtype=dtype)
     return core if init_weights else nn.init.normal_(core, std=1 / math.sqrt(b))

@@ -80,9 +80,21 @@ PATTERNS = [
 ]
 
 
-@pytest.mark.parametrize("exclude", [None, ["0.attn.q", "out"], r".*\.1\..*"], ids=str)
-@pytest.mark.parametrize("save", [None, ["layers.1"], ["mlp"]], ids=str)
-@pytest.mark.parametrize("target", PATTERNS, ids=str)
+EXCLUDED, SAVED = (["0.attn.q", "out"], r".*\.1\..*"), (["layers.1"], ["mlp"])
+CHOICES = [
+    *((target, None, None) for target in PATTERNS),
+    *((["q", "out"], None, exclude) for exclude in EXCLUDED),
+    *((r".*q", None, exclude) for exclude in EXCLUDED),
+    *(
+        (target, save, EXCLUDED[1])
+        for target in (["attn.q", "out"], "all-linear")
+        for save in SAVED
+    ),
+    *((target, save, None) for target in ([["q"], r".*\.(up|out)"]) for save in SAVED),
+]
+
+
+@pytest.mark.parametrize(("target", "save", "exclude"), CHOICES, ids=str)
 def test_names_are_matched_as_peft_matches_them(target, save, exclude):
     from peft import LoraConfig, get_peft_model
 

@@ -1,5 +1,6 @@
 """The result of `cosa-theory to-lora`: its verdict, and its table of layers."""
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -20,13 +21,7 @@ def _layers(count: int) -> str:
 
 
 def lora_verdict(export: "LoraExport") -> str:
-    """Return what was written, how close it is and how large, in plain words on one line.
-
-    Parameters
-    ----------
-    export : LoraExport
-        As `cosa_theory.nn.lora.to_lora` returns it.
-    """
+    """Return what `to_lora` wrote, how close it is and how large, in plain words on one line."""
     layers = _layers(len(export.layers))
     ratio = export.lora_bytes / export.cosa_bytes
     size = (
@@ -85,23 +80,9 @@ def lora_table(export: "LoraExport") -> pd.DataFrame:
         ‖ΔW‖² that the truncation took), `rounding` (relative error of the stored factors, beside
         the truncation), `core_numbers` (ab) and `lora_numbers` (r(m + n)).
     """
-    rows = [
-        {
-            "layer": one.name,
-            "m": one.m,
-            "n": one.n,
-            "a": one.a,
-            "b": one.b,
-            "rank": one.rank,
-            "norm": one.norm,
-            "energy_lost": one.energy_lost,
-            "rounding": one.rounding,
-            "core_numbers": one.a * one.b,
-            "lora_numbers": one.rank * (one.m + one.n),
-        }
-        for one in export.layers
-    ]
-    return pd.DataFrame(rows)
+    table = pd.DataFrame([asdict(one) for one in export.layers]).rename(columns={"name": "layer"})
+    lora_numbers = table["rank"] * (table["m"] + table["n"])
+    return table.assign(core_numbers=table["a"] * table["b"], lora_numbers=lora_numbers)
 
 
 _COLUMNS = (

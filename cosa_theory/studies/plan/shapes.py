@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from cosa_theory.deltas.opening import read_json
+from cosa_theory.deltas.opening import from_hub, read_json
 from cosa_theory.ground.errors import InputError
 from cosa_theory.nn.targets import closest, linear_layers, replace_modules
 
@@ -105,7 +105,7 @@ def read_config(source: str | os.PathLike[str]) -> dict[str, Any]:
             raise InputError(f"{path} has no config.json: give the folder of a transformers model")
         path = path / "config.json"
     elif not path.exists() and path.suffix != ".json" and len(path.parts) <= 2:
-        path = _from_the_hub(os.fspath(source))
+        path = from_hub(os.fspath(source), "", ["config.json"]) / "config.json"
     if not path.is_file():
         raise InputError(
             f"no such file: {path}; give the config.json of a transformers model, its folder, or "
@@ -117,22 +117,6 @@ def read_config(source: str | os.PathLike[str]) -> dict[str, Any]:
             f"{path} has no model_type, so it is not the config.json of a transformers model"
         )
     return fields
-
-
-def _from_the_hub(name: str) -> Path:
-    try:
-        from huggingface_hub import hf_hub_download
-    except ImportError as error:
-        raise InputError(
-            f"no such file or folder: {name}; to read it from the hub install cosa-theory[llm]"
-        ) from error
-    try:
-        return Path(hf_hub_download(name, "config.json"))
-    except (OSError, ValueError) as error:  # the hub's errors derive from these two
-        raise InputError(
-            f"{name} is no file or folder here, and the hub did not give its config.json "
-            f"({type(error).__name__}): check the name and the network, or give a local path"
-        ) from error
 
 
 def _built(fields: Mapping[str, Any]) -> nn.Module:

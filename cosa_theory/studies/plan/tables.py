@@ -15,17 +15,9 @@ __all__ = ["plan_tables"]
 def plan_tables(plan: Plan) -> dict[str, pd.DataFrame]:
     """Return a plan as tables.
 
-    Parameters
-    ----------
-    plan : Plan
-        As `cosa_theory.studies.plan.compute.make_plan` returns it.
-
-    Returns
-    -------
-    dict of str to pandas.DataFrame
-        "totals", a row per method; "shapes", a row per method and kind of layer; and
-        "recommended", a row per pattern of layers, if there are more economical shapes. Columns
-        that end in _bytes are bytes, in flops_per_token operations, forward and backward.
+    "totals", a row per method; "shapes", a row per method and kind of layer; and "recommended", a
+    row per pattern of layers, if there are more economical shapes. Columns that end in _bytes are
+    bytes, in flops_per_token operations, forward and backward.
     """
     tables = {"totals": _totals(plan), "shapes": _shapes(plan)}
     if plan.balanced is not None:

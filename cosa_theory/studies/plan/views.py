@@ -39,13 +39,7 @@ def _layers(rows: Mapping[Any, Any]) -> str:
 
 
 def plan_verdict(tables: Mapping[str, pd.DataFrame]) -> str:
-    """Return what the tables say, in plain sentences on one line.
-
-    Parameters
-    ----------
-    tables : mapping of str to pandas.DataFrame
-        Those of `cosa_theory.studies.plan.tables.plan_tables`.
-    """
+    """Return what the tables of `plan_tables` say, in plain sentences on one line."""
     rows = {row["method"]: row for row in tables["totals"].to_dict("records")}
     cosa, lora, balanced = rows["cosa"], rows["lora"], rows.get("cosa_balanced")
     frozen = f"{memory(cosa['frozen_bytes'])} of frozen projections"
