@@ -5,12 +5,12 @@ every other family gets the largest size that trains at most P.
 """
 
 import math
-import operator
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
+from cosa_theory.ground.checks import choice, whole
 from cosa_theory.ground.errors import InputError
 
 __all__ = [
@@ -51,13 +51,6 @@ class CosaShape:
         return self.a * self.b
 
 
-def _check_sizes(m: int, n: int, parameters: int | None = None) -> None:
-    named = {"m": m, "n": n} | ({} if parameters is None else {"parameters": parameters})
-    for name, value in named.items():
-        if isinstance(value, bool) or operator.index(value) < 1:
-            raise ValueError(f"{name} is {value}; it must be a positive integer")
-
-
 def lora_parameters(m: int, n: int, rank: int) -> int:
     """Count the trainable parameters of LoRA, r(m + n), which define the budget of rank r.
 
@@ -72,8 +65,7 @@ def lora_parameters(m: int, n: int, rank: int) -> int:
     -------
     int
     """
-    _check_sizes(m, n, rank)
-    return rank * (m + n)
+    return whole("rank", rank) * (whole("m", m) + whole("n", n))
 
 
 def cosa_shape(m: int, n: int, parameters: int, rule: str = "memory") -> CosaShape:
@@ -104,7 +96,7 @@ def cosa_shape(m: int, n: int, parameters: int, rule: str = "memory") -> CosaSha
 
     Raises
     ------
-    ValueError
+    InputError
         If a size or the budget is not a positive integer, or the rule is unknown.
 
     Notes
@@ -112,9 +104,8 @@ def cosa_shape(m: int, n: int, parameters: int, rule: str = "memory") -> CosaSha
     A whole side needs no random projection: an orthonormal factor spans everything exactly, where
     a square Gaussian one, or one a little short of square, is badly conditioned.
     """
-    _check_sizes(m, n, parameters)
-    if rule not in ("memory", "square"):
-        raise ValueError(f'rule is {rule!r}; it must be "memory" or "square"')
+    m, n, parameters = whole("m", m), whole("n", n), whole("parameters", parameters)
+    choice("rule", rule, ("memory", "square"))
     if parameters >= m * n:
         return CosaShape(m, n)
     # Real-valued optimum (a, b), then the whole side wherever it leaves the layer.
@@ -180,8 +171,7 @@ def lora_xs_rank(m: int, n: int, parameters: int) -> int:
     Bałazy, Banaei, Aberer, Tabor, "LoRA-XS: Low-Rank Adaptation with Extremely Small Number of
     Parameters", 2024, arXiv 2405.17604.
     """
-    _check_sizes(m, n, parameters)
-    return min(m, n, math.isqrt(parameters))
+    return min(whole("m", m), whole("n", n), math.isqrt(whole("parameters", parameters)))
 
 
 def default_ranks(m: int, n: int) -> tuple[int, ...]:
@@ -205,10 +195,10 @@ def default_ranks(m: int, n: int) -> tuple[int, ...]:
 
     Raises
     ------
-    ValueError
+    InputError
         If a size is not a positive integer.
     """
-    _check_sizes(m, n)
+    m, n = whole("m", m), whole("n", n)
     half = m * n // (2 * (m + n))
     if half >= 16:
         return (4, 8, 16)
@@ -235,10 +225,7 @@ def check_ranks(ranks: Iterable[int]) -> tuple[int, ...]:
     InputError
         If there is none, or one is not a positive integer.
     """
-    given = list(ranks)
-    wrong = [r for r in given if isinstance(r, bool) or not hasattr(r, "__index__") or int(r) < 1]
-    if wrong:
-        raise InputError(f"rank {wrong[0]!r} is not a budget: give positive integers, as in 4,8,16")
+    given = sorted({whole("ranks", rank) for rank in ranks})
     if not given:
-        raise InputError("no rank was given: give positive integers, as in 4,8,16")
-    return tuple(sorted({int(r) for r in given}))
+        raise InputError("ranks is empty: give positive integers, as in 4,8,16", argument="ranks")
+    return tuple(given)

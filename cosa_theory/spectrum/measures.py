@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cosa_theory.ground.checks import choice, numbers, refuse
+from cosa_theory.ground.errors import InputError
 from cosa_theory.laws import marchenko_pastur_edges, participation_ratio
 from cosa_theory.spectrum.noise import noise_misfit, noise_sd, spike_level
-from cosa_theory.spectrum.singular_values import METHODS, resolution, singular_values
+from cosa_theory.spectrum.singular_values import resolution, singular_values
 
 __all__ = [
     "SpectrumSummary",
@@ -105,7 +107,7 @@ def summarize(
 
     Raises
     ------
-    ValueError
+    InputError
         If the method does not give the whole spectrum, the shape is missing or contradicts the
         values, or the values are negative or not numbers.
 
@@ -115,15 +117,13 @@ def summarize(
     M. Gavish, D. L. Donoho, "The optimal hard threshold for singular values is 4/√3", IEEE Trans.
     Information Theory 60 (2014).
     """
-    if method == "randomized":
-        raise ValueError('method "randomized" gives part of a spectrum: summarise "gram" or "svd"')
-    if getattr(X, "ndim", None) == 2:
-        if method not in METHODS:
-            raise ValueError(f'a matrix is summarised by method "gram" or "svd", not {method!r}')
+    is_matrix = getattr(X, "ndim", None) == 2
+    choice("method", method, ("gram", "svd") if is_matrix else ("gram", "svd", "product"))
+    if is_matrix:
         shape = (int(X.shape[0]), int(X.shape[1]))
         X = singular_values(X, method=method)
     if shape is None:
-        raise ValueError("singular values need shape=(m, n), the shape of their matrix")
+        raise refuse("shape", shape, "(m, n), the shape of the matrix of these singular values")
     sigma = _full_spectrum(X, shape)
     level = resolution(sigma, method, shape)
     rank = int(np.count_nonzero(sigma > level))
@@ -158,12 +158,12 @@ def _full_spectrum(values: Any, shape: tuple[int, int]) -> NDArray[np.float64]:
     sigma = np.asarray(values, dtype=np.float64)
     limit = min(shape)
     if sigma.ndim != 1 or not 1 <= sigma.size <= limit:
-        raise ValueError(
-            f"a matrix of shape {tuple(shape)} has {limit} singular values, "
-            f"not an array of shape {sigma.shape}"
+        raise InputError(
+            f"X has shape {sigma.shape}: it must be the {limit} singular values of a matrix of "
+            f"shape {tuple(shape)}, or the largest of them",
+            argument="X",
         )
-    if not (np.isfinite(sigma).all() and (sigma >= 0.0).all()):
-        raise ValueError("singular values must be finite and not negative")
+    numbers("X", sigma, least=0.0, most=np.finfo(float).max)
     full = np.zeros(limit)
     full[: sigma.size] = np.sort(sigma)[::-1]
     return full

@@ -13,7 +13,9 @@ from array_api_compat import array_namespace, is_numpy_array, is_torch_array
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg.blas import dsyrk
 
-from cosa_theory.projections.streams import stream
+from cosa_theory.ground.checks import choice, whole
+from cosa_theory.ground.errors import InputError
+from cosa_theory.projections import stream
 from cosa_theory.spectrum.eigenvalues import symmetric_eigenvalues
 
 __all__ = ["METHODS", "resolution", "singular_values", "singular_values_of_product"]
@@ -56,7 +58,7 @@ def singular_values(X: Any, method: str = "gram", k: int | None = None, seed: in
 
     Raises
     ------
-    ValueError
+    InputError
         If X is not a non-empty real matrix, holds NaN or infinities, or an argument is not one of
         those above.
 
@@ -65,16 +67,12 @@ def singular_values(X: Any, method: str = "gram", k: int | None = None, seed: in
     .. [1] N. Halko, P.-G. Martinsson, J. A. Tropp, "Finding structure with randomness", SIAM
        Review 53 (2011), algorithms 4.4 and 5.1.
     """
-    if method not in METHODS:
-        raise ValueError(f"method must be one of {', '.join(METHODS)}, not {method!r}")
+    choice("method", method, METHODS)
     X = _as_matrix(X, "X")
-    limit = min(X.shape)
-    if k is None and method == "randomized":
-        raise ValueError('method "randomized" needs k, the number of singular values to return')
-    if k is not None and not 1 <= k <= limit:
-        raise ValueError(f"k must be between 1 and min(m, n) = {limit}, not {k}")
+    if k is not None or method == "randomized":  # which needs to know how many
+        k = whole("k", k, most=min(X.shape))
     if method == "randomized":
-        return _randomized(X, int(k or limit), seed)
+        return _randomized(X, int(k or 1), seed)
     return (_gram(X) if method == "gram" else _svd(X))[:k]
 
 
@@ -99,14 +97,13 @@ def singular_values_of_product(B: Any, A: Any) -> Any:
 
     Raises
     ------
-    ValueError
+    InputError
         If a factor is not a non-empty finite real matrix, or their inner sizes differ.
     """
     B, A = _as_matrix(B, "B"), _as_matrix(A, "A")
     if B.shape[1] != A.shape[0]:
-        raise ValueError(
-            f"B has {B.shape[1]} columns and A has {A.shape[0]} rows: they cannot be multiplied"
-        )
+        must = f"it must have {B.shape[1]}, as many as B has columns"
+        raise InputError(f"A has {A.shape[0]} rows: {must}", argument="A")
     xp = array_namespace(B, A)
     B, A = xp.astype(B, xp.float64), xp.astype(A, xp.float64)
     _check_finite(B, "B")
@@ -137,8 +134,7 @@ def resolution(
         and σ therefore by about 1 %; u·max(m, n)·σ₁ otherwise, with u = 2.2e-16.
     """
     values = np.atleast_1d(_to_numpy(sigma))
-    if method not in (*METHODS, "product"):
-        raise ValueError(f"method must be one of {', '.join(METHODS)}, product, not {method!r}")
+    choice("method", method, (*METHODS, "product"))
     largest = float(values.max(initial=0.0))
     if method == "gram":
         return 1e-7 * largest
@@ -154,9 +150,13 @@ def _as_matrix(X: Any, name: str) -> Any:
         X = X if is_numpy_array(X) else np.asarray(X)
         real = X.dtype.kind in "fiub"
     if X.ndim != 2 or 0 in X.shape:
-        raise ValueError(f"{name} must be a non-empty matrix, not an array of {tuple(X.shape)}")
+        shape = tuple(X.shape)
+        raise InputError(
+            f"{name} has shape {shape}: it must be a matrix with entries", argument=name
+        )
     if not real:
-        raise ValueError(f"{name} must be a dense real matrix, not {X.dtype}")
+        must = "they must be real numbers, densely stored"
+        raise InputError(f"{name} has entries of type {X.dtype}: {must}", argument=name)
     return X
 
 
@@ -191,7 +191,7 @@ def _check_finite(X: Any, name: str = "X") -> float:
     """Return the largest magnitude in X, after checking that it is a number."""
     largest = _largest_entry(X)
     if not np.isfinite(largest):
-        raise ValueError(f"{name} holds NaN or infinite entries: its singular values do not exist")
+        raise InputError(f"{name} has a NaN or infinite entry: mend it or skip it", argument=name)
     return largest
 
 

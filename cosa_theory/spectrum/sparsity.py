@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cosa_theory.ground.checks import choice, numbers
+from cosa_theory.ground.errors import InputError
 from cosa_theory.linear.transforms import DCT, Coordinate, SingularBasis, Transform
 
 if TYPE_CHECKING:
@@ -53,7 +55,7 @@ def sparsity_profile(
 
     Raises
     ------
-    ValueError
+    InputError
         If a matrix is empty or not finite, the shapes differ, or a basis or fraction is not one
         of those above.
 
@@ -64,12 +66,8 @@ def sparsity_profile(
     """
     import pandas as pd
 
-    unknown = [name for name in bases if name not in BASES]
-    if unknown:
-        raise ValueError(f"bases must be among {', '.join(BASES)}, not {unknown[0]!r}")
-    for fraction in fractions:
-        if not 0.0 < fraction <= 1.0:
-            raise ValueError(f"fractions must be in (0, 1], not {fraction}")
+    bases = [choice("bases", name, BASES) for name in bases]
+    numbers("fractions", fractions, above=0, most=1)
     transforms: dict[str, Transform] = {"coordinate": Coordinate(), "dct": DCT()}
     if base is not None and "singular" in bases:
         transforms["singular"] = SingularBasis(base)
@@ -109,7 +107,7 @@ def _sorted_magnitudes(x: NDArray[Any]) -> NDArray[Any]:
     magnitudes.sort()
     # NaN sorts to the end, so that the last entry speaks for all.
     if not np.isfinite(magnitudes[-1]):
-        raise ValueError("sparsity needs finite entries: the update holds NaN or infinities")
+        raise InputError("delta has a NaN or infinite entry: mend it or skip it", argument="delta")
     return magnitudes
 
 

@@ -154,9 +154,8 @@ def test_ranks_of_a_user_are_sorted_and_counted_once():
     assert check_ranks([16, 4, 4, 8]) == (4, 8, 16)
 
 
-@pytest.mark.parametrize(
-    ("ranks", "named"), [([], "no rank"), ([4, 0], "rank 0"), ([2.5], "2.5"), ([True], "True")]
-)
-def test_ranks_that_are_no_budget_are_refused_by_name(ranks, named):
-    with pytest.raises(InputError, match=named):
+@pytest.mark.parametrize("ranks", [[], [4, 0], [2.5], [True]])
+def test_ranks_that_are_no_budget_are_refused(ranks):
+    with pytest.raises(InputError) as error:
         check_ranks(ranks)
+    assert error.value.argument == "ranks"

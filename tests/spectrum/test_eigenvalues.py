@@ -67,15 +67,15 @@ def test_singular_values_are_the_same_by_either_route(monkeypatch):
 
 
 def test_large_matrices_gain_by_the_two_stages(monkeypatch):
-    matrix = symmetric(3000, seed=2)
-    seconds = {}
-    for name, least in (("two", 3000), ("one", 10**9)):
-        monkeypatch.setattr(module, "_TWO_STAGES_FROM", least)
-        work = lower_only(matrix)
-        start = time.process_time()
-        values = symmetric_eigenvalues(work)
-        seconds[name] = time.process_time() - start
-        if name == "two":
-            two = values
-    assert np.abs(two - values).max() <= 1e-13 * np.abs(values).max()
-    assert seconds["two"] < 1.1 * seconds["one"]
+    matrix = symmetric(2400, seed=2)
+    seconds, found = {1: [], 10**9: []}, {}
+    for _ in range(2):  # the better of two: other work may share the machine
+        for least in seconds:  # in two stages, in one
+            monkeypatch.setattr(module, "_TWO_STAGES_FROM", least)
+            work = lower_only(matrix)
+            start = time.process_time()
+            found[least] = symmetric_eigenvalues(work)
+            seconds[least].append(time.process_time() - start)
+    two, one = found.values()
+    assert np.abs(two - one).max() <= 1e-13 * np.abs(one).max()
+    assert min(seconds[1]) < 1.1 * min(seconds[10**9])

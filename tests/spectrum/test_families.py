@@ -137,7 +137,7 @@ def test_every_ensemble_captures_the_law_on_average_over_rotations_of_the_update
     # Rotating the update on both sides makes any fixed span see what a rotation-invariant one
     # sees: same mean ab/(mn), same variance law, whatever the ensemble.
     rng = np.random.default_rng(5)
-    m, n, trials = 24, 18, 40
+    m, n, trials = 24, 18, 24
     sigma = np.arange(1, n + 1.0) ** -1
     delta = np.zeros((m, n))
     np.fill_diagonal(delta, sigma)
@@ -174,14 +174,14 @@ def test_the_mean_over_draws_agrees_with_the_law_to_its_known_deviation(kind):
 def test_the_intervals_cover_the_law_as_often_as_they_say():
     rng = np.random.default_rng(7)
     delta = random_update(20, 14, rng, decay=0.5)
-    trials, confidence = 200, 0.9
+    trials, confidence = 120, 0.9
     covered = 0
     for trial in range(trials):
         row = compare_families(
             delta,
             ranks=[2],
             families=["cosa_gaussian"],
-            draws=8,
+            draws=6,
             key=("trial", trial),
             confidence=confidence,
         ).iloc[0]
@@ -350,24 +350,21 @@ def test_draws_stay_within_their_limits_and_long_draws_get_fewer():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "settings", "named"),
+    ("argument", "arguments", "settings"),
     [
-        ((np.full((3, 3), np.nan),), {}, "delta has NaN"),
-        ((np.ones((3, 3)), np.full((3, 3), np.inf)), {}, "base has NaN or infinite"),
-        ((np.ones(3),), {}, r"delta has shape \(3,\)"),
-        ((np.ones((0, 3)),), {}, r"delta has shape \(0, 3\)"),
-        ((np.ones((3, 3)), np.ones((3, 2))), {}, "base has shape"),
-        ((np.ones((3, 3)),), {"sigma": np.ones(2)}, "3 singular values"),
-        ((np.ones((3, 3)),), {"sigma": [1.0, 2.0, 3.0]}, "descending"),
-        ((np.ones((3, 3)),), {"draws": 1}, "draws is 1"),
-        ((np.ones((3, 3)),), {"confidence": 1.0}, "confidence is 1.0"),
+        ("delta", (np.full((3, 3), np.nan),), {}),
+        ("base", (np.ones((3, 3)), np.full((3, 3), np.inf)), {}),
+        ("delta", (np.ones(3),), {}),
+        ("delta", (np.ones((0, 3)),), {}),
+        ("base", (np.ones((3, 3)), np.ones((3, 2))), {}),
+        ("sigma", (np.ones((3, 3)),), {"sigma": np.ones(2)}),
+        ("sigma", (np.ones((3, 3)),), {"sigma": [1.0, 2.0, 3.0]}),
+        ("draws", (np.ones((3, 3)),), {"draws": 1}),
+        ("confidence", (np.ones((3, 3)),), {"confidence": 1.0}),
+        ("families", (np.ones((3, 3)),), {"families": ["lora"]}),
     ],
 )
-def test_bad_arguments_are_named(arguments, settings, named):
-    with pytest.raises(ValueError, match=named):
+def test_bad_arguments_are_named(argument, arguments, settings):
+    with pytest.raises(InputError) as error:
         compare_families(*arguments, **settings)
-
-
-def test_an_unknown_family_is_refused_with_the_known_ones():
-    with pytest.raises(InputError, match="'lora' is not an update family: choose from truncated"):
-        compare_families(np.ones((3, 3)), families=["lora"])
+    assert error.value.argument == argument

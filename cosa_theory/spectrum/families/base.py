@@ -11,6 +11,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from cosa_theory.ground.checks import real, whole
 from cosa_theory.ground.estimates import student_quantile
 from cosa_theory.laws import participation_ratio
 
@@ -150,12 +151,9 @@ class Draws:
     confidence: float = 0.95
 
     def __post_init__(self) -> None:
-        if self.most < 2:
-            raise ValueError(f"draws is {self.most}; an interval needs at least 2")
-        if isinstance(self.seed, bool) or self.seed < 0:
-            raise ValueError(f"seed is {self.seed}; it must be a non-negative integer")
-        if not 0 < self.confidence < 1:
-            raise ValueError(f"confidence is {self.confidence}; it must lie between 0 and 1")
+        whole("draws", self.most, 2)  # an interval needs two
+        whole("seed", self.seed, 0)
+        real("confidence", self.confidence, above=0, below=1)
 
 
 class Family(Protocol):

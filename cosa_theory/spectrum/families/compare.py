@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from pandas.api.types import pandas_dtype
 
 from cosa_theory import laws
+from cosa_theory.ground.checks import choice, matrix, numbers
 from cosa_theory.ground.errors import InputError
 from cosa_theory.spectrum.budget import (
     check_ranks,
@@ -78,11 +79,8 @@ def select_families(families: Iterable[str] | None, *, with_base: bool = True) -
     InputError
         If a name is unknown: the allowed ones are listed.
     """
-    names = list(dict.fromkeys(FAMILIES if families is None else families))
-    unknown = [name for name in names if name not in FAMILIES]
-    if unknown:
-        known = ", ".join(FAMILIES)
-        raise InputError(f"{unknown[0]!r} is not an update family: choose from {known}")
+    given = FAMILIES if families is None else families
+    names = dict.fromkeys(choice("families", name, FAMILIES) for name in given)
     return [FAMILIES[name] for name in names if with_base or not FAMILIES[name].needs_base]
 
 
@@ -135,12 +133,12 @@ def compare_families(
 
     Raises
     ------
-    ValueError
+    InputError
         If delta is not a matrix of finite numbers, or the shapes of base or sigma do not fit.
     InputError
         If a rank is not a positive integer, or a family is unknown.
     """
-    update = _check_update(delta, base, sigma)
+    update = _checked_update(delta, base, sigma)
     m, n = update.shape
     budgets = default_ranks(m, n) if ranks is None else check_ranks(ranks)
     settings = Draws(draws, seed, (key,) if isinstance(key, str) else tuple(key), confidence)
@@ -202,12 +200,12 @@ def crossover(sigma: ArrayLike, m: int, n: int, ranks: Iterable[int] | None = No
 
     Raises
     ------
-    ValueError
+    InputError
         If sigma does not have min(m, n) finite, non-negative, descending entries.
     InputError
         If a rank is not a positive integer.
     """
-    values = _check_sigma(sigma, m, n)
+    values = _checked_sigma(sigma, m, n)
     budgets = default_ranks(m, n) if ranks is None else check_ranks(ranks)
     energy = np.cumsum((values / values[0]) ** 2) if values[0] > 0 else None
     bound = float(laws.advantage_bound(m, n))
@@ -260,38 +258,21 @@ def typed_frame(records: list[dict[str, Any]], columns: dict[str, str]) -> pd.Da
     )
 
 
-def _check_update(delta: ArrayLike, base: ArrayLike | None, sigma: ArrayLike | None) -> Update:
-    matrix = _check_matrix("delta", delta)
-    weight = None if base is None else _check_matrix("base", base)
-    if weight is not None and weight.shape != matrix.shape:
-        raise ValueError(f"base has shape {weight.shape}, delta {matrix.shape}: they must agree")
-    largest = max(float(matrix.max()), -float(matrix.min()))
+def _checked_update(delta: ArrayLike, base: ArrayLike | None, sigma: ArrayLike | None) -> Update:
+    dW = matrix("delta", delta)
+    weight = None if base is None else matrix("base", base, dW.shape)
+    largest = max(float(dW.max()), -float(dW.min()))
     if largest > 0 and not _SAFE_ENTRIES[0] < largest < _SAFE_ENTRIES[1]:
-        matrix = matrix / matrix.dtype.type(largest)  # shares of energy do not depend on scale
+        dW = dW / dW.dtype.type(largest)  # shares of energy do not depend on scale
         sigma = None
     if sigma is None:
-        sigma = singular_values(matrix)
-    return Update(matrix, weight, _check_sigma(sigma, *matrix.shape))
+        sigma = singular_values(dW)
+    return Update(dW, weight, _checked_sigma(sigma, *dW.shape))
 
 
-def _check_matrix(name: str, values: ArrayLike) -> NDArray:
-    matrix = np.asarray(values)
-    if matrix.ndim != 2 or 0 in matrix.shape:
-        raise ValueError(f"{name} has shape {matrix.shape}; it must be a matrix with entries")
-    if matrix.dtype not in (np.float32, np.float64):
-        matrix = matrix.astype(np.float64)
-    # Extremes propagate NaN and reveal Inf, without a temporary of the size of the matrix.
-    if not (np.isfinite(matrix.max()) and np.isfinite(matrix.min())):
-        raise ValueError(f"{name} has NaN or infinite entries; mend or skip that tensor")
-    return matrix
-
-
-def _check_sigma(sigma: ArrayLike, m: int, n: int) -> NDArray[np.float64]:
-    values = np.asarray(sigma, dtype=np.float64)
-    if values.shape != (min(m, n),):
-        raise ValueError(
-            f"sigma has shape {values.shape}; a {m} × {n} matrix has {min(m, n)} singular values"
-        )
-    if not (np.isfinite(values).all() and values[-1] >= 0 and (np.diff(values) <= 0).all()):
-        raise ValueError("sigma must be finite, non-negative and in descending order")
+def _checked_sigma(sigma: ArrayLike, m: int, n: int) -> NDArray[np.float64]:
+    values = numbers("sigma", sigma, least=0, most=np.finfo(float).max)
+    if values.shape != (min(m, n),) or (np.diff(values) > 0).any():
+        must = f"the {min(m, n)} singular values of a {m} × {n} matrix, in descending order"
+        raise InputError(f"sigma has shape {values.shape}: it must be {must}", argument="sigma")
     return values

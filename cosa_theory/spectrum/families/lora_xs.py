@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import eigh
 
+from cosa_theory.ground.checks import refuse
 from cosa_theory.spectrum.budget import lora_xs_rank
 from cosa_theory.spectrum.families.base import Captured, Draws, Size, Update, register
 
@@ -46,7 +47,7 @@ class LoraXS:
     def capture(self, update: Update, sizes: Sequence[Size], draws: Draws) -> list[Captured]:
         """Return the exact shares, from one decomposition of W (see `Family.capture`)."""
         if update.base is None:
-            raise ValueError("the singular basis of W needs the base weight; base is None")
+            raise refuse("base", None, "the weight whose singular basis it takes")
         if not update.base.any():
             return [Captured.exact(float("nan")) for _ in sizes]
         core = singular_core(update.delta, update.base, max(size.rank for size in sizes))
