@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from cosa_theory.deltas import open_pair
 from cosa_theory.ground.checks import choice, refuse, whole
 from cosa_theory.ground.sweep import run_cells
-from cosa_theory.isometry.jl_curves import KroneckerVariance, kronecker_variance
+from cosa_theory.isometry.jl_curves import kronecker_variance
 from cosa_theory.projections import KINDS, make_projection
+from cosa_theory.studies.jl.compute import variance_row
 from experiments import finetune_delta
 from experiments.command import sweep_command
 
@@ -195,19 +196,7 @@ def compute(cell: Cell) -> dict[str, Any]:
     found = kronecker_variance(
         cell.kind, cell.a, cell.b, X, draws=cell.draws, seed=cell.seed, key=key
     )
-    return _row(found)
-
-
-def _row(found: KroneckerVariance) -> dict[str, Any]:
-    return {
-        "participation_ratio": found.moments.participation_ratio,
-        "variance": found.measured.value,
-        "ci_low": found.measured.low,
-        "ci_high": found.measured.high,
-        "law": found.law,
-        "unstructured": found.unstructured,
-        "z": found.z,
-    }
+    return {**variance_row(found), "z": found.z}
 
 
 def run(config: Config, **settings: Any) -> pd.DataFrame:

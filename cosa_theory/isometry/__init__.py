@@ -5,7 +5,6 @@ from cosa_theory.isometry.coherence import babel, mutual_coherence, spark_bounds
 from cosa_theory.isometry.cores import core_isometry
 from cosa_theory.isometry.guarantees import recovery_guarantees
 from cosa_theory.isometry.jl import jl_distortion, jl_min_dim
-from cosa_theory.isometry.jl_costs import cheapest, jl_ensembles, needed_dimensions
 from cosa_theory.isometry.jl_curves import jl_ratios, kronecker_variance
 from cosa_theory.isometry.kronecker import kronecker_rip_bounds, norm_condition
 from cosa_theory.isometry.lower import rip_lower
@@ -17,16 +16,13 @@ __all__ = [
     "RipBound",
     "RipBracket",
     "babel",
-    "cheapest",
     "core_isometry",
     "jl_distortion",
-    "jl_ensembles",
     "jl_min_dim",
     "jl_ratios",
     "kronecker_rip_bounds",
     "kronecker_variance",
     "mutual_coherence",
-    "needed_dimensions",
     "norm_condition",
     "recovery_guarantees",
     "rip_bracket",

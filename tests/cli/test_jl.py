@@ -8,9 +8,9 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from cosa_theory.cli import main
-from cosa_theory.isometry import jl_costs
-from cosa_theory.isometry.jl_costs import chi_square_dimension
 from cosa_theory.projections import KINDS
+from cosa_theory.studies.jl import compute
+from cosa_theory.studies.jl.comparison import chi_square_dimension
 
 QUICK = ("--draws", "3", "--count", "20")
 
@@ -132,9 +132,9 @@ def test_vectors_are_read_from_npy_and_safetensors(tmp_path, capsys):
         ("text.csv", "is neither .npy nor .safetensors"),
         ("two.safetensors", "has 2 tensors: name one as"),
         ("two.safetensors:z", "has no tensor 'z': name one as"),
-        ("nan.npy", "nan.npy: X has a NaN or infinite entry, first at (0, 1)"),
+        ("nan.npy", "nan.npy has a NaN or infinite entry, first at (0, 1)"),
         ("zero.npy", "every row is zero"),
-        ("cube.npy", "cube.npy: X has shape (3, 4, 5)"),
+        ("cube.npy", "cube.npy has shape (3, 4, 5)"),
     ],
 )
 def test_a_file_without_usable_vectors_is_one_plain_error(tmp_path, capsys, name, message):
@@ -223,7 +223,7 @@ def test_an_interruption_is_one_plain_line(capsys, monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(jl_costs, "jl_ensembles", interrupted)
+    monkeypatch.setattr(compute, "jl_ensembles", interrupted)
     assert main(["jl", "--dim", "20"]) == 130
     printed = capsys.readouterr()
     assert printed.out == ""

@@ -20,36 +20,18 @@ from cosa_theory.page.style import (
 )
 from cosa_theory.projections import printed_name
 
-__all__ = [
-    "CURVES_FIGURE",
-    "ENSEMBLE_FIGURE",
-    "KRONECKER_FIGURE",
-    "VARIANCE_FIGURE",
-    "plot_failure_curves",
-    "plot_inflation",
-    "plot_variance_law",
-]
+__all__ = ["CURVES_FIGURE", "FIGURES", "VARIANCE_FIGURE"]
 
-COLUMNS = 3
+_COLUMNS = 3
 _ROUNDING = 1e-6
 _LAW: dict[str, Any] = {"color": BLACK, "ls": (0, (6, 2)), "lw": 0.8}
 
 
-def plot_failure_curves(ax: Axes, curves: pd.DataFrame) -> Axes:
+def _plot_failure_curves(ax: Axes, curves: pd.DataFrame) -> None:
     """Draw P(| ‖Ax‖²/‖x‖² − 1 | > ε) against ε, one curve per ensemble, beside the χ² law.
 
-    Parameters
-    ----------
-    ax : matplotlib.axes.Axes
-        Where to draw; the probability is on a log axis.
-    curves : pandas.DataFrame
-        Columns kind, eps, probability, ci_low, ci_high, chi_square. A point without a failure is
-        left out, as a log axis cannot show it: the curve ends at the last one seen.
-
-    Returns
-    -------
-    matplotlib.axes.Axes
-        The same axes.
+    A point without a failure is left out, as a log axis cannot show it: the curve ends at the last
+    one seen.
     """
     for kind, group in curves.groupby("kind", sort=False):
         style = ensemble_style(str(kind))
@@ -72,16 +54,13 @@ def plot_failure_curves(ax: Axes, curves: pd.DataFrame) -> Axes:
         ax.fill_between(rows["eps"], low, high, color=style.colour, alpha=0.18, lw=0)
     law = curves.drop_duplicates("eps").sort_values("eps")
     ax.plot(law["eps"], law["chi_square"], zorder=5, label="χ² law (Gaussian)", **_LAW)
-    seen = curves.loc[curves["probability"] > 0, "probability"]
     ax.set_yscale("log")
-    ax.set_ylim(0.4 * float(seen.min()) if len(seen) else 1e-4, 1.3)
     ax.set_xlim(0, float(curves["eps"].max()))
     ax.set_xlabel("ε")
     ax.set_ylabel("P(distortion > ε)")
-    return ax
 
 
-def _error(rows: pd.DataFrame, scale: pd.Series | float = 1.0) -> np.ndarray:
+def _error(rows: pd.DataFrame, scale: pd.Series) -> np.ndarray:
     below = (rows["variance"] - rows["ci_low"]) * scale
     above = (rows["ci_high"] - rows["variance"]) * scale
     return np.clip(np.vstack([below, above]).astype(float), 0, None)
@@ -112,21 +91,8 @@ def _points(ax: Axes, table: pd.DataFrame, x: pd.Series, scale: pd.Series) -> No
             )
 
 
-def plot_variance_law(ax: Axes, table: pd.DataFrame) -> Axes:
-    """Draw the measured variance of ‖A X Bᵀ‖² against its law, with confidence intervals.
-
-    Parameters
-    ----------
-    ax : matplotlib.axes.Axes
-        Where to draw, on log axes; points on the dashed line agree with the law.
-    table : pandas.DataFrame
-        Columns kind, source ("real ΔW" is drawn hollow), variance, ci_low, ci_high, law.
-
-    Returns
-    -------
-    matplotlib.axes.Axes
-        The same axes.
-    """
+def _plot_variance_law(ax: Axes, table: pd.DataFrame) -> None:
+    """Draw measured variances against their law: points on the dashed line agree with it."""
     ends = np.array([table["law"].min() * 0.7, table["law"].max() * 1.4], dtype=float)
     ax.plot(ends, ends, zorder=1, **_LAW)
     _points(ax, table, table["law"], pd.Series(1.0, index=table.index))
@@ -134,25 +100,10 @@ def plot_variance_law(ax: Axes, table: pd.DataFrame) -> Axes:
         log_axis(axis)
     ax.set_xlabel("variance, law")
     ax.set_ylabel("variance, measured")
-    return ax
 
 
-def plot_inflation(ax: Axes, table: pd.DataFrame) -> Axes:
-    """Draw the variance over that of an unstructured map against PR/(a + b + 1).
-
-    Parameters
-    ----------
-    ax : matplotlib.axes.Axes
-        Where to draw, on log axes. The dashed line is 1 + (a + b + 1)/PR, the law for Gaussian
-        factors.
-    table : pandas.DataFrame
-        Columns kind, source, a, b, participation_ratio, variance, ci_low, ci_high.
-
-    Returns
-    -------
-    matplotlib.axes.Axes
-        The same axes.
-    """
+def _plot_inflation(ax: Axes, table: pd.DataFrame) -> None:
+    """Draw the variance over that of an unstructured map against PR/(a + b + 1)."""
     x = table["participation_ratio"] / (table["a"] + table["b"] + 1)
     line = np.geomspace(float(x.min()) * 0.7, float(x.max()) * 1.4, 200)
     ax.plot(line, 1 + 1 / line, zorder=1, label="law, Gaussian", **_LAW)
@@ -162,7 +113,6 @@ def plot_inflation(ax: Axes, table: pd.DataFrame) -> Axes:
         log_axis(axis)
     ax.set_xlabel("participation ratio over a + b + 1")
     ax.set_ylabel("variance × ab/2")
-    return ax
 
 
 def _legend_above(figure: Figure, axes: list[Axes], columns: int) -> None:
@@ -178,44 +128,44 @@ def _legend_above(figure: Figure, axes: list[Axes], columns: int) -> None:
 def _curves_figure(curves: pd.DataFrame) -> Figure:
     """Draw one panel per set of vectors."""
     sets = list(dict.fromkeys(curves["vectors_of"]))
-    rows, columns = -(-len(sets) // COLUMNS), min(COLUMNS, len(sets))
+    rows, columns = -(-len(sets) // _COLUMNS), min(_COLUMNS, len(sets))
     with house_style():
         width = PAGE_WIDTH if len(sets) > 1 else 0.7 * PAGE_WIDTH
         figure = Figure(figsize=(width, 0.6 + 2.3 * rows), layout="constrained")
         axes = list(figure.subplots(rows, columns, squeeze=False, sharey=True).flat)
         for place, (ax, name) in enumerate(zip(axes, sets, strict=False)):
             panel = curves[curves["vectors_of"] == name]
-            plot_failure_curves(ax, panel)
+            _plot_failure_curves(ax, panel)
             first = panel.iloc[0]
             ax.set_title(f"{name}\nk = {first['k']}, d = {first['d']}", linespacing=1.05)
-            if place % COLUMNS:
+            if place % _COLUMNS:
                 ax.set_ylabel("")
-            if place + COLUMNS < len(sets):
+            if place + _COLUMNS < len(sets):
                 ax.set_xlabel("")
         for spare in axes[len(sets) :]:
             spare.set_axis_off()
-        _share_probability_axis(axes[: len(sets)], curves)
+        seen = curves.loc[curves["probability"] > 0, "probability"]
+        axes[0].set_ylim(0.4 * float(seen.min()) if len(seen) else 1e-4, 1.3)  # of all panels
         _legend_above(figure, axes[: len(sets)], 4 if len(sets) > 1 else 3)
     return figure
 
 
-def _share_probability_axis(axes: list[Axes], curves: pd.DataFrame) -> None:
-    seen = curves.loc[curves["probability"] > 0, "probability"]
-    axes[0].set_ylim(0.4 * float(seen.min()) if len(seen) else 1e-4, 1.3)
-
-
 def _variance_figure(table: pd.DataFrame) -> Figure:
-    # A map that keeps a matrix exactly varies by rounding alone: nothing for a log axis.
-    table = table[table["law"] > _ROUNDING * table["unstructured"]]
+    table = _varying(table)
     with house_style():
         figure = Figure(figsize=(PAGE_WIDTH, 3.7), layout="constrained")
         left, right = figure.subplots(1, 2)
-        plot_variance_law(left, table)
+        _plot_variance_law(left, table)
         left.set_title("measured against law")
-        plot_inflation(right, table)
+        _plot_inflation(right, table)
         right.set_title("times the variance of an unstructured map")
         _legend_above(figure, [right], 4)
     return figure
+
+
+def _varying(table: pd.DataFrame) -> pd.DataFrame:
+    """Leave out maps that keep a matrix exactly: what is left is rounding, not for a log axis."""
+    return table[table["law"] > _ROUNDING * table["unstructured"]]
 
 
 def _holds(tables: Mapping[str, pd.DataFrame], name: str) -> bool:
@@ -223,12 +173,10 @@ def _holds(tables: Mapping[str, pd.DataFrame], name: str) -> bool:
 
 
 def _varies(tables: Mapping[str, pd.DataFrame], name: str) -> bool:
-    if not _holds(tables, name):
-        return False
-    return bool((tables[name]["law"] > _ROUNDING * tables[name]["unstructured"]).any())
+    return _holds(tables, name) and len(_varying(tables[name])) > 0
 
 
-ENSEMBLE_FIGURE: Drawing = Drawing(
+_FAILURES = Drawing(
     lambda tables: _curves_figure(tables["curves"]),
     "How often a projection fails",
     "Share of vectors whose squared norm is off by more than ε, over independent draws, with 95 % "
@@ -237,7 +185,7 @@ ENSEMBLE_FIGURE: Drawing = Drawing(
     lambda tables: _holds(tables, "curves"),
 )
 
-KRONECKER_FIGURE: Drawing = Drawing(
+_KRONECKER = Drawing(
     lambda tables: _variance_figure(tables["kronecker"].assign(source="real ΔW")),
     "Kronecker projections of the updates",
     "Left: the variance of ‖A ΔW Bᵀ‖²/‖ΔW‖² over draws against its law, one point per matrix, with "
@@ -247,7 +195,7 @@ KRONECKER_FIGURE: Drawing = Drawing(
     lambda tables: _varies(tables, "kronecker"),
 )
 
-CURVES_FIGURE: Drawing = Drawing(
+CURVES_FIGURE = Drawing(
     lambda tables: _curves_figure(tables["jl_curves"]),
     "How often a projection fails, by ensemble and kind of vector",
     "Probability that the squared norm of a vector is off by more than ε, with 95 % intervals "
@@ -256,7 +204,7 @@ CURVES_FIGURE: Drawing = Drawing(
     lambda tables: _holds(tables, "jl_curves"),
 )
 
-VARIANCE_FIGURE: Drawing = Drawing(
+VARIANCE_FIGURE = Drawing(
     lambda tables: _variance_figure(tables["variance_law"]),
     "The Kronecker variance law",
     "Left: the measured variance of ‖A X Bᵀ‖² (‖X‖ = 1) against its law, with 95 % intervals, for "
@@ -266,3 +214,6 @@ VARIANCE_FIGURE: Drawing = Drawing(
     "coordinates, which the other ensembles notice. Laws of zero are left out.",
     lambda tables: _varies(tables, "variance_law"),
 )
+
+FIGURES = {"failures": _FAILURES, "kronecker": _KRONECKER}
+"""The drawings of a document by file name."""

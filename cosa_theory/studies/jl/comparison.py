@@ -1,101 +1,38 @@
 """Accuracy of every ensemble beside its time and memory, and the cheapest for a distortion."""
 
-from __future__ import annotations
-
 import math
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from array_api_compat import is_numpy_array
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy import sparse
 
 from cosa_theory.ground.checks import choice, real, whole
 from cosa_theory.ground.errors import InputError
-from cosa_theory.ground.estimates import clustered_share, mean_interval
-from cosa_theory.ground.threads import one_thread
+from cosa_theory.ground.estimates import Estimate, clustered_share, mean_interval
 from cosa_theory.isometry.jl import as_vectors
 from cosa_theory.isometry.jl_curves import jl_ratios
 from cosa_theory.laws.norms import chi_square_failure
-from cosa_theory.linear.operators import Factor
 from cosa_theory.projections import ENSEMBLES, KINDS, make_projection
-
-if TYPE_CHECKING:
-    import pandas as pd
+from cosa_theory.studies.jl.costs import application_seconds, projection_bytes
 
 __all__ = [
     "JLComparison",
-    "application_seconds",
     "cheapest",
     "chi_square_dimension",
     "jl_ensembles",
     "needed_dimensions",
-    "projection_bytes",
 ]
 
-QUANTILE = 0.95  # the share of vectors whose distortion a target is about
+_QUANTILE = 0.95  # the share of vectors whose distortion a target is about
 _STEP = 2 ** (1 / 8)  # between the dimensions that a search tries
-_TIMED = 0.03  # seconds over which a product is repeated
-_ROUNDS = 5  # and how often at least
-
-
-def application_seconds(projections: Sequence[Any], X: Any) -> list[float]:
-    """Return the time of one product A x for each of several projections, in seconds per vector.
-
-    The vectors are projected together, X Aᵀ as the library computes it (`Factor`), on one thread.
-    The projections take turns, so that a busy machine slows all alike, and the best of at least
-    five warm rounds counts.
-
-    Parameters
-    ----------
-    projections : sequence of array, sparse array or SRHT, each of shape (k_i, d)
-        The projections.
-    X : array, shape (n, d)
-        Vectors as rows; the products run in their type.
-    """
-    vectors, factors = as_vectors(X), [Factor(A) for A in projections]
-    best, spent, rounds = [math.inf] * len(factors), 0.0, 0
-    with one_thread():
-        for factor in factors:
-            factor.right(vectors)
-        while rounds < _ROUNDS or spent < _TIMED * len(factors):
-            for place, factor in enumerate(factors):
-                start = time.perf_counter()
-                factor.right(vectors)
-                taken = time.perf_counter() - start
-                best[place] = min(best[place], taken)
-                spent += taken
-            rounds += 1
-    return [seconds / len(vectors) for seconds in best]
-
-
-def projection_bytes(A: Any, dtype: Any = "float64") -> int:
-    """Return the memory of a projection in the form it is multiplied in.
-
-    A dense array, the three arrays of a sparse one, the signs, rows and scale of an SRHT. A sparse
-    array with more than one entry in eight counts as dense, because it is multiplied as such.
-
-    Parameters
-    ----------
-    A : array, sparse array or SRHT, shape (k, d)
-        The projection.
-    dtype : {"float64", "float32"}
-        Of the vectors it multiplies.
-    """
-    if hasattr(A, "fingerprint_arrays"):
-        return sum(array.nbytes for array in A.fingerprint_arrays()[1].values())
-    form = Factor(A).like(np.empty(0, dtype))
-    if sparse.issparse(form):
-        return int(form.data.nbytes + form.indices.nbytes + form.indptr.nbytes)
-    return int(form.nbytes) if is_numpy_array(form) else int(form.element_size() * form.numel())
 
 
 @lru_cache(maxsize=256)
-def chi_square_dimension(eps: float, failure: float = 1 - QUANTILE) -> int:
+def chi_square_dimension(eps: float, failure: float = 1 - _QUANTILE) -> int:
     """Return the least k with P(|χ²_k/k − 1| > ε) ≤ `failure`: what one fixed vector needs.
 
     Raises
@@ -115,29 +52,25 @@ def chi_square_dimension(eps: float, failure: float = 1 - QUANTILE) -> int:
     return high
 
 
+def _ends(name: str, found: Estimate) -> dict[str, float]:
+    """Return an estimate that cannot be negative, and the ends of its interval."""
+    return {name: found.value, f"{name}_low": max(found.low, 0.0), f"{name}_high": found.high}
+
+
 def _row(kind: str, k: int, X: NDArray[Any], ratios: NDArray[np.float64], eps: float) -> dict:
     """Summarise draws × vectors; draws are independent, so intervals are over them."""
     distortions = np.abs(ratios - 1)
-    mean = mean_interval(distortions.mean(axis=1))
-    quantile = mean_interval(np.quantile(distortions, QUANTILE, axis=1))
-    failure = clustered_share(distortions > eps)
     return {
         "kind": kind,
         "k": k,
         "d": X.shape[1],
         "vectors": X.shape[0],
         "draws": ratios.shape[0],
-        "mean": mean.value,
-        "mean_low": max(mean.low, 0.0),
-        "mean_high": mean.high,
-        "quantile": quantile.value,
-        "quantile_low": max(quantile.low, 0.0),
-        "quantile_high": quantile.high,
+        **_ends("mean", mean_interval(distortions.mean(axis=1))),
+        **_ends("quantile", mean_interval(np.quantile(distortions, _QUANTILE, axis=1))),
         "max": float(distortions.max()),
         "eps": eps,
-        "failure": failure.value,
-        "failure_low": failure.low,
-        "failure_high": failure.high,
+        **_ends("failure", clustered_share(distortions > eps)),
         "chi_square": float(chi_square_failure(k, eps)),
     }
 
@@ -193,8 +126,6 @@ class JLComparison:
             One row per ensemble and ε: `kind`, `eps`, `probability`, `ci_low`, `ci_high`,
             `chi_square`.
         """
-        import pandas as pd
-
         rows = []
         for kind, ratios in self.ratios.items():
             for level in np.atleast_1d(np.asarray(eps, dtype=np.float64)):
@@ -243,13 +174,11 @@ def jl_ensembles(
     InputError
         For an argument outside what is listed above.
     """
-    import pandas as pd
-
     draws = whole("draws", draws, 2)  # intervals over draws need two
     vectors = as_vectors(X)
     rows, ratios = [], {}
     for kind in kinds:
-        if ENSEMBLES[choice("kind", kind, ENSEMBLES)].has(k, vectors.shape[1]):
+        if ENSEMBLES[choice("kind", kind, KINDS)].has(k, vectors.shape[1]):
             ratios[kind] = jl_ratios(kind, k, vectors, draws=draws, seed=seed)
             rows.append(_row(kind, k, vectors, ratios[kind], eps))
     return JLComparison(k, pd.DataFrame(_with_costs(rows, vectors, seed)), ratios)
@@ -339,8 +268,6 @@ def needed_dimensions(
     InputError
         For an argument outside what is listed above.
     """
-    import pandas as pd
-
     draws = whole("draws", draws, 2)  # intervals over draws need two
     named = X if isinstance(X, Mapping) else {"": X}
     sets = {name: as_vectors(vectors) for name, vectors in named.items()}

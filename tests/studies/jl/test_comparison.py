@@ -7,18 +7,17 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from cosa_theory.isometry import jl_costs
-from cosa_theory.isometry.jl_costs import (
-    application_seconds,
+from cosa_theory.isometry.vectors import synthetic_vectors
+from cosa_theory.laws.norms import chi_square_failure
+from cosa_theory.projections import KINDS, make_projection
+from cosa_theory.studies.jl import comparison, costs
+from cosa_theory.studies.jl.comparison import (
     cheapest,
     chi_square_dimension,
     jl_ensembles,
     needed_dimensions,
-    projection_bytes,
 )
-from cosa_theory.isometry.vectors import synthetic_vectors
-from cosa_theory.laws.norms import chi_square_failure
-from cosa_theory.projections import KINDS, make_projection
+from cosa_theory.studies.jl.costs import application_seconds, projection_bytes
 
 GAUSSIAN = synthetic_vectors("gaussian", 60, 200)
 SPIKES = synthetic_vectors("spike", 60, 200)
@@ -85,7 +84,7 @@ def test_bytes_are_those_of_the_form_that_is_multiplied():
 def test_times_are_per_vector_and_the_best_of_rounds_taken_in_turn(monkeypatch):
     lengths = [9, 20, 3, 40, 5, 30, 8, 21, 7, 22]  # of the first, the second, the first, …
     clock = iter(np.cumsum([step for length in lengths for step in (0, length)]))
-    monkeypatch.setattr(jl_costs.time, "perf_counter", lambda: float(next(clock)))
+    monkeypatch.setattr(costs.time, "perf_counter", lambda: float(next(clock)))
     times = application_seconds([np.ones((3, 200)), np.ones((4, 200))], GAUSSIAN)
     assert times == pytest.approx([3 / 60, 20 / 60])
 
@@ -94,7 +93,7 @@ def test_times_are_per_vector_and_the_best_of_rounds_taken_in_turn(monkeypatch):
 def test_the_dimension_found_meets_the_target_and_the_next_smaller_does_not(kind):
     row = needed_dimensions(GAUSSIAN, 0.4, kinds=[kind], draws=10, seed=3).iloc[0]
     assert row["quantile_high"] <= 0.4
-    grid = jl_costs._grid(200)
+    grid = comparison._grid(200)
     smaller = grid[grid.index(int(row["k"])) - 1]
     below = jl_ensembles(smaller, GAUSSIAN, kinds=[kind], draws=10, seed=3).table.iloc[0]
     assert below["quantile_high"] > 0.4
@@ -140,7 +139,7 @@ def test_the_search_finds_the_first_index_from_any_start():
     for last in (0, 1, 7):
         for start in range(last + 1):
             for first in range(last + 2):
-                found = jl_costs._first_true(lambda i, first=first: i >= first, start, last)
+                found = comparison._first_true(lambda i, first=first: i >= first, start, last)
                 assert found == (first if first <= last else None)
 
 
