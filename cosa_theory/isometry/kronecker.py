@@ -75,8 +75,10 @@ def _product(left: _Side, right: _Side, s: int) -> RipBound:
     return _upper(s, ends, "product", start)
 
 
-def _witness(first: Witness, second: Witness) -> Witness:
+def _joined(first: Witness | None, second: Witness | None) -> Witness:
     """Return x ⊗ y, whose value is the product of those of x and y."""
+    assert first is not None  # both were found by a search
+    assert second is not None
     support = (first.support[:, None] * second.columns + second.support).ravel()
     coefficients = np.outer(first.coefficients, second.coefficients).ravel()
     value, columns = first.value * second.value, first.columns * second.columns
@@ -104,15 +106,10 @@ def _products_found(left: _Side, right: _Side, s: int) -> RipBound:
         greatest=greatest,
         method="factor witnesses",
         seconds=time.perf_counter() - start,
-        least_witness=_joined(low, "least_witness"),
-        greatest_witness=_joined(high, "greatest_witness"),
+        least_witness=_joined(low[0].least_witness, low[1].least_witness),
+        greatest_witness=_joined(high[0].greatest_witness, high[1].greatest_witness),
         evaluations=sum(bound.evaluations for pair in pairs for bound in pair),
     )
-
-
-def _joined(pair: tuple[RipBound, RipBound], name: str) -> Witness:
-    first, second = getattr(pair[0], name), getattr(pair[1], name)
-    return _witness(first, second)
 
 
 @overload
