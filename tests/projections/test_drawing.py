@@ -55,7 +55,7 @@ def norm_variance(kind, k, d, x, density=None):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_analysis_scale_keeps_squared_norms_on_average_with_the_known_variance(kind):
-    k, d, draws = 9, 20, 2500
+    k, d, draws = 9, 20, 1500
     x = np.linspace(0.2, 1, d) ** 2
     x /= np.linalg.norm(x)
     norms = np.array(
@@ -69,7 +69,7 @@ def test_the_analysis_scale_keeps_squared_norms_on_average_with_the_known_varian
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_average_gram_matrix_is_the_identity(kind):
-    k, d, draws = 6, 7, 2500
+    k, d, draws = 6, 7, 1000
     gram = np.zeros((d, d))
     square = np.zeros((d, d))
     for s in range(draws):

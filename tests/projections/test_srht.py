@@ -134,13 +134,13 @@ def test_an_array_of_another_length_is_refused(X):
 
 
 def test_rows_are_a_uniform_subset_without_replacement():
-    draws = 5600
+    draws = 2800
     sets = list(combinations(range(8), 3))
     counts = Counter(
         tuple(make_projection("srht", 3, 6, seed=s).rows.tolist()) for s in range(draws)
     )
     assert set(counts) <= set(sets)
-    statistic = sum((counts[s] - 100) ** 2 / 100 for s in sets)
+    statistic = sum((counts[s] - 50) ** 2 / 50 for s in sets)
     assert stats.chi2.sf(statistic, len(sets) - 1) > 1e-4
 
 

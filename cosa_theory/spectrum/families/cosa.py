@@ -24,7 +24,7 @@ from cosa_theory.spectrum.families.base import (
 __all__ = ["Cosa"]
 
 # Below so many entries the calls of a sparse or structured product take longer than a dense one.
-_DENSE_BELOW = 1 << 14
+_DENSE_BELOW = 1 << 13
 
 
 @dataclass(frozen=True)
