@@ -175,12 +175,6 @@ ANALYSES = ("differences", "dct+identity")
 def analysis_of(omega: Any, shape: tuple[int, int]) -> AnalysisOperator:
     """Return the analysis operator that a name, a transform or an operator stands for.
 
-    Parameters
-    ----------
-    omega : {"differences", "dct+identity"}, Transform or AnalysisOperator
-    shape : (int, int)
-        (m, n).
-
     Raises
     ------
     InputError

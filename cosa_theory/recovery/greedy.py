@@ -224,18 +224,9 @@ def search_sparsity(
 ) -> Answer:
     """Return the answer with a given sparsity, or with the least that explains the measurements.
 
-    Without a sparsity, those of `sparsities` up to `limit` are tried in turn, each from the answer
-    of the one before, until a residual is within the goal; if none is, the least residual wins.
-
-    Parameters
-    ----------
-    sparsity : int, optional
-    limit : int
-        The largest sparsity worth trying.
-    goal : float
-        Of the residual.
-    attempt : callable
-        ``attempt(s, before)`` solves with at most s nonzero entries.
+    ``attempt(s, before)`` solves with at most s nonzero entries. Without a sparsity, those of
+    `sparsities` up to `limit` are tried in turn, each from the answer of the one before, until a
+    residual is within the goal; if none is, the least residual wins.
     """
     if sparsity is not None:
         return attempt(sparsity, None)
@@ -256,16 +247,9 @@ def search_sparsity(
 
 
 def sparsity_message(counts: Any, unexplained: list[int], limit: int) -> str:
-    """Say which sparsities were chosen where none was given.
+    """Say which sparsities were chosen where none was given, tried up to `limit`.
 
-    Parameters
-    ----------
-    counts : sequence of int
-        That of each right-hand side.
-    unexplained : list of int
-        The right-hand sides whose measurements no sparsity explains.
-    limit : int
-        The largest that was tried.
+    `counts` has that of each right-hand side, `unexplained` names those that none explains.
     """
     chosen = ", ".join(dict.fromkeys(str(int(count)) for count in counts))
     tried = f"no sparsity was given, so 1, 2, 3, 4, 6, 9, … were tried up to {limit:,}"
@@ -284,17 +268,8 @@ def solve_each(
 ) -> Solution:
     """Return the solution of a stack whose right-hand sides are solved one after the other.
 
-    Parameters
-    ----------
-    system : System
-    Y : ndarray, shape (B, p, q)
-    goals : Goals
-    solve : callable
-        Returns the answer to one, of shape (1, m, n).
-    formula : str
-        What is minimised.
-    objective : callable
-        Its value at an answer.
+    ``solve(right)`` returns the answer to one, of shape (1, m, n), and ``objective(answer)`` the
+    value of the formula there.
     """
     answers = []
     for item in range(len(Y)):
@@ -322,14 +297,8 @@ def solve_sparse(
 ) -> Solution:
     """Solve by attempts with at most s nonzero entries, for each right-hand side.
 
-    Parameters
-    ----------
-    system, Y, noise_level, tolerance, sparsity, start
-        Those of the solver.
-    limit : int
-        The largest sparsity tried where none is given.
-    attempt : callable
-        ``attempt(right, s, first)`` goes on from the answer `first`.
+    ``attempt(right, s, first)`` goes on from the answer `first`; without a sparsity those up to
+    `limit` are tried.
     """
     goals = Goals.of(Y, noise_level, tolerance)
 

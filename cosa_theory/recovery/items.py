@@ -135,18 +135,8 @@ def least(
 ) -> Solution:
     """Minimise a norm subject to ‖Φx − y‖ ≤ σ, for each right-hand side and in float64.
 
-    Parameters
-    ----------
-    system : System
-    Y : ndarray, shape (B, p, q)
-    noise_level : float
-        σ.
-    formula : str
-        With {} where the constraint goes.
-    tolerance : float
-        Of the relative gap.
-    solve : callable
-        ``solve(item, constraint)`` for a right-hand side that some unknown explains.
+    ``solve(item, constraint)`` answers a right-hand side that some unknown explains; the constraint
+    goes where the formula has {}.
     """
     like = np.asarray(Y)
     stack = like.astype(np.float64, copy=False)
@@ -172,23 +162,8 @@ def judged(
 ) -> Answer:
     """Return a feasible X as an answer, with the gap that a dual point proves.
 
-    Parameters
-    ----------
-    constraint : Constraint
-        Of this right-hand side.
-    X : ndarray
-        Coefficients.
-    objective : float
-        Of X.
-    D : ndarray, shape (1, r, t)
-        Row-space coordinates, feasible once divided by `size`.
-    size : float
-    tolerance : float
-        Of the relative gap: within it the status is "optimal".
-    iterations, history, message
-        As in `Answer`.
-    otherwise : str
-        The status beyond the tolerance.
+    D are row-space coordinates (1, r, t), feasible once divided by `size`. The status is "optimal"
+    if the relative gap is within the tolerance, and `otherwise` else.
     """
     value = float(constraint.dual_value(D)[0])
     dual = np.zeros_like(constraint.outside[0])

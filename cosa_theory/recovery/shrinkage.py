@@ -14,41 +14,21 @@ __all__ = ["clipped", "hard_threshold", "largest_entries", "soft_threshold"]
 
 
 def soft_threshold(X: Any, threshold: Any) -> Any:
-    """Return sign(x) · max(|x| − t, 0) for each entry x: the proximal map of t‖·‖₁.
+    """Return sign(x) · max(|x| − t, 0) for each entry x: the proximal map of t‖·‖₁ [1]_.
 
-    Parameters
-    ----------
-    X : array or tensor
-    threshold : float or array
-        t ≥ 0, or an array of such that broadcasts against X, of its library and device.
-
-    Returns
-    -------
-    array or tensor
-        A new array of the shape of X; entries with |x| ≤ t are exactly zero.
+    The threshold t ≥ 0 is a number, or an array that broadcasts against X, of its library and
+    device. Entries with |x| ≤ t are exactly zero.
 
     References
     ----------
-    D. L. Donoho, "De-noising by soft-thresholding", IEEE Trans. Information Theory 41 (1995),
-    613-627.
+    .. [1] D. L. Donoho, "De-noising by soft-thresholding", IEEE Trans. Information Theory 41
+       (1995), 613-627.
     """
     return X - clipped(X, threshold)  # Moreau's decomposition; exact zeros
 
 
 def clipped(X: Any, threshold: Any) -> Any:
-    """Return the projection of each entry on [−t, t]: what soft thresholding takes away.
-
-    Parameters
-    ----------
-    X : array or tensor
-    threshold : float or array
-        t ≥ 0, as in `soft_threshold`.
-
-    Returns
-    -------
-    array or tensor
-        A new array of the shape of X.
-    """
+    """Return the projection of each entry on [−t, t]: what soft thresholding takes away."""
     # numpy clips in one pass, three times as fast as a minimum and a maximum.
     return (
         np.clip(X, -threshold, threshold) if is_numpy_array(X) else X.clamp(-threshold, threshold)
@@ -56,20 +36,10 @@ def clipped(X: Any, threshold: Any) -> Any:
 
 
 def largest_entries(X: Any, count: int) -> Any:
-    """Return where the entries of largest modulus of each item are.
+    """Return where the `count` entries of largest modulus of each item of (B, m, n) are.
 
-    Parameters
-    ----------
-    X : array or tensor, shape (B, m, n)
-        A batch of matrices.
-    count : int
-        How many to name, from 0 to mn.
-
-    Returns
-    -------
-    array or tensor of int64, shape (B, count)
-        Row-major indices i·n + j, in increasing order within an item. Which of several equal
-        entries at the boundary are named is left to the library.
+    Row-major indices i·n + j, shape (B, count), in increasing order within an item. Which of
+    several equal entries at the boundary are named is left to the library.
     """
     xp = array_namespace(X)
     moduli = xp.abs(xp.reshape(X, (X.shape[0], -1)))
@@ -83,26 +53,14 @@ def largest_entries(X: Any, count: int) -> Any:
 
 
 def hard_threshold(X: Any, count: int) -> Any:
-    """Return each item with its entries of largest modulus kept and all others set to zero.
+    """Return each item with its `count` entries of largest modulus kept and all others zero [1]_.
 
-    This is a nearest matrix with at most `count` nonzero entries.
-
-    Parameters
-    ----------
-    X : array or tensor, shape (B, m, n)
-        A batch of matrices.
-    count : int
-        How many entries to keep, from 0 to mn.
-
-    Returns
-    -------
-    array or tensor, shape (B, m, n)
-        A new array with at most `count` nonzero entries per item, ties broken arbitrarily.
+    This is a nearest matrix with at most so many nonzero entries; ties are broken arbitrarily.
 
     References
     ----------
-    T. Blumensath, M. E. Davies, "Iterative hard thresholding for compressed sensing", Applied and
-    Computational Harmonic Analysis 27 (2009), 265-274.
+    .. [1] T. Blumensath, M. E. Davies, "Iterative hard thresholding for compressed sensing",
+       Applied and Computational Harmonic Analysis 27 (2009), 265-274.
     """
     xp = array_namespace(X)
     chosen = largest_entries(X, count)

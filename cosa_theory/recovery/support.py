@@ -55,20 +55,8 @@ def solve_on_support(system: System, correlations: NDArray[Any], support: Indice
     """Solve G_SS x = c_S, with G_SS the Gram matrix of the columns of Φ on the support S.
 
     With c = Φᵀy this is least squares on the support; with c = Φᵀy − λ sign(x), the lasso's
-    stationarity there.
-
-    Parameters
-    ----------
-    system : System
-    correlations : ndarray, shape (mn,)
-        c; only its entries on the support are used.
-    support : ndarray of int, shape (s,)
-        Row-major indices.
-
-    Returns
-    -------
-    ndarray of float64, shape (s,), or None
-        None where the columns are dependent to working precision.
+    stationarity there. The support has row-major indices; of the correlations c, of mn entries,
+    only those on it are used. None where the columns are dependent to working precision.
     """
     wanted = np.asarray(correlations).ravel()[support].astype(np.float64)
     if support.size == 0:
@@ -88,21 +76,10 @@ def solve_on_support(system: System, correlations: NDArray[Any], support: Indice
 
 
 def debias(system: System, Y: Any, X: Any) -> Any:
-    """Return the least-squares fit on the support of each item's coefficients.
+    """Return the least-squares fit on the support of each item's coefficients, shape (B, m, n).
 
-    argmin ‖Φz − y‖ over z that vanish where x does (up to 1e-6 of its largest entry).
-
-    Parameters
-    ----------
-    system : System
-    Y : array or tensor, shape (B, p, q)
-    X : array or tensor, shape (B, m, n)
-
-    Returns
-    -------
-    array or tensor, shape (B, m, n), or None
-        None if the support of some item is empty, has more than M or 3,000 entries, or carries
-        dependent columns.
+    argmin ‖Φz − y‖ over z that vanish where x does (up to 1e-6 of its largest entry). None if the
+    support of some item is empty, has more than M or 3,000 entries, or carries dependent columns.
     """
     supports = [support_of(item) for item in X]
     largest = max(support.size for support in supports)

@@ -156,22 +156,12 @@ class RowSpace:
 
 
 def check_range(system: System, Y: Any) -> None:
-    """Refuse operators and measurements whose squares may leave the range of their type.
+    """Refuse operators and measurements (B, p, q) whose squares may leave the range of their type.
 
-    With φ the largest entry of Φ and η that of y, the numbers φ, η, η/φ (the size of an update),
-    φη (that of correlations) and η/φ² (that of a step's multiplier) must lie between 1e-120 and
-    1e120, or between 1e-12 and 1e12 in single precision: beyond, sums of squares and squares of
-    tolerances overflow or vanish, and a certificate computed from them would mean nothing.
-
-    Parameters
-    ----------
-    system : System
-    Y : array or tensor, shape (B, p, q)
-
-    Raises
-    ------
-    InputError
-        If one of the numbers is outside.
+    With φ the largest entry of Φ and η that of y, the numbers φ, η, η/φ (the size of an update), φη
+    (that of correlations) and η/φ² (that of a step's multiplier) must lie between 1e-120 and 1e120,
+    or between 1e-12 and 1e12 in single precision: beyond, sums of squares and squares of tolerances
+    overflow or vanish, and a certificate computed from them would mean nothing.
     """
     single = to_host(Y[:0]).dtype.itemsize == 4
     limit = 12.0 if single else 120.0

@@ -1,13 +1,17 @@
 """`recover` is one door: it checks options, never looks at the truth, and recomputes claims."""
 
 import warnings
+from functools import partial
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from matplotlib.figure import Figure
 from scipy.sparse.linalg import aslinearoperator
 
 from cosa_theory import CosaBasis, KroneckerOperator
+from cosa_theory.ground.checks import whole
 from cosa_theory.ground.errors import InputError
 from cosa_theory.recovery import (
     METHODS,
@@ -301,3 +305,31 @@ def test_the_gap_of_a_single_precision_answer_recomputes_from_its_dual_point():
     assert objective - least <= result.certificate.tolerance * objective
     tensor = recover(RecoveryProblem(BASIS.sensing(), torch.from_numpy(Y)), "basis_pursuit")
     assert tensor.certificate.dual.dtype == torch.float64
+
+
+def test_a_solver_that_registers_itself_is_known_everywhere(capsys):
+    from cosa_theory.cli import main
+    from cosa_theory.recovery.methods import solver
+    from cosa_theory.studies.recovery.error_figures import plot_curves
+
+    known = dict(METHODS)
+    try:
+
+        @solver(4, look=("orange", ":", "h"), checks={"depth": partial(whole, "depth", most=9)})
+        def new_one(system, Y, *, noise_level=0.0, depth=1, tolerance=None):
+            return stub(UPDATE)[0](system, Y, noise_level=noise_level, depth=depth)
+
+        assert list(METHODS).index("new_one") == list(known).index("basis_pursuit") + 1
+        assert recover(problem(), "new_one", depth=2).iterations == 2
+        with pytest.raises(InputError, match="depth is 10"):
+            recover(problem(), "new_one", depth=10)
+        with pytest.raises(ValueError, match="new_one"):
+            recover(problem(), "no such")
+        assert main(["recover", "--help"]) == 0
+        assert "new_one, " in capsys.readouterr().out
+        table = pd.DataFrame({"method": ["new_one"], "x": [1.0], "relative_error": [0.5]})
+        (line,) = plot_curves(Figure().subplots(), table, "x", "method").lines
+        assert (line.get_label(), line.get_linestyle(), line.get_marker()) == ("new one", ":", "h")
+    finally:
+        METHODS.clear()
+        METHODS.update(known)

@@ -210,16 +210,8 @@ def _norms(stack: Any) -> Floats:
 def normalised_step(unit: UnitColumns, U: Any, R: Any, support: Any, count: int) -> tuple[Any, Any]:
     """Return the next iterate and its residual.
 
-    Parameters
-    ----------
-    unit : UnitColumns
-    U : array or tensor, shape (B, m, n)
-        Iterates with at most `count` nonzero entries, in the coordinates of unit columns.
-    R : array or tensor, shape (B, p, q)
-        Their residuals y − ΦU.
-    support : array or tensor of bool, shape (B, m, n)
-        On which the step is the best one.
-    count : int
+    U are iterates (B, m, n) with at most `count` nonzero entries, in the coordinates of unit
+    columns, and R their residuals y − ΦU; on `support` the step is the best one.
     """
     xp = array_namespace(U)
     G, step = unit.best_step(R, support)

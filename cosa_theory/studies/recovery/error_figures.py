@@ -74,18 +74,9 @@ def _basis(name: str) -> Style:
 def plot_compression(ax: Axes, table: pd.DataFrame) -> Axes:
     """Draw the error of synthetic updates against the share ab/(mn) that is measured.
 
-    Parameters
-    ----------
-    ax : matplotlib.axes.Axes
-        Where to draw.
-    table : pandas.DataFrame
-        Columns update, parameter, method, a, b, m, n, relative_error. A curve for each update:
-        the median over draws and over the ℓ1 methods; hollow points, the median of least norm.
-
-    Returns
-    -------
-    matplotlib.axes.Axes
-        The same axes, with √(1 − ab/(mn)) dashed, the law of the least-norm answer.
+    From the columns update, parameter, method, a, b, m, n, relative_error. A curve for each update:
+    the median over draws and over the ℓ1 methods; hollow points, the median of least norm; dashed,
+    √(1 − ab/(mn)), the law of the least-norm answer.
     """
     grid = np.linspace(0.0, 1.0, 200)
     ax.plot(grid, np.sqrt(1 - grid), label="√(1 − ab/(mn))", **_LAW)
@@ -109,23 +100,9 @@ def _update_label(update: str, parameter: float) -> str:
 
 
 def plot_curves(ax: Axes, table: pd.DataFrame, x: str, by: str) -> Axes:
-    """Draw the median error against a column, one curve for each method or ensemble.
+    """Draw the median relative_error against column `x`, a curve for each method or ensemble.
 
-    Parameters
-    ----------
-    ax : matplotlib.axes.Axes
-        Where to draw; errors are on a log axis, and those below 1e-7 at its lower end.
-    table : pandas.DataFrame
-        Columns relative_error and those named by the other two.
-    x : str
-        The column of the horizontal axis.
-    by : {"method", "kind"}
-        The column whose values are drawn as curves.
-
-    Returns
-    -------
-    matplotlib.axes.Axes
-        The same axes.
+    Errors are on a log axis, and those below 1e-7 at its lower end.
     """
     style_of = {"method": _method, "kind": ensemble_style}[by]
     for name, rows in table.groupby(by, sort=False):
@@ -144,19 +121,10 @@ def plot_curves(ax: Axes, table: pd.DataFrame, x: str, by: str) -> Axes:
 def plot_real(ax: Axes, table: pd.DataFrame) -> Axes:
     """Draw the share of real updates that comes back: ℓ1 in every basis beside least norm.
 
-    Parameters
-    ----------
-    ax : matplotlib.axes.Axes
-        Where to draw.
-    table : pandas.DataFrame
-        Columns update, method, basis, a, b, m, n, share, least_norm_share. A point for every
-        update, compression (to the nearest per cent) and basis: the best of the ℓ1 solvers,
-        filled where it brings back more than least norm. Lines are medians over the updates.
-
-    Returns
-    -------
-    matplotlib.axes.Axes
-        The same axes, with the law ab/(mn) dashed.
+    From the columns update, method, basis, a, b, m, n, share, least_norm_share. A point for every
+    update, compression (to the nearest per cent) and basis: the best of the ℓ1 solvers, filled
+    where it brings back more than least norm. Lines are medians over the updates; dashed, the law
+    ab/(mn).
     """
     table = table.assign(x=_share(table).round(2))
     shares = sorted(table["x"].unique())
@@ -191,17 +159,7 @@ def plot_real(ax: Axes, table: pd.DataFrame) -> Axes:
 def plot_bases(ax: Axes, table: pd.DataFrame) -> Axes:
     """Draw the median error of every pair of bases, the truth's and the solver's, as a table.
 
-    Parameters
-    ----------
-    ax : matplotlib.axes.Axes
-        Where to draw.
-    table : pandas.DataFrame
-        Columns sparse_in, basis, relative_error.
-
-    Returns
-    -------
-    matplotlib.axes.Axes
-        The same axes; darker is a smaller error.
+    From the columns sparse_in, basis, relative_error; darker is a smaller error.
     """
     rows, columns = (list(dict.fromkeys(table[name])) for name in ("sparse_in", "basis"))
     error = table.groupby(["sparse_in", "basis"])["relative_error"].median()

@@ -68,16 +68,9 @@ def drawn_factors(
     scale: str,
     key: str | None,
 ) -> Factors:
-    """Draw L and R as `CosaBasis.sample` does.
+    """Draw L and R for an update and a core of given sizes, as `CosaBasis.sample` does.
 
-    Parameters
-    ----------
-    shape, core : tuple of int
-        Sizes (m, n) of the update and (a, b) of the core.
-    kind, seed, scale : str, int, str
-        As in `cosa_theory.projections.make_projection`.
-    key : str or None
-        The layer's name; None for the empty key.
+    `key` is the layer's name; None for the empty key.
 
     Raises
     ------
@@ -111,22 +104,13 @@ def drawn_factors(
 
 
 def stored_factors(path: str, core: tuple[int, int], shape: tuple[int, int] | None) -> Factors:
-    """Read the tensors L (m × a) and R (b × n) of a safetensors file.
-
-    Parameters
-    ----------
-    path : str
-        The file.
-    core : tuple of int
-        Sizes (a, b) of the core they are for.
-    shape : tuple of int, optional
-        Sizes (m, n) of the update, if they were given.
+    """Read the tensors L (m × a) and R (b × n) of a safetensors file, for a core (a, b).
 
     Raises
     ------
     InputError
-        If the file or a tensor is missing, is no matrix of finite numbers, has another size, or
-        does not match the fingerprint in the file's metadata.
+        If the file or a tensor is missing, is no matrix of finite numbers, is not for the core or
+        the update of the `shape` given, or does not match the fingerprint in the file's metadata.
     """
     from cosa_theory.ground.tensor_files import read_metadata
     from cosa_theory.linear.basis import CosaBasis
@@ -165,19 +149,10 @@ def _named(path: str, tensor: str) -> str:
 def read_matrix(spec: str, option: str, shape: tuple[int, int] | None = None) -> "NDArray[Any]":
     """Read a matrix of finite real numbers, in the type in which it is stored.
 
-    Parameters
-    ----------
-    spec : str
-        FILE, or FILE:TENSOR, as `cosa_theory.ground.tensor_files.read_array` takes it.
-    option : str
-        What the argument is called, for messages.
-    shape : tuple of int, optional
-        What its sizes must be: those (m, n) of the update.
-
     Raises
     ------
     InputError
-        If it cannot be read, is no such matrix or has another size.
+        If FILE or FILE:TENSOR, which `option` asks for, is no such matrix or has not the `shape`.
     """
     from cosa_theory.ground.tensor_files import read_array
 
@@ -187,21 +162,9 @@ def read_matrix(spec: str, option: str, shape: tuple[int, int] | None = None) ->
 
 
 def check_fingerprints(factors: Factors, metadata: Mapping[str, str], path: str) -> bool:
-    """Refuse projections that are not those a file names.
+    """Refuse factors that are not those whose fingerprints a file's metadata name.
 
-    Parameters
-    ----------
-    factors : Factors
-        What was drawn or read.
-    metadata : mapping
-        Of the file, as `cosa_theory.ground.tensor_files.read_metadata` returns it.
-    path : str
-        The file, for the message.
-
-    Returns
-    -------
-    bool
-        Whether the file names both projections; what it does not name cannot be checked.
+    Returns whether the file names both projections; what it does not name cannot be checked.
 
     Raises
     ------

@@ -51,21 +51,10 @@ def _marker(style: Style, points: int) -> str:
 
 
 def plot_certificate(ax: Axes, history: pd.DataFrame, result: Mapping[Any, Any]) -> Axes:
-    """Draw the certificate against the iteration on a log axis, with its tolerance as a line.
+    """Draw the certificate against the iteration on a log axis, with its tolerance dashed.
 
-    Parameters
-    ----------
-    ax : matplotlib.axes.Axes
-        Where to draw.
-    history : pandas.DataFrame
-        Columns iteration and certificate (relative); what is not positive is not drawn.
-    result : mapping
-        certificate (its name) and tolerance, drawn dashed.
-
-    Returns
-    -------
-    matplotlib.axes.Axes
-        The same axes.
+    The history has the columns iteration and certificate (relative), of which only what is positive
+    is drawn; the result has the certificate's name and the tolerance.
     """
     values = history["certificate"].to_numpy(dtype=float)
     shown = np.where(values > 0, values, np.nan)
@@ -82,20 +71,7 @@ def plot_certificate(ax: Axes, history: pd.DataFrame, result: Mapping[Any, Any])
 
 
 def plot_objective(ax: Axes, history: pd.DataFrame) -> Axes:
-    """Draw the objective against the iteration, above its last value on a log axis.
-
-    Parameters
-    ----------
-    ax : matplotlib.axes.Axes
-        Where to draw.
-    history : pandas.DataFrame
-        Columns iteration and objective.
-
-    Returns
-    -------
-    matplotlib.axes.Axes
-        The same axes.
-    """
+    """Draw the objective against the iteration, on a log axis if it spans decades."""
     values = history["objective"].to_numpy(dtype=float)
     style = Style("objective", BLUE, "-", "o")
     ax.plot(
@@ -138,18 +114,8 @@ def _plot_curves(ax: Axes, table: pd.DataFrame, x: str, y: str) -> float:
 def plot_singular_values(ax: Axes, table: pd.DataFrame) -> Axes:
     """Draw σ against its index for the estimate, and the truth and the error if they are there.
 
-    Parameters
-    ----------
-    ax : matplotlib.axes.Axes
-        Where to draw.
-    table : pandas.DataFrame
-        Columns of ("estimate", "truth", "error"), index, sigma (units of the weights) and
-        resolved: values below the numerical resolution are left out.
-
-    Returns
-    -------
-    matplotlib.axes.Axes
-        The same axes.
+    From the columns of ("estimate", "truth", "error"), index, sigma (units of the weights) and
+    resolved: values below the numerical resolution are left out.
     """
     _plot_curves(ax, table, "index", "sigma")
     ax.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
@@ -160,21 +126,10 @@ def plot_singular_values(ax: Axes, table: pd.DataFrame) -> Axes:
 
 
 def plot_magnitudes(ax: Axes, table: pd.DataFrame, result: Mapping[Any, Any]) -> Axes:
-    """Draw the sorted sizes of the coefficients, with the sparsities a core can identify.
+    """Draw the sorted sizes of the coefficients on log axes, with the sparsities a core identifies.
 
-    Parameters
-    ----------
-    ax : matplotlib.axes.Axes
-        Where to draw; both axes are logarithmic.
-    table : pandas.DataFrame
-        Columns of, rank (from 1) and magnitude.
-    result : mapping
-        limit_every and limit_random, drawn as vertical lines where they are finite.
-
-    Returns
-    -------
-    matplotlib.axes.Axes
-        The same axes.
+    From the columns of, rank (from 1) and magnitude; limit_every and limit_random of the result are
+    vertical lines where they are finite.
     """
     _plot_curves(ax, table, "rank", "magnitude")
     ax.set_xscale("log")
@@ -188,13 +143,7 @@ def plot_magnitudes(ax: Axes, table: pd.DataFrame, result: Mapping[Any, Any]) ->
 
 
 def convergence_figure(tables: Mapping[str, pd.DataFrame]) -> Figure:
-    """Draw objective and certificate against the iteration.
-
-    Parameters
-    ----------
-    tables : mapping of str to pandas.DataFrame
-        "history" and "result" of a recovery.
-    """
+    """Draw objective and certificate against the iteration, of tables "history" and "result"."""
     history, result = tables["history"], tables["result"].iloc[0].to_dict()
     with house_style():
         layout = ConstrainedLayoutEngine(h_pad=0.03, w_pad=0.04)
@@ -212,10 +161,7 @@ def convergence_figure(tables: Mapping[str, pd.DataFrame]) -> Figure:
 def estimate_figure(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """Draw the singular values and the sorted coefficients of the estimate.
 
-    Parameters
-    ----------
-    tables : mapping of str to pandas.DataFrame
-        "spectrum", "magnitudes" and "result" of a recovery.
+    From the tables "spectrum", "magnitudes" and "result".
     """
     with house_style():
         layout = ConstrainedLayoutEngine(h_pad=0.03, w_pad=0.04)

@@ -48,20 +48,10 @@ _LAW: dict[str, Any] = {"color": BLACK, "ls": (0, (6, 2)), "lw": 0.9}
 def plot_success_map(ax: Axes, table: pd.DataFrame, lines: pd.DataFrame) -> QuadMesh:
     """Draw the share of successes over (d, ρ), the fitted 50 % line and the weak threshold.
 
-    Parameters
-    ----------
-    ax : matplotlib.axes.Axes
-        Where to draw.
-    table : pandas.DataFrame
-        Columns d, rho, share; each measured ρ colours the ground halfway to its neighbours.
-    lines : pandas.DataFrame
-        Columns d, rho50, rho50_low, rho50_high: the line with its intervals. A line that is not
-        crossed within the measured ρ (NaN) is left out.
-
-    Returns
-    -------
-    matplotlib.collections.QuadMesh
-        Of the last d, for a colour bar; the colours go from 0 to 1.
+    The table has columns d, rho, share: each measured ρ colours the ground halfway to its
+    neighbours. The lines have d, rho50, rho50_low, rho50_high; one that is not crossed within the
+    measured ρ (NaN) is left out. Returns the mesh of the last d, for a colour bar; the colours go
+    from 0 to 1.
     """
     depths = np.sort(table["d"].unique())
     sides = _edges(depths, np.array([0.0, 1.0]))
@@ -102,18 +92,9 @@ def plot_success_map(ax: Axes, table: pd.DataFrame, lines: pd.DataFrame) -> Quad
 def plot_packed_lines(ax: Axes, lines: pd.DataFrame) -> Axes:
     """Draw the 50 % lines of random and of packed supports against d, with what theory says.
 
-    Parameters
-    ----------
-    ax : matplotlib.axes.Axes
-        Where to draw; ρ is on a log axis.
-    lines : pandas.DataFrame
-        Of one ensemble: columns structure, packing, m, n, a, b, d, rho50, rho50_low, rho50_high.
-
-    Returns
-    -------
-    matplotlib.axes.Axes
-        The same axes. Dotted: the weak threshold for random supports, the threshold of
-        one factor for a column or a row, and the upper bound of that of a block.
+    The lines are those of one ensemble: structure, packing, m, n, a, b, d, rho50, rho50_low,
+    rho50_high; ρ is on a log axis. Dotted: the weak threshold for random supports, the threshold of
+    one factor for a column or a row, and the upper bound of that of a block.
     """
     for (structure, packing), style in _STYLES.items():
         rows = lines[(lines["structure"] == structure) & (lines["packing"] == packing)]
@@ -158,18 +139,9 @@ def _law(structure: str, packing: str, rows: pd.DataFrame) -> tuple[np.ndarray, 
 def plot_ensembles(ax: Axes, lines: pd.DataFrame) -> Axes:
     """Draw where each ensemble crosses 50 %, for every structure and packing, at one core.
 
-    Parameters
-    ----------
-    ax : matplotlib.axes.Axes
-        Where to draw; ρ is on a log axis, ensembles from top to bottom.
-    lines : pandas.DataFrame
-        Columns structure, kind, packing, weak_threshold, rho50, rho50_low, rho50_high.
-
-    Returns
-    -------
-    matplotlib.axes.Axes
-        The same axes. A hollow triangle points from the end of the measured ρ to where the
-        crossing is beyond it. Dashed: the weak threshold.
+    From the columns structure, kind, packing, weak_threshold, rho50, rho50_low, rho50_high; ρ is on
+    a log axis, ensembles from top to bottom. A hollow triangle points from the end of the measured
+    ρ to where the crossing is beyond it. Dashed: the weak threshold.
     """
     kinds = list(dict.fromkeys(lines["kind"]))
     for place, (key, style) in enumerate(_STYLES.items()):
