@@ -194,7 +194,7 @@ def test_a_second_run_leaves_no_table_of_the_first(config, tmp_path):
         (("--dtype", "int8"), "--dtype"),
         (("--tokens", "0"), "--tokens"),
         (("--target-modules", "q_poj"), "the closest are q_proj"),
-        (("--target-modules", "*attn"), "--target-modules is '*attn', which is no regular"),
+        (("--target-modules", "*attn"), "--target-modules is '*attn': it must be a regular"),
         (("--target-modules", "q_proj,,v_proj"), "which has an empty name"),
         (("--target-modules", ""), "which has an empty name"),
     ],
