@@ -12,15 +12,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from cosa_theory.assets import asset_folder
 from cosa_theory.deltas import open_pair
+from cosa_theory.ground.checks import whole
 from cosa_theory.ground.errors import InputError
 from cosa_theory.ground.progress import progress_bar
 from cosa_theory.ground.provenance import provenance
-from cosa_theory.page.document import Document, read_document, write_document
+from cosa_theory.page.document import Document, write_document
 from cosa_theory.studies.audit.pair import audit_pair
 from cosa_theory.studies.shown import write_document_page
 from cosa_theory.studies.spectrum.pair import survey_pair
@@ -55,8 +57,7 @@ class Config:
 
     def __post_init__(self) -> None:
         for name, least in (("steps", 1), ("draws", 2), ("seed", 0)):
-            if getattr(self, name) < least:
-                raise InputError(f"{name} is {getattr(self, name)}: it must be at least {least}")
+            whole(name, getattr(self, name), least)
 
 
 def run(config: Config, out: Path, pair: Path = finetune_delta.DEFAULT_OUT) -> pd.DataFrame:
@@ -86,26 +87,23 @@ def run(config: Config, out: Path, pair: Path = finetune_delta.DEFAULT_OUT) -> p
         settings = finetune_delta.Config(steps=config.steps, seed=config.seed)
         finetune_delta.run(settings, pair)
     checkpoints = (pair / "base.safetensors", pair / "tuned.safetensors")
+    effort: dict[str, Any] = {
+        "draws": config.draws,
+        "seed": config.seed,
+        "workers": os.cpu_count() or 1,
+    }
     with _timed("survey every matrix", times), progress_bar("matrices") as advance:
-        survey = survey_pair(
-            open_pair(*checkpoints),
-            draws=config.draws,
-            seed=config.seed,
-            cells=out / ".cells",
-            workers=os.cpu_count() or 1,
-            progress=advance,
-        )
+        pairs = open_pair(*checkpoints)
+        survey = survey_pair(pairs, cells=out / ".cells", progress=advance, **effort)
     with _timed("audit the theory's assumptions", times), progress_bar("matrices") as advance:
         gradient = pair / "gradient.safetensors"
         first_gradient.run(settings, gradient)
         audit = audit_pair(
             open_pair(*checkpoints),
             gradients=gradient,
-            draws=config.draws,
-            seed=config.seed,
             cells=out / "audit" / ".cells",
-            workers=os.cpu_count() or 1,
             progress=advance,
+            **effort,
         )
     with _timed("compare trainings at equal size", times):
         trainings = finetune_check.stored_or_short(seed=config.seed)
@@ -113,49 +111,52 @@ def run(config: Config, out: Path, pair: Path = finetune_delta.DEFAULT_OUT) -> p
         verdicts = run_checks((), checkpoints, config.seed, lambda name: _say(f"  {name}"))
     base, tuned = map(str, checkpoints)
     with _timed("recover updates from their cores", times):
-        experiments = recovery_tables(base, tuned, config.seed, out / "recovery")
+        recovered = recover_updates(base, tuned, config.seed, out / "recovery")
+    documents = {
+        "": _with_checks(survey.document({}), verdicts),
+        "audit": audit.document({}),
+        "recovery": recovered,
+        "finetune": _of_trainings(trainings),
+    }
     arguments = {"base": base, "tuned": tuned, **dataclasses.asdict(config)}
     with _timed("write tables, figures and the page", times):
         made = provenance(arguments, seed=config.seed)
         made["seconds"] = {stage: round(seconds, 1) for stage, seconds in times.items()}
-        write_document(_with_checks(survey.document(made), verdicts), out)
-        _write(audit.document(made), out / "audit")
-        verdict, tables = experiments
-        recovered = Document("experiments", verdict, (), tables, made)
-        _write(recovered, out / "recovery")
-        tables = {"summary": summarise(trainings), "trainings": trainings}
-        compared = Document("finetune", finetune_verdict(trainings), (), tables, made)
-        _write(compared, out / "finetune")
+        for folder, found in documents.items():
+            write_document(dataclasses.replace(found, provenance=made), out / folder)
         write(verdicts, document(verdicts, arguments, config.seed), out)
-        write_document_page(read_document(out, "spectrum"), out)
+        for folder, found in documents.items():
+            write_document_page(dataclasses.replace(found, provenance=made), out / folder)
     table = pd.DataFrame({"stage": list(times), "seconds": list(times.values())})
     table.attrs = {
         "verdict": survey.verdict,
-        "audit": audit.verdict,
-        "recovery": verdict,
-        "finetune": compared.verdict,
+        **{folder: found.verdict for folder, found in documents.items() if folder},
         "checks": headline(verdicts),
     }
     return table
 
 
-def recovery_tables(
-    base: str, tuned: str, seed: int, folder: Path
-) -> tuple[str, dict[str, pd.DataFrame]]:
+def recover_updates(base: str, tuned: str, seed: int, folder: Path) -> Document:
     """Run the quick recovery experiments; finished cells under `folder` are not computed again.
 
     Returns
     -------
-    (str, dict of str to pandas.DataFrame)
-        What they found, in words, and the tables of an "experiments" document.
+    Document
+        Of "experiments", without a provenance.
     """
     phases = dataclasses.replace(phase_transition.PRESETS["quick"], seed=seed)
     errors = dataclasses.replace(recovery.PRESETS["quick"], seed=seed, base=base, tuned=tuned)
     transition = phase_transition.run(phases, folder=folder / ".cells")
     table = recovery.run(errors, folder=folder / ".cells")
     verdict = f"{recovery.verdict(table, errors)} {phase_transition.verdict(transition, phases)}"
-    tables = {"phase_transition": transition, "phase_lines": crossings(transition)}
-    return verdict, {**tables, "recovery": table}
+    lines = crossings(transition)
+    tables = {"phase_transition": transition, "phase_lines": lines, "recovery": table}
+    return Document("experiments", verdict, (), tables, {})
+
+
+def _of_trainings(trainings: pd.DataFrame) -> Document:
+    tables = {"summary": summarise(trainings), "trainings": trainings}
+    return Document("finetune", finetune_verdict(trainings), (), tables, {})
 
 
 def _with_checks(survey: Document, verdicts: Sequence[Verdict]) -> Document:
@@ -166,11 +167,6 @@ def _with_checks(survey: Document, verdicts: Sequence[Verdict]) -> Document:
         unlisted=(*survey.unlisted, "checks"),
         beside=(*survey.beside, "cases.parquet", "checks.json"),
     )
-
-
-def _write(document: Document, folder: Path) -> None:
-    write_document(document, folder)
-    write_document_page(document, folder)
 
 
 @contextmanager

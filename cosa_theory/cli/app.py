@@ -116,8 +116,7 @@ Flatten = Annotated[
     bool, typer.Option("--flatten", help="Take experts and convolutions as matrices too.")
 ]
 AllowPickle = Annotated[
-    bool,
-    typer.Option("--allow-pickle", help="Read .bin and .pt with torch's weights-only loader."),
+    bool, typer.Option("--allow-pickle", help="Read .bin and .pt with torch's weights-only loader.")
 ]
 Threads = Annotated[
     int | None,

@@ -66,10 +66,7 @@ class View:
 
     @classmethod
     def of(
-        cls,
-        title: str,
-        columns: Sequence[Column],
-        table: pd.DataFrame | Iterable[Any],
+        cls, title: str, columns: Sequence[Column], table: pd.DataFrame | Iterable[Any]
     ) -> "View":
         """Fill the columns from a table, or from any rows that its cells take."""
         rows = table.to_dict("records") if isinstance(table, pd.DataFrame) else table

@@ -7,15 +7,7 @@ from typing import Literal
 
 from cosa_theory import laws
 
-__all__ = [
-    "ASSUMPTIONS",
-    "ENERGY",
-    "Assumption",
-    "Measured",
-    "Outcome",
-    "judge",
-    "variance_factor",
-]
+__all__ = ["ASSUMPTIONS", "ENERGY", "Assumption", "Measured", "Outcome", "judge", "variance_factor"]
 
 Outcome = Literal["holds", "fails", "undecided"]
 ENERGY = 0.9

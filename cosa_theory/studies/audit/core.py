@@ -93,15 +93,7 @@ class Conditioning:
 
 
 def measure_conditioning(
-    m: int,
-    n: int,
-    core: Core,
-    *,
-    kind: str,
-    scale: str,
-    draws: int,
-    seed: int,
-    key: str,
+    m: int, n: int, core: Core, *, kind: str, scale: str, draws: int, seed: int, key: str
 ) -> Conditioning:
     """Measure the extreme singular values of a few dictionaries.
 

@@ -55,8 +55,10 @@ _BASES = {
 _NUMBERED = 13
 
 
-def plot_outcomes(ax: Axes, rows: pd.DataFrame) -> Axes:
+def plot_outcomes(ax: Axes, rows: pd.DataFrame) -> None:
     """Draw one assumption's outcome for every matrix, module type against block.
+
+    Colour and mark say the outcome, the number is the value. Cells without a matrix stay white.
 
     Parameters
     ----------
@@ -66,12 +68,6 @@ def plot_outcomes(ax: Axes, rows: pd.DataFrame) -> Axes:
         Columns module, block (null outside the blocks), outcome, value (null for a zero update);
         the rows of one assumption and subject. Of several matrices in one cell the middle outcome
         is shown.
-
-    Returns
-    -------
-    matplotlib.axes.Axes
-        The same axes: colour and mark say the outcome, the number is the value. Cells without a
-        matrix stay white.
     """
     order = {name: place for place, name in enumerate(OUTCOMES)}
     codes = module_grid(rows.assign(code=rows["outcome"].map(order)), "code")
@@ -89,7 +85,6 @@ def plot_outcomes(ax: Axes, rows: pd.DataFrame) -> Axes:
         for (y, x), value in np.ndenumerate(values):
             if np.isfinite(value):
                 ax.text(x + 0.5, y + 0.94, _compact(value), ha="center", va="bottom", fontsize=6)
-    return ax
 
 
 def _compact(value: float) -> str:
@@ -166,8 +161,11 @@ def _marks() -> list[Artist]:
     ]
 
 
-def plot_participation(ax: Axes, layers: pd.DataFrame) -> Axes:
+def plot_participation(ax: Axes, layers: pd.DataFrame) -> None:
     """Draw participation ratios against those needed, a + b + 1, both on logarithmic scales.
+
+    On and above the line the variance of ‖ΦX‖² is at most twice that of an unstructured
+    Gaussian map with as many rows.
 
     Parameters
     ----------
@@ -175,12 +173,6 @@ def plot_participation(ax: Axes, layers: pd.DataFrame) -> Axes:
         Where to draw.
     layers : pandas.DataFrame
         Columns subject, participation_needed, participation_ratio with its `_low` and `_high`.
-
-    Returns
-    -------
-    matplotlib.axes.Axes
-        The same axes. On and above the line the variance of ‖ΦX‖² is at most twice that of an
-        unstructured Gaussian map with as many rows.
     """
     styles = {"update": (BLUE, "o"), "gradient": (VERMILION, "X")}
     live = layers[layers["participation_ratio"].notna()]
@@ -218,21 +210,12 @@ def plot_participation(ax: Axes, layers: pd.DataFrame) -> Axes:
     ax.xaxis.set_minor_formatter(StrMethodFormatter("{x:,g}"))
     ax.set_xlabel("participation ratio needed, a + b + 1")
     ax.set_ylabel("participation ratio")
-    return ax
 
 
 def participation_figure(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """Draw participation ratios against the condition of the Kronecker variance law.
 
-    Parameters
-    ----------
-    tables : mapping of str to pandas.DataFrame
-        The tables of an audit; `layers` is read.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        One panel, wider than a column.
+    One panel, wider than a column.
     """
     with house_style():
         figure = Figure(figsize=(1.35 * COLUMN_WIDTH, 3.3), layout="constrained")
@@ -242,8 +225,11 @@ def participation_figure(tables: Mapping[str, pd.DataFrame]) -> Figure:
     return figure
 
 
-def plot_decay(ax: Axes, decay: pd.DataFrame) -> Axes:
+def plot_decay(ax: Axes, decay: pd.DataFrame) -> None:
     """Draw the best s-term error against the share of coefficients kept, for each basis.
+
+    A line for the median matrix, a band for the middle half of them, and the curve 1 −
+    exp(−z²/2), 2Q(z) = s/N, of independent Gaussian entries.
 
     Parameters
     ----------
@@ -251,12 +237,6 @@ def plot_decay(ax: Axes, decay: pd.DataFrame) -> Axes:
         Where to draw.
     decay : pandas.DataFrame
         Columns layer, basis, fraction, error; the rows of one subject.
-
-    Returns
-    -------
-    matplotlib.axes.Axes
-        The same axes: a line for the median matrix, a band for the middle half of them, and the
-        curve 1 − exp(−z²/2), 2Q(z) = s/N, of independent Gaussian entries.
     """
     grid = np.geomspace(1e-4, 1.0, 121)
     for basis, style in _BASES.items():
@@ -278,21 +258,12 @@ def plot_decay(ax: Axes, decay: pd.DataFrame) -> Axes:
     ax.set_ylim(0, 1.02)
     ax.set_xlabel("share s/(mn) of the coefficients kept")
     ax.set_ylabel(r"best $s$-term error $\sigma_s(x)_1/\Vert x\Vert_1$")
-    return ax
 
 
 def decay_figure(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """Draw how fast the sorted coefficients fall, per basis, for updates and gradients.
 
-    Parameters
-    ----------
-    tables : mapping of str to pandas.DataFrame
-        The tables of an audit; `decay`, and the spark wall in `assumptions`, are read.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        One panel per subject; the vertical line is the median of the spark wall min(a, b)/(2mn).
+    One panel per subject; the vertical line is the median of the spark wall min(a, b)/(2mn).
     """
     decay = tables["decay"]
     subjects = [name for name in _SUBJECTS if (decay["subject"] == name).any()]
@@ -337,10 +308,7 @@ _READING = (
 
 AUDIT_FIGURES: dict[str, Drawing] = {
     "assumptions": Drawing(
-        assumption_figure,
-        "Which assumption holds where",
-        _READING,
-        partial(_has, "update"),
+        assumption_figure, "Which assumption holds where", _READING, partial(_has, "update")
     ),
     "assumptions_gradient": Drawing(
         partial(assumption_figure, subject="gradient"),

@@ -12,13 +12,7 @@ from cosa_theory.linear.transforms import Transform
 from cosa_theory.spectrum import sparsity_profile
 from cosa_theory.studies.audit.assumptions import ENERGY, Measured
 
-__all__ = [
-    "NO_DECAY",
-    "BasisSparsity",
-    "energy_count",
-    "measure_bases",
-    "numerical_sparsity_range",
-]
+__all__ = ["NO_DECAY", "BasisSparsity", "energy_count", "measure_bases", "numerical_sparsity_range"]
 
 NO_DECAY = 1e3
 """The weak-ℓp exponent at which magnitudes count as equal; that of equal ones is infinite."""

@@ -14,11 +14,7 @@ __all__ = ["PRESENTATION"]
 Tables = Mapping[str, pd.DataFrame]
 
 _SUBJECTS = {"update": "the update ΔW", "gradient": "the gradient of the first step"}
-_BASES = {
-    "coordinate": "entries",
-    "dct": "cosine transform",
-    "singular": "singular basis of W",
-}
+_BASES = {"coordinate": "entries", "dct": "cosine transform", "singular": "singular basis of W"}
 
 
 Group = pd.DataFrame
@@ -89,10 +85,7 @@ _MODULE = (
     Column(None, "shape", "m × n, out × in features", _one("m", "n")),
     Column(None, "core", "a × b, the core in use", _one("a", "b")),
     Column(
-        None,
-        "PR",
-        "participation ratio (Σσ²)²/Σσ⁴, median",
-        median("participation_ratio", number),
+        None, "PR", "participation ratio (Σσ²)²/Σσ⁴, median", median("participation_ratio", number)
     ),
     Column(
         None,

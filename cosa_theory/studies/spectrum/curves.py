@@ -26,7 +26,7 @@ def _positive(values: pd.Series) -> np.ndarray:
     return np.where(array > 0, array, np.nan)
 
 
-def plot_spectrum(ax: Axes, spectra: pd.DataFrame, layers: pd.DataFrame | None = None) -> Axes:
+def plot_spectrum(ax: Axes, spectra: pd.DataFrame, layers: pd.DataFrame | None = None) -> None:
     """Draw σ against its index on a logarithmic axis, for the base, the tuned matrix and ΔW.
 
     Where the table holds several layers, the line is the median over layers at each index and the
@@ -45,11 +45,6 @@ def plot_spectrum(ax: Axes, spectra: pd.DataFrame, layers: pd.DataFrame | None =
         horizontal lines: of the largest singular value that rounding of the stored type alone
         would give, and of the Marchenko-Pastur edge of the noise floor fitted to ΔW, over the
         layers whose tail is like such noise (a misfit of at most 0.1).
-
-    Returns
-    -------
-    matplotlib.axes.Axes
-        The same axes.
     """
     lowest, highest = np.inf, 0.0
     for matrix, style in MATRIX_STYLES.items():
@@ -91,7 +86,6 @@ def plot_spectrum(ax: Axes, spectra: pd.DataFrame, layers: pd.DataFrame | None =
     ax.set_xlabel("index i of the singular value")
     ax.set_ylabel(r"$\sigma_i$ (units of the weights)")
     ax.set_xlim(left=0)
-    return ax
 
 
 def _shade_unresolved(ax: Axes, index: np.ndarray, resolved: np.ndarray) -> None:
@@ -117,12 +111,14 @@ def _draw_floors(ax: Axes, layers: pd.DataFrame, lowest: float) -> None:
 
 def plot_cumulative_energy(
     ax: Axes, spectra: pd.DataFrame, m: int, n: int, colours: Colormap | None = None
-) -> Axes:
+) -> None:
     """Draw the share of ‖ΔW‖²_F held by the i largest singular values, against i.
 
     The dashed line i(m + n)/(mn) is what a CoSA core with as many trainable parameters as rank i
     captures on average: where a curve lies above it, low rank wins. The dotted line i/min(m, n)
     is a perfectly flat spectrum.
+
+    Zero updates have no shares and are left out.
 
     Parameters
     ----------
@@ -134,11 +130,6 @@ def plot_cumulative_energy(
         The shape the layers share.
     colours : matplotlib.colors.Colormap, optional
         Maps the depth of a block, from 0 to 1 over the table, to a colour.
-
-    Returns
-    -------
-    matplotlib.axes.Axes
-        The same axes. Zero updates have no shares and are left out.
     """
     rows = spectra[spectra["matrix"] == "delta"]
     blocks = rows["block"].dropna()
@@ -168,4 +159,3 @@ def plot_cumulative_energy(
     ax.set_ylim(0, 1.02)
     ax.set_xlabel("number i of singular values")
     ax.set_ylabel("share of ‖ΔW‖²")
-    return ax

@@ -21,7 +21,7 @@ def _percent(value: float, _position: int) -> str:
     return f"{100 * value:g} %"
 
 
-def plot_captured_energy(ax: Axes, shares: pd.DataFrame) -> Axes:
+def plot_captured_energy(ax: Axes, shares: pd.DataFrame) -> None:
     """Draw the captured share of ‖ΔW‖²_F against trainable parameters, both on log axes.
 
     Parameters
@@ -32,11 +32,6 @@ def plot_captured_energy(ax: Axes, shares: pd.DataFrame) -> Axes:
         Columns family, parameters, captured, ci_low, ci_high, law: the result of `pool_families`,
         or the rows of one layer. Vertical bars are the confidence intervals of the draws; the
         dashed line is the law ab/(mn).
-
-    Returns
-    -------
-    matplotlib.axes.Axes
-        The same axes.
     """
     for family, group in shares.groupby("family", sort=False):
         style = family_style(str(family))
@@ -70,10 +65,9 @@ def plot_captured_energy(ax: Axes, shares: pd.DataFrame) -> Axes:
     ax.yaxis.set_major_formatter(FuncFormatter(_percent))
     ax.set_xlabel("trainable parameters")
     ax.set_ylabel("captured share of ‖ΔW‖²")
-    return ax
 
 
-def plot_law_ratio(ax: Axes, shares: pd.DataFrame) -> Axes:
+def plot_law_ratio(ax: Axes, shares: pd.DataFrame) -> None:
     """Draw measured captured energy over the law ab/(mn), with its confidence interval.
 
     Parameters
@@ -83,11 +77,6 @@ def plot_law_ratio(ax: Axes, shares: pd.DataFrame) -> Axes:
     shares : pandas.DataFrame
         As for `plot_captured_energy`; families without a law are left out. Points at one budget
         are set side by side, in the order of the table.
-
-    Returns
-    -------
-    matplotlib.axes.Axes
-        The same axes.
     """
     rows = shares.dropna(subset=["law"])
     families = list(dict.fromkeys(rows["family"]))
@@ -120,4 +109,3 @@ def plot_law_ratio(ax: Axes, shares: pd.DataFrame) -> Axes:
     ax.grid(axis="x", visible=False)
     ax.set_xlabel("budget: that of rank r, r(m + n)")
     ax.set_ylabel("captured share / law ab/(mn)")
-    return ax

@@ -19,10 +19,7 @@ from cosa_theory.page.presentation import Drawing
 from cosa_theory.page.style import COLUMN_WIDTH, PAGE_WIDTH, house_style
 from cosa_theory.studies.spectrum.budgets import at_budget, common_budgets, middle_budget
 from cosa_theory.studies.spectrum.curves import plot_cumulative_energy, plot_spectrum
-from cosa_theory.studies.spectrum.family_curves import (
-    plot_captured_energy,
-    plot_law_ratio,
-)
+from cosa_theory.studies.spectrum.family_curves import plot_captured_energy, plot_law_ratio
 from cosa_theory.studies.spectrum.maps import plot_crossover_map, plot_flatness_map
 from cosa_theory.studies.spectrum.pooling import pool_families
 
@@ -134,15 +131,7 @@ def _shared_legend(figure: Figure, axes: list[Axes], columns: int) -> None:
 def spectra_figure(tables: Tables) -> Figure:
     """Draw σ against index for every module type: base, tuned and ΔW, median and range.
 
-    Parameters
-    ----------
-    tables : mapping of str to pandas.DataFrame
-        `layers` and `spectra` are read.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        One panel per module type and shape, at most 24 of them, page wide.
+    One panel per module type and shape, at most 24 of them, page wide.
     """
     types = module_types(tables["layers"])[:PANELS]
     with house_style():
@@ -186,15 +175,7 @@ def layer_figure(tables: Tables, layer: str) -> Figure:
 def cumulative_figure(tables: Tables) -> Figure:
     """Draw the cumulative energy of every layer's ΔW, one panel per module type and shape.
 
-    Parameters
-    ----------
-    tables : mapping of str to pandas.DataFrame
-        `layers` and `spectra` are read.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        At most 24 panels, page wide; a colour bar maps colour to the depth of the block.
+    At most 24 panels, page wide; a colour bar maps colour to the depth of the block.
     """
     types = module_types(tables["layers"])[:PANELS]
     # Without the light end of the map, which fades on white paper.
@@ -218,16 +199,8 @@ def cumulative_figure(tables: Tables) -> Figure:
 def captured_figure(tables: Tables) -> Figure:
     """Draw captured energy against trainable parameters, pooled over all layers.
 
-    Parameters
-    ----------
-    tables : mapping of str to pandas.DataFrame
-        `layers`, `families` and the budgets of `crossover` are read.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        Left: the share of the whole update's energy, one curve per family. Right: measured share
-        over the law ab/(mn), where a family has one.
+    Left: the share of the whole update's energy, one curve per family. Right: measured share
+    over the law ab/(mn), where a family has one.
     """
     budgets = common_budgets(tables["crossover"])
     shares = pool_families(tables["families"], tables["layers"], budgets)
@@ -248,15 +221,7 @@ def captured_figure(tables: Tables) -> Figure:
 def heatmap_figure(tables: Tables) -> Figure:
     """Draw flatness and crossover ratio of every layer: module type against block.
 
-    Parameters
-    ----------
-    tables : mapping of str to pandas.DataFrame
-        `layers` and `crossover` are read; the ratio is that of the verdict's budget.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        Two heat maps, one above the other, page wide.
+    Two heat maps, one above the other, page wide.
     """
     budget = middle_budget(tables["crossover"])
     modules = tables["layers"]["module"].nunique()

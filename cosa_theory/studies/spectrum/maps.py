@@ -46,10 +46,12 @@ def _write_values(ax: Axes, values: np.ndarray, mesh: ScalarMappable) -> None:
             )
 
 
-def plot_flatness_map(ax: Axes, layers: pd.DataFrame) -> Axes:
+def plot_flatness_map(ax: Axes, layers: pd.DataFrame) -> None:
     """Draw the flatness of each layer's ΔW, the geometric over the arithmetic mean of σ².
 
     The colour scale is logarithmic from 0.001 to 1, which is a perfectly flat spectrum.
+
+    Cells without a value stay grey.
 
     Parameters
     ----------
@@ -57,25 +59,21 @@ def plot_flatness_map(ax: Axes, layers: pd.DataFrame) -> Axes:
         Where to draw; a colour bar is added beside it.
     layers : pandas.DataFrame
         Columns module, block (null outside the blocks), flatness (null for a zero update).
-
-    Returns
-    -------
-    matplotlib.axes.Axes
-        The same axes. Cells without a value stay grey.
     """
     grid = module_grid(layers, "flatness")
     # Three decades tell real updates apart; smaller values take the colour of the lowest.
     bar = _draw(ax, grid, LogNorm(1e-3, 1.0), "cividis", "1: flat")
     bar.minorticks_off()
     bar.set_ticks([1e-3, 1e-2, 1e-1, 1.0], labels=["≤ 0.001", "0.01", "0.1", "1"])
-    return ax
 
 
-def plot_crossover_map(ax: Axes, crossover: pd.DataFrame) -> Axes:
+def plot_crossover_map(ax: Axes, crossover: pd.DataFrame) -> None:
     """Draw the crossover ratio of each layer on a logarithmic scale that diverges around 1.
 
     The ratio is the share of ‖ΔW‖² in the top r singular values over the law ab/(mn) of a CoSA
     core with as many parameters: above 1 low rank wins, below 1 CoSA does.
+
+    Cells without a value stay grey.
 
     Parameters
     ----------
@@ -83,11 +81,6 @@ def plot_crossover_map(ax: Axes, crossover: pd.DataFrame) -> Axes:
         Where to draw; a colour bar is added beside it.
     crossover : pandas.DataFrame
         Columns module, block, crossover_ratio (null for a zero update); the rows of one budget.
-
-    Returns
-    -------
-    matplotlib.axes.Axes
-        The same axes. Cells without a value stay grey.
     """
     grid = module_grid(crossover, "crossover_ratio")
     ratios = crossover["crossover_ratio"].astype(float)
@@ -102,4 +95,3 @@ def plot_crossover_map(ax: Axes, crossover: pd.DataFrame) -> Axes:
     inside = [float(tick) for tick in ticks if 1 / reach <= tick <= reach]
     bar.set_ticks(inside, labels=[f"{tick:g}" for tick in inside])
     bar.minorticks_off()
-    return ax

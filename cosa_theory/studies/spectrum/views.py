@@ -79,11 +79,7 @@ _LAYER = (
     Column("rank_90", "rank 90 %", "singular values that hold 90 % of ‖ΔW‖²", count),
     Column("stable_rank", "stable rank", "‖ΔW‖²/σ₁²", number),
     Column(
-        "participation_ratio",
-        "particip.",
-        "participation ratio (Σσ²)²/Σσ⁴",
-        number,
-        detail=True,
+        "participation_ratio", "particip.", "participation ratio (Σσ²)²/Σσ⁴", number, detail=True
     ),
     Column("flatness", "flatness", "geometric over arithmetic mean of σ²", number),
     Column(
@@ -138,10 +134,7 @@ _MODULE = (
     ),
     Column(None, "stable rank", "‖ΔW‖²/σ₁², median", median("stable_rank", number)),
     Column(
-        None,
-        "flatness",
-        "geometric over arithmetic mean of σ², median",
-        median("flatness", number),
+        None, "flatness", "geometric over arithmetic mean of σ², median", median("flatness", number)
     ),
 )
 

@@ -29,7 +29,7 @@ def labelled(ax, label):
 def test_the_spectrum_is_drawn_as_stored_and_unresolved_values_are_shaded(ax):
     tables = toy_tables()
     rows = tables["spectra"][tables["spectra"]["layer"] == LAYER]
-    assert plot_spectrum(ax, rows, tables["layers"][tables["layers"]["layer"] == LAYER]) is ax
+    plot_spectrum(ax, rows, tables["layers"][tables["layers"]["layer"] == LAYER])
     delta = rows[rows["matrix"] == "delta"]
     drawn = labelled(ax, "update ΔW").get_ydata()
     expected = np.where(delta["resolved"], delta["sigma"], np.nan)
