@@ -54,6 +54,7 @@ _RC: dict[Any, Any] = {
     "axes.linewidth": 0.6,
     "axes.titlelocation": "left",
     "axes.titlepad": 4.0,
+    "axes.titley": 1.0,  # no search for ticks above, which there are none
     "axes.grid": True,
     "axes.axisbelow": True,
     "grid.color": "#E3E3E3",

@@ -158,7 +158,7 @@ def test_an_interruption_says_what_is_kept_and_how_to_resume(pair, tmp_path, cap
         (["spectrum", "BASE", "TUNED", "--include", "nothing"], "nothing"),
         (["spectrum", "BASE", "TUNED", "--out", "BASE"], "a file is in the way"),
         (["spectrum", "BASE", "TUNED", "--out", "BASE/out"], "a file is in the way"),
-        (["spectrum", "BASE", "TUNED", "--device", "tpu9"], "device is 'tpu9'"),
+        (["spectrum", "BASE", "TUNED", "--device", "tpu9"], "--device is 'tpu9'"),
         (["spectrum", "absent.safetensors", "TUNED"], "absent.safetensors"),
         (["report", "absent"], "absent holds no results: name the folder"),
         (["report", "."], ". holds no results: name the folder given to --out of"),
