@@ -1,28 +1,25 @@
 """Accuracy of every ensemble beside its time and memory, and the cheapest for a distortion."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from cosa_theory.ground.checks import choice, real, whole
-from cosa_theory.ground.errors import InputError
 from cosa_theory.ground.estimates import Estimate, clustered_share, mean_interval
-from cosa_theory.isometry.jl import as_vectors
 from cosa_theory.isometry.jl_curves import jl_ratios
 from cosa_theory.laws.norms import chi_square_failure
 from cosa_theory.projections import ENSEMBLES, KINDS, make_projection
 from cosa_theory.studies.jl.costs import application_seconds, projection_bytes
 
 __all__ = [
-    "JLComparison",
     "cheapest",
     "chi_square_dimension",
+    "failure_curves",
     "jl_ensembles",
     "needed_dimensions",
 ]
@@ -32,24 +29,16 @@ _STEP = 2 ** (1 / 8)  # between the dimensions that a search tries
 
 
 @lru_cache(maxsize=256)
-def chi_square_dimension(eps: float, failure: float = 1 - _QUANTILE) -> int:
-    """Return the least k with P(|χ²_k/k − 1| > ε) ≤ `failure`: what one fixed vector needs.
+def chi_square_dimension(eps: float) -> int:
+    """Return the least k with P(|χ²_k/k − 1| > ε) ≤ 5 %: what one fixed vector needs."""
 
-    Raises
-    ------
-    InputError
-        If ε or the probability is outside (0, 1).
-    """
-    for name, value in (("eps", eps), ("failure", failure)):
-        real(name, value, above=0.0, below=1.0)
+    def met(k: int) -> bool:
+        return bool(chi_square_failure(k, eps) <= 1 - _QUANTILE)
+
     high = 1
-    while chi_square_failure(high, eps) > failure:
+    while not met(high):
         high *= 2
-    low = high // 2  # fails, or is 0
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if chi_square_failure(middle, eps) > failure else (low, middle)
-    return high
+    return high // 2 + 1 + bisect_left(range(high // 2 + 1, high), True, key=met)
 
 
 def _ends(name: str, found: Estimate) -> dict[str, float]:
@@ -90,114 +79,73 @@ def _with_costs(rows: Sequence[dict], X: NDArray[Any], seed: int) -> list[dict]:
     return list(rows)
 
 
-@dataclass(frozen=True, eq=False)
-class JLComparison:
-    """Ensembles compared on the same vectors.
-
-    Parameters
-    ----------
-    k : int
-        Rows of the projections.
-    table : pandas.DataFrame
-        One row per ensemble: `kind`, `k`, `d`, `vectors`, `draws`; `mean`, `quantile` (95 %) and
-        `max` of the distortion |‖Ax‖²/‖x‖² − 1| over the vectors of a draw, mean and quantile
-        averaged over draws with Student's 95 % intervals (`_low`, `_high`), maximum over all;
-        `eps`, `failure` with its 95 % interval over draws, and `chi_square`, the exact failure
-        probability of a Gaussian projection; `seconds` per vector and `bytes`.
-    ratios : mapping of str to ndarray
-        ‖Ax‖²/‖x‖² by kind, draws × vectors.
-    """
-
-    k: int
-    table: pd.DataFrame
-    ratios: Mapping[str, NDArray[np.float64]]
-
-    def failure_curves(self, eps: ArrayLike) -> pd.DataFrame:
-        """Return P(distortion > ε) over draws and vectors, with 95 % intervals over draws.
-
-        Parameters
-        ----------
-        eps : array of float
-            Values of ε > 0.
-
-        Returns
-        -------
-        pandas.DataFrame
-            One row per ensemble and ε: `kind`, `eps`, `probability`, `ci_low`, `ci_high`,
-            `chi_square`.
-        """
-        rows = []
-        for kind, ratios in self.ratios.items():
-            for level in np.atleast_1d(np.asarray(eps, dtype=np.float64)):
-                share = clustered_share(np.abs(ratios - 1) > level)
-                law = float(chi_square_failure(self.k, level))
-                rows.append((kind, float(level), *share, law))
-        names = ["kind", "eps", "probability", "ci_low", "ci_high", "chi_square"]
-        return pd.DataFrame(rows, columns=names)
-
-
 def jl_ensembles(
     k: int,
-    X: ArrayLike,
+    X: NDArray[Any],
     *,
-    eps: float = 0.1,
+    eps: float,
     kinds: Sequence[str] = KINDS,
     draws: int = 20,
     seed: int = 0,
-) -> JLComparison:
+) -> tuple[pd.DataFrame, dict[str, NDArray[np.float64]]]:
     """Compare ensembles on given vectors: distortion, time per application and memory.
 
     Parameters
     ----------
     k : int
         Rows of the projections, which are at analysis scale.
-    X : array, shape (n, d)
+    X : ndarray, shape (n, d)
         Non-zero vectors as rows. Distortions are measured in float64; time and memory are those
         of the type of X (float32 or float64).
     eps : float
         ε of the failure probability.
     kinds : sequence of str
-        Ensembles of `cosa_theory.projections`. Those that cannot have k rows (haar beyond d, srht
-        beyond its padded length) are left out.
-    draws : int
-        Independent draws of each, at least 2.
-    seed : int
-        Of the draws.
+        Ensembles. Those that cannot have k rows (haar beyond d, srht beyond its padded length) are
+        left out.
+    draws, seed : int
+        Independent draws of each, at least 2, and their seed.
 
     Returns
     -------
-    JLComparison
-        The table and what it was made from.
-
-    Raises
-    ------
-    InputError
-        For an argument outside what is listed above.
+    table : pandas.DataFrame
+        One row per ensemble: `kind`, `k`, `d`, `vectors`, `draws`; `mean`, `quantile` (95 %) and
+        `max` of the distortion |‖Ax‖²/‖x‖² − 1| over the vectors of a draw, mean and quantile
+        averaged over draws with Student's 95 % intervals (`_low`, `_high`), maximum over all;
+        `eps`, `failure` with its 95 % interval over draws, and `chi_square`, the exact failure
+        probability of a Gaussian projection; `seconds` per vector and `bytes`.
+    ratios : dict of str to ndarray
+        ‖Ax‖²/‖x‖² by kind, draws × vectors.
     """
-    draws = whole("draws", draws, 2)  # intervals over draws need two
-    vectors = as_vectors(X)
-    rows, ratios = [], {}
-    for kind in kinds:
-        if ENSEMBLES[choice("kind", kind, KINDS)].has(k, vectors.shape[1]):
-            ratios[kind] = jl_ratios(kind, k, vectors, draws=draws, seed=seed)
-            rows.append(_row(kind, k, vectors, ratios[kind], eps))
-    return JLComparison(k, pd.DataFrame(_with_costs(rows, vectors, seed)), ratios)
+    ratios = {
+        kind: jl_ratios(kind, k, X, draws=draws, seed=seed)
+        for kind in kinds
+        if ENSEMBLES[kind].has(k, X.shape[1])
+    }
+    rows = [_row(kind, k, X, found, eps) for kind, found in ratios.items()]
+    return pd.DataFrame(_with_costs(rows, X, seed)), ratios
+
+
+def failure_curves(
+    ratios: Mapping[str, NDArray[np.float64]], k: int, eps: Iterable[float]
+) -> pd.DataFrame:
+    """Return P(distortion > ε) over draws and vectors, with 95 % intervals over draws.
+
+    One row per ensemble and ε: `kind`, `eps`, `probability`, `ci_low`, `ci_high`, `chi_square`.
+    """
+    rows = [
+        (kind, level, *clustered_share(np.abs(found - 1) > level), chi_square_failure(k, level))
+        for kind, found in ratios.items()
+        for level in map(float, eps)
+    ]
+    names = ["kind", "eps", "probability", "ci_low", "ci_high", "chi_square"]
+    return pd.DataFrame(rows, columns=names)
 
 
 def cheapest(table: pd.DataFrame, distortion: float) -> pd.Series | None:
     """Return the row with the least time per application among those that meet a distortion.
 
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        Of a `JLComparison` or of `needed_dimensions`, for one or several k.
-    distortion : float
-        What the upper end of the interval of the 95 % quantile must not exceed.
-
-    Returns
-    -------
-    pandas.Series or None
-        None where no row meets it.
+    It is met where the upper end of the interval of the 95 % quantile is not above it; None where
+    no row meets it.
     """
     met = table[table["quantile_high"] <= distortion]
     return None if met.empty else met.sort_values("seconds").iloc[0]
@@ -223,14 +171,11 @@ def _first_true(holds: Callable[[int], bool], start: int, last: int) -> int | No
             low, high, step = high, min(high + 2 * step, last), 2 * step
         if low >= last or not holds(high):
             return None
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if holds(middle) else (middle, high)
-    return high
+    return low + 1 + bisect_left(range(low + 1, high), True, key=holds)
 
 
 def needed_dimensions(
-    X: ArrayLike | Mapping[str, ArrayLike],
+    sets: Mapping[str, NDArray[Any]],
     distortion: float,
     *,
     kinds: Sequence[str] = KINDS,
@@ -246,8 +191,8 @@ def needed_dimensions(
 
     Parameters
     ----------
-    X : array, shape (n, d), or mapping of str to such arrays
-        Non-zero vectors as rows; several sets of one length by name, each measured by itself.
+    sets : mapping of str to ndarray, each of shape (n, d)
+        Non-zero vectors as rows, all of one length; each set is measured by itself.
     distortion : float
         The target ε, in (0, 1).
     kinds, draws, seed
@@ -258,26 +203,12 @@ def needed_dimensions(
     Returns
     -------
     pandas.DataFrame
-        One row per set and ensemble: `vectors_of` (the set's name, empty for a single array) and
-        the columns of `JLComparison.table` at the k found, with the target as `eps`; an ensemble
-        that needs more than d rows has no numbers: projecting gains nothing. All projections are
-        timed together, on the vectors of the first set.
-
-    Raises
-    ------
-    InputError
-        For an argument outside what is listed above.
+        One row per set and ensemble: `vectors_of` (the set's name) and the columns of the table of
+        `jl_ensembles` at the k found, with the target as `eps`; an ensemble that needs more than d
+        rows has no numbers: projecting gains nothing. All projections are timed together, on the
+        vectors of the first set.
     """
-    draws = whole("draws", draws, 2)  # intervals over draws need two
-    named = X if isinstance(X, Mapping) else {"": X}
-    sets = {name: as_vectors(vectors) for name, vectors in named.items()}
     first = next(iter(sets.values()))
-    for name, vectors in sets.items():
-        if vectors.shape[1] != first.shape[1]:
-            raise InputError(
-                f"the vectors {name!r} have length {vectors.shape[1]}, others {first.shape[1]}: "
-                "compare sets of one length"
-            )
     rows = []
     for name, vectors in sets.items():
         for kind in kinds:

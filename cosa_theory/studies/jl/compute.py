@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cosa_theory.ground.checks import matrix
+from cosa_theory.ground.checks import matrix, real, whole
 from cosa_theory.ground.errors import InputError
 from cosa_theory.ground.progress import Advance
 from cosa_theory.ground.tensor_files import read_array
@@ -19,7 +19,12 @@ from cosa_theory.isometry.jl_curves import KroneckerVariance, kronecker_variance
 from cosa_theory.isometry.vectors import sample_rows, synthetic_vectors
 from cosa_theory.page.document import Document
 from cosa_theory.projections import KINDS
-from cosa_theory.studies.jl.comparison import chi_square_dimension, jl_ensembles, needed_dimensions
+from cosa_theory.studies.jl.comparison import (
+    chi_square_dimension,
+    failure_curves,
+    jl_ensembles,
+    needed_dimensions,
+)
 from cosa_theory.studies.jl.verdict import verdict
 
 if TYPE_CHECKING:
@@ -120,9 +125,16 @@ def compared(
     Returns
     -------
     dict of str to pandas.DataFrame
-        "needed", as `needed_dimensions` returns it; "ensembles", the table of `JLComparison`, and
-        "curves", its failure curves with k and d, both with vectors_of, the name of the set.
+        "needed", as `needed_dimensions` returns it; "ensembles", the table of `jl_ensembles`, and
+        "curves", as `failure_curves` with k and d, both with vectors_of, the name of the set.
+
+    Raises
+    ------
+    InputError
+        For fewer than two draws, a distortion outside (0, 1), or a vector that is zero.
     """
+    draws = whole("draws", draws, 2)  # intervals over draws need two
+    eps = real("eps", eps, above=0.0, below=1.0)
     parts: dict[str, list[pd.DataFrame]] = {"ensembles": [], "curves": []}
     done, total = 0, 2 * len(sets) * len(KINDS)
 
@@ -134,11 +146,12 @@ def compared(
     for name, vectors in sets.items():
         d = vectors.shape[1]
         rows = k or min(chi_square_dimension(eps), d)
-        found = jl_ensembles(rows, vectors, eps=eps, draws=draws, seed=seed)
+        table, ratios = jl_ensembles(rows, vectors, eps=eps, draws=draws, seed=seed)
         finished(len(KINDS), name)
         levels = np.linspace(0, 4 * math.sqrt(2 / rows), 41)[1:]
-        parts["ensembles"].append(found.table.assign(vectors_of=name))
-        parts["curves"].append(found.failure_curves(levels).assign(k=rows, d=d, vectors_of=name))
+        curves = failure_curves(ratios, rows, levels)
+        parts["ensembles"].append(table.assign(vectors_of=name))
+        parts["curves"].append(curves.assign(k=rows, d=d, vectors_of=name))
     needed = needed_dimensions(sets, eps, draws=draws, seed=seed, progress=partial(finished, 1))
     joined = {name: pd.concat(tables, ignore_index=True) for name, tables in parts.items()}
     return {"needed": needed, **joined}

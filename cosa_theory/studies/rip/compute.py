@@ -1,5 +1,6 @@
 """Everything that is known of the isometry of a layer's basis or of one matrix, as tables."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ from cosa_theory.isometry.kronecker import kronecker_rip_bounds
 from cosa_theory.isometry.rip import rip_bracket
 from cosa_theory.laws.synthesis import scale_gain
 from cosa_theory.linear.basis import CosaBasis
-from cosa_theory.linear.gram import DenseGram
+from cosa_theory.linear.gram import DenseGram, as_gram
 from cosa_theory.linear.operators import KroneckerOperator
 from cosa_theory.page.document import Document
 from cosa_theory.projections import ENSEMBLES, KINDS
@@ -229,12 +230,8 @@ def _layout(bracket: RipBracket, operator: Any) -> str:
 
 
 def _column_row(operator: Any, order: int) -> dict[str, Any]:
-    factors = operator.factors if isinstance(operator, KroneckerOperator) else (operator,)
-    norms = [DenseGram(factor).diagonal for factor in factors]
-    least, greatest = (
-        float(np.sqrt(np.prod([getattr(squares, end)() for squares in norms])))
-        for end in ("min", "max")
-    )
+    gram = as_gram(operator)
+    least, greatest = math.sqrt(gram.shortest), math.sqrt(gram.largest)
     rows, columns = operator.shape
     terms = min(order, columns) - 1
     spark = spark_bounds(operator)
