@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cosa_theory.ground.checks import choice, finite, matrix, real, refuse, sizes, whole
-from cosa_theory.ground.errors import InputError
+from cosa_theory.ground.errors import InputError, Problems
 
 NO_NUMBERS = (None, "3", b"3", [3], {}, math.nan, object)
 WHOLE = st.integers(-(10**6), 10**6)
@@ -137,8 +137,30 @@ def test_sizes_are_float64_arrays_or_name_the_one_that_is_none(values, other):
 
 def test_an_error_is_spelt_with_the_option_of_its_argument():
     error = refuse("noise_level", -1, "at least 0")
-    assert (
-        str(error.spelt("noise_level", "--noise-level"))
-        == "--noise-level is -1: it must be at least 0"
+    assert error.spelt({"noise_level": "--noise-level"}) == (
+        "--noise-level is -1: it must be at least 0",
     )
-    assert error.spelt("other", "--other") is error
+    assert error.spelt({"other": "--other"}) == error.problems
+
+
+def test_a_remedy_is_spelt_as_an_option_with_its_value_and_a_flag_alone():
+    error = InputError(
+        'q: 3 NaN; pass on_nan="skip" or any=True',
+        remedies=[("on_nan", "skip"), ("any", True)],
+    )
+    spelt = error.spelt({"on_nan": "--on-nan", "any": "--any"})
+    assert spelt == ("q: 3 NaN; pass --on-nan skip or --any",)
+    assert error.spelt({}) == error.problems
+
+
+def test_errors_of_several_checks_are_spelt_one_by_one():
+    found = Problems()
+    for name in ("a", "b"):
+        with found:
+            raise refuse(name, 0, "positive")
+    with pytest.raises(InputError) as raised:
+        found.report()
+    assert len(raised.value.problems) == 2
+    first, second = raised.value.spelt({"b": "--b"})
+    assert first.startswith("a is 0")
+    assert second.startswith("--b is 0")
