@@ -52,7 +52,7 @@ def seconds(call: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def peak_bytes(call: Callable[[], object]) -> int:
+def peak_of_arrays(call: Callable[[], object]) -> int:
     """Return the most memory that arrays made by one call (its result too) take at a time."""
     tracemalloc.start()
     try:
@@ -108,7 +108,7 @@ def run(config: Config) -> pd.DataFrame:
     core = config.a * config.b * dW.itemsize
     allowance = core + L.nbytes + R.nbytes
     for name in ("best core, cold", "captured energy, cold"):
-        peak = peak_bytes(calls[name])
+        peak = peak_of_arrays(calls[name])
         row = {"quantity": f"{name}: peak beyond ΔW, L, R", "value": peak / MIB, "unit": "MiB"}
         rows.append({**row, "ratio": peak / allowance, "best_ratio": float("nan")})
     return pd.DataFrame(rows)

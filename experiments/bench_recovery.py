@@ -40,7 +40,7 @@ _ENOUGH = 1.0  # seconds of repetitions
 
 
 @dataclass(frozen=True)
-class Case:
+class Problem:
     """A problem: an m × n update of s Gaussian entries at random places, and its a × b core."""
 
     m: int
@@ -52,11 +52,11 @@ class Case:
     seed: int = 0
 
 
-CASES = {
-    "sparse": Case(128, 128, 64, 64, 60),
-    "near the transition": Case(128, 128, 64, 64, 600),
-    "noisy": Case(128, 128, 64, 64, 60, noise=0.05),
-    "large": Case(512, 512, 256, 256, 960),
+PROBLEMS = {
+    "sparse": Problem(128, 128, 64, 64, 60),
+    "near the transition": Problem(128, 128, 64, 64, 600),
+    "noisy": Problem(128, 128, 64, 64, 60, noise=0.05),
+    "large": Problem(512, 512, 256, 256, 960),
 }
 
 _OPTIONS: dict[str, Callable[[Task], dict[str, Any]]] = {
@@ -68,7 +68,7 @@ _OPTIONS: dict[str, Callable[[Task], dict[str, Any]]] = {
 """Our solvers that are timed, with the options they get."""
 
 
-def posed(case: Case) -> Task:
+def posed(case: Problem) -> Task:
     """Draw a problem and find what counts as its solution."""
     basis = CosaBasis.sample(
         case.m, case.n, case.a, case.b, scale="analysis", seed=case.seed, key=NAME
@@ -108,7 +108,7 @@ def _ours(method: str, task: Task) -> Iterable[Attempt]:
     yield Attempt(given or "no options", solve)
 
 
-def solvers(case: Case) -> dict[str, Callable[[Task], Iterable[Attempt]]]:
+def solvers(case: Problem) -> dict[str, Callable[[Task], Iterable[Attempt]]]:
     """Return the solvers that the problem suits, ours first.
 
     With noise there is no greedy one, since none finds the smallest entries beneath it, and rows
@@ -128,7 +128,7 @@ def solvers(case: Case) -> dict[str, Callable[[Task], Iterable[Attempt]]]:
     return {name: run for name, run in every.items() if not any(u in name.lower() for u in unfit)}
 
 
-def measure(case: Case, solver: str) -> dict[str, Any]:
+def measure(case: Problem, solver: str) -> dict[str, Any]:
     """Time one solver on one problem, in this process."""
     task = posed(case)
     chosen = fastest(task, solvers(case)[solver](task))
@@ -166,7 +166,7 @@ def _apart(arguments: Sequence[str], limit: float, threads: int = 1) -> dict[str
 
 
 def run(
-    cases: Mapping[str, Case] = CASES,
+    cases: Mapping[str, Problem] = PROBLEMS,
     names: Sequence[str] | None = None,
     *,
     limit: float = LIMIT,
@@ -176,7 +176,7 @@ def run(
 
     Parameters
     ----------
-    cases : mapping of str to Case
+    cases : mapping of str to Problem
         The problems, by name.
     names : sequence of str, optional
         Solvers; by default all that suit.
@@ -190,7 +190,7 @@ def run(
     -------
     pandas.DataFrame
         One row per problem and solver: case, solver, ours, seconds (median over the rounds), error
-        (relative, to the solution that counts), settings, status, and the settings of `Case`.
+        (relative, to the solution that counts), settings, status, and the settings of `Problem`.
     """
     rows = []
     for name, case in cases.items():
@@ -280,7 +280,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the comparison, or the part of it that the options name."""
     parser = command_parser(f"experiments.{NAME}", __doc__)
     add = parser.add_argument
-    add("--cases", nargs="+", choices=list(CASES), default=list(CASES), metavar="CASE")
+    add("--cases", nargs="+", choices=list(PROBLEMS), default=list(PROBLEMS), metavar="CASE")
     add("--solvers", nargs="+", choices=[*_OPTIONS, *RIVALS], metavar="SOLVER")
     add("--limit", type=float, default=LIMIT, help="seconds for one solver on one problem")
     add("--rounds", type=int, default=3, help="repetitions, in turn")
@@ -291,14 +291,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     if chosen.measure:
         case, solver = chosen.measure
-        print(json.dumps(measure(Case(**json.loads(case)), solver)))
+        print(json.dumps(measure(Problem(**json.loads(case)), solver)))
         return 0
     if chosen.rounds < 1 or not chosen.limit > 0:
         parser.error("--rounds must be at least 1, and --limit a positive number of seconds")
     if chosen.layer:
         print(json.dumps(layer(*chosen.size), indent=1))
         return 0
-    cases = {name: CASES[name] for name in chosen.cases}
+    cases = {name: PROBLEMS[name] for name in chosen.cases}
     table = run(cases, chosen.solvers, limit=chosen.limit, rounds=chosen.rounds)
     text = verdict(table)
     print(text)

@@ -26,6 +26,7 @@ import torch
 from cosa_theory.deltas import LayerDelta, open_pair
 from cosa_theory.projections import stream
 from cosa_theory.spectrum import resolution, singular_values
+from experiments.bench_basis import seconds
 from experiments.command import chosen_config, command_parser
 
 Array = np.ndarray
@@ -44,13 +45,6 @@ class Config:
     pair: Path | None = None
     reference_every: int = 12
     seed: int = 0
-
-
-def seconds(call: Callable[[], object]) -> float:
-    """Return how long one call takes."""
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
 
 
 def low_rank_plus_noise(size: int, seed: int) -> Array:

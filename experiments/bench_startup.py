@@ -23,7 +23,7 @@ from safetensors.numpy import save_file
 
 from cosa_theory.projections import stream
 
-__all__ = ["Config", "import_times", "run", "write_pair"]
+__all__ = ["Config", "import_times", "run", "small_pair"]
 
 SHAPES = ((64, 64), (128, 64), (96, 64))
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -37,7 +37,7 @@ class Config:
     against: str | None = None
 
 
-def write_pair(folder: Path) -> tuple[Path, Path]:
+def small_pair(folder: Path) -> tuple[Path, Path]:
     """Write a base and a tuned checkpoint of three small matrices; return their paths."""
     base, tuned = {}, {}
     for place, shape in enumerate(SHAPES):
@@ -64,7 +64,7 @@ def run(config: Config) -> pd.DataFrame:
     if config.against is not None:
         checkouts["before"] = Path(config.against).resolve()
     with tempfile.TemporaryDirectory() as scratch:
-        pair = [str(path) for path in write_pair(Path(scratch))]
+        pair = [str(path) for path in small_pair(Path(scratch))]
         spent: dict[tuple[str, str], list[float]] = {}
         for turn in range(config.rounds):
             for column, checkout in checkouts.items():
@@ -151,7 +151,7 @@ def main() -> None:
     print(verdict + (f", {small['ratio']:.2f} of before." if "ratio" in table else "."))
     print(table.to_string(index=False, float_format="{:.2f}".format))
     with tempfile.TemporaryDirectory() as scratch:
-        words = ["spectrum", *map(str, write_pair(Path(scratch)))]
+        words = ["spectrum", *map(str, small_pair(Path(scratch)))]
         imports = import_times(words, Path.cwd())
     print(f"\nImports take {imports['share'].sum():.0%} of it; by package:")
     print(imports.head(12).to_string(index=False, float_format="{:.1%}".format))

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,9 @@ from transformers.trainer_callback import PrinterCallback
 from cosa_theory.ground.files import atomic_folder
 from experiments.finetune_check_methods import counts, prepared
 from experiments.finetune_check_tasks import Task, score
+from experiments.layer_costs import saved_bytes
 
-__all__ = ["HEAD_RATE", "Settings", "isolated", "saved_bytes", "start", "train"]
+__all__ = ["HEAD_RATE", "Settings", "isolated", "kept_bytes", "start", "train"]
 
 HEAD_RATE = 1e-2
 """Peak learning rate of a new head, the same for every method."""
@@ -113,7 +115,7 @@ def train(
             head=task.head,
         )
         size = counts(model, task.head)
-        saved = saved_bytes(model, task.collate(task.train[: settings.batch]))
+        saved = kept_bytes(model, task.collate(task.train[: settings.batch]))
         log = _Log()
         trainer = _trainer(task, model, settings, run, checkpoint, log)
         trainer.train(resume_from_checkpoint=_last_checkpoint(run))
@@ -234,34 +236,13 @@ def _store(model: nn.Module, adapter: Path | None, trainable: int) -> int:
     return (adapter / "adapter_model.safetensors").stat().st_size
 
 
-def saved_bytes(model: nn.Module, inputs: dict[str, Tensor]) -> int:
-    """Return the bytes that a forward pass keeps for backward, beside what the model holds.
-
-    Storages are counted once; those of parameters, buffers and frozen projections are not. The
-    model and torch's generator are left as they were.
-    """
-    held = {part.untyped_storage().data_ptr() for part in (*model.parameters(), *model.buffers())}
-    held |= {
-        tensor.untyped_storage().data_ptr()
-        for module in model.modules()
-        for tensor in getattr(module, "tensors", {}).values()
-    }
-    kept: dict[int, Any] = {}
-
-    def note(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in held:
-            kept[storage.data_ptr()] = storage  # held here, so that no address comes twice
-        return tensor
-
+def kept_bytes(model: nn.Module, inputs: dict[str, Tensor]) -> int:
+    """Return what a training pass keeps for backward; model and torch's generator stay as they are."""
     training = model.training
     with torch.random.fork_rng(devices=[]):
-        model.train()
-        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-            result = model(**inputs)
+        kept = saved_bytes(model.train(), partial(model, **inputs))
     model.train(training)
-    del result
-    return sum(storage.nbytes() for storage in kept.values())
+    return kept
 
 
 @contextmanager

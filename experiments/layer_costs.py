@@ -74,7 +74,7 @@ def _projection_tensors(module: nn.Module) -> list[Tensor]:
     return [tensor for one in projections for tensor in one.tensors.values()]
 
 
-def saved_bytes(module: nn.Module, forward: Callable[[], Tensor]) -> int:
+def saved_bytes(module: nn.Module, forward: Callable[[], object]) -> int:
     """Return the bytes that a forward pass keeps for backward, beside what the module holds.
 
     Storages are counted once, inputs among them.

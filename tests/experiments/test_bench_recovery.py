@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from experiments import bench_recovery
-from experiments.bench_recovery import ACCURACY, Case, measure, posed, solvers
+from experiments.bench_recovery import ACCURACY, Problem, measure, posed, solvers
 from experiments.rivals import RIVALS, Attempt, fastest
 
-EASY = Case(20, 24, 14, 16, 4)
-NOISY = Case(20, 24, 14, 16, 4, noise=0.05)
+EASY = Problem(20, 24, 14, 16, 4)
+NOISY = Problem(20, 24, 14, 16, 4, noise=0.05)
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +96,7 @@ def test_with_noise_there_is_no_greedy_solver_and_no_whitening():
 
 
 def test_matrices_too_large_to_form_rule_out_the_solvers_that_need_them():
-    large = solvers(bench_recovery.CASES["large"])
+    large = solvers(bench_recovery.PROBLEMS["large"])
     assert set(RIVALS) - set(large) == {"scikit-learn OMP", "celer", "cvxpy"}
 
 

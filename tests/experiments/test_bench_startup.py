@@ -11,7 +11,7 @@ HERE = Path(bench_startup.__file__).parents[1]
 
 
 def test_the_pair_is_three_matrices_of_64_columns_that_differ(tmp_path):
-    base, tuned = map(load_file, bench_startup.write_pair(tmp_path))
+    base, tuned = map(load_file, bench_startup.small_pair(tmp_path))
     assert [matrix.shape[1] for matrix in base.values()] == [64] * 3
     assert all((base[name] != tuned[name]).all() for name in base)
 

@@ -42,7 +42,7 @@ from experiments.finetune_check_tasks import (
     function_examples,
     score,
 )
-from experiments.finetune_check_training import saved_bytes
+from experiments.finetune_check_training import kept_bytes
 from experiments.function_bodies import FunctionText
 from tests.experiments.finetune_results import results
 from tests.experiments.finetune_tiny import CELL, TinyTask, asked, load, train
@@ -265,9 +265,9 @@ def test_saved_bytes_are_those_of_a_small_network_counted_by_hand():
 
     # Only the input of the trained layer is kept: 3 × 8 numbers.
     model = Net()
-    assert saved_bytes(model, {"x": torch.ones(3, 4)}) == 4 * 24
+    assert kept_bytes(model, {"x": torch.ones(3, 4)}) == 4 * 24
     model.first.weight.requires_grad_(True)  # and now the first one's, 3 × 4
-    assert saved_bytes(model, {"x": torch.ones(3, 4)}) == 4 * (24 + 12)
+    assert kept_bytes(model, {"x": torch.ones(3, 4)}) == 4 * (24 + 12)
 
 
 # Scores ------------------------------------------------------------------------------------------

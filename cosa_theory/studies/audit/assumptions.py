@@ -7,7 +7,15 @@ from typing import Literal
 
 from cosa_theory import laws
 
-__all__ = ["ASSUMPTIONS", "ENERGY", "Assumption", "Measured", "Outcome", "judge", "variance_factor"]
+__all__ = [
+    "ASSUMPTIONS",
+    "ENERGY",
+    "Assumption",
+    "Measured",
+    "Outcome",
+    "outcome_of",
+    "variance_factor",
+]
 
 Outcome = Literal["holds", "fails", "undecided"]
 ENERGY = 0.9
@@ -221,7 +229,7 @@ ASSUMPTIONS: Mapping[str, Assumption] = {one.name: one for one in _ALL}
 """Every assumption by its name, in the order of all tables."""
 
 
-def judge(assumption: Assumption, measured: Measured | None, threshold: float) -> Outcome:
+def outcome_of(assumption: Assumption, measured: Measured | None, threshold: float) -> Outcome:
     """Decide whether an assumption holds, by the whole interval and not by the value.
 
     Parameters

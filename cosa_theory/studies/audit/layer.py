@@ -14,7 +14,7 @@ from cosa_theory.deltas import LayerDelta
 from cosa_theory.linear.transforms import DCT, Coordinate, SingularBasis, Transform
 from cosa_theory.spectrum import FAMILIES, summarize
 from cosa_theory.spectrum.families.base import Captured, Draws, Size, Update
-from cosa_theory.studies.audit.assumptions import ASSUMPTIONS, Measured, judge, variance_factor
+from cosa_theory.studies.audit.assumptions import ASSUMPTIONS, Measured, outcome_of, variance_factor
 from cosa_theory.studies.audit.core import Conditioning, Core, choose_core, measure_conditioning
 from cosa_theory.studies.audit.sparsity import BasisSparsity, measure_bases
 from cosa_theory.studies.layers import delta_spectrum
@@ -200,7 +200,7 @@ def _outcomes(
                 "high": measured.high if measured else None,
                 "threshold": threshold,
                 "relation": assumption.relation,
-                "outcome": judge(assumption, measured, threshold),
+                "outcome": outcome_of(assumption, measured, threshold),
                 "meaning": assumption.meaning,
             }
         )

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from cosa_theory.projections import stream
 from cosa_theory.spectrum import summarize
-from cosa_theory.studies.audit.assumptions import ASSUMPTIONS, Measured, judge, variance_factor
+from cosa_theory.studies.audit.assumptions import ASSUMPTIONS, Measured, outcome_of, variance_factor
 
 finite = st.floats(-1e6, 1e6)
 
@@ -18,7 +18,7 @@ finite = st.floats(-1e6, 1e6)
 def test_an_outcome_is_undecided_exactly_where_the_threshold_splits_the_interval(x, y, cut, name):
     assumption = ASSUMPTIONS[name]
     low, high = min(x, y), max(x, y)
-    outcome = judge(assumption, Measured(low, low, high), cut)
+    outcome = outcome_of(assumption, Measured(low, low, high), cut)
     sign = 1 if assumption.relation == "at most" else -1
     met = [sign * end <= sign * cut for end in (low, high)]
     expected = "holds" if all(met) else "undecided" if any(met) else "fails"
@@ -26,7 +26,7 @@ def test_an_outcome_is_undecided_exactly_where_the_threshold_splits_the_interval
 
 
 def test_a_missing_number_is_undecided():
-    assert {judge(one, None, 1.0) for one in ASSUMPTIONS.values()} == {"undecided"}
+    assert {outcome_of(one, None, 1.0) for one in ASSUMPTIONS.values()} == {"undecided"}
 
 
 def test_every_assumption_says_what_it_means_and_why():
