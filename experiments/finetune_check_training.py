@@ -237,7 +237,7 @@ def _store(model: nn.Module, adapter: Path | None, trainable: int) -> int:
 
 
 def kept_bytes(model: nn.Module, inputs: dict[str, Tensor]) -> int:
-    """Return what a training pass keeps for backward; model and torch's generator stay as they are."""
+    """Return what a training pass keeps for backward; model and generator stay as they are."""
     training = model.training
     with torch.random.fork_rng(devices=[]):
         kept = saved_bytes(model.train(), partial(model, **inputs))
