@@ -79,7 +79,7 @@ def file_rows(spec: str, count: int, seed: int) -> Sets:
     """
     array = read_array(spec, "--vectors")
     rows = matrix(spec, array[None] if array.ndim == 1 else array)
-    nothing = f"{spec}: every row is zero, there is nothing to project"
+    nothing = InputError(f"{spec}: every row is zero, there is nothing to project")
     return {f"rows of {Path(spec).name}": _sample([rows], count, seed, nothing)}
 
 
@@ -91,16 +91,18 @@ def update_rows(pair: "DeltaPair", count: int, seed: int) -> Sets:
     InputError
         If a matrix cannot be read, or there is no update.
     """
-    nothing = "--pair: the matrices that were read do not differ: there is no update"
+    text = "pair: the matrices that were read do not differ: there is no update"
+    nothing = InputError(text, argument="pair")
     return {"rows of ΔW": _sample((layer.delta for layer in pair), count, seed, nothing)}
 
 
-def _sample(matrices: Iterable[Any], count: int, seed: int, nothing: str) -> NDArray[Any]:
+def _sample(matrices: Iterable[Any], count: int, seed: int, nothing: InputError) -> NDArray[Any]:
+    """Draw rows; raise `nothing` where they are all zero."""
     try:
         return sample_rows(matrices, count, seed=seed)
     except InputError as error:
         if error.argument == "matrices":
-            raise InputError(nothing) from error
+            raise nothing from error
         raise
 
 

@@ -79,9 +79,9 @@ def layer_isometry(
         "brackets": about, kind, scale, rows, columns, s, lower, upper, vacuous, exact,
         lower_method, upper_method, scale_free_lower, scale_free_upper, worst_support,
         witness_columns and witness_values (the unit vector that attains the lower end, column i·n
-        + j for entry (i, j)), seconds, note. "cores" (with the dictionary): kind, scale, and the
-        numbers of `CoreIsometry` named in `_CORE`. "columns":
-        about, kind, rows, columns, least_norm, greatest_norm, coherence, welch, babel_terms, babel,
+        + j for entry (i, j)), seconds, note. "cores" (with the dictionary): kind, scale and the
+        numbers of `CoreIsometry` at that scale, but its gain. "columns": about, kind, rows,
+        columns, least_norm, greatest_norm, coherence, welch, babel_terms, babel,
         spark_lower, spark_upper, spark_how. "guarantees" (with the sensing operator): about, kind,
         and the fields of `Guarantee`.
 
