@@ -139,8 +139,8 @@ def coarser_dtype(first: str, second: str) -> str:
 def storage_noise(weight: Matrix, dtype: str) -> float:
     """Return the root mean square error per entry of storing a matrix in a floating-point type.
 
-    √(1 / (8 ln 2)) · u · rms(W) ≈ 0.42 · u · rms(W), u the unit roundoff 2⁻ᵖ (bfloat16 2⁻⁸,
-    float16 2⁻¹¹, float32 2⁻²⁴, float64 2⁻⁵³).
+    √(1 / (8 ln 2)) · u · rms(W) ≈ 0.42 · u · rms(W), u the unit roundoff 2⁻ᵖ (bfloat16 2⁻⁸, float16
+    2⁻¹¹, float32 2⁻²⁴, float64 2⁻⁵³). See docs/theory.md, 5.2.
 
     Parameters
     ----------

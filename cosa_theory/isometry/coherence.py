@@ -36,9 +36,10 @@ def mutual_coherence(A: Any) -> float:
 
     References
     ----------
-    D. L. Donoho and X. Huo, "Uncertainty principles and ideal atomic decomposition", IEEE Trans.
-    Information Theory 47 (2001); for Kronecker products S. Jokar and V. Mehrmann, "Sparse solutions
-    to underdetermined Kronecker product systems", Linear Algebra Appl. 431 (2009).
+    docs/theory.md, 2.2. D. L. Donoho and X. Huo, "Uncertainty principles and ideal atomic
+    decomposition", IEEE Trans. Information Theory 47 (2001); for Kronecker products S. Jokar and V.
+    Mehrmann, "Sparse solutions to underdetermined Kronecker product systems", Linear Algebra Appl.
+    431 (2009).
     """
     return unit_gram(A).coherence()
 
@@ -68,8 +69,8 @@ def babel(A: Any, k: int | Sequence[int] | NDArray[np.int64]) -> Any:
 
     References
     ----------
-    J. A. Tropp, "Greed is good: algorithmic results for sparse approximation", IEEE Trans.
-    Information Theory 50 (2004).
+    docs/theory.md, 2.6. J. A. Tropp, "Greed is good: algorithmic results for sparse approximation",
+    IEEE Trans. Information Theory 50 (2004).
     """
     gram = unit_gram(A)
     counts = [whole("k", count, most=gram.columns - 1) for count in np.atleast_1d(k).tolist()]
@@ -94,8 +95,8 @@ def welch_bound(rows: Any, columns: Any) -> Any:
 
     References
     ----------
-    L. R. Welch, "Lower bounds on the maximum cross correlation of signals", IEEE Trans.
-    Information Theory 20 (1974).
+    docs/theory.md, 2.7. L. R. Welch, "Lower bounds on the maximum cross correlation of signals",
+    IEEE Trans. Information Theory 20 (1974).
     """
     M, N = sizes(rows=rows, columns=columns)
     return np.sqrt(np.maximum(N - M, 0.0) / (M * np.maximum(N - 1, 1.0)))[()]
@@ -127,9 +128,9 @@ def spark_bounds(A: Any) -> SparkBounds:
 
     References
     ----------
-    D. L. Donoho and M. Elad, "Optimally sparse representation in general (nonorthogonal)
-    dictionaries via ℓ1 minimization", PNAS 100 (2003); for the Babel function J. A. Tropp, "Greed
-    is good", IEEE Trans. Information Theory 50 (2004); for Kronecker products S. Jokar,
-    V. Mehrmann, Linear Algebra Appl. 431 (2009).
+    docs/theory.md, 2.3. D. L. Donoho and M. Elad, "Optimally sparse representation in general
+    (nonorthogonal) dictionaries via ℓ1 minimization", PNAS 100 (2003); for the Babel function J. A.
+    Tropp, "Greed is good", IEEE Trans. Information Theory 50 (2004); for Kronecker products S.
+    Jokar, V. Mehrmann, Linear Algebra Appl. 431 (2009).
     """
     return unit_gram(A).spark()

@@ -90,8 +90,9 @@ def core_isometry(basis: CosaBasis) -> CoreIsometry:
 
     References
     ----------
-    R. A. Horn, C. R. Johnson, "Topics in Matrix Analysis" (1991), Theorem 4.2.15: singular values
-    of a Kronecker product. The limits: Z. D. Bai, Y. Q. Yin, Annals of Probability 21 (1993).
+    docs/theory.md, 2.1. R. A. Horn, C. R. Johnson, "Topics in Matrix Analysis" (1991), Theorem
+    4.2.15: singular values of a Kronecker product. The limits: Z. D. Bai, Y. Q. Yin, Annals of
+    Probability 21 (1993).
     """
     least, greatest = basis.singular_value_range()
     gain = _squared_norm(basis.L, "L") / basis.a * _squared_norm(basis.R, "R") / basis.b

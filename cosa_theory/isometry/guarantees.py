@@ -99,8 +99,8 @@ def recovery_guarantees(
 
     References
     ----------
-    For coherence: D. L. Donoho, M. Elad, PNAS 100 (2003); J. A. Tropp, "Greed is good",
-    IEEE Trans. Information Theory 50 (2004). For the rest see `rip_condition`.
+    docs/theory.md, 2.7. For coherence: D. L. Donoho, M. Elad, PNAS 100 (2003); J. A. Tropp, "Greed
+    is good", IEEE Trans. Information Theory 50 (2004). For the rest see `rip_condition`.
     """
     known = _known(delta, order)
     found = [_guarantee(known, *algorithm) for algorithm in _ALGORITHMS]

@@ -60,8 +60,8 @@ def jl_min_dim(n_points: Any, eps: Any) -> Any:
 
     References
     ----------
-    S. Dasgupta and A. Gupta, "An elementary proof of a theorem of Johnson and Lindenstrauss",
-    Random Structures & Algorithms 22 (2003), theorem 2.1.
+    docs/theory.md, 3.5. S. Dasgupta and A. Gupta, "An elementary proof of a theorem of Johnson and
+    Lindenstrauss", Random Structures & Algorithms 22 (2003), theorem 2.1.
 
     Examples
     --------

@@ -143,6 +143,8 @@ def kronecker_rip_bounds(
 ) -> RipBracket | tuple[RipBracket, ...]:
     """Enclose δ_s(A ⊗ B) by what is known of the factors.
 
+    See docs/theory.md, 2.2.
+
     Parameters
     ----------
     A, B : array or operator, shapes (p, m) and (q, n), or RipBracket of one order
@@ -293,7 +295,8 @@ def norm_condition(A: Any, B: Any) -> bool:
 
     References
     ----------
-    S. Jokar, V. Mehrmann, Linear Algebra and its Applications 431 (2009), for unit columns.
+    docs/theory.md, 2.2. S. Jokar, V. Mehrmann, Linear Algebra and its Applications 431 (2009), for
+    unit columns.
     """
     slack = 1e-12  # unit columns have norms off by rounding
     grams = DenseGram(A, "A"), DenseGram(B, "B")

@@ -42,10 +42,11 @@ def rip_lower(
 ) -> RipBound:
     """Bound the restricted isometry constant δ_s(A) from below by searching for bad supports.
 
-    Draws supports at random, grows others from the worst pairs of columns, and improves the best
-    of both by swapping columns until no swap gains, for the least and for the greatest eigenvalue
+    Draws supports at random, grows others from the worst pairs of columns, and improves the best of
+    both by swapping columns until no swap gains, for the least and for the greatest eigenvalue
     separately. Where there are few enough columns, no exchange of two columns gains on what is
     returned either. What is found is proven by its vectors: `least_witness` and `greatest_witness`.
+    See docs/theory.md, 2.6.
 
     Parameters
     ----------

@@ -26,8 +26,8 @@ _SDP_COLUMNS = 150  # columns up to which a bracket solves the semidefinite rela
 def rip_exact(A: Any, s: int, *, max_supports: int = 50_000_000) -> RipBound:
     """Find the restricted isometry constant δ_s(A) by going through all supports of size s.
 
-    δ_s(A) = max over |S| = s of max(λ_max(G_S) − 1, 1 − λ_min(G_S)), G = AᵀA. Smaller supports
-    need no visit: the eigenvalues of a principal submatrix interlace [1]_.
+    δ_s(A) = max over |S| = s of max(λ_max(G_S) − 1, 1 − λ_min(G_S)), G = AᵀA. Smaller supports need
+    no visit: the eigenvalues of a principal submatrix interlace [1]_. See docs/theory.md, 2.6.
 
     Parameters
     ----------
@@ -107,7 +107,7 @@ def rip_bracket(
     The constant itself where there are at most `exact` supports; else the best lower bound of
     `rip_lower` and what the upper bounds of `rip_upper` prove together. A Kronecker operator is
     bracketed from its factors, see `kronecker_rip_bounds`, with the semidefinite bound beside that
-    where there are few columns.
+    where there are few columns. See docs/theory.md, 2.6.
 
     Parameters
     ----------

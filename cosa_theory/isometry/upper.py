@@ -68,9 +68,9 @@ def rip_upper(A: Any, s: int, method: str = "coherence", **options: Any) -> RipB
 
     References
     ----------
-    S. A. Gershgorin (1931); J. A. Tropp, "Greed is good: algorithmic results for sparse
-    approximation", IEEE Trans. Information Theory 50 (2004), for coherence and Babel; see `rip_sdp`
-    for the relaxation.
+    docs/theory.md, 2.6. S. A. Gershgorin (1931); J. A. Tropp, "Greed is good: algorithmic results
+    for sparse approximation", IEEE Trans. Information Theory 50 (2004), for coherence and Babel;
+    see `rip_sdp` for the relaxation.
     """
     choice("method", method, UPPER_METHODS)
     if options and method != "sdp":

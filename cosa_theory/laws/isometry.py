@@ -44,9 +44,9 @@ def kronecker_rip_upper(delta_a: Numbers, delta_b: Numbers) -> Any:
 
     References
     ----------
-    S. Jokar, V. Mehrmann, "Sparse solutions to underdetermined Kronecker product systems", Linear
-    Algebra and its Applications 431 (2009); M. F. Duarte, R. G. Baraniuk, "Kronecker compressive
-    sensing", IEEE Trans. Image Processing 21 (2012).
+    docs/theory.md, 2.2. S. Jokar, V. Mehrmann, "Sparse solutions to underdetermined Kronecker
+    product systems", Linear Algebra and its Applications 431 (2009); M. F. Duarte, R. G. Baraniuk,
+    "Kronecker compressive sensing", IEEE Trans. Image Processing 21 (2012).
     """
     first, second = numbers("delta_a", delta_a, least=0), numbers("delta_b", delta_b, least=0)
     return first + second + first * second
@@ -73,8 +73,8 @@ def measurement_bound(s: Numbers, m: Numbers, n: Numbers) -> Any:
 
     References
     ----------
-    Y. He, G. Joseph, "On the restricted isometry property of Kronecker-structured matrices", arXiv
-    2409.08699v1 (2024).
+    docs/theory.md, 2.5. Y. He, G. Joseph, "On the restricted isometry property of
+    Kronecker-structured matrices", arXiv 2409.08699v1 (2024).
     """
     order, m, n = sizes(s=s, m=m, n=n)
     return order * np.log(np.maximum(m, n))
@@ -93,7 +93,7 @@ def spark_wall(a: Numbers, b: Numbers) -> Any:
 
     References
     ----------
-    S. Jokar, V. Mehrmann, Linear Algebra and its Applications 431 (2009).
+    docs/theory.md, 2.3. S. Jokar, V. Mehrmann, Linear Algebra and its Applications 431 (2009).
     """
     a, b = sizes(a=a, b=b)
     return np.minimum(a, b) + 1
@@ -112,7 +112,7 @@ def uniform_sparsity_limit(a: Numbers, b: Numbers) -> Any:
 
     References
     ----------
-    D. L. Donoho, M. Elad, PNAS 100 (2003), for uniqueness by the spark.
+    docs/theory.md, 2.3. D. L. Donoho, M. Elad, PNAS 100 (2003), for uniqueness by the spark.
     """
     return np.floor((spark_wall(a, b) - 1) / 2)
 
@@ -121,7 +121,7 @@ def scale_free_constant(least: float, greatest: float) -> float:
     """Return (κ² − 1)/(κ² + 1), κ² = greatest/least: the constant after the best rescaling.
 
     Multiplying A by c turns both ends of ‖Ax‖²/‖x‖² into c² times themselves; the larger of their
-    distances from 1 is least where c² is 2/(least + greatest).
+    distances from 1 is least where c² is 2/(least + greatest). See docs/theory.md, 2.1.
 
     Parameters
     ----------
@@ -151,8 +151,9 @@ def dictionary_edges(*factors: tuple[Numbers, Numbers]) -> tuple[Any, Any]:
 
     References
     ----------
-    R. A. Horn, C. R. Johnson, "Topics in Matrix Analysis" (1991), theorem 4.2.15, for the products;
-    Z. D. Bai, Y. Q. Yin, Annals of Probability 21 (1993), 1275-1294, for one factor.
+    docs/theory.md, 2.1. R. A. Horn, C. R. Johnson, "Topics in Matrix Analysis" (1991), theorem
+    4.2.15, for the products; Z. D. Bai, Y. Q. Yin, Annals of Probability 21 (1993), 1275-1294, for
+    one factor.
     """
     low, high = 1.0, 1.0
     for rows, columns in factors:
@@ -163,6 +164,8 @@ def dictionary_edges(*factors: tuple[Numbers, Numbers]) -> tuple[Any, Any]:
 
 def rip_condition(algorithm: str, s: int) -> tuple[int, float]:
     """Return k and t such that δ_k < t lets an algorithm find every s-sparse vector.
+
+    See docs/theory.md, 2.7.
 
     =============  =======  ==========  ==============================================
     algorithm      order    threshold   known to be sharp

@@ -49,6 +49,8 @@ class MatrixMoments:
 def matrix_moments(X: ArrayLike) -> MatrixMoments:
     """Measure the moments of a matrix that the Kronecker variance law reads.
 
+    See docs/theory.md, 3.3.
+
     Parameters
     ----------
     X : array, shape (m, n)
@@ -110,8 +112,8 @@ def kronecker_variance_law(left: GramMoments, right: GramMoments, X: MatrixMomen
 
     References
     ----------
-    Isserlis's theorem applied to both factors; for the Wishart moments of the Gaussian case, R. J.
-    Muirhead, Aspects of Multivariate Statistical Theory (1982), section 3.2.
+    docs/theory.md, 3.3. Isserlis's theorem applied to both factors; for the Wishart moments of the
+    Gaussian case, R. J. Muirhead, Aspects of Multivariate Statistical Theory (1982), section 3.2.
     """
     tau = 1 / X.participation_ratio
     p, c, e = left.pair, left.cross, left.excess
@@ -126,7 +128,8 @@ def kronecker_inflation(a: Numbers, b: Numbers, participation_ratio: Numbers) ->
     """Return 1 + (a + b + 1)/PR(X), the variance of a Gaussian Kronecker map over 2/(ab).
 
     It is close to one, so that the Kronecker map is as good as an unstructured one with ab rows,
-    only where PR(X) is much larger than a + b + 1: where the spectrum of X is flat.
+    only where PR(X) is much larger than a + b + 1: where the spectrum of X is flat. See
+    docs/theory.md, 3.3.
 
     Parameters
     ----------
@@ -155,8 +158,8 @@ def core_participation(a: Numbers, b: Numbers) -> Any:
 
     References
     ----------
-    R. J. Muirhead, Aspects of Multivariate Statistical Theory (1982), section 3.2: E tr (YᵀY)² =
-    ab(a + b + 1), and ‖Y‖² is independent of Y/‖Y‖ with E‖Y‖⁴ = ab(ab + 2).
+    docs/theory.md, 3.3. R. J. Muirhead, Aspects of Multivariate Statistical Theory (1982), section
+    3.2: E tr (YᵀY)² = ab(a + b + 1), and ‖Y‖² is independent of Y/‖Y‖ with E‖Y‖⁴ = ab(ab + 2).
     """
     a, b = sizes(a=a, b=b)
     return (a + b + 1) / (a * b + 2)

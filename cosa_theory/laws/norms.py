@@ -33,6 +33,7 @@ def fourth_power(X: ArrayLike) -> Any:
     """Return ‖x‖₄⁴/‖x‖₂⁴ of a vector, or of every row of a matrix.
 
     Between 1/d (all entries equal in magnitude) and 1 (one nonzero entry); NaN for a zero vector.
+    See docs/theory.md, 3.2.
 
     Parameters
     ----------
@@ -71,6 +72,8 @@ class GramMoments:
     def norm_variance(self, fourth_power: Numbers) -> Any:
         """Return Var‖Ax‖² for unit vectors with the given ‖x‖₄⁴.
 
+        See docs/theory.md, 3.2 and 3.4.
+
         Parameters
         ----------
         fourth_power : float or array
@@ -108,8 +111,9 @@ def chi_square_failure(k: Numbers, eps: Numbers, tail: Tail = "both") -> Any:
 
     References
     ----------
-    S. Dasgupta and A. Gupta, "An elementary proof of a theorem of Johnson and Lindenstrauss",
-    Random Structures & Algorithms 22 (2003), whose exponential bounds this replaces.
+    docs/theory.md, 3.1. S. Dasgupta and A. Gupta, "An elementary proof of a theorem of Johnson and
+    Lindenstrauss", Random Structures & Algorithms 22 (2003), whose exponential bounds this
+    replaces.
     """
     (k,) = sizes(k=k)
     eps = numbers("eps", eps, above=0)

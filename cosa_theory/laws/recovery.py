@@ -33,7 +33,7 @@ def l1_weak_threshold(d: Numbers) -> Any:
 
     Q the upper tail and φ the density of the standard normal law; [2]_ has this form. Setting the
     derivative to zero gives the curve by its parameter z ≥ 0 [3]_, which is what is solved here:
-    d = 2φ/(z + 2φr) and ρ = r with r = 1 − zQ/φ.
+    d = 2φ/(z + 2φr) and ρ = r with r = 1 − zQ/φ. See docs/theory.md, 4.1.
 
     Parameters
     ----------
@@ -83,13 +83,13 @@ def packed_l1_threshold(
 ) -> Any:
     """Return ρ = s/(ab) where ℓ1 stops finding a packed ΔW from its core, for Gaussian factors.
 
-    A ΔW with one nonzero column is found from Lᵀ ΔW Rᵀ exactly when Lᵀ alone finds that column
-    and R alone finds a single entry at its place: a competitor of either part is one of the
-    whole, and the outer product of their dual certificates is a certificate of the whole. Nearly
-    every R finds single entries, so the threshold is that of the other factor, s = a·ρ_w(a/m),
-    however large b is, with ρ_w from `l1_weak_threshold`; for one row, s = b·ρ_w(b/n). A full
-    k × k block is found only if Lᵀ finds each of its columns and R each of its rows, so its
-    threshold is at most s = min(a·ρ_w(a/m), b·ρ_w(b/n))².
+    A ΔW with one nonzero column is found from Lᵀ ΔW Rᵀ exactly when Lᵀ alone finds that column and
+    R alone finds a single entry at its place: a competitor of either part is one of the whole, and
+    the outer product of their dual certificates is a certificate of the whole. Nearly every R finds
+    single entries, so the threshold is that of the other factor, s = a·ρ_w(a/m), however large b
+    is, with ρ_w from `l1_weak_threshold`; for one row, s = b·ρ_w(b/n). A full k × k block is found
+    only if Lᵀ finds each of its columns and R each of its rows, so its threshold is at most
+    s = min(a·ρ_w(a/m), b·ρ_w(b/n))². See docs/theory.md, 4.1.
 
     Parameters
     ----------

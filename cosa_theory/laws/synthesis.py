@@ -79,8 +79,9 @@ def energy_law(m: Numbers, n: Numbers, a: Numbers, b: Numbers) -> Any:
 
     References
     ----------
-    B. Collins and P. Śniady, "Integration with respect to the Haar measure on unitary, orthogonal
-    and symplectic group", Communications in Mathematical Physics 264 (2006), first moments.
+    docs/theory.md, 1.3, 1.4 and 5.5. B. Collins and P. Śniady, "Integration with respect to the
+    Haar measure on unitary, orthogonal and symplectic group", Communications in Mathematical
+    Physics 264 (2006), first moments.
     """
     m, n, a, b = layer_sizes(m, n, a, b)
     return (a * b) / (m * n)
@@ -120,8 +121,8 @@ def energy_variance(
 
     References
     ----------
-    Follows from the second moments of a random projector: B. Collins and P. Śniady,
-    Communications in Mathematical Physics 264 (2006).
+    docs/theory.md, 1.3. Follows from the second moments of a random projector: B. Collins and P.
+    Śniady, Communications in Mathematical Physics 264 (2006).
     """
     m, n, a, b = layer_sizes(m, n, a, b)
     largest = np.minimum(m, n)
@@ -158,8 +159,8 @@ def rank_one_energy_moment(m: Numbers, n: Numbers, a: Numbers, b: Numbers, order
 
     References
     ----------
-    N. L. Johnson, S. Kotz and N. Balakrishnan, Continuous Univariate Distributions, volume 2
-    (1995), chapter 25: ‖P u‖² for a random projector is a beta variable.
+    docs/theory.md, 1.3. N. L. Johnson, S. Kotz and N. Balakrishnan, Continuous Univariate
+    Distributions, volume 2 (1995), chapter 25: ‖P u‖² for a random projector is a beta variable.
     """
     m, n, a, b = layer_sizes(m, n, a, b)
     shift = 2 * np.arange(whole("order", order))
@@ -171,6 +172,8 @@ def rank_one_energy_moment(m: Numbers, n: Numbers, a: Numbers, b: Numbers, order
 
 def rank_wall(a: Numbers, b: Numbers) -> Any:
     """Return min(a, b), the largest rank that an update L Y R can have.
+
+    See docs/theory.md, 1.2.
 
     Raises
     ------
@@ -184,9 +187,9 @@ def rank_wall(a: Numbers, b: Numbers) -> Any:
 def equal_budget_rank(m: Numbers, n: Numbers, a: Numbers, b: Numbers) -> Any:
     """Return ab/(m+n), the rank of a low-rank update with as many trainable parameters.
 
-    A rank-r update B A trains r(m+n) numbers (Hu et al. 2022, LoRA), a core ab. The result need
-    not be whole. At equal parameters the core expresses more of ΔW, on average, exactly when the
-    share of energy in the top r singular values is below `energy_law`.
+    A rank-r update B A trains r(m+n) numbers (Hu et al. 2022, LoRA), a core ab. The result need not
+    be whole. At equal parameters the core expresses more of ΔW, on average, exactly when the share
+    of energy in the top r singular values is below `energy_law`. See docs/theory.md, 1.5.
 
     Raises
     ------
@@ -202,7 +205,7 @@ def advantage_bound(m: Numbers, n: Numbers) -> Any:
 
     The top r singular values hold at least r/min(m, n) of the energy, and a core of r(m+n)
     parameters holds r(m+n)/(mn) on average; the bound is their quotient, reached only when all
-    singular values are equal.
+    singular values are equal. See docs/theory.md, 1.7.
 
     Raises
     ------
@@ -245,8 +248,8 @@ def best_core_noise(m: Numbers, n: Numbers, a: Numbers, b: Numbers, variance: Nu
 
     References
     ----------
-    R. J. Muirhead, Aspects of Multivariate Statistical Theory (1982), section 3.2: the mean of an
-    inverse Wishart matrix.
+    docs/theory.md, 1.9. R. J. Muirhead, Aspects of Multivariate Statistical Theory (1982), section
+    3.2: the mean of an inverse Wishart matrix.
     """
     m, n, a, b = layer_sizes(m, n, a, b)
     left = _inverse_wishart_trace(m, a, "m", "a")
@@ -258,7 +261,7 @@ def update_noise(a: Numbers, b: Numbers, variance: Numbers) -> Any:
     """Return v·ab, the expected squared error of L Ŷ R when every entry of ΔW has noise v.
 
     The noise is projected on the ab dimensions of the span, whatever the factors are, as long as
-    they have full rank.
+    they have full rank. See docs/theory.md, 1.9.
 
     Raises
     ------
@@ -272,8 +275,9 @@ def update_noise(a: Numbers, b: Numbers, variance: Numbers) -> Any:
 def isotropic_core_norm(m: Numbers, n: Numbers, a: Numbers, b: Numbers) -> Any:
     """Return E‖Y*‖²/‖ΔW‖² = ab/((m−a−1)(n−b−1)) for the best core of an isotropic ΔW.
 
-    Gaussian factors at synthesis scale; ΔW has independent entries of one variance. Sizes,
-    errors and reference are those of `best_core_noise`, of which this is the value at v = 1/(mn).
+    Gaussian factors at synthesis scale; ΔW has independent entries of one variance. Sizes, errors
+    and reference are those of `best_core_noise`, of which this is the value at v = 1/(mn). See
+    docs/theory.md, 1.9.
     """
     m, n, a, b = layer_sizes(m, n, a, b)
     return best_core_noise(m, n, a, b, 1 / (m * n))
@@ -318,7 +322,8 @@ def product_flops(
 
     Training adds the gradient of the core, T·2ab, or T·2bm + 2abm with L Y formed; with Y R formed
     it is taken from R x, which is shorter to keep than x, at T·(2bn + 4ab) and nothing per step.
-    The gradient of the input takes the transposed products, as dear as the forward ones.
+    The gradient of the input takes the transposed products, as dear as the forward ones. See
+    docs/theory.md, 1.10.
 
     Parameters
     ----------
@@ -389,8 +394,8 @@ def gradient_step_squared_cosine(
 
     References
     ----------
-    The mean and second moment of a Wishart matrix: R. J. Muirhead, Aspects of Multivariate
-    Statistical Theory (1982), section 3.2.
+    docs/theory.md, 5.5. The mean and second moment of a Wishart matrix: R. J. Muirhead, Aspects of
+    Multivariate Statistical Theory (1982), section 3.2.
     """
     m, n, a, b = layer_sizes(m, n, a, b)
     if orthonormal:
@@ -411,8 +416,8 @@ def marchenko_pastur_edges(m: Numbers, n: Numbers, variance: Numbers) -> tuple[A
 
     References
     ----------
-    V. A. Marchenko and L. A. Pastur, "Distribution of eigenvalues for some sets of random
-    matrices", Mathematics of the USSR-Sbornik 1 (1967).
+    docs/theory.md, 5.2. V. A. Marchenko and L. A. Pastur, "Distribution of eigenvalues for some
+    sets of random matrices", Mathematics of the USSR-Sbornik 1 (1967).
     """
     m, n = sizes(m=m, n=n)
     scale = np.sqrt(numbers("variance", variance, least=0))
@@ -432,8 +437,8 @@ def bai_yin_edges(m: Numbers, a: Numbers) -> tuple[Any, Any]:
 
     References
     ----------
-    Z. D. Bai and Y. Q. Yin, "Limit of the smallest eigenvalue of a large dimensional sample
-    covariance matrix", Annals of Probability 21 (1993), 1275-1294.
+    docs/theory.md, 2.1. Z. D. Bai and Y. Q. Yin, "Limit of the smallest eigenvalue of a large
+    dimensional sample covariance matrix", Annals of Probability 21 (1993), 1275-1294.
     """
     m, _, a, _ = layer_sizes(m, 1, a, 1)
     root = np.sqrt(a / m)

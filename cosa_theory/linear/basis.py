@@ -150,7 +150,8 @@ class CosaBasis:
     def encode(self, dW: Any) -> Any:
         """Return the measurements Lᵀ ΔW Rᵀ, shape (…, a, b), of one update or a stack of them.
 
-        This is the adjoint of `synthesize`, not its inverse: see `best_core`.
+        This is the adjoint of `synthesize`, not its inverse: see `best_core`. See docs/theory.md,
+        2.4.
         """
         return self.sensing().apply(dW)
 
@@ -186,8 +187,9 @@ class CosaBasis:
 
         References
         ----------
-        L⁺ ΔW R⁺ is the least-squares solution of least norm: R. Penrose, "On best approximate
-        solutions of linear matrix equations", Proc. Cambridge Phil. Soc. 52 (1956), 17-19.
+        docs/theory.md, 1.1. L⁺ ΔW R⁺ is the least-squares solution of least norm: R. Penrose, "On
+        best approximate solutions of linear matrix equations", Proc. Cambridge Phil. Soc. 52
+        (1956), 17-19.
         """
         ridge, dW = checks.real("ridge", ridge, least=0.0), self._update(dW)
         if ridge == 0:
@@ -202,7 +204,8 @@ class CosaBasis:
     def project(self, dW: Any) -> Any:
         """Return P_L ΔW P_R, the update L Y R closest to ΔW (m × n).
 
-        It is unique even where the best core is not. Types and errors are those of `best_core`.
+        It is unique even where the best core is not. Types and errors are those of `best_core`. See
+        docs/theory.md, 1.1.
         """
         dW = self._update(dW)
         left, right = self._sides(_host_dtype(dW))
@@ -211,6 +214,8 @@ class CosaBasis:
 
     def captured_energy(self, dW: Any) -> float:
         """Return ‖P_L ΔW P_R‖²/‖ΔW‖², the share of the update's energy that the best core holds.
+
+        See docs/theory.md, 1.1 and 1.3.
 
         Parameters
         ----------
@@ -238,9 +243,9 @@ class CosaBasis:
     def singular_value_range(self) -> tuple[float, float]:
         """Return the least and greatest singular value of the dictionary Y ↦ L Y R.
 
-        They are the products of those of L and R, so ‖L Y R‖ lies between min·‖Y‖ and max·‖Y‖
-        for every core Y, and both ends are reached. The least is 0 if a > m or b > n. Computed in
-        float64.
+        They are the products of those of L and R, so ‖L Y R‖ lies between min·‖Y‖ and max·‖Y‖ for
+        every core Y, and both ends are reached. The least is 0 if a > m or b > n. Computed in
+        float64. See docs/theory.md, 2.1.
 
         Raises
         ------

@@ -118,9 +118,9 @@ class Wavelet:
 
     References
     ----------
-    S. Mallat, "A Wavelet Tour of Signal Processing", 3rd ed. (2009), section 7.7.4; the
-    tensor-product form and its atoms of unequal scales: R. DeVore, S. Konyagin, V. Temlyakov,
-    "Hyperbolic wavelet approximation", Constructive Approximation 14 (1998), 1-26.
+    docs/theory.md, 5.4. S. Mallat, "A Wavelet Tour of Signal Processing", 3rd ed. (2009), section
+    7.7.4; the tensor-product form and its atoms of unequal scales: R. DeVore, S. Konyagin, V.
+    Temlyakov, "Hyperbolic wavelet approximation", Constructive Approximation 14 (1998), 1-26.
     """
 
     name = "wavelet"

@@ -170,7 +170,7 @@ def cheapest_order(
     Effort is operations, weighted for projections that multiply slower than a dense matrix of as
     many operations would (`FrozenProjection.effort`). While training, L Y or Y R is not formed if
     it takes more than half of the memory of the input: backward keeps it, and one that keeps much
-    more than R x gains little, since it serves few tokens.
+    more than R x gains little, since it serves few tokens. See docs/theory.md, 1.10.
 
     Parameters
     ----------

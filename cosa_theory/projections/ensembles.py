@@ -116,6 +116,7 @@ def printed_name(kind: str) -> str:
 def independent_entries(k: int, kurtosis: float) -> Moments:
     """Return the moments for independent symmetric entries of kurtosis E z⁴/(E z²)².
 
-    pair 1, cross 1/k, excess (κ − 3)/k, so that Var‖Ax‖² = (2 + (κ − 3)‖x‖₄⁴)/k.
+    pair 1, cross 1/k, excess (κ − 3)/k, so that Var‖Ax‖² = (2 + (κ − 3)‖x‖₄⁴)/k. See
+    docs/theory.md, 3.2.
     """
     return 1.0, 1 / k, (kurtosis - 3) / k

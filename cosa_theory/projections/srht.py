@@ -279,7 +279,7 @@ def srht_moments(k: int, d: int) -> Moments:
     """Return the moments: pair 1, cross c, excess −2c with c = (N − k)/(k(N − 1)).
 
     Var‖Ax‖² = (2/k)(1 − ‖x‖₄⁴)(N − k)/(N − 1). Rows drawn with replacement would have 1 for the
-    last factor.
+    last factor. See docs/theory.md, 3.4.
     """
     N = padded_length(d)
     cross = (N - k) / (k * max(N - 1, 1))

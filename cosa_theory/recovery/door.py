@@ -44,6 +44,8 @@ def recover(
 ) -> RecoveryResult:
     """Recover an update from its measurements, or a sparse core for an update.
 
+    See docs/theory.md, 2.4, 4.2 and 4.3.
+
     Parameters
     ----------
     problem : RecoveryProblem

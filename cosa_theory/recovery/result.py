@@ -30,6 +30,8 @@ STATUSES = {
 class Certificate:
     """A number that proves how good an answer is, and which anyone can recompute.
 
+    See docs/theory.md, 4.3.
+
     Parameters
     ----------
     kind : {"duality gap", "residual", "normal equations"}

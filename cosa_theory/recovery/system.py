@@ -29,7 +29,7 @@ class System:
     """The linear map from the coefficients of an update (or a core) to its measurements.
 
     Everything is batched: coefficients have shape (B, m, n), measurements (B, p, q), for one or
-    several right-hand sides of the same map.
+    several right-hand sides of the same map. See docs/theory.md, 4.2.
 
     Parameters
     ----------

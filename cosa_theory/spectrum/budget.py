@@ -71,8 +71,8 @@ def lora_parameters(m: int, n: int, rank: int) -> int:
 def cosa_shape(m: int, n: int, parameters: int, rule: str = "memory") -> CosaShape:
     """Choose the shape (a, b) of a CoSA core with at most `parameters` entries.
 
-    What a core captures depends on the product ab alone, so ab should come as near to the budget
-    as integers allow, and the shape is free to serve something else.
+    What a core captures depends on the product ab alone, so ab should come as near to the budget as
+    integers allow, and the shape is free to serve something else. See docs/theory.md, 1.8.
 
     Parameters
     ----------

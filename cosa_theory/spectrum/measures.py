@@ -113,9 +113,9 @@ def summarize(
 
     References
     ----------
-    O. Roy, M. Vetterli, "The effective rank: a measure of effective dimensionality", EUSIPCO 2007.
-    M. Gavish, D. L. Donoho, "The optimal hard threshold for singular values is 4/√3", IEEE Trans.
-    Information Theory 60 (2014).
+    docs/theory.md, 5.1. O. Roy, M. Vetterli, "The effective rank: a measure of effective
+    dimensionality", EUSIPCO 2007. M. Gavish, D. L. Donoho, "The optimal hard threshold for singular
+    values is 4/√3", IEEE Trans. Information Theory 60 (2014).
     """
     is_matrix = getattr(X, "ndim", None) == 2
     choice("method", method, ("gram", "svd") if is_matrix else ("gram", "svd", "product"))

@@ -34,6 +34,8 @@ _POWER_ITERATIONS = 4
 def singular_values(X: Any, method: str = "gram", k: int | None = None, seed: int = 0) -> Any:
     """Return the singular values of a matrix, largest first, in float64.
 
+    See docs/theory.md, 5.3.
+
     Parameters
     ----------
     X : array of shape (m, n)
@@ -117,6 +119,8 @@ def resolution(
     sigma: ArrayLike, method: str = "gram", shape: tuple[int, int] | None = None
 ) -> float:
     """Return the level below which singular values are rounding noise.
+
+    See docs/theory.md, 5.3.
 
     Parameters
     ----------

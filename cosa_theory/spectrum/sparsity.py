@@ -32,8 +32,8 @@ def sparsity_profile(
     from 0 (all equal) to 1 − 1/N (one non-zero) [1]_; best s-term error σ_s(x)₁ / ‖x‖₁, the share
     of the ℓ1 norm outside the s largest; weak-ℓp exponent, the p of the decay |x|_(k) ∝ k^(−1/p)
     fitted to the largest tenth (compressible for p < 1; inf for equal magnitudes, 0 for a single
-    non-zero). All are free of scale. Independent Gaussian entries have numerical sparsity
-    (2/π) N and Gini index √2 − 1 = 0.414 in every basis.
+    non-zero). All are free of scale. Independent Gaussian entries have numerical sparsity (2/π) N
+    and Gini index √2 − 1 = 0.414 in every basis. See docs/theory.md, 5.4.
 
     Parameters
     ----------

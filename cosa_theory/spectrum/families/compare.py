@@ -98,6 +98,8 @@ def compare_families(
 ) -> pd.DataFrame:
     """Measure the share of an update's energy that each family captures at equal parameters.
 
+    See docs/theory.md, 1.4.
+
     Parameters
     ----------
     delta : array of shape (m, n)
@@ -175,10 +177,10 @@ def compare_families(
 def crossover(sigma: ArrayLike, m: int, n: int, ranks: Iterable[int] | None = None) -> pd.DataFrame:
     """Say which of low rank and CoSA wins on one spectrum at equal trainable parameters.
 
-    At rank r the truncated SVD holds the share of energy in the top r singular values, whatever
-    an adapter with a random span of dimension ab holds ab/(mn) in expectation: CoSA wins exactly
-    where the spectrum is so flat that the top-r share is below the law. Since that share is at
-    least r/min(m, n), its advantage is at most (m + n)/max(m, n) ≤ 2.
+    At rank r the truncated SVD holds the share of energy in the top r singular values, whatever an
+    adapter with a random span of dimension ab holds ab/(mn) in expectation: CoSA wins exactly where
+    the spectrum is so flat that the top-r share is below the law. Since that share is at least
+    r/min(m, n), its advantage is at most (m + n)/max(m, n) ≤ 2. See docs/theory.md, 1.5.
 
     Parameters
     ----------
