@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -19,12 +19,16 @@ __all__ = [
     "FIGURES",
     "PAGE",
     "Document",
+    "Tables",
     "clear_results",
     "read_document",
     "read_table",
     "records",
     "write_document",
 ]
+
+Tables: TypeAlias = Mapping[str, pd.DataFrame]
+"""The tables of a document by name."""
 
 PAGE = "report.html"
 FIGURES = "figures"
@@ -56,7 +60,7 @@ class Document:
     command: str
     verdict: str
     notices: tuple[str, ...]
-    tables: Mapping[str, pd.DataFrame]
+    tables: Tables
     provenance: Mapping[str, Any]
     unlisted: tuple[str, ...] = ()
     beside: tuple[str, ...] = ()

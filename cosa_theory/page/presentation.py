@@ -4,9 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import pandas as pd
-
-from cosa_theory.page.document import Document
+from cosa_theory.page.document import Document, Tables
 from cosa_theory.page.views import View
 
 if TYPE_CHECKING:
@@ -31,10 +29,10 @@ class Drawing:
         Takes the tables; whether they hold anything to draw.
     """
 
-    draw: "Callable[[Mapping[str, pd.DataFrame]], Figure]"
+    draw: "Callable[[Tables], Figure]"
     title: str
     caption: str
-    drawable: Callable[[Mapping[str, pd.DataFrame]], bool]
+    drawable: Callable[[Tables], bool]
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """Figures of an audit: outcomes per matrix, participation ratios, decay of the coefficients."""
 
-from collections.abc import Mapping
 from functools import partial
 
 import numpy as np
@@ -13,6 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, StrMethodFormatter
 from scipy.special import ndtri
 
+from cosa_theory.page.document import Tables
 from cosa_theory.page.heatmap import draw_cells, module_grid
 from cosa_theory.page.presentation import Drawing
 from cosa_theory.page.style import (
@@ -103,7 +103,7 @@ def _bound(rows: pd.DataFrame) -> str:
     return f"{sign} {assumption.bound}"
 
 
-def assumption_figure(tables: Mapping[str, pd.DataFrame], subject: str = "update") -> Figure:
+def assumption_figure(tables: Tables, subject: str = "update") -> Figure:
     """Draw the outcome of every assumption on every matrix.
 
     Parameters
@@ -212,7 +212,7 @@ def plot_participation(ax: Axes, layers: pd.DataFrame) -> None:
     ax.set_ylabel("participation ratio")
 
 
-def participation_figure(tables: Mapping[str, pd.DataFrame]) -> Figure:
+def participation_figure(tables: Tables) -> Figure:
     """Draw participation ratios against the condition of the Kronecker variance law.
 
     One panel, wider than a column.
@@ -260,7 +260,7 @@ def plot_decay(ax: Axes, decay: pd.DataFrame) -> None:
     ax.set_ylabel(r"best $s$-term error $\sigma_s(x)_1/\Vert x\Vert_1$")
 
 
-def decay_figure(tables: Mapping[str, pd.DataFrame]) -> Figure:
+def decay_figure(tables: Tables) -> Figure:
     """Draw how fast the sorted coefficients fall, per basis, for updates and gradients.
 
     One panel per subject; the vertical line is the median of the spark wall min(a, b)/(2mn).
@@ -283,7 +283,7 @@ def decay_figure(tables: Mapping[str, pd.DataFrame]) -> Figure:
     return figure
 
 
-def _wall_share(tables: Mapping[str, pd.DataFrame]) -> float:
+def _wall_share(tables: Tables) -> float:
     """Return the median over matrices of the spark wall as a share of the entries."""
     rows = tables["assumptions"]
     walls = rows[(rows["assumption"] == "spark_wall") & (rows["subject"] == "update")]
@@ -292,11 +292,11 @@ def _wall_share(tables: Mapping[str, pd.DataFrame]) -> float:
     return float((joined["threshold"] / (joined["m"] * joined["n"])).median())
 
 
-def _has(subject: str, tables: Mapping[str, pd.DataFrame]) -> bool:
+def _has(subject: str, tables: Tables) -> bool:
     return bool((tables["assumptions"]["subject"] == subject).any())
 
 
-def _live(tables: Mapping[str, pd.DataFrame]) -> bool:
+def _live(tables: Tables) -> bool:
     return bool(tables["layers"]["participation_ratio"].notna().any())
 
 

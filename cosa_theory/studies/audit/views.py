@@ -4,14 +4,13 @@ from collections.abc import Callable, Mapping
 
 import pandas as pd
 
-from cosa_theory.page.document import Document
+from cosa_theory.page.document import Document, Tables
 from cosa_theory.page.presentation import Drawing, Presentation
 from cosa_theory.page.views import Column, View, count, median, number, percent, spread
 from cosa_theory.studies.audit.assumptions import ASSUMPTIONS, Assumption
 
 __all__ = ["PRESENTATION"]
 
-Tables = Mapping[str, pd.DataFrame]
 
 _SUBJECTS = {"update": "the update ΔW", "gradient": "the gradient of the first step"}
 _BASES = {"coordinate": "entries", "dct": "cosine transform", "singular": "singular basis of W"}

@@ -1,7 +1,6 @@
 """Whole figures: small multiples over the module types of a model, from its survey tables."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import matplotlib
@@ -14,6 +13,7 @@ from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+from cosa_theory.page.document import Tables
 from cosa_theory.page.heatmap import shortened
 from cosa_theory.page.presentation import Drawing
 from cosa_theory.page.style import COLUMN_WIDTH, PAGE_WIDTH, house_style
@@ -36,10 +36,6 @@ __all__ = [
 
 PANELS = 24  # of the small multiples: more would not be read, and every layer is in the tables
 COLUMNS = 3
-
-
-Tables = Mapping[str, pd.DataFrame]
-"""The tables of a survey by name."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
-from cosa_theory.page.document import Document
+from cosa_theory.page.document import Document, Tables
 from cosa_theory.page.presentation import Bar, Drawing, Opening, Part, Presentation
 from cosa_theory.page.style import family_style
 from cosa_theory.page.views import MISSING, Column, View, count, median, number, percent, spread
@@ -17,7 +17,6 @@ from cosa_theory.studies.spectrum.verdict import LARGEST_MISFIT
 
 __all__ = ["PARTS", "PRESENTATION"]
 
-Tables = Mapping[str, pd.DataFrame]
 
 PARTS = (
     Part("audit", "audit", "The assumptions of the theory", "Every layer, with figures"),
