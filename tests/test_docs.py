@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import importlib.util
 import os
 import re
 import shutil
@@ -85,6 +86,18 @@ def test_docstrings_refer_to_statements_that_are_there():
             numbers = re.findall(r"\d+\.\d+", cited)
             assert numbers, f"{path} cites the page without a number"
             assert set(numbers) <= set(NUMBERS), (path, numbers)
+
+
+def test_what_the_pages_say_to_run_and_to_look_into_is_there():
+    pages = (ROOT / "README.md").read_text(encoding="utf-8") + CONTRIBUTING + THEORY
+    added = [Path(name).with_suffix("").as_posix().replace("/", ".") for name in examples()]
+    for module in set(re.findall(r"python -m ((?:experiments|figures|paper_checks)[\w.]*)", pages)):
+        assert module in added or importlib.util.find_spec(module), module
+    for table in re.findall(r"^\| (?:room|floor) \|.*\n(?:\|.*\n)+", pages, flags=re.MULTILINE):
+        for row in table.splitlines()[2:]:
+            for name in re.findall(r"`([^`]+)`", row.split("|")[1]):
+                path = name if name.endswith(".py") else name.replace(".", "/")  # nn.peft
+                assert any((top / path).exists() for top in (ROOT, ROOT / "cosa_theory")), name
 
 
 def examples():
