@@ -23,14 +23,7 @@ from numpy.typing import NDArray
 from cosa_theory.ground.errors import InputError
 from cosa_theory.laws.isometry import scale_free_constant
 
-__all__ = [
-    "RipBound",
-    "RipBracket",
-    "Side",
-    "Witness",
-    "combine",
-    "inward",
-]
+__all__ = ["RipBound", "RipBracket", "Side", "Witness", "combine", "inward"]
 
 Side = Literal["lower", "exact", "upper"]
 

@@ -14,21 +14,12 @@ from cosa_theory.ground.checks import whole
 from cosa_theory.ground.errors import InputError
 from cosa_theory.ground.estimates import Estimate, variance_interval
 from cosa_theory.isometry.jl import as_vectors, squared_norms
-from cosa_theory.laws.kronecker import (
-    MatrixMoments,
-    kronecker_variance_law,
-    matrix_moments,
-)
+from cosa_theory.laws.kronecker import MatrixMoments, kronecker_variance_law, matrix_moments
 from cosa_theory.laws.norms import GramMoments
 from cosa_theory.linear.operators import KroneckerOperator
 from cosa_theory.projections import ENSEMBLES, make_projection
 
-__all__ = [
-    "KroneckerVariance",
-    "jl_ratios",
-    "kronecker_ratios",
-    "kronecker_variance",
-]
+__all__ = ["KroneckerVariance", "jl_ratios", "kronecker_ratios", "kronecker_variance"]
 
 
 def _unit_rows(X: Any) -> NDArray[np.float64]:

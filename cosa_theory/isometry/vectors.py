@@ -56,11 +56,7 @@ def synthetic_vectors(name: str, count: int, d: int, *, seed: int = 0) -> NDArra
 
 
 def sample_rows(
-    matrices: Iterable[NDArray[np.floating]],
-    count: int,
-    *,
-    width: int | None = None,
-    seed: int = 0,
+    matrices: Iterable[NDArray[np.floating]], count: int, *, width: int | None = None, seed: int = 0
 ) -> NDArray[np.floating]:
     """Draw non-zero rows of several matrices, without replacement and without scaling.
 

@@ -18,13 +18,7 @@ from scipy import special
 from cosa_theory.ground.checks import choice, numbers, refuse, sizes
 from cosa_theory.laws.synthesis import Numbers
 
-__all__ = [
-    "GramMoments",
-    "chi_square_failure",
-    "exact_failure",
-    "fourth_power",
-    "haar_failure",
-]
+__all__ = ["GramMoments", "chi_square_failure", "exact_failure", "fourth_power", "haar_failure"]
 
 Tail = Literal["both", "upper", "lower"]
 

@@ -164,10 +164,7 @@ def rank_one_energy_moment(m: Numbers, n: Numbers, a: Numbers, b: Numbers, order
     """
     m, n, a, b = layer_sizes(m, n, a, b)
     shift = 2 * np.arange(whole("order", order))
-    return np.prod(
-        [(a + s) * (b + s) / ((m + s) * (n + s)) for s in shift],
-        axis=0,
-    )
+    return np.prod([(a + s) * (b + s) / ((m + s) * (n + s)) for s in shift], axis=0)
 
 
 def rank_wall(a: Numbers, b: Numbers) -> Any:
@@ -367,11 +364,7 @@ def product_flops(
 
 
 def gradient_step_squared_cosine(
-    m: Numbers,
-    n: Numbers,
-    a: Numbers,
-    b: Numbers,
-    orthonormal: bool = False,
+    m: Numbers, n: Numbers, a: Numbers, b: Numbers, orthonormal: bool = False
 ) -> Any:
     """Return the squared cosine between a gradient G and the first step of descent on the core.
 

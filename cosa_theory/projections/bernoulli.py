@@ -89,6 +89,5 @@ def bernoulli_signs(
     data = np.empty(positions.size, dtype)
     fill_signs(data, streams("signs"), math.sqrt(variance / density))
     return csr_array(
-        (data, positions.astype(index, copy=False), indptr.astype(index, copy=False)),
-        shape=(k, d),
+        (data, positions.astype(index, copy=False), indptr.astype(index, copy=False)), shape=(k, d)
     )

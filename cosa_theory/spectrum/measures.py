@@ -13,10 +13,7 @@ from cosa_theory.laws import marchenko_pastur_edges, participation_ratio
 from cosa_theory.spectrum.noise import noise_misfit, noise_sd, spike_level
 from cosa_theory.spectrum.singular_values import resolution, singular_values
 
-__all__ = [
-    "SpectrumSummary",
-    "summarize",
-]
+__all__ = ["SpectrumSummary", "summarize"]
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,7 @@ from pandas.api.types import pandas_dtype
 from cosa_theory import laws
 from cosa_theory.ground.checks import choice, matrix, numbers
 from cosa_theory.ground.errors import InputError
-from cosa_theory.spectrum.budget import (
-    check_ranks,
-    cosa_shape,
-    default_ranks,
-    lora_parameters,
-)
+from cosa_theory.spectrum.budget import check_ranks, cosa_shape, default_ranks, lora_parameters
 from cosa_theory.spectrum.families.base import FAMILIES, Captured, Draws, Family, Update
 from cosa_theory.spectrum.singular_values import singular_values
 
