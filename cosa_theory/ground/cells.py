@@ -47,16 +47,9 @@ def cell_name(identity: Mapping[str, Any], arrays: Iterable[NDArray[Any]] = ()) 
 
 
 def write_cell(path: Path, record: Mapping[str, Any], array: NDArray[Any] | None = None) -> None:
-    """Write a cell, whole or not at all.
+    """Write a cell, whole or not at all: plain JSON values, and an array kept with them.
 
-    Parameters
-    ----------
-    path : Path
-        The file; its folder is created.
-    record : mapping
-        Plain JSON values.
-    array : ndarray, optional
-        An array kept with them.
+    Its folder is created.
     """
     body = io.BytesIO()
     body.write(json.dumps(record).encode() + b"\n")
@@ -91,21 +84,10 @@ def from_cell(
     arrays: Iterable[NDArray[Any]],
     compute: Callable[[], dict[str, Any]],
 ) -> dict[str, Any]:
-    """Return a result from its cell, or compute it and store it there.
+    """Return a result, plain JSON values, from its cell in a folder, or compute and store it there.
 
-    Parameters
-    ----------
-    folder : Path or None
-        Where cells are; None to store nothing.
-    identity, arrays
-        As for `cell_name`.
-    compute : callable
-        Returns the result, as plain JSON values.
-
-    Returns
-    -------
-    dict
-        The same values whether they were computed or read.
+    The values are the same either way. `identity` and `arrays` are those of `cell_name`; without a
+    folder nothing is stored.
     """
     if folder is None:
         return compute()

@@ -25,13 +25,7 @@ def refuse(argument: str, value: Any, must: str) -> InputError:
 
 
 def whole(argument: str, value: Any, least: int = 1, most: int | None = None) -> int:
-    """Return an integer of any library as an int; a bool or a float is none.
-
-    Raises
-    ------
-    InputError
-        If it is no integer, below `least` or above `most`.
-    """
+    """Return an integer of any library, within its bounds, as an int; bool and float are none."""
     is_integer = not isinstance(value, (bool, np.bool_)) and hasattr(value, "__index__")
     number = operator.index(value) if is_integer else least - 1
     if number < least or (most is not None and number > most):
@@ -41,13 +35,7 @@ def whole(argument: str, value: Any, least: int = 1, most: int | None = None) ->
 
 
 def pair(argument: str, value: Any) -> tuple[int, int]:
-    """Return two whole numbers of at least 1, such as the shape of a core.
-
-    Raises
-    ------
-    InputError
-        If it is anything else.
-    """
+    """Return two whole numbers of at least 1, such as the shape of a core."""
     try:
         first, second = value
         return whole(argument, first), whole(argument, second)
@@ -66,10 +54,7 @@ def real(
 ) -> float:
     """Return a finite real number as a float; text and bool are none.
 
-    Raises
-    ------
-    InputError
-        If it is none, or outside `least` ≤ value ≤ `most`, `above` < value < `below`.
+    `least` ≤ value ≤ `most` and `above` < value < `below`.
     """
     try:
         number = math.nan if isinstance(value, (str, bytes, bool, np.bool_)) else float(value)
@@ -91,13 +76,7 @@ def real(
 
 
 def choice(argument: str, value: Any, allowed: Iterable[str]) -> str:
-    """Return one of a few names.
-
-    Raises
-    ------
-    InputError
-        If it is another, listing those there are.
-    """
+    """Return one of a few names; the error lists those there are."""
     names = tuple(allowed)
     if not isinstance(value, str) or value not in names:
         raise refuse(argument, value, f"one of {', '.join(names)}")
@@ -107,10 +86,7 @@ def choice(argument: str, value: Any, allowed: Iterable[str]) -> str:
 def matrix(argument: str, value: Any, shape: Sequence[int] | None = None) -> NDArray[Any]:
     """Return a matrix with finite entries, in float32 if it is float32 and in float64 otherwise.
 
-    Raises
-    ------
-    InputError
-        If it has no entries, complex, NaN or infinite ones, or not the `shape` asked for.
+    It has entries, real ones without NaN, and the `shape` where one is asked for.
     """
     array = np.asarray(value)
     if array.ndim != 2 or 0 in array.shape or (shape is not None and array.shape != tuple(shape)):
@@ -129,10 +105,7 @@ def matrix(argument: str, value: Any, shape: Sequence[int] | None = None) -> NDA
 def finite(argument: str, array: Any) -> None:
     """Refuse NaN and infinite entries of a numpy or torch matrix, without one more array.
 
-    Raises
-    ------
-    InputError
-        Naming the first of them by its place.
+    The error names the first of them by its place.
     """
     with np.errstate(over="ignore", invalid="ignore"):
         total = float(array.sum())
@@ -149,13 +122,7 @@ def finite(argument: str, array: Any) -> None:
 
 
 def sizes(least: float = 1, **named: Any) -> list[NDArray[np.float64]]:
-    """Return whole numbers, or arrays of them, as float64 arrays for a closed form.
-
-    Raises
-    ------
-    InputError
-        If one is below `least`, not whole or not finite.
-    """
+    """Return whole numbers from `least` on, or arrays of them, in float64 for closed forms."""
     arrays = []
     for argument, value in named.items():
         array = np.asarray(value, dtype=np.float64)
@@ -176,12 +143,9 @@ def numbers(
     most: float = math.inf,
     above: float = -math.inf,
 ) -> NDArray[np.float64]:
-    """Return a real number, or an array of them, as a float64 array for a closed form.
+    """Return real numbers, one or an array, as a float64 array for a closed form.
 
-    Raises
-    ------
-    InputError
-        If one is NaN, or outside `least` ≤ value ≤ `most`, `above` < value.
+    `least` ≤ value ≤ `most` and `above` < value, and no NaN.
     """
     array = np.asarray(value, dtype=np.float64)
     wrong = ~((array >= least) & (array <= most) & (array > above if above > -math.inf else True))

@@ -15,18 +15,11 @@ _PATIENCE = 10.0  # seconds for the scheduler to answer, and for a first worker 
 
 @contextmanager
 def connected(address: str) -> Iterator[Any]:
-    """Yield a `distributed.Client` of the cluster at an address, closed afterwards.
+    """Yield a `distributed.Client` of the cluster at an address, such as "tcp://10.0.0.1:8786".
 
-    Parameters
-    ----------
-    address : str
-        Of the scheduler, such as "tcp://10.0.0.1:8786".
-
-    Raises
-    ------
-    InputError
-        If the packages are missing, nothing answers there, there is no worker, or a worker does
-        not have this version of the library.
+    The address is the scheduler's, and the client is closed afterwards. Raises `InputError` if the
+    packages are missing, nothing answers there, there is no worker, or a worker does not have this
+    version of the library.
     """
     try:
         from distributed import Client, Security

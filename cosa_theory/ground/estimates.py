@@ -1,4 +1,7 @@
-"""Confidence intervals that hold without an assumption on the distribution, or nearly so."""
+"""Confidence intervals that hold without an assumption on the distribution, or nearly so.
+
+`confidence` is the level, strictly between 0 and 1.
+"""
 
 from __future__ import annotations
 
@@ -46,15 +49,7 @@ def student_quantile(count: int, confidence: float = 0.95) -> float:
 
 
 def mean_interval(sample: ArrayLike, confidence: float = 0.95) -> Estimate:
-    """Return the mean of independent values with Student's interval.
-
-    Parameters
-    ----------
-    sample : array, shape (n,)
-        At least one value; the interval of a single one is infinite.
-    confidence : float
-        The level.
-    """
+    """Return the mean of independent values with Student's interval, infinite for a single one."""
     values = np.asarray(sample, dtype=np.float64)
     mean, count = float(values.mean()), values.size
     if count < 2:
@@ -71,14 +66,7 @@ def quantile_interval(sample: ArrayLike, q: float, confidence: float = 0.95) -> 
     ends are the order statistics at its (1 ∓ confidence)/2 quantiles [1]_. Where the sample is too
     small to have such an order statistic, that end is infinite.
 
-    Parameters
-    ----------
-    sample : array, shape (n,)
-        At least one value.
-    q : float
-        In (0, 1).
-    confidence : float
-        The level; the coverage is at least that.
+    The coverage is at least the level. There is at least one value, and 0 < q < 1.
 
     References
     ----------
@@ -101,18 +89,8 @@ def proportion_interval(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the ends of the Clopper-Pearson interval of a probability [1]_.
 
-    Parameters
-    ----------
-    successes, trials : float or array
-        Numbers of successes and of independent trials; they broadcast. Trials need not be whole
-        (an effective number).
-    confidence : float
-        The level; the coverage is at least that.
-
-    Returns
-    -------
-    low, high : ndarray
-        Of the common shape.
+    Numbers of successes and of independent trials broadcast; trials need not be whole (an
+    effective number). The coverage is at least the level.
 
     References
     ----------
@@ -135,12 +113,7 @@ def clustered_share(failures: ArrayLike, confidence: float = 0.95) -> Estimate:
     most that of entries [1]_. Where no entry or every entry failed, the variance cannot be
     estimated and each row counts as one trial.
 
-    Parameters
-    ----------
-    failures : array of bool, shape (clusters, n)
-        Such as draws × vectors.
-    confidence : float
-        The level.
+    `failures` are bool, of shape (clusters, n), such as draws × vectors.
 
     References
     ----------
@@ -162,21 +135,13 @@ def clustered_share(failures: ArrayLike, confidence: float = 0.95) -> Estimate:
 
 
 def variance_interval(sample: ArrayLike, mean: float, confidence: float = 0.95) -> Estimate:
-    """Return the variance of independent values about a known mean, with an interval.
+    """Return the variance of two or more independent values about a mean known beforehand.
 
     The estimate is v = mean of (q − mean)²; its standard error comes from the sample variance of
     those squares (the fourth moment). The interval is v·exp(∓z·error/v), normal on the scale of
-    the logarithm, where the estimate of a skewed sample is closer to normal; z is Student's.
-
-    Parameters
-    ----------
-    sample : array, shape (n,)
-        At least two values.
-    mean : float
-        Their expectation, known beforehand.
-    confidence : float
-        The level, reached asymptotically: a nominal 95 % covered 92 to 96 % for 200 to 2500
-        products of two χ² ratios with 1 to 96 degrees of freedom.
+    the logarithm, where the estimate of a skewed sample is closer to normal; z is Student's. The
+    level is reached asymptotically: a nominal 95 % covered 92 to 96 % for 200 to 2500 products of
+    two χ² ratios with 1 to 96 degrees of freedom.
     """
     squares = (np.asarray(sample, dtype=np.float64) - mean) ** 2
     value, count = float(squares.mean()), squares.size

@@ -14,21 +14,10 @@ __all__ = ["atomic_folder", "atomic_path"]
 def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside `target`, renamed to `target` when the block succeeds.
 
-    Parameters
-    ----------
-    target : path
-        The file to create or replace; its folder is created.
-
-    Yields
-    ------
-    pathlib.Path
-        A path in the same folder (hence the same file system, where a rename is atomic) with the
-        same suffix. It does not exist yet; whatever the block left there is deleted on an error.
-
-    Notes
-    -----
-    The content is on the disk before the name is: after a loss of power the file is the old one or
-    the new one.
+    The folder of `target` is created; the path is in it (hence on the same file system, where a
+    rename is atomic), has the same suffix and does not exist yet. Whatever the block left there is
+    deleted on an error. The content is on the disk before the name is: after a loss of power the
+    file is the old one or the new one.
     """
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -44,17 +33,10 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(target: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary folder beside `target`, renamed to `target` when the block succeeds.
+    """Yield an empty folder beside `target`, renamed to `target` when the block succeeds.
 
-    Parameters
-    ----------
-    target : path
-        The folder to create; one that exists is replaced, as a whole, after the block.
-
-    Yields
-    ------
-    pathlib.Path
-        An empty folder in the same parent, deleted with its content on an error.
+    A `target` that exists is replaced, as a whole, after the block; on an error the folder is
+    deleted with its content.
     """
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)

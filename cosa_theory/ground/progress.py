@@ -16,23 +16,10 @@ class Advance(Protocol):
 
 @contextmanager
 def progress_bar(title: str, shown: bool = True, *, notes: bool = False) -> Iterator[Advance]:
-    """Show a bar while the block runs; gone when it ends.
+    """Yield the function that moves a bar while the block runs; the bar is gone when it ends.
 
-    Nothing is shown where standard error is not a terminal.
-
-    Parameters
-    ----------
-    title : str
-        What is counted.
-    shown : bool
-        False to show nothing.
-    notes : bool
-        Whether to show the notes, beside the time since the start, in place of the time left.
-
-    Yields
-    ------
-    Advance
-        The function to call after each step.
+    The title says what is counted. Notes are shown, if wanted, beside the time since the start, in
+    place of the time left. Nothing is shown where standard error is not a terminal.
     """
     if not shown:
         yield lambda done, total, note="", /: None

@@ -30,23 +30,14 @@ _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 def call_within(seconds: float, function: Callable[..., Result], *arguments: Any) -> Result:
-    """Return ``function(*arguments)``, computed elsewhere within a time limit.
+    """Return ``function(*arguments)``, computed elsewhere within a limit of so many seconds.
 
-    Parameters
-    ----------
-    seconds : float
-        The limit. It runs from the moment the function and its modules are loaded.
-    function : callable
-        Sent by reference if it can be imported, and by value if it belongs to the main module.
-    *arguments
-        Sent along; the result is sent back.
+    The limit runs from the moment the function and its modules are loaded. The function is sent by
+    reference if it can be imported, and by value if it belongs to the main module; the arguments
+    are sent along and the result is sent back.
 
-    Raises
-    ------
-    TimeoutError
-        If the call takes longer; its process has then been killed.
-    RuntimeError
-        If it raises (with its traceback as the message), or its process ends by itself.
+    Raises TimeoutError if the call takes longer; its process has then been killed. Raises
+    RuntimeError if it raises (with its traceback as the message), or its process ends by itself.
     """
     child = getattr(_LOCAL, "child", None) or _Child()
     _LOCAL.child = child

@@ -66,16 +66,8 @@ _MAX_HEADER = 100_000_000
 class TensorInfo:
     """What is known of a tensor before its entries are read.
 
-    Parameters
-    ----------
-    dtype : str
-        The stored type, such as "bfloat16".
-    shape : tuple of int
-        The stored shape.
-    file : pathlib.Path, optional
-        The file that holds it; None for tensors in memory.
-    start, stop : int
-        The bytes of the file, from its beginning, that hold it.
+    `dtype` is the stored type, such as "bfloat16"; `file`, None for tensors in memory, holds it
+    from byte `start` to `stop`.
     """
 
     dtype: str
@@ -98,17 +90,7 @@ def is_pickle(path: Path) -> bool:
 
 
 def read_header(path: str | os.PathLike[str]) -> dict[str, TensorInfo]:
-    """Read and check the header of one safetensors file.
-
-    Parameters
-    ----------
-    path : path
-        The file.
-
-    Returns
-    -------
-    dict
-        Tensor name to `TensorInfo`, in the order of the header.
+    """Read and check the header of one safetensors file: its tensors by name, in that order.
 
     Raises
     ------
@@ -229,13 +211,7 @@ def _layout_problems(
 
 
 def read_metadata(spec: str) -> dict[str, str]:
-    """Return what the safetensors file in FILE[:TENSOR] says of itself; of other files, nothing.
-
-    Raises
-    ------
-    InputError
-        If the file is damaged.
-    """
+    """Return what the safetensors file in FILE[:TENSOR] says of itself; of other files, nothing."""
     path = Path(spec if os.path.exists(spec) else spec.rpartition(":")[0])
     if path.suffix != ".safetensors":
         return {}
@@ -244,19 +220,10 @@ def read_metadata(spec: str) -> dict[str, str]:
 
 
 def read_tensor(info: TensorInfo, part: int | None = None) -> NDArray[Any]:
-    """Read a tensor of a file, or its part-th slice along the first axis.
+    """Read a tensor of a file, from `read_header`, or its part-th slice along the first axis.
 
-    Parameters
-    ----------
-    info : TensorInfo
-        From `read_header`; of a type that numpy has, or bfloat16.
-    part : int, optional
-        Which slice.
-
-    Returns
-    -------
-    ndarray
-        A new array in the stored type; bfloat16 in float32, which holds its values exactly.
+    The type is one that numpy has, or bfloat16. The array is new and in the stored type; bfloat16
+    comes in float32, which holds its values exactly.
     """
     assert info.file is not None
     dtype = np.dtype("uint16" if info.dtype == "bfloat16" else info.dtype).newbyteorder("<")
@@ -274,22 +241,9 @@ def read_tensor(info: TensorInfo, part: int | None = None) -> NDArray[Any]:
 def read_array(spec: str, option: str) -> NDArray[Any]:
     """Read an array from a .npy file, or a tensor from a .safetensors file.
 
-    Parameters
-    ----------
-    spec : str
-        FILE, or FILE:TENSOR where the file holds several.
-    option : str
-        What the argument is called, for error messages.
-
-    Returns
-    -------
-    ndarray
-        As stored; half precision in float32. Pickled objects are refused.
-
-    Raises
-    ------
-    InputError
-        If there is no such file or tensor, or the file is neither or damaged.
+    `spec` is FILE, or FILE:TENSOR where the file holds several, and `option` what errors call it.
+    As stored, half precision in float32. Raises `InputError` if there is no such file or tensor, or
+    the file is neither or damaged; pickled objects are refused.
     """
     path, tensor = spec, ""
     if not os.path.exists(path) and ":" in spec:

@@ -69,15 +69,7 @@ def write_tensors(
 def write_arrays(
     path: Path, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Write arrays in memory as `write_tensors` does.
-
-    Parameters
-    ----------
-    path, metadata
-        As there.
-    arrays : mapping of str to ndarray
-        By name.
-    """
+    """Write arrays in memory, by name, as `write_tensors` does."""
     layout = {name: (array.dtype.name, array.shape) for name, array in arrays.items()}
     contents = (
         (name, arrays[name].astype(arrays[name].dtype.newbyteorder("<"), copy=False).tobytes())

@@ -59,10 +59,8 @@ def map_cells(
 
     Raises
     ------
-    InputError
-        If `workers` is below 1 or the cluster cannot be used.
     Exception
-        As for `map_unordered`.
+        As `map_unordered` does; `InputError` if the cluster cannot be used.
     """
     whole("workers", workers)
     results: dict[int, dict[str, Any]] = {}
@@ -103,32 +101,15 @@ def _on_one_thread(function: Callable[[Item], Result], item: Item) -> Result:
 def map_unordered(
     function: Callable[[Item], Result], items: Iterable[Item], workers: int
 ) -> Iterator[tuple[int, Result]]:
-    """Yield (position, result) of every item, in the order in which they are finished.
+    """Yield (position from 0, result) of every item, in the order in which they are finished.
 
     Items are read here, one after another, and only while fewer than `workers` are worked on: no
-    more than that many are held. The linear algebra of each runs on one thread, because two
-    threads on one small matrix can be far slower than one, while two matrices on two threads
-    are not.
+    more than that many are held. The function is called from several threads if `workers` is above
+    1, the linear algebra of each call on one thread, because two threads on one small matrix can be
+    far slower than one, while two matrices on two threads are not.
 
-    Parameters
-    ----------
-    function : callable
-        Maps an item to its result; called from several threads if `workers` is above 1.
-    items : iterable
-        What to work on.
-    workers : int
-        How many at once, at least 1.
-
-    Yields
-    ------
-    tuple of (int, result)
-        The position of the item, from 0, and its result.
-
-    Raises
-    ------
-    Exception
-        The first one of `items` or `function`. What is still being worked on is abandoned, and
-        does not keep the process from ending.
+    Raises the first exception of `items` or `function`. What is still being worked on is abandoned,
+    and does not keep the process from ending.
     """
     with threadpool_limits(1):
         yield from (_one_by_one if workers == 1 else _several)(function, items, workers)
@@ -185,7 +166,7 @@ def in_processes(
     dask: str | None = None,
     limit: float | None = None,
 ) -> Iterator[tuple[int, Result | Exception]]:
-    """Yield (position, result) of every call, in the order in which they are finished.
+    """Yield (position from 0, result) of every call, in the order in which they are finished.
 
     Parameters
     ----------
@@ -193,26 +174,20 @@ def in_processes(
         Called with each tuple of `arguments`, its linear algebra on one thread.
     arguments : sequence of tuple
         Small: each call is sent by itself, so that none waits for others.
-    jobs : int, optional
-        How many processes on this machine, by default one for each core; 1 is this process.
-    dask : str, optional
-        Address of the scheduler of a running Dask cluster to compute on instead.
+    jobs, dask
+        Processes on this machine, by default one for each core (1 is this process), or the address
+        of a scheduler as for `map_cells`.
     limit : float, optional
-        Seconds after which a call is given up and its process killed.
-
-    Yields
-    ------
-    tuple of (int, result)
-        The position, from 0, and the result; in its place the TimeoutError of a call over the
-        limit or, where there is a limit, the RuntimeError of a process that ended by itself.
+        Seconds after which a call is given up and its process killed. In place of its result comes
+        the TimeoutError of a call over the limit or, where there is a limit, the RuntimeError of a
+        process that ended by itself.
 
     Raises
     ------
-    InputError
-        If the cluster cannot be used.
     Exception
-        What `function` raises; `joblib.externals.loky.process_executor.BrokenProcessPool` where a
-        process ended by itself and there is no limit.
+        What `function` raises; `InputError` if the cluster cannot be used;
+        `joblib.externals.loky.process_executor.BrokenProcessPool` where a process ended by itself
+        and there is no limit.
     """
     from joblib import Parallel, cpu_count, delayed
 

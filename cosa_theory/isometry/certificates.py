@@ -39,18 +39,9 @@ def inward(least: float, greatest: float, slack: float) -> tuple[float, float]:
 
 @dataclass(frozen=True, eq=False)
 class Witness:
-    """A sparse vector of unit norm that attains a value of ‖Ax‖².
+    """A unit vector of length `columns`, by its entries on its support, with its `value` ‖Ax‖².
 
-    Parameters
-    ----------
-    support : ndarray of int64
-        Its columns, increasing.
-    coefficients : ndarray of float64
-        Its entries there.
-    value : float
-        ‖Ax‖².
-    columns : int
-        Its length d.
+    The support is increasing; the coefficients are the entries there.
     """
 
     support: NDArray[np.int64]
@@ -227,26 +218,12 @@ class RipBracket:
 
 
 def combine(bounds: Sequence[RipBound]) -> RipBound:
-    """Return the tightest bound that several bounds of one side together prove.
+    """Return the tightest bound that several bounds of one matrix, order and side together prove.
 
     The two sparse eigenvalues are bounded independently: the best bound of the least one may come
-    from another method than that of the greatest.
-
-    Parameters
-    ----------
-    bounds : sequence of RipBound
-        Of one matrix, one order and one side; an exact one is returned as it is.
-
-    Returns
-    -------
-    RipBound
-        `method` names the one or two methods it takes its ends from, `seconds` and `evaluations`
-        are summed, `proof` and the witnesses are those of the chosen ends.
-
-    Raises
-    ------
-    InputError
-        If there are no bounds, or bounds of different orders or sides.
+    from another method than that of the greatest. `method` names the one or two that the ends are
+    taken from, with their `proof` and witnesses; `seconds` and `evaluations` are summed. An exact
+    bound is returned as it is.
     """
     exact = [bound for bound in bounds if bound.side == "exact"]
     if exact:

@@ -88,11 +88,6 @@ def welch_bound(rows: Any, columns: Any) -> Any:
     rows, columns : int or array of int
         M and N, positive; they broadcast. Where N ≤ M the bound is 0.
 
-    Raises
-    ------
-    InputError
-        If a size is not a positive whole number.
-
     References
     ----------
     docs/theory.md, 2.7. L. R. Welch, "Lower bounds on the maximum cross correlation of signals",

@@ -15,14 +15,9 @@ __all__ = ["best_of_all", "supports_reaching"]
 def best_of_all(gram: Gram, candidate: Indices, sign: int) -> Indices:
     """Return a support with the greatest λ_max(σ G_S) of its size, up to half of `rounding_slack`.
 
-    Parameters
-    ----------
-    gram : Gram
-        Of d columns; its whole d × d matrix is formed, unless the size is 1.
-    candidate : ndarray of int64, shape (s,)
-        A support to start from. The better it is, the fewer others need a closer look.
-    sign : {-1, 1}
-        σ: −1 for the least eigenvalue of G_S.
+    The candidate, of s columns, is where it starts: the better it is, the fewer others need a
+    closer look. `sign` is σ, −1 for the least eigenvalue. The whole d × d matrix G is formed,
+    unless s is 1.
     """
     s = candidate.size
     if s == 1:
@@ -46,20 +41,8 @@ def supports_reaching(H: Floats, s: int, level: float) -> Iterator[Indices]:
     elimination: what is left of K after its first s − 2 columns decides all pairs of last
     columns at once, by the sign of 2 × 2 determinants.
 
-    Rounding: positive computed pivots prove λ_max(H_S) < level + O(s u ‖K_S‖) [1]_.
-
-    Parameters
-    ----------
-    H : ndarray, shape (d, d)
-        Symmetric.
-    s : int
-        At least 2.
-    level : float
-
-    References
-    ----------
-    .. [1] S. M. Rump, "Verification of positive definiteness", BIT Numerical Mathematics 46
-       (2006), 433-452.
+    Rounding: positive computed pivots prove λ_max(H_S) < level + O(s u ‖K_S‖) (S. M. Rump,
+    "Verification of positive definiteness", BIT Numerical Mathematics 46 (2006), 433-452).
     """
     d = H.shape[0]
     K = level * np.eye(d) - H

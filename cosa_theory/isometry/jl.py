@@ -113,18 +113,7 @@ def _min_dim(count: int, eps: float) -> int:
 
 
 def as_vectors(X: Any) -> NDArray[Any]:
-    """Return vectors as the rows of a dense float32 or float64 array, after checking them.
-
-    Parameters
-    ----------
-    X : array, tensor or sparse array, shape (n, d) or (d,)
-        A single vector becomes one row.
-
-    Raises
-    ------
-    InputError
-        If there is no entry, more than two dimensions, or an entry is not a finite real number.
-    """
+    """Return vectors as rows of a finite float32 or float64 array; a single one is one row."""
     host = to_host(X)
     array = host.toarray() if sparse.issparse(host) else np.asarray(host)
     return matrix("X", array[None, :] if array.ndim == 1 else array)
@@ -186,26 +175,15 @@ class JLDistortion:
         )
 
     def quantile(self, q: float) -> Estimate:
-        """Return the q-quantile of the distortion, with order statistics as interval.
+        """Return the q-quantile of the distortion, 0 < q < 1, with order statistics as interval.
 
         An end is infinite where there are too few vectors for it.
-
-        Parameters
-        ----------
-        q : float
-            In (0, 1).
         """
         interval = quantile_interval(self._independent, q, self.confidence)
         return self._over_all(float(np.quantile(self.distortions, q)), interval)
 
     def failure(self, eps: float) -> Estimate:
-        """Return P(distortion > ε) with the Clopper-Pearson interval.
-
-        Parameters
-        ----------
-        eps : float
-            ε > 0.
-        """
+        """Return P(distortion > ε) for an ε > 0, with the Clopper-Pearson interval."""
         eps = real("eps", eps, above=0.0)
         independent = self._independent
         hits = np.count_nonzero(independent > eps)

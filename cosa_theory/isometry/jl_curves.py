@@ -79,22 +79,9 @@ def kronecker_ratios(
 ) -> NDArray[np.float64]:
     """Return ‖A_i X B_iᵀ‖²/‖X‖² over independent draws of both factors, shape (draws,).
 
-    Parameters
-    ----------
-    kind, a, b : str, int, int
-        A is a × m and B is b × n, both of the ensemble `kind` at analysis scale, with keys
-        ("jl", *key, i, "A") and ("jl", *key, i, "B").
-    X : array, shape (m, n)
-        A matrix that is not zero.
-    draws, seed, **options
-        As for `jl_ratios`.
-    key : tuple
-        What the matrix is, such as a layer's name: different keys draw independent factors.
-
-    Raises
-    ------
-    InputError
-        As for `jl_ratios`, or if X is not a finite, non-zero matrix.
+    A is a × m and B is b × n for X of shape (m, n), not zero, both of the ensemble `kind` at
+    analysis scale, with keys ("jl", *key, i, "A") and ("jl", *key, i, "B"): `key` says what the
+    matrix is, such as a layer's name. The rest is as for `jl_ratios`.
     """
     draws = whole("draws", draws)
     matrix = np.asarray(X, dtype=np.float64)

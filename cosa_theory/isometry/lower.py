@@ -50,11 +50,10 @@ def rip_lower(
 
     Parameters
     ----------
-    A : array, tensor, sparse array, LinearOperator, KroneckerOperator or Gram, shape (k, d)
-        The matrix; columns of any norm. A Kronecker operator is never formed, and its search
-        starts from supports packed in one row, one column or a block of its domain too.
-    s : int
-        The order, from 1 to d. Order 1 is exact: the column norms.
+    A, s
+        As for `cosa_theory.isometry.rip_exact`. A Kronecker operator is never formed, and its
+        search starts from supports packed in one row, one column or a block of its domain too.
+        Order 1 is exact: the column norms.
     seed : int
         Of the random supports; the same seed finds the same bound.
     supports : int

@@ -111,10 +111,8 @@ def rip_bracket(
 
     Parameters
     ----------
-    A : array, tensor, sparse array, LinearOperator or KroneckerOperator, shape (k, d)
-        The matrix; columns of any norm.
-    s : int
-        The order, from 1 to d.
+    A, s
+        As for `rip_exact`.
     seed : int
         Of the search.
     exact : int
@@ -134,8 +132,7 @@ def rip_bracket(
     Raises
     ------
     InputError
-        If A is not a finite real matrix, the order is not from 1 to d, or `methods` is empty or
-        holds an unknown name.
+        As `rip_exact` does for A and s, or if `methods` is empty or holds an unknown name.
 
     Examples
     --------

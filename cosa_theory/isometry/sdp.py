@@ -28,30 +28,15 @@ _LARGEST = 1e6  # of the multipliers for a Gram matrix with entries of at most 1
 
 
 def dual_bound(G: Any, U: Any, s: int) -> float:
-    """Return the bound of λ_max,s(G) that one matrix of multipliers proves.
+    """Return the bound of λ_max,s(G) that one matrix of multipliers U proves.
 
     For every symmetric U and every unit vector x with at most s nonzero entries,
 
         xᵀGx ≤ λ_max(G + U + diag(t)),  t_i = Σ of the s − 1 largest |U_ij|, j ≠ i.
 
-    Parameters
-    ----------
-    G : array, shape (d, d)
-        A symmetric matrix; minus a Gram matrix gives minus a bound of its least value.
-    U : array, shape (d, d)
-        The multipliers; their symmetric part off the diagonal counts.
-    s : int
-        The order, from 1 to d.
-
-    Returns
-    -------
-    float
-        The bound, safe against rounding of this evaluation (not of G).
-
-    Raises
-    ------
-    InputError
-        If the shapes differ, G is not symmetric, an entry is not finite or s is outside its range.
+    G is a symmetric d × d matrix (minus a Gram matrix gives minus a bound of its least value); of
+    U, as large, the symmetric part off the diagonal counts. The bound is safe against rounding of
+    this evaluation, not of G. An argument of another kind raises `InputError`.
 
     Notes
     -----
@@ -101,17 +86,13 @@ def rip_sdp(
 
     Parameters
     ----------
-    A : array, operator or Gram, shape (k, d)
-        The matrix, with columns of any norm. Of a Kronecker operator the d × d Gram matrix is
+    A, s
+        As for `cosa_theory.isometry.rip_upper`. Of a Kronecker operator the d × d Gram matrix is
         formed from its factors, which `max_columns` keeps small.
-    s : int
-        The order, from 1 to d.
     solver : {"SCS", "CLARABEL"}
         SCS takes seconds at 150 columns; CLARABEL has more digits and suits some 40 columns.
-    max_iters : int
-        Most iterations, for each of the two sides.
-    time_limit : float
-        Most seconds of the solver, for each of the two sides.
+    max_iters, time_limit : int, float
+        Most iterations and most seconds of the solver, for each of the two sides.
     max_columns : int
         Refuse more columns than this: time grows about as the cube of their number, memory as
         its square.
@@ -123,17 +104,11 @@ def rip_sdp(
         ``dual_bound(G, U_greatest, s)`` and ``-dual_bound(-G, U_least, s)`` give both ends again;
         `note` says what the solver did not finish.
 
-    Raises
-    ------
-    InputError
-        For a bad matrix or order, too many columns, an unknown solver or a limit below its least.
-
     References
     ----------
-    A. d'Aspremont, L. El Ghaoui, M. I. Jordan, G. R. G. Lanckriet, "A direct formulation for sparse
-    PCA using semidefinite programming", SIAM Review 49 (2007), 434-448; for the restricted isometry
-    constant A. d'Aspremont, F. Bach, L. El Ghaoui, "Optimal solutions for sparse principal
-    component analysis", Journal of Machine Learning Research 9 (2008), 1269-1294.
+    For the relaxation see `dual_bound`; for the restricted isometry constant A. d'Aspremont, F.
+    Bach, L. El Ghaoui, "Optimal solutions for sparse principal component analysis", Journal of
+    Machine Learning Research 9 (2008), 1269-1294.
     """
     start = time.perf_counter()
     choice("solver", solver, _SOLVERS)

@@ -49,14 +49,8 @@ _GAIN = 1e-12  # relative gain under which a step is rounding, not progress
 class Found:
     """Supports with their eigenvalues, best first.
 
-    Parameters
-    ----------
-    supports : ndarray of int64, shape (N, s)
-        Columns of each, increasing.
-    values : ndarray, shape (N,)
-        λ_max(σ G_S), decreasing.
-    evaluations : int
-        Supports whose bound was evaluated on the way.
+    `supports` (N, s) has the columns of each, increasing, and `values` (N,) their λ_max(σ G_S),
+    decreasing; `evaluations` counts the supports whose bound was evaluated on the way.
     """
 
     supports: Indices
@@ -87,10 +81,8 @@ def merged(*parts: Found) -> Found:
 def random_supports(generator: np.random.Generator, count: int, s: int, columns: int) -> Indices:
     """Draw supports uniformly among all of size s, with repetition between them, shape (count, s).
 
-    References
-    ----------
-    Floyd's method: J. Bentley, R. Floyd, "Programming pearls: a sample of brilliance",
-    Communications of the ACM 30 (1987), 754-757. It costs O(s²) a support, whatever `columns` is.
+    Floyd's method (J. Bentley, R. Floyd, "Programming pearls: a sample of brilliance",
+    Communications of the ACM 30 (1987), 754-757): O(s²) a support, whatever `columns` is.
     """
     supports = np.empty((s, count), np.int64)
     for place, last in enumerate(range(columns - s, columns)):
@@ -133,13 +125,10 @@ def sample_best(gram: Gram, supports: Indices, sign: int) -> Found:
     """Return the best of given supports, and those that looked best on the way.
 
     The eigenvalues of a matrix with trace t and squared Frobenius norm f are at most
-    t/s + √((s − 1)/s · (f − t²/s)) [1]_. The leaders by this bound are computed; only what exceeds
-    the best of them by the pivots of an elimination is computed too, so the best is the best.
-
-    References
-    ----------
-    .. [1] H. Wolkowicz, G. P. H. Styan, "Bounds for eigenvalues using traces", Linear Algebra and
-       its Applications 29 (1980), 471-506, theorem 2.1.
+    t/s + √((s − 1)/s · (f − t²/s)) (H. Wolkowicz, G. P. H. Styan, "Bounds for eigenvalues using
+    traces", Linear Algebra and its Applications 29 (1980), theorem 2.1). The leaders by this bound
+    are computed; only what exceeds the best of them by the pivots of an elimination is computed
+    too, so the best is the best.
     """
     count, s = supports.shape
     step = max(_LEADERS, _ENTRIES // (s * s))

@@ -46,10 +46,9 @@ def rip_upper(A: Any, s: int, method: str = "coherence", **options: Any) -> RipB
 
     Parameters
     ----------
-    A : array, operator or Gram, shape (k, d)
-        Columns of any norm, zero included. Of a Kronecker operator only the factors are used.
-    s : int
-        The order, from 1 to d.
+    A, s
+        As for `cosa_theory.isometry.rip_exact`, zero columns included. Of a Kronecker operator
+        only the factors are used.
     method : {"coherence", "babel", "spectrum", "sdp"}
         For unit columns "coherence" is (s − 1)μ and "babel" is μ₁(s − 1).
     **options

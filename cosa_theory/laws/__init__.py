@@ -1,4 +1,8 @@
-"""Closed forms, as plain functions of sizes: what the theory predicts before anything is drawn."""
+"""Closed forms, as plain functions of sizes: what the theory predicts before anything is drawn.
+
+Sizes are positive whole numbers. An argument outside the range that is stated for it is refused
+with an `InputError` that names it.
+"""
 
 from cosa_theory.laws.isometry import (
     RIP_ALGORITHMS,

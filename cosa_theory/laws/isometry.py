@@ -1,7 +1,8 @@
 """Closed forms of restricted isometry: composition, limits that sizes set, and sharp thresholds.
 
 Sizes are those of the layer: ΔW is m × n, L is m × a, R is b × n. Ψ = L ⊗ Rᵀ is the tall dictionary
-and Φ = Lᵀ ⊗ R the wide sensing operator; each function says which one it is about.
+and Φ = Lᵀ ⊗ R the wide sensing operator; each function says which one it is about. Sizes are
+positive whole numbers or arrays of them; an argument out of its range raises `InputError`.
 """
 
 from __future__ import annotations
@@ -37,11 +38,6 @@ def kronecker_rip_upper(delta_a: Numbers, delta_b: Numbers) -> Any:
     delta_a, delta_b : float or array
         The factors' constants of one order, or upper bounds of them.
 
-    Raises
-    ------
-    ValueError
-        If one is negative or NaN.
-
     References
     ----------
     docs/theory.md, 2.2. S. Jokar, V. Mehrmann, "Sparse solutions to underdetermined Kronecker
@@ -59,18 +55,6 @@ def measurement_bound(s: Numbers, m: Numbers, n: Numbers) -> Any:
     high probability once min(a, b) is of this order. The factor before it depends on the constant
     and the probability wanted and is not known: this is an order of magnitude, not a guarantee.
 
-    Parameters
-    ----------
-    s : int or array of int
-        The order.
-    m, n : int or array of int
-        Sizes of the update.
-
-    Raises
-    ------
-    ValueError
-        If a size is not a positive whole number.
-
     References
     ----------
     docs/theory.md, 2.5. Y. He, G. Joseph, "On the restricted isometry property of
@@ -86,11 +70,6 @@ def spark_wall(a: Numbers, b: Numbers) -> Any:
     spark(A ⊗ B) = min(spark A, spark B), and a factor with k rows and more columns has a spark of
     at most k + 1. The dependent columns lie in one column of ΔW (limited by a) or one row (by b).
 
-    Raises
-    ------
-    ValueError
-        If a size is not a positive whole number.
-
     References
     ----------
     docs/theory.md, 2.3. S. Jokar, V. Mehrmann, Linear Algebra and its Applications 431 (2009).
@@ -104,11 +83,6 @@ def uniform_sparsity_limit(a: Numbers, b: Numbers) -> Any:
 
     Every s-sparse ΔW is the only one with its measurements Lᵀ ΔW Rᵀ exactly when 2s < spark(Φ), and
     the spark is at most `spark_wall`; a core of ab unstructured measurements would allow ab/2.
-
-    Raises
-    ------
-    ValueError
-        If a size is not a positive whole number.
 
     References
     ----------
@@ -144,11 +118,6 @@ def dictionary_edges(*factors: tuple[Numbers, Numbers]) -> tuple[Any, Any]:
     *factors : (int or array of int, int or array of int)
         Rows and columns (m, a) and (n, b) of L and of Rᵀ; a factor that is an identity is left out.
 
-    Raises
-    ------
-    ValueError
-        As `bai_yin_edges`, for either factor.
-
     References
     ----------
     docs/theory.md, 2.1. R. A. Horn, C. R. Johnson, "Topics in Matrix Analysis" (1991), theorem
@@ -182,11 +151,6 @@ def rip_condition(algorithm: str, s: int) -> tuple[int, float]:
         One of `RIP_ALGORITHMS`.
     s : int
         The number of nonzero entries.
-
-    Raises
-    ------
-    ValueError
-        If the algorithm is unknown or s is not a positive whole number.
 
     References
     ----------

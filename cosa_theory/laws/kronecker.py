@@ -1,6 +1,6 @@
 """Closed forms of ‖A X Bᵀ‖²: the Kronecker variance law and the spectrum it depends on.
 
-Factors are at analysis scale, E‖A X Bᵀ‖² = ‖X‖².
+Factors are at analysis scale, E‖A X Bᵀ‖² = ‖X‖². What is out of its range raises `InputError`.
 """
 
 from __future__ import annotations
@@ -137,11 +137,6 @@ def kronecker_inflation(a: Numbers, b: Numbers, participation_ratio: Numbers) ->
         Rows of the two factors.
     participation_ratio : float or array
         PR(X), at least 1.
-
-    Raises
-    ------
-    InputError
-        If a size is not a positive whole number or the participation ratio is below 1.
     """
     a, b = sizes(a=a, b=b)
     ratio = numbers("participation_ratio", participation_ratio, least=1 - 1e-9)
@@ -150,11 +145,6 @@ def kronecker_inflation(a: Numbers, b: Numbers, participation_ratio: Numbers) ->
 
 def core_participation(a: Numbers, b: Numbers) -> Any:
     """Return E[1/PR(Y)] = (a + b + 1)/(ab + 2) of an a × b core with independent normal entries.
-
-    Raises
-    ------
-    InputError
-        If a size is not a positive whole number.
 
     References
     ----------

@@ -1,4 +1,7 @@
-"""Closed forms of the spectrum of noise: its law, and how far it is from flat."""
+"""Closed forms of the spectrum of noise: its law, and how far it is from flat.
+
+An argument out of its range raises `InputError`.
+"""
 
 from __future__ import annotations
 
@@ -79,11 +82,6 @@ def noise_crossover(m: int, n: int, rank: int) -> float:
         Shape of the layer.
     rank : int
         r, from 1 to min(m, n).
-
-    Raises
-    ------
-    InputError
-        If a size is not a positive whole number, or the rank exceeds the smaller side.
 
     Notes
     -----

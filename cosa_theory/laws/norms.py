@@ -2,7 +2,8 @@
 
 All projections are at analysis scale, E‖Ax‖² = ‖x‖². The ensembles share one law, because the
 rows and the signs of each make the second moments of the Gram matrix G = AᵀA depend on three
-numbers alone (see `GramMoments`), which each ensemble states in its record.
+numbers alone (see `GramMoments`), which each ensemble states in its record. An argument out
+of its range raises `InputError`.
 """
 
 from __future__ import annotations
@@ -98,11 +99,6 @@ def chi_square_failure(k: Numbers, eps: Numbers, tail: Tail = "both") -> Any:
     tail : {"both", "upper", "lower"}
         "upper" is P(χ²_k/k > 1 + ε), "lower" is P(χ²_k/k < 1 − ε).
 
-    Raises
-    ------
-    InputError
-        If k is not a positive whole number, ε is not positive or the tail is unknown.
-
     References
     ----------
     docs/theory.md, 3.1. S. Dasgupta and A. Gupta, "An elementary proof of a theorem of Johnson and
@@ -124,11 +120,6 @@ def haar_failure(k: Numbers, d: Numbers, eps: Numbers, tail: Tail = "both") -> A
         Rows and columns, k ≤ d; at k = d the map is an isometry and never fails.
     eps, tail
         As for `chi_square_failure`.
-
-    Raises
-    ------
-    InputError
-        If a size is not a positive whole number, k > d, or ε is not positive.
     """
     k, d, eps = np.broadcast_arrays(*sizes(k=k, d=d), numbers("eps", eps, above=0))
     if np.any(k > d):

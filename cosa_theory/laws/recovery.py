@@ -2,7 +2,7 @@
 
 Sizes are those of the layer: ΔW is m × n, and its core Lᵀ ΔW Rᵀ has ab of the mn numbers. With
 N unknowns, M measurements and s nonzero entries, the undersampling is d = M/N and the sparsity
-fraction ρ = s/M.
+fraction ρ = s/M. An argument out of its range raises `InputError`.
 """
 
 from __future__ import annotations
@@ -45,11 +45,6 @@ def l1_weak_threshold(d: Numbers) -> Any:
     float or array
         ρ in (0, 1], of the shape of `d`, increasing in it; accurate to 1e-12. ρ(0.25) = 0.2674,
         ρ(0.5) = 0.3858, ρ(1) = 1.
-
-    Raises
-    ------
-    InputError
-        If an undersampling is not in that range.
 
     References
     ----------
@@ -102,11 +97,6 @@ def packed_l1_threshold(
     -------
     float or array
         The fraction s/(ab); asymptotic in the sizes, as `l1_weak_threshold` is.
-
-    Raises
-    ------
-    InputError
-        If the sizes are not admissible or the packing is unknown.
     """
     m, n, a, b = layer_sizes(m, n, a, b, between=True)
     if packing == "column":

@@ -1,7 +1,8 @@
 """Closed forms: what a CoSA layer of given sizes can express, keep and cost.
 
-Sizes are those of the layer: ΔW is m × n, L is m × a, R is b × n and the core Y is a × b. Every
-function takes whole numbers or arrays of them, which broadcast, and returns numbers of that shape.
+Sizes are those of the layer: ΔW is m × n, L is m × a, R is b × n and the core Y is a × b, with a ≤
+m and b ≤ n where nothing else is said. Every function takes positive whole numbers or arrays of
+them, which broadcast, and returns numbers of that shape; other arguments raise `InputError`.
 """
 
 from __future__ import annotations
@@ -67,16 +68,6 @@ def energy_law(m: Numbers, n: Numbers, a: Numbers, b: Numbers) -> Any:
     independent Haar rotations on both sides, and the mean share of a gradient's energy in the
     span of the adapter.
 
-    Parameters
-    ----------
-    m, n, a, b : int or array of int
-        Sizes of the layer and of the core, a ≤ m and b ≤ n.
-
-    Raises
-    ------
-    InputError
-        If a size is not a positive whole number, a > m or b > n.
-
     References
     ----------
     docs/theory.md, 1.3, 1.4 and 5.5. B. Collins and P. Śniady, "Integration with respect to the
@@ -109,15 +100,8 @@ def energy_variance(
 
     Parameters
     ----------
-    m, n, a, b : int or array of int
-        Sizes of the layer and of the core, a ≤ m and b ≤ n.
     participation_ratio : float or array
         PR(ΔW) = (Σσ²)²/Σσ⁴ of its singular values, between 1 (rank one) and min(m, n) (flat).
-
-    Raises
-    ------
-    InputError
-        If the sizes are not admissible, or the participation ratio is outside [1, min(m, n)].
 
     References
     ----------
@@ -147,15 +131,8 @@ def rank_one_energy_moment(m: Numbers, n: Numbers, a: Numbers, b: Numbers, order
 
     Parameters
     ----------
-    m, n, a, b : int or array of int
-        Sizes of the layer and of the core, a ≤ m and b ≤ n.
     order : int
         Which moment, 1 or more; the first is `energy_law`.
-
-    Raises
-    ------
-    InputError
-        If the sizes are not admissible or `order` is not a positive whole number.
 
     References
     ----------
@@ -168,15 +145,7 @@ def rank_one_energy_moment(m: Numbers, n: Numbers, a: Numbers, b: Numbers, order
 
 
 def rank_wall(a: Numbers, b: Numbers) -> Any:
-    """Return min(a, b), the largest rank that an update L Y R can have.
-
-    See docs/theory.md, 1.2.
-
-    Raises
-    ------
-    InputError
-        If a size is not a positive whole number.
-    """
+    """Return min(a, b), the largest rank that an update L Y R can have; see docs/theory.md, 1.2."""
     sizes(a=a, b=b)
     return np.minimum(a, b)
 
@@ -186,12 +155,8 @@ def equal_budget_rank(m: Numbers, n: Numbers, a: Numbers, b: Numbers) -> Any:
 
     A rank-r update B A trains r(m+n) numbers (Hu et al. 2022, LoRA), a core ab. The result need not
     be whole. At equal parameters the core expresses more of ΔW, on average, exactly when the share
-    of energy in the top r singular values is below `energy_law`. See docs/theory.md, 1.5.
-
-    Raises
-    ------
-    InputError
-        If a size is not a positive whole number. Cores with a > m or b > n are allowed here.
+    of energy in the top r singular values is below `energy_law`. Cores with a > m or b > n are
+    allowed here. See docs/theory.md, 1.5.
     """
     m, n, a, b = sizes(m=m, n=n, a=a, b=b)
     return a * b / (m + n)
@@ -203,11 +168,6 @@ def advantage_bound(m: Numbers, n: Numbers) -> Any:
     The top r singular values hold at least r/min(m, n) of the energy, and a core of r(m+n)
     parameters holds r(m+n)/(mn) on average; the bound is their quotient, reached only when all
     singular values are equal. See docs/theory.md, 1.7.
-
-    Raises
-    ------
-    InputError
-        If a size is not a positive whole number.
     """
     m, n = sizes(m=m, n=n)
     return (m + n) / np.maximum(m, n)
@@ -221,27 +181,11 @@ def _inverse_wishart_trace(d: Any, k: Any, side: str, core: str) -> Any:
 
 
 def best_core_noise(m: Numbers, n: Numbers, a: Numbers, b: Numbers, variance: Numbers) -> Any:
-    """Return E‖Ŷ − Y‖², the error of the best core of a noisy ΔW.
+    """Return E‖Ŷ − Y‖², the error of the best core of a noisy ΔW; that in ΔW is `update_noise`.
 
     With Gaussian factors at synthesis scale (entries of variance 1/m and 1/n) and independent
-    noise of variance v in every entry of ΔW, E‖Ŷ − Y‖² = v·ab·mn/((m−a−1)(n−b−1)).
-
-    Parameters
-    ----------
-    m, n, a, b : int or array of int
-        Sizes of the layer and of the core, a < m − 1 and b < n − 1.
-    variance : float or array
-        v, the noise variance per entry of ΔW.
-
-    Returns
-    -------
-    float or array
-        The expected squared Frobenius error of the core. The error in ΔW is `update_noise`.
-
-    Raises
-    ------
-    InputError
-        If the sizes are not admissible, the expectation is infinite or the variance is negative.
+    noise of variance v in every entry of ΔW, E‖Ŷ − Y‖² = v·ab·mn/((m−a−1)(n−b−1)). It is infinite,
+    and refused, where a ≥ m − 1 or b ≥ n − 1.
 
     References
     ----------
@@ -259,11 +203,6 @@ def update_noise(a: Numbers, b: Numbers, variance: Numbers) -> Any:
 
     The noise is projected on the ab dimensions of the span, whatever the factors are, as long as
     they have full rank. See docs/theory.md, 1.9.
-
-    Raises
-    ------
-    InputError
-        If a size is not a positive whole number or the variance is negative.
     """
     a, b = sizes(a=a, b=b)
     return numbers("variance", variance, least=0) * a * b
@@ -285,12 +224,7 @@ def scale_gain(m: Numbers, n: Numbers, a: Numbers, b: Numbers) -> Any:
 
     The analysis scale has entries of variance 1/a and 1/b, the synthesis scale 1/m and 1/n.
     Multiply a layer's alpha by the square root of this to carry a setting from the analysis to
-    the synthesis scale.
-
-    Raises
-    ------
-    InputError
-        If a size is not a positive whole number. Cores with a > m or b > n are allowed here.
+    the synthesis scale. Cores with a > m or b > n are allowed here.
     """
     m, n, a, b = sizes(m=m, n=n, a=a, b=b)
     return m * n / (a * b)
@@ -342,11 +276,6 @@ def product_flops(
     -------
     float or array
         Operations per step; divide by T for the cost of one.
-
-    Raises
-    ------
-    InputError
-        If the order is unknown.
     """
     by_left = 2 * a * m if by_left is None else by_left
     by_right = 2 * b * n if by_right is None else by_right
@@ -375,15 +304,8 @@ def gradient_step_squared_cosine(
 
     Parameters
     ----------
-    m, n, a, b : int or array of int
-        Sizes of the layer and of the core, a ≤ m and b ≤ n.
     orthonormal : bool
         Whether both factors are, as Haar's; else they are Gaussian.
-
-    Raises
-    ------
-    InputError
-        If the sizes are not admissible.
 
     References
     ----------
@@ -402,11 +324,6 @@ def marchenko_pastur_edges(m: Numbers, n: Numbers, variance: Numbers) -> tuple[A
     Asymptotic in the sizes, for an m × n matrix of independent entries of mean zero and variance
     v; the largest singular value leaves the interval by a relative order of (m+n)^(−2/3).
 
-    Raises
-    ------
-    InputError
-        If a size is not a positive whole number or the variance is negative.
-
     References
     ----------
     docs/theory.md, 5.2. V. A. Marchenko and L. A. Pastur, "Distribution of eigenvalues for some
@@ -422,11 +339,6 @@ def bai_yin_edges(m: Numbers, a: Numbers) -> tuple[Any, Any]:
 
     Asymptotic in the sizes at a fixed ratio, for m × a factors with independent entries of mean
     zero and variance 1/m. The dictionary's range is the product of those of its two factors.
-
-    Raises
-    ------
-    InputError
-        If a size is not a positive whole number or a > m.
 
     References
     ----------

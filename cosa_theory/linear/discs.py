@@ -25,11 +25,8 @@ _BLOCK = 1 << 21  # products held at a time
 class LargestEntries:
     """The diagonal and the largest other entries of some rows of a Gram matrix.
 
-    Parameters
-    ----------
-    values : ndarray, shape (rows, 1 + count)
-        In column 0 the diagonal, then the `count` largest off-diagonal magnitudes of each row, in
-        descending order.
+    Column 0 of `values` (rows, 1 + count) is the diagonal; then come the `count` largest
+    off-diagonal magnitudes of each row, in descending order.
     """
 
     values: NDArray[np.float64]
@@ -73,19 +70,9 @@ def extreme_disc(
     """Return max over (i, j) of sign·a_ij + t_ij, the outermost point of Gershgorin's discs.
 
     a_ij is the diagonal entry of row (i, j) of the Kronecker Gram matrix and t_ij the sum of its
-    order − 1 largest off-diagonal magnitudes; with sign −1 it is minus the innermost point.
+    order − 1 largest off-diagonal magnitudes; with sign −1 it is minus the innermost point. `left`
+    and `right` are the factors' entries for this order or a larger one.
 
-    Parameters
-    ----------
-    left, right : LargestEntries
-        Of the factors, for this order or a larger one.
-    order : int
-        s.
-    sign : {1, -1}
-        Which side.
-
-    Notes
-    -----
     Of the products x_r y_c of two descending lists the k largest have rc ≤ k, because rc − 1
     others are at least as large; so O(s ln s) products of a row are looked at. All rows at once
     would be as many as the columns of A ⊗ B: each row of the left factor is first paired with an

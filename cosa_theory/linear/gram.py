@@ -349,18 +349,7 @@ class KroneckerGram(Gram):
 
 
 def as_gram(A: Any) -> Gram:
-    """Return access to AᵀA for a matrix, a Kronecker operator or what already is a `Gram`.
-
-    Parameters
-    ----------
-    A : array, tensor, sparse array, LinearOperator or Gram, shape (k, d)
-        A `cosa_theory.KroneckerOperator` is kept in factors.
-
-    Raises
-    ------
-    InputError
-        As `DenseGram`.
-    """
+    """Return AᵀA of a matrix, of a Kronecker operator by its factors, or a `Gram` as it is."""
     if isinstance(A, KroneckerOperator):
         return KroneckerGram(*A.factors, A.name)
     return A if isinstance(A, Gram) else DenseGram(A)

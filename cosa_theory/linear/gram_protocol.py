@@ -18,20 +18,12 @@ Floats: TypeAlias = NDArray[np.float64]
 def rounding_slack(rows: int, order: int, scale: float) -> float:
     """Return how far rounding can move an eigenvalue of an order × order Gram matrix.
 
-    The entries of the Gram matrix are sums of `rows` products no larger than `scale` in all, each
-    wrong by at most rows·u·scale (u = 2⁻⁵³), and the eigenvalue routine is backward stable: both
-    together stay below 4 (rows + order)·order·u·scale.
+    The entries of the Gram matrix are sums of `rows` products no larger than `scale` (the greatest
+    squared norm of a column) in all, each wrong by at most rows·u·scale (u = 2⁻⁵³), and the
+    eigenvalue routine is backward stable: both together stay below 4 (rows + order)·order·u·scale.
 
-    Parameters
-    ----------
-    rows, order : int
-        Length of the columns, and how many of them.
-    scale : float
-        The greatest squared norm of a column.
-
-    References
-    ----------
-    N. J. Higham, "Accuracy and Stability of Numerical Algorithms", 2nd ed. (2002), section 3.1.
+    Source: N. J. Higham, "Accuracy and Stability of Numerical Algorithms", 2nd ed. (2002), section
+    3.1.
     """
     return 4 * (rows + order) * order * 2.0**-53 * scale
 
@@ -59,14 +51,9 @@ class SparkBounds:
 
 
 class Gram(ABC):
-    """What is known of G = AᵀA, for A with d columns.
+    """What is known of G = AᵀA, for A with `rows_of_A` rows and d = `columns` columns.
 
-    Attributes
-    ----------
-    name : str
-        What results call A.
-    rows_of_A, columns : int
-        The shape of A; columns is d.
+    `name` is what results call A.
     """
 
     name: str
@@ -127,13 +114,10 @@ class Gram(ABC):
 
     @abstractmethod
     def discs(self, order: int) -> tuple[float, float]:
-        """Enclose all eigenvalues of blocks of one order by Gershgorin's theorem.
+        """Enclose all eigenvalues of blocks of one order by Gershgorin's theorem, with rounding.
 
-        Returns
-        -------
-        least, greatest : float
-            min_j (G_jj − t_j) and max_j (G_jj + t_j), t_j the sum of the order − 1 largest |G_ij|,
-            i ≠ j; rounding included.
+        min_j (G_jj − t_j) and max_j (G_jj + t_j), where t_j is the sum of the order − 1 largest
+        |G_ij|, i ≠ j.
         """
 
     @property
@@ -143,23 +127,11 @@ class Gram(ABC):
 
     @abstractmethod
     def coherence(self) -> float:
-        """Return the mutual coherence, for columns of norm one (see `unit_gram`).
-
-        Raises
-        ------
-        InputError
-            If a column is zero.
-        """
+        """Return the mutual coherence, for columns of norm one (see `unit_gram`), not zero."""
 
     @abstractmethod
     def babel(self, counts: Indices) -> Floats:
-        """Return the Babel function at each count, for columns of norm one, none of them zero.
-
-        Parameters
-        ----------
-        counts : ndarray
-            Numbers of cosines, from 1 to d − 1.
-        """
+        """Return the Babel function at counts from 1 to d − 1, for columns of norm one, none 0."""
 
     @abstractmethod
     def spark(self) -> SparkBounds:

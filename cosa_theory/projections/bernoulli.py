@@ -67,19 +67,10 @@ def _bernoulli_positions(
 def bernoulli_signs(
     streams: Streams, k: int, d: int, variance: Fraction, dtype: np.dtype[Any], density: Fraction
 ) -> csr_array:
-    """Draw independent entries: ±√(variance/q) with probability q/2 each, else 0.
+    """Draw independent entries: ±√(variance/q) with probability q/2 each, else 0; q in (0, 1].
 
-    Parameters
-    ----------
-    streams, k, d, variance, dtype
-        See `Ensemble`.
-    density : fractions.Fraction
-        q, in (0, 1].
-
-    Returns
-    -------
-    csr_array, shape (k, d)
-        About q·k·d nonzeros, sorted; time and memory proportional to their number.
+    For the other arguments see `Ensemble`. About q·k·d nonzeros, sorted; time and memory are
+    proportional to their number.
     """
     positions = _bernoulli_positions(streams("positions"), density, k * d)
     starts = np.arange(k + 1, dtype=np.int64) * d

@@ -133,17 +133,12 @@ def draw_fingerprint(
 ) -> str:
     """Return the fingerprint of what `make_projection` would draw, free of the BLAS's rounding.
 
-    It is ``fingerprint(make_projection(...))``, except for ensembles with a `source`, such as
-    haar, whose last bits depend on the linear algebra library: there it is the hash of the draw
-    that is orthonormalised, together with the scale and the dtype. To be compared before reusing
-    a seed on another machine or with another version of the library.
+    It is ``fingerprint(make_projection(...))``, 32 hexadecimal characters, except for ensembles
+    with a `source`, such as haar, whose last bits depend on the linear algebra library: there it
+    is the hash of the draw that is orthonormalised, together with the scale and the dtype. To be
+    compared before reusing a seed on another machine or with another version of the library.
 
     Parameters and errors are those of `make_projection`.
-
-    Returns
-    -------
-    str
-        32 hexadecimal characters.
     """
     settings = {"seed": seed, "scale": scale, "key": key, "dtype": dtype, **options}
     choice("kind", kind, ENSEMBLES)

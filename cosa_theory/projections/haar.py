@@ -62,11 +62,9 @@ def _orthonormal(G: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
 
 
 def _moments(k: int, d: int) -> Moments:
-    """Return the moments, by invariance and tr AᵀA = d [1]_; Var‖Ax‖² = 2(d − k)/(k(d + 2)).
+    """Return the moments, by invariance and tr AᵀA = d; Var‖Ax‖² = 2(d − k)/(k(d + 2)).
 
-    References
-    ----------
-    .. [1] B. Collins, P. Śniady, Communications in Mathematical Physics 264 (2006).
+    Source: B. Collins, P. Śniady, Communications in Mathematical Physics 264 (2006).
     """
     cross = d * (d - k) / (k * max(d - 1, 1) * (d + 2))
     return 1 - 2 * cross / d, cross, 0.0

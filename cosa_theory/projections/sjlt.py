@@ -57,16 +57,12 @@ def sjlt(
 
     Their rows are ζ distinct ones, uniform and independent between columns. At analysis scale the
     nonzeros are ±1/√ζ, so every column has norm one exactly; ζ = 1 is CountSketch [2]_.
+    Sorted; time and memory are proportional to the number ζ·d of nonzeros.
 
     Parameters
     ----------
     nonzeros : int, optional
         ζ, from 1 to k; by default min(8, k).
-
-    Returns
-    -------
-    csr_array, shape (k, d)
-        ζ·d nonzeros, sorted; time and memory proportional to their number.
 
     References
     ----------
@@ -90,14 +86,10 @@ def _magnitude(k: int, d: int, variance: Fraction, nonzeros: int | None = None) 
 
 
 def _moments(k: int, d: int, nonzeros: int | None = None) -> Moments:
-    """Return the moments, whatever ζ: pair 1, cross 1/k, excess −2/k [1]_.
+    """Return the moments, whatever ζ: pair 1, cross 1/k, excess −2/k (D. M. Kane, J. Nelson).
 
     Columns have norm one exactly, and two of them share a row with probability ζ²/k for each of
     their nonzeros: Var‖Ax‖² = (2/k)(1 − ‖x‖₄⁴).
-
-    References
-    ----------
-    .. [1] D. M. Kane, J. Nelson, Journal of the ACM 61 (2014).
     """
     return 1.0, 1 / k, -2 / k
 

@@ -28,25 +28,10 @@ def _hadamard(order: int) -> NDArray[np.int8]:
 
 
 def walsh_hadamard(X: Any) -> Any:
-    """Multiply by the Hadamard matrix H of ±1 in Sylvester's order, along the last axis but one.
+    """Return H X for X of shape (..., N, c), N a power of two, with H of ±1 in Sylvester's order.
 
-    H_N = H_16 ⊗ … ⊗ H_16 ⊗ H_r, so that the product is a few passes of small matrix products:
-    O(N log N) operations a column.
-
-    Parameters
-    ----------
-    X : array of float, shape (..., N, c)
-        N a power of two; any array namespace and device.
-
-    Returns
-    -------
-    array, shape (..., N, c)
-        H X, with H Hᵀ = N I, in the dtype of `X`.
-
-    Raises
-    ------
-    InputError
-        If N is not a power of two.
+    In the dtype of X, for any array namespace and device; H Hᵀ = N I. As H_N = H_16 ⊗ … ⊗ H_16 ⊗
+    H_r, the product is a few passes of small matrix products: O(N log N) operations a column.
     """
     xp = array_namespace(X)
     *lead, N, inner = X.shape
@@ -170,23 +155,7 @@ class SRHT(_Structured):
         return Z[:, 0] if vector else Z
 
     def apply_transpose(self, X: Any) -> Any:
-        """Return Aᵀ X.
-
-        Parameters
-        ----------
-        X : array, shape (k,) or (..., k, c)
-            Any array namespace and device.
-
-        Returns
-        -------
-        array, shape (d,) or (..., d, c)
-            In the dtype of `X`; float64 for integers.
-
-        Raises
-        ------
-        InputError
-            If `X` has not k rows.
-        """
+        """Return Aᵀ X of shape (d,) or (..., d, c) for X (k,) or (..., k, c), as `apply`."""
         k, d = self.shape
         xp, X, vector = self._prepare(X, k)
         Z = self._take(xp, self._pad(xp, X * self.magnitude, k + 1), self._places)
@@ -231,13 +200,7 @@ class SRHT(_Structured):
 
 
 class SRHTTranspose(_Structured):
-    """The transpose of an `SRHT`, d × k, with the same methods.
-
-    Parameters
-    ----------
-    operator : SRHT
-        The k × d operator; also its attribute `T`.
-    """
+    """The transpose of the `SRHT` called `operator`, d × k, with the same methods."""
 
     def __init__(self, operator: SRHT) -> None:
         super().__init__(operator.dtype, operator.shape[::-1])

@@ -109,17 +109,10 @@ def raw_words(generator: np.random.Generator, count: int) -> NDArray[np.uint64]:
 def fill_signs(
     out: NDArray[np.floating[Any]], generator: np.random.Generator, magnitude: float
 ) -> None:
-    """Fill a vector with independent ±`magnitude`, one bit of the stream for each entry.
+    """Fill a float vector with independent ±`magnitude` (as its dtype rounds it), one bit an entry.
 
-    Parameters
-    ----------
-    out : ndarray of float, shape (count,)
-        Overwritten. Entry i is +magnitude where bit i mod 64 (lowest first) of word i // 64 is 0,
-        −magnitude where it is 1, with `magnitude` rounded to the dtype of `out`.
-    generator : numpy.random.Generator
-        A stream; ⌈count/64⌉ of its words are used.
-    magnitude : float
-        Absolute value of the entries.
+    Entry i is +magnitude where bit i mod 64 (lowest first) of word i // 64 is 0, −magnitude where
+    it is 1; ⌈count/64⌉ words of the stream are used.
     """
     value = out.dtype.type(magnitude)
     for start in range(0, out.size, CHUNK):  # CHUNK is a multiple of 64
@@ -131,21 +124,10 @@ def fill_signs(
 
 
 def uniform_below(words: NDArray[np.uint64], bound: int | NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Map uniform words u to uniform integers ⌊u·bound/2⁶⁴⌋ in 0 … bound − 1.
+    """Map uniform words u to uniform integers ⌊u·bound/2⁶⁴⌋ in 0 … bound − 1, bound from 1 to 2³².
 
     Every value has probability 1/bound to within 2⁻⁶⁴, at one word each: without the
     data-dependent number of words that a rejection would need.
-
-    Parameters
-    ----------
-    words : ndarray of uint64
-        From `raw_words`.
-    bound : int or ndarray of uint64
-        Between 1 and 2³².
-
-    Returns
-    -------
-    ndarray of uint64, of the shape of `words`
     """
     size, half = np.asarray(bound, np.uint64), np.uint64(32)
     # The product has 96 bits: carry the low half's overflow into the high half's product.
@@ -166,21 +148,10 @@ def _blocks(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
 
 
 def content_hash(kind: str, shape: tuple[int, ...], arrays: dict[str, NDArray[Any]]) -> str:
-    """Hash named arrays with the kind of container and the shape they describe.
+    """Hash named arrays, in their order, with the kind of container and the shape they describe.
 
-    Parameters
-    ----------
-    kind : str
-        The kind of container, which tells equal contents of different containers apart.
-    shape : tuple of int
-        The shape of what they describe.
-    arrays : dict of str to ndarray
-        The content, in a fixed order. Byte order and memory layout do not matter.
-
-    Returns
-    -------
-    str
-        The first 32 hexadecimal characters of a SHA-256 hash.
+    The kind tells equal contents of different containers apart; byte order and memory layout do
+    not matter. Returns the first 32 hexadecimal characters of a SHA-256 hash.
     """
     digest = hashlib.sha256(_FINGERPRINT_VERSION + _encode((kind, tuple(map(int, shape)))))
     for name, array in arrays.items():

@@ -34,13 +34,7 @@ _SHORTFALL = 0.01
 
 @dataclass(frozen=True)
 class CosaShape:
-    """The shape of a CoSA core.
-
-    Parameters
-    ----------
-    a, b : int
-        Rows and columns of the core Y; L is m × a and R is b × n.
-    """
+    """The shape of a CoSA core: a rows and b columns of Y; L is m × a and R is b × n."""
 
     a: int
     b: int
@@ -52,19 +46,7 @@ class CosaShape:
 
 
 def lora_parameters(m: int, n: int, rank: int) -> int:
-    """Count the trainable parameters of LoRA, r(m + n), which define the budget of rank r.
-
-    Parameters
-    ----------
-    m, n : int
-        Shape of the layer.
-    rank : int
-        LoRA's rank r.
-
-    Returns
-    -------
-    int
-    """
+    """Count the trainable parameters of LoRA, r(m + n), which define the budget of rank r."""
     return whole("rank", rank) * (whole("m", m) + whole("n", n))
 
 
@@ -155,48 +137,21 @@ def _largest_near(m: int, n: int, parameters: int, ideal: float) -> CosaShape:
 def lora_xs_rank(m: int, n: int, parameters: int) -> int:
     """Return the rank of LoRA-XS, whose r × r core trains r² numbers: ⌊√P⌋, at most min(m, n).
 
-    Parameters
-    ----------
-    m, n : int
-        Shape of the layer.
-    parameters : int
-        The budget P.
-
-    Returns
-    -------
-    int
-
-    References
-    ----------
-    Bałazy, Banaei, Aberer, Tabor, "LoRA-XS: Low-Rank Adaptation with Extremely Small Number of
-    Parameters", 2024, arXiv 2405.17604.
+    Source: Bałazy, Banaei, Aberer, Tabor, "LoRA-XS: Low-Rank Adaptation with Extremely Small Number
+    of Parameters", 2024, arXiv 2405.17604.
     """
     return min(whole("m", m), whole("n", n), math.isqrt(whole("parameters", parameters)))
 
 
 def default_ranks(m: int, n: int) -> tuple[int, ...]:
-    """Choose the budgets at which a layer is compared when none are given.
+    """Choose the budgets at which an m × n layer is compared when none are given.
 
-    Parameters
-    ----------
-    m, n : int
-        Shape of the layer.
-
-    Returns
-    -------
-    tuple of int
-        LoRA ranks 4, 8 and 16 where the largest trains at most half of the layer's mn entries
-        (from 64 × 64 on, for square layers). A smaller layer gets the largest rank within that
-        half, its half and its quarter, or 1, 2 and 3 where those are not three different ranks.
-        Fewer than three come back only if the layer has fewer than three ranks that train less
-        than the layer itself, r(m + n) < mn (only layers with a side of at most 6); a layer with
-        no such rank at all, a single row for example, gets rank 1, where every family is the full
-        update.
-
-    Raises
-    ------
-    InputError
-        If a size is not a positive integer.
+    LoRA ranks 4, 8 and 16 where the largest trains at most half of the layer's mn entries (from
+    64 × 64 on, for square layers). A smaller layer gets the largest rank within that half, its half
+    and its quarter, or 1, 2 and 3 where those are not three different ranks. Fewer than three come
+    back only if the layer has fewer than three ranks that train less than the layer itself,
+    r(m + n) < mn (only layers with a side of at most 6); a layer with no such rank at all, a single
+    row for example, gets rank 1, where every family is the full update.
     """
     m, n = whole("m", m), whole("n", n)
     half = m * n // (2 * (m + n))
@@ -209,22 +164,7 @@ def default_ranks(m: int, n: int) -> tuple[int, ...]:
 
 
 def check_ranks(ranks: Iterable[int]) -> tuple[int, ...]:
-    """Return the ranks in increasing order, each once.
-
-    Parameters
-    ----------
-    ranks : iterable of int
-        LoRA ranks, as a user gave them.
-
-    Returns
-    -------
-    tuple of int
-
-    Raises
-    ------
-    InputError
-        If there is none, or one is not a positive integer.
-    """
+    """Return LoRA ranks that a user gave in increasing order, each once; refuse none at all."""
     given = sorted({whole("ranks", rank) for rank in ranks})
     if not given:
         raise InputError("ranks is empty: give positive integers, as in 4,8,16", argument="ranks")

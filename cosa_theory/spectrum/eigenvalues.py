@@ -28,16 +28,9 @@ _STRIP = 512  # rows updated at once: only the upper triangle of the rest is wor
 def symmetric_eigenvalues(lower: Matrix) -> NDArray[Any]:
     """Return the eigenvalues of a symmetric matrix, in ascending order.
 
-    Parameters
-    ----------
-    lower : array of shape (n, n), float64, column-major
-        The matrix; only its lower triangle is read. It is overwritten.
-
-    Returns
-    -------
-    array of shape (n,)
-        Accurate to a small multiple of 1e-16 times the largest magnitude, as LAPACK's are: both
-        routes consist of orthogonal transformations.
+    Of `lower`, n × n in float64 and column-major, only the lower triangle is read; it is
+    overwritten. Accurate to a small multiple of 1e-16 times the largest magnitude, as LAPACK's are:
+    both routes consist of orthogonal transformations.
 
     References
     ----------

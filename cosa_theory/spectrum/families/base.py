@@ -39,14 +39,8 @@ _WORK = 5e10
 class Update:
     """One weight update, with what several families need of it.
 
-    Parameters
-    ----------
-    delta : ndarray of shape (m, n)
-        The update ΔW, float32 or float64.
-    base : ndarray of shape (m, n) or None
-        The weight W it is added to.
-    sigma : ndarray of shape (min(m, n),)
-        Singular values of ΔW, descending, float64.
+    `delta` is ΔW (m × n, float32 or float64), `base` the weight W it is added to, if there is one,
+    `sigma` the min(m, n) singular values of ΔW, descending, in float64.
     """
 
     delta: NDArray
@@ -80,16 +74,9 @@ class Update:
 class Size:
     """How large one family is on one layer.
 
-    Parameters
-    ----------
-    parameters : int
-        Trainable parameters, at most the budget.
-    text : str
-        The size in words, such as "r=8" or "a=110, b=110".
-    a, b : int or None
-        Rows and columns of the trained core; None for families without one.
-    rank : int
-        Rank wall: no update of this size has a higher rank.
+    `parameters` are trained, at most the budget, and `text` says the size in words, such as "r=8"
+    or "a=110, b=110"; a × b is the trained core, None for families without one; no update of this
+    size has a rank above `rank`.
     """
 
     parameters: int
@@ -184,37 +171,13 @@ class Family(Protocol):
         ...
 
     def size(self, m: int, n: int, parameters: int) -> Size:
-        """Return the largest size with at most `parameters` trainable parameters.
-
-        Parameters
-        ----------
-        m, n : int
-            Shape of the layer.
-        parameters : int
-            The budget.
-
-        Returns
-        -------
-        Size
-        """
+        """Return the largest size on an m × n layer with at most `parameters` trained numbers."""
         ...
 
     def capture(self, update: Update, sizes: Sequence[Size], draws: Draws) -> list[Captured]:
-        """Measure the share of a non-zero update's energy that each size captures.
+        """Measure the share of a non-zero update's energy that each size (from `size`) captures.
 
-        Parameters
-        ----------
-        update : Update
-            The update, not zero.
-        sizes : sequence of Size
-            Sizes from `size` for the update's shape.
-        draws : Draws
-            How random families are drawn; exact families ignore it.
-
-        Returns
-        -------
-        list of Captured
-            One for each size.
+        Exact families ignore `draws`, which says how random ones are drawn.
         """
         ...
 
@@ -234,28 +197,14 @@ def register(family: Family, place: int = 10_000) -> None:
 
 
 def plan_draws(law: float, variance: float, work: float, draws: Draws) -> int:
-    """Choose the number of draws before drawing, from the variance law.
+    """Choose the number of draws before drawing, from the law of the share and its variance.
+
+    The least number at which half the width of the t interval is at most 1 % of the law, if it lies
+    between 4 and `draws.most`, and the nearer of the two if not. A draw of long `work` (in
+    multiply-adds) lowers the upper limit, to 5·10¹⁰ multiply-adds in all, but not below 4.
 
     Choosing it beforehand keeps the interval honest: a rule that looked at the draws and stopped
     when they agree would stop too early too often.
-
-    Parameters
-    ----------
-    law : float
-        Expected share.
-    variance : float
-        Variance of one draw's share.
-    work : float
-        Multiply-adds of one draw.
-    draws : Draws
-        Its `most` and `confidence` are used.
-
-    Returns
-    -------
-    int
-        The least number at which half the width of the t interval is at most 1 % of the law, if
-        it lies between 4 and `draws.most`, and the nearer of the two if not. A draw that works
-        long lowers the upper limit, to 5·10¹⁰ multiply-adds in all, but not below 4.
     """
     deviation = max(variance, 0.0) ** 0.5
     fewest = min(_FEWEST_DRAWS, draws.most)
@@ -268,21 +217,7 @@ def plan_draws(law: float, variance: float, work: float, draws: Draws) -> int:
 
 
 def t_interval(shares: NDArray[np.float64], confidence: float, law: float | None) -> Captured:
-    """Summarise independent draws by their mean and its Student t interval, kept within [0, 1].
-
-    Parameters
-    ----------
-    shares : ndarray of shape (draws,)
-        Captured share of each draw, at least two.
-    confidence : float
-        Coverage of the interval.
-    law : float or None
-        Expected share, passed on.
-
-    Returns
-    -------
-    Captured
-    """
+    """Summarise two or more independent draws by mean and Student t interval, within [0, 1]."""
     count = len(shares)
     mean, deviation = float(shares.mean()), float(shares.std(ddof=1))
     half_width = student_quantile(count, confidence) * deviation / count**0.5

@@ -55,24 +55,9 @@ _SAFE_ENTRIES = (1e-15, 1e15)
 
 
 def select_families(families: Iterable[str] | None, *, with_base: bool = True) -> list[Family]:
-    """Look families up by name.
+    """Look families up by name, all where None is given; return them in that order, each once.
 
-    Parameters
-    ----------
-    families : iterable of str or None
-        Names; None for all.
-    with_base : bool
-        Whether the base weight is at hand. Without it, families that need it are left out.
-
-    Returns
-    -------
-    list of Family
-        In the order given, each once.
-
-    Raises
-    ------
-    InputError
-        If a name is unknown: the allowed ones are listed.
+    Those that need the base weight are left out without it. An unknown name raises `InputError`.
     """
     given = FAMILIES if families is None else families
     names = dict.fromkeys(choice("families", name, FAMILIES) for name in given)
@@ -234,19 +219,7 @@ def _winner(top_share: float | None, law: float) -> str | None:
 
 
 def typed_frame(records: list[dict[str, Any]], columns: dict[str, str]) -> pd.DataFrame:
-    """Build a table whose columns and types do not depend on what is in it.
-
-    Parameters
-    ----------
-    records : list of dict
-        One per row.
-    columns : dict
-        Column to pandas type, in order.
-
-    Returns
-    -------
-    pandas.DataFrame
-    """
+    """Build a table with these columns and pandas types, in order, whatever is in the records."""
     return pd.DataFrame(
         {
             name: pd.Series([record[name] for record in records], dtype=pandas_dtype(kind))

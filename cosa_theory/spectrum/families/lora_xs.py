@@ -64,20 +64,8 @@ register(LoraXS(), place=2)
 def singular_core(delta: NDArray, base: NDArray, rank: int) -> NDArray[np.float64]:
     """Return U_rᵀ ΔW V_r for the top r singular vectors of W, up to the signs of its entries.
 
-    Parameters
-    ----------
-    delta, base : ndarray of shape (m, n)
-        ΔW and W.
-    rank : int
-        r, at most min(m, n).
+    r is at most min(m, n); the leading s × s block is the core for rank s.
 
-    Returns
-    -------
-    ndarray of shape (rank, rank)
-        The leading s × s block is the core for rank s.
-
-    Notes
-    -----
     V comes from the eigenvectors of the float64 Gram matrix on the short side. W V_r = U_r Σ_r,
     and a QR decomposition of it gives U_r orthonormal to machine precision, in the same order,
     where a division by Σ_r would lose it for small singular values. If W's smallest wanted
