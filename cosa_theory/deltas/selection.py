@@ -130,10 +130,7 @@ def _add(found: Selection, name: str, partner: str, shape: tuple[int, ...], on_o
 
 
 def quantised_problems(
-    role: str,
-    names: Iterable[str],
-    infos: Mapping[str, TensorInfo],
-    config: Mapping[str, Any],
+    role: str, names: Iterable[str], infos: Mapping[str, TensorInfo], config: Mapping[str, Any]
 ) -> list[str]:
     """Say which tensors of a model are quantised, one sentence for each kind.
 

@@ -11,14 +11,7 @@ from torch import Tensor
 from cosa_theory.laws import product_flops
 from cosa_theory.nn.projection import FrozenProjection
 
-__all__ = [
-    "ORDERS",
-    "cheapest_order",
-    "cosa_update",
-    "delta_weight",
-    "left_factor",
-    "update_flops",
-]
+__all__ = ["ORDERS", "cheapest_order", "cosa_update", "delta_weight", "left_factor", "update_flops"]
 
 ORDERS = ("through", "left", "right")
 """L(Y(R x)) through the width a; (L Y)(R x) with L Y formed once; L((Y R) x) with Y R formed."""

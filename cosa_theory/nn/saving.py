@@ -8,28 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cosa_theory.deltas.cosa_adapters import (
-    WRAPPER,
-)
+from cosa_theory.deltas.cosa_adapters import WRAPPER
 from cosa_theory.deltas.matching import first_few
 from cosa_theory.ground.checks import choice
 from cosa_theory.ground.errors import InputError
-from cosa_theory.nn.folder import (
-    common_settings,
-    layer_entry,
-    projection_tensors,
-    write_adapter,
-)
+from cosa_theory.nn.folder import common_settings, layer_entry, projection_tensors, write_adapter
 from cosa_theory.nn.linear import CosaLinear
-from cosa_theory.nn.model import (
-    SavedWhole,
-    layers_or_error,
-    saved_whole,
-)
-from cosa_theory.nn.targets import (
-    minimal_targets,
-    unwrapped_name,
-)
+from cosa_theory.nn.model import SavedWhole, layers_or_error, saved_whole
+from cosa_theory.nn.targets import minimal_targets, unwrapped_name
 
 __all__ = ["save_cosa"]
 

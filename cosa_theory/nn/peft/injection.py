@@ -183,9 +183,7 @@ def _shortened(problems: list[str], most: int = 5) -> list[str]:
 
 
 def _other_cores(
-    specs: Mapping[str, LayerSpec],
-    described: Mapping[str, Any],
-    records: Mapping[str, CosaRecord],
+    specs: Mapping[str, LayerSpec], described: Mapping[str, Any], records: Mapping[str, CosaRecord]
 ) -> list[str]:
     """Say where the settings lead to other cores or draws than those of the saved adapter."""
     problems = []

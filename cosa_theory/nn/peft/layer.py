@@ -5,11 +5,7 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
-from peft.tuners.tuners_utils import (
-    BaseTunerLayer,
-    _get_in_out_features,
-    check_adapters_to_merge,
-)
+from peft.tuners.tuners_utils import BaseTunerLayer, _get_in_out_features, check_adapters_to_merge
 from peft.utils import quantization_extra_repr, resolve_quantization_backend
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D

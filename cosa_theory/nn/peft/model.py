@@ -25,12 +25,7 @@ from cosa_theory.nn.peft.injection import (
 from cosa_theory.nn.peft.layer import CosaLayer, Linear
 from cosa_theory.nn.peft.mixed import adapters_of_samples
 from cosa_theory.nn.peft.registration import PREFIX
-from cosa_theory.nn.peft.state import (
-    layer_records,
-    plain_name,
-    restore_stored,
-    stored_projections,
-)
+from cosa_theory.nn.peft.state import layer_records, plain_name, restore_stored, stored_projections
 from cosa_theory.nn.peft.weighted import combined_config, combined_injections, set_combined_cores
 from cosa_theory.nn.targets import call_encoder_layers
 
@@ -242,11 +237,7 @@ class CosaModel(BaseTuner):
 
     @classmethod
     def _remap_adapter_state_dict_for_load(
-        cls,
-        model: nn.Module,
-        config: CosaConfig,
-        adapter_name: str,
-        state_dict: dict[str, Tensor],
+        cls, model: nn.Module, config: CosaConfig, adapter_name: str, state_dict: dict[str, Tensor]
     ) -> dict[str, Tensor]:
         rest = restore_stored(model, adapter_name, config, state_dict)
         return dict(super()._remap_adapter_state_dict_for_load(model, config, adapter_name, rest))

@@ -203,10 +203,7 @@ PRESENTATION = Presentation(
             "ΔW = α L Y R with a trained core Y (a × b) and frozen random L (m × a), R (b × n) "
             "drawn from a seed: neither the adapter's file nor the optimiser has them.",
         ),
-        (
-            "LoRA of equal size",
-            "rank r = ab/(m + n) to the nearest whole number, layer by layer.",
-        ),
+        ("LoRA of equal size", "rank r = ab/(m + n) to the nearest whole number, layer by layer."),
         (
             "activations kept",
             "of CoSA R x, b numbers a token and layer; of LoRA A x, and its input x once where "
