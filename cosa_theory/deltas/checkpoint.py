@@ -22,24 +22,12 @@ _SAMPLE_BYTES = 128
 
 
 class Checkpoint(ABC):
-    """A set of named tensors that are read one at a time.
+    """A set of named tensors that are read one at a time."""
 
-    Attributes
-    ----------
-    label : str
-        What messages call it: a path, or "the base model in memory".
-    infos : dict of str to TensorInfo
-        What it holds.
-    config : dict
-        The model's config.json, empty where there is none.
-    partial : bool
-        Whether it holds changes to a model (an adapter) and not a whole model.
-    """
-
-    label: str
+    label: str  # what messages call it: a path, or "the base model in memory"
     infos: dict[str, TensorInfo]
-    config: dict[str, Any]
-    partial: bool = False
+    config: dict[str, Any]  # the model's config.json, empty where there is none
+    partial: bool = False  # whether it holds changes to a model (an adapter), not a whole model
 
     def align(self, pairs: Mapping[str, str], base: Mapping[str, TensorInfo]) -> list[str]:
         """Settle what only the base can tell (an adapter's orientation); return problems."""
@@ -59,17 +47,7 @@ class Checkpoint(ABC):
 
 
 class FileCheckpoint(Checkpoint):
-    """Safetensors files: one, or the shards an index names.
-
-    Parameters
-    ----------
-    label : path
-        The file, or the folder that holds the shards.
-    infos : dict of str to TensorInfo
-        The checked headers, merged.
-    config : dict
-        The model's config.json.
-    """
+    """Safetensors files: one, or the shards an index names, by their checked and merged headers."""
 
     def __init__(self, label: Path, infos: dict[str, TensorInfo], config: dict[str, Any]) -> None:
         self.label, self.config = str(label), config
@@ -112,17 +90,9 @@ class FileCheckpoint(Checkpoint):
 
 
 class MemoryCheckpoint(Checkpoint):
-    """Tensors in memory: a state dict, a module's, or any mapping of names to arrays.
+    """Tensors in memory: numpy arrays or torch tensors by name, such as a state dict.
 
-    Parameters
-    ----------
-    label : str
-        What messages call it.
-    tensors : mapping
-        Name to numpy array or torch tensor; a value that is neither is described by its Python
-        type and never read.
-    config : dict, optional
-        The model's configuration.
+    A value that is neither is described by its Python type and never read.
     """
 
     def __init__(

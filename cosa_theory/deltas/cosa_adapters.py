@@ -79,15 +79,8 @@ class CosaFolder:
     def projections(self, name: str) -> tuple[Any, Any]:
         """Return a layer's Lᵀ (a × m) and R (b × n) in float32: stored, or drawn and compared.
 
-        Returns
-        -------
-        tuple of (ndarray, csr_array or SRHT)
-            At their true scale.
-
-        Raises
-        ------
-        InputError
-            If a draw differs from the one the adapter was trained with.
+        Arrays, csr arrays or SRHTs at their true scale. An InputError tells of a draw that differs
+        from the one the adapter was trained with.
         """
         one = self.layers[name]
         stored = {"L": one.left, "R": one.right}

@@ -18,42 +18,20 @@ __all__ = ["CosaRecord", "check_description", "cosa_records"]
 
 @dataclass(frozen=True)
 class CosaRecord:
-    """One adapted layer, as its folder describes it.
+    """One adapted layer of m × n, as its folder describes it: ΔW = alpha · L Y R, Y a × b."""
 
-    Attributes
-    ----------
-    name : str
-        The module's name in the base model.
-    m, n : int
-        Output and input size of the layer.
-    a, b : int
-        Shape of the core.
-    alpha : float
-        ΔW = alpha · L Y R.
-    key : str
-        The key of the draw.
-    core : str
-        Name of the core's tensor in the file.
-    left, right : str or None
-        Names of the tensors that hold L and R; None where they are drawn.
-    fingerprints : tuple of (str or None, str or None)
-        Of the float32 draws of Lᵀ (a × m) and R (b × n), where they are known.
-    transposed : bool
-        Whether Lᵀ (a × m) and Rᵀ (n × b) are stored, as the released code does, and not L and R.
-    """
-
-    name: str
+    name: str  # of the module in the base model
     m: int
     n: int
     a: int
     b: int
     alpha: float
-    key: str
-    core: str
-    left: str | None = None
+    key: str  # of the draw
+    core: str  # name of the core's tensor in the file
+    left: str | None = None  # names of the tensors of L and R; None where they are drawn
     right: str | None = None
-    fingerprints: tuple[str | None, str | None] = (None, None)
-    transposed: bool = False
+    fingerprints: tuple[str | None, str | None] = (None, None)  # of the float32 draws of Lᵀ, R
+    transposed: bool = False  # Lᵀ and Rᵀ (n × b) are stored, as by the released code
 
 
 def cosa_records(
@@ -61,26 +39,11 @@ def cosa_records(
 ) -> tuple[dict[str, CosaRecord], dict[str, str]]:
     """Bring the settings and the tensors of an adapter together, and check them.
 
-    Parameters
-    ----------
-    settings : mapping
-        As `translated_settings` returns them.
-    infos : mapping of str to TensorInfo
-        The tensors by their names in the file, of this library or of the released code.
-    label : str
-        What messages call the adapter.
-
-    Returns
-    -------
-    layers : dict of str to CosaRecord
-        In the order of the tensors.
-    whole : dict of str to str
-        Other tensors: name in the base model to name in the file.
-
-    Raises
-    ------
-    InputError
-        Naming every setting or tensor that is missing, unexpected or of the wrong shape.
+    `settings` are those of `translated_settings`, `infos` the tensors by their names in the file,
+    of this library or of the released code; `label` is what messages call the adapter. Returned are
+    the layers, in the order of the tensors, and the other tensors, name in the base model to name
+    in the file. An InputError names every setting or tensor that is missing, unexpected or of the
+    wrong shape.
     """
     found: dict[str, dict[str, str]] = {}
     others: dict[str, str] = {}
@@ -112,11 +75,8 @@ def cosa_records(
         _refuse_released_without(found, label)
         for name, tensors in found.items():
             with problems:
-                alpha = (
-                    by_pattern(settings.get("alpha_pattern"), name, settings["alpha"])
-                    if usable
-                    else 1.0
-                )
+                patterns = settings.get("alpha_pattern")
+                alpha = by_pattern(patterns, name, settings["alpha"]) if usable else 1.0
                 alpha = real(f"{label}: alpha of {name}", alpha)
                 where = f"{label}: {name}"
                 records[name] = _record(name, tensors, described.get(name), alpha, infos, where)

@@ -64,12 +64,8 @@ def translated_settings(
 
     The released code scales L Y R by lora_alpha / r, or lora_alpha / √r with use_rslora, where r is
     a divisor and nothing else; that is alpha here. Its L and R are at analysis scale. The shapes of
-    the cores are those of the file, whatever rule chose them.
-
-    Raises
-    ------
-    InputError
-        If r or alpha is not a number that can be divided by, or there is no core in the file.
+    the cores are those of the file, whatever rule chose them. Raises InputError if r or alpha is
+    not a number that can be divided by, or there is no core in the file.
     """
     if not is_released(settings):
         return dict(settings)

@@ -42,18 +42,10 @@ class Gradients:
     weights: Mapping[str, Matrix] = field(default_factory=dict)
 
     def of(self, layer: LayerDelta) -> LayerDelta | None:
-        """Return the gradient of a layer, in place of its update.
+        """Return the gradient of a layer, in place of its update; None where there is no gradient.
 
-        Parameters
-        ----------
-        layer : LayerDelta
-            The layer.
-
-        Returns
-        -------
-        LayerDelta or None
-            Name and base of `layer`, `delta` the gradient ∂loss/∂W (descent moves W against it),
-            `rounding_rms` that of its stored type; None where there is no gradient.
+        Name and base are those of `layer`, `delta` is the gradient ∂loss/∂W (descent moves W
+        against it), `rounding_rms` that of its stored type.
 
         Raises
         ------

@@ -139,23 +139,9 @@ def coarser_dtype(first: str, second: str) -> str:
 def storage_noise(weight: Matrix, dtype: str) -> float:
     """Return the root mean square error per entry of storing a matrix in a floating-point type.
 
-    √(1 / (8 ln 2)) · u · rms(W) ≈ 0.42 · u · rms(W), u the unit roundoff 2⁻ᵖ (bfloat16 2⁻⁸, float16
-    2⁻¹¹, float32 2⁻²⁴, float64 2⁻⁵³). See docs/theory.md, 5.2.
+    √(1 / (8 ln 2)) · u · rms(W) ≈ 0.42 · u · rms(W) in the units of W, u the unit roundoff 2⁻ᵖ
+    (bfloat16 2⁻⁸, float16 2⁻¹¹, float32 2⁻²⁴, float64 2⁻⁵³). See docs/theory.md, 5.2.
 
-    Parameters
-    ----------
-    weight : ndarray
-        The matrix.
-    dtype : str
-        The stored type.
-
-    Returns
-    -------
-    float
-        In the units of `weight`.
-
-    Notes
-    -----
     An entry ± x · 2ᵉ with 1 ≤ x < 2 is stored with an error uniform in ± u · 2ᵉ, hence of relative
     mean square u² / (3 x²). The leading digits of numbers spread over several octaves follow the
     density 1 / (x ln 2) (Hamming, "On the distribution of numbers", Bell System Technical Journal,

@@ -51,19 +51,10 @@ _MOST_COMPARED = 2000
 
 
 class NameFilter:
-    """Regular expressions that choose tensors by name.
+    """Regular expressions that choose tensors by name, by `re.search`.
 
-    Parameters
-    ----------
-    include : str or sequence of str, optional
-        A name must match one of these somewhere (`re.search`).
-    exclude : str or sequence of str, optional
-        A name must match none of these.
-
-    Raises
-    ------
-    InputError
-        If a pattern is not a regular expression.
+    A name must match one of `include`, if there are any, and none of `exclude`. Raises InputError
+    for a pattern that is no regular expression.
     """
 
     def __init__(
@@ -118,20 +109,10 @@ def _nearest(pattern: str, names: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class NameMatch:
-    """The result of matching names.
+    """The result of matching names; those without a partner are in `only_in_…`."""
 
-    Parameters
-    ----------
-    pairs : dict of str to str
-        Base name to tuned name, in the order of the base.
-    prefix : tuple of (str, str), optional
-        The renamed prefix (in base, in tuned), where one was needed.
-    only_in_base, only_in_tuned : tuple of str
-        Names without a partner.
-    """
-
-    pairs: dict[str, str]
-    prefix: tuple[str, str] | None
+    pairs: dict[str, str]  # base name to tuned name, in the order of the base
+    prefix: tuple[str, str] | None  # renamed, (in base, in tuned), where one was needed
     only_in_base: tuple[str, ...]
     only_in_tuned: tuple[str, ...]
 
@@ -139,10 +120,7 @@ class NameMatch:
 def match_names(base: Mapping[str, TensorInfo], tuned: Mapping[str, TensorInfo]) -> NameMatch:
     """Pair the names of two models, allowing one renamed prefix.
 
-    Raises
-    ------
-    InputError
-        If two different prefix mappings are possible, or nothing matches.
+    Raises InputError if two different prefix mappings are possible, or nothing matches.
     """
     exact = base.keys() & tuned.keys()
     left = {name: info for name, info in base.items() if name not in exact}

@@ -26,12 +26,7 @@ def open_checkpoint(source: Any, role: str, allow_pickle: bool = False) -> Check
 
     A folder has `model.safetensors`, an index and its shards, or a single file of another name.
     `role` is what messages call a source without a path; pickles, if allowed, are read by torch's
-    weights-only loader.
-
-    Raises
-    ------
-    InputError
-        Naming every problem of the source's files.
+    weights-only loader. An InputError names every problem of the source's files.
     """
     if isinstance(source, Mapping):
         return MemoryCheckpoint(f"the {role} model in memory", source)
@@ -55,22 +50,14 @@ def locate(source: str | os.PathLike[str], role: str, allow_pickle: bool = False
     text = os.fspath(source)
     if not _HUB_ID.fullmatch(text) or text.endswith((".safetensors", ".json", *_PICKLE_SUFFIXES)):
         raise InputError(f"{role}: no such file or folder: {text}.")
-    return _download(text, role, allow_pickle)
-
-
-def _download(identifier: str, role: str, allow_pickle: bool) -> Path:
-    """Fetch a model from the hub (or its local cache) and return its folder."""
     files = [*_HUB_FILES, *(_HUB_PICKLES if allow_pickle else ())]
-    return from_hub(identifier, f"{role}: ", files)
+    return from_hub(text, f"{role}: ", files)
 
 
 def from_hub(identifier: str, where: str, files: Sequence[str]) -> Path:
     """Return the folder of the local cache with these files of a model on the hub.
 
-    Raises
-    ------
-    InputError
-        If the hub does not give them; `where` is how the message begins.
+    Raises InputError if the hub does not give them; `where` is how the message begins.
     """
     try:
         from huggingface_hub import snapshot_download
@@ -90,7 +77,8 @@ def from_hub(identifier: str, where: str, files: Sequence[str]) -> Path:
 
 
 def _open_path(path: Path, allow_pickle: bool) -> Checkpoint:
-    config = _read_config(path if path.is_dir() else path.parent)
+    described = (path if path.is_dir() else path.parent) / "config.json"
+    config = read_json(described) if described.is_file() else {}
     files = [path] if path.is_file() else _weight_files(path)
     first = files[0]
     if first.name.endswith(".index.json"):
@@ -133,11 +121,6 @@ def _weight_files(folder: Path) -> list[Path]:
         f"{folder}: no weights here (expected model.safetensors, or model.safetensors.index.json "
         "with its shards)."
     )
-
-
-def _read_config(folder: Path) -> dict[str, Any]:
-    path = folder / "config.json"
-    return read_json(path) if path.is_file() else {}
 
 
 def read_json(path: Path) -> dict[str, Any]:

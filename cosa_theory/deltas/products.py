@@ -13,22 +13,10 @@ __all__ = ["AdapterCheckpoint"]
 class AdapterCheckpoint(Checkpoint):
     """The update of an adapter in PEFT's folder format, as if it were a sparse tuned model.
 
-    Parameters
-    ----------
-    label : str
-        The folder.
-    stored : Checkpoint
-        The adapter's own tensors.
-    fan_in_fan_out : bool
-        What the adapter's configuration says of the layers it was put on: whether they store
-        their weight as in × out.
-
-    Attributes
-    ----------
-    products : dict of str to bool
-        The weights, without PEFT's wrapper, that are given by factors, and whether the product is
-        the transpose of the weight. Other names are whole replacement tensors
-        (`modules_to_save`).
+    `stored` are the adapter's own tensors; `fan_in_fan_out` is what its configuration says of the
+    layers it was put on: whether they store their weight as in × out. `products` are the weights,
+    without PEFT's wrapper, that are given by factors, and whether the product is the transpose of
+    the weight; other names are whole replacement tensors (`modules_to_save`).
     """
 
     partial = True

@@ -10,12 +10,32 @@ from numpy.typing import NDArray
 
 from cosa_theory.ground.tensor_files import DTYPE_CODES
 
-__all__ = ["file_order", "write_arrays", "write_tensors"]
+__all__ = ["file_header", "file_order", "write_arrays", "write_tensors"]
 
 
 def file_order(layout: Mapping[str, tuple[str, tuple[int, ...]]]) -> list[str]:
     """Return the names in the order of the file: wider types first, else as they come."""
     return sorted(layout, key=lambda name: -DTYPE_CODES[layout[name][0]][1])
+
+
+def file_header(
+    layout: Mapping[str, tuple[str, tuple[int, ...]]], metadata: Mapping[str, str] | None = None
+) -> tuple[bytes, dict[str, int]]:
+    """Return all that precedes the tensors, and their bytes in the order of the file.
+
+    `layout` and `metadata` are as for `write_tensors`.
+    """
+    header: dict[str, object] = {"__metadata__": dict(metadata or {"format": "pt"})}
+    sizes, end = {}, 0
+    for name in file_order(layout):
+        dtype, shape = layout[name]
+        code, bits = DTYPE_CODES[dtype]
+        start, end = end, end + (bits * math.prod(shape) + 7) // 8
+        sizes[name] = end - start
+        header[name] = {"dtype": code, "shape": list(shape), "data_offsets": [start, end]}
+    raw = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    raw += b" " * (-len(raw) % 8)
+    return len(raw).to_bytes(8, "little") + raw, sizes
 
 
 def write_tensors(
@@ -45,18 +65,9 @@ def write_tensors(
     OSError
         If the disk is full or the folder cannot be written to.
     """
-    header: dict[str, object] = {"__metadata__": dict(metadata or {"format": "pt"})}
-    sizes, end = {}, 0
-    for name in file_order(layout):
-        dtype, shape = layout[name]
-        code, bits = DTYPE_CODES[dtype]
-        start, end = end, end + (bits * math.prod(shape) + 7) // 8
-        sizes[name] = end - start
-        header[name] = {"dtype": code, "shape": list(shape), "data_offsets": [start, end]}
-    raw = json.dumps(header, separators=(",", ":")).encode()
-    raw += b" " * (-len(raw) % 8)
+    header, sizes = file_header(layout, metadata)
     with path.open("wb") as file:
-        file.write(len(raw).to_bytes(8, "little") + raw)
+        file.write(header)
         expected = iter(sizes.items())
         for name, data in contents:
             if (name, len(data)) != next(expected, None):

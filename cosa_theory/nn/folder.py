@@ -90,13 +90,9 @@ def _true_values(projection: FrozenProjection) -> Tensor:
 def common_settings(specs: Mapping[str, LayerSpec]) -> dict[str, Any]:
     """Return the settings that lead to these layers again, as adapter_config.json holds them.
 
-    The commonest shape and alpha are the adapter's; other layers are listed as patterns.
-
-    Raises
-    ------
-    InputError
-        If the projections of the layers differ in seed, ensemble, options or scale: one folder has
-        one of each.
+    The commonest shape and alpha are the adapter's; other layers are listed as patterns. Raises
+    InputError if the projections of the layers differ in seed, ensemble, options or scale: one
+    folder has one of each.
     """
     drawn: dict[str, Any] = {}
     first = next(iter(specs))
@@ -143,12 +139,7 @@ def write_adapter(
 ) -> None:
     """Write both files of an adapter's folder, or neither.
 
-    An adapter in the folder is replaced; other files stay.
-
-    Raises
-    ------
-    InputError
-        If `folder` is a file.
+    An adapter in the folder is replaced; other files stay. An InputError if `folder` is a file.
     """
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
@@ -178,10 +169,7 @@ def layer_specs(adapter: CosaFolder) -> dict[str, LayerSpec]:
 def read_cores(adapter: CosaFolder) -> dict[str, Tensor]:
     """Return the core of every layer, (a, b), by its name in the base model.
 
-    Raises
-    ------
-    InputError
-        Naming the layers whose core holds NaN or infinities.
+    An InputError names the layers whose core holds NaN or infinities.
     """
     cores = {name: adapter.core(name) for name in adapter.layers}
     bad = [name for name, core in cores.items() if not np.isfinite(core).all()]

@@ -28,36 +28,17 @@ def cosa_update(
     training: bool = False,
     order: str = "auto",
 ) -> Tensor:
-    """Return scaling · L Y R x for every vector x, in the cheapest order of products.
+    """Return scaling · L Y R x, shape (..., m), for every vector x, in the cheapest order.
 
     Backward keeps R x (b numbers a vector) and nothing of the size of x; with dropout one byte for
     every entry of x besides. Gradients are exact in every order; their own derivatives are so
     through a and with L Y formed, while with Y R formed they lack, with a warning, the terms that
     mix x and Y.
 
-    Parameters
-    ----------
-    x : Tensor, shape (..., n)
-        Inputs; products run in its dtype, or in that of autocast.
-    Y : Tensor, shape (a, b)
-        The core.
-    left : FrozenProjection, a × m
-        The transpose of L.
-    right : FrozenProjection, b × n
-        R.
-    scaling : float
-        The factor of the update, with the factors of both projections folded in.
-    dropout : float, default 0
-        Probability that an entry of x is dropped while training.
-    training : bool, default False
-        Whether dropout acts.
-    order : {"auto", "through", "left", "right"}, default "auto"
-        See `ORDERS`; "auto" takes the one of fewest operations for the number of vectors.
-
-    Returns
-    -------
-    Tensor, shape (..., m)
-        In the dtype of the products.
+    Products run in the dtype of x (..., n), or in that of autocast. Y is the core (a × b), `left`
+    the transpose of L (a × m), `right` R (b × n); the factors of both are folded into `scaling`.
+    While `training`, an entry of x is dropped with probability `dropout`. `order` is one of
+    `ORDERS`, or "auto": that of fewest operations for the number of vectors.
     """
     if torch.is_autocast_enabled(x.device.type):
         x = x.to(torch.get_autocast_dtype(x.device.type))
@@ -158,26 +139,15 @@ def cheapest_order(
     input_gradient: bool = True,
     dtype: torch.dtype = torch.float32,
 ) -> str:
-    """Return the order of least effort.
+    """Return the order of least effort, one of `ORDERS`, for products that run in `dtype`.
 
     Effort is operations, weighted for projections that multiply slower than a dense matrix of as
     many operations would (`FrozenProjection.effort`). While training, L Y or Y R is not formed if
     it takes more than half of the memory of the input: backward keeps it, and one that keeps much
     more than R x gains little, since it serves few tokens. See docs/theory.md, 1.10.
 
-    Parameters
-    ----------
-    tokens, left, right, training, input_gradient
-        As for `update_flops`.
-    dtype : torch.dtype, default float32
-        In which the products run.
-
-    Returns
-    -------
-    str
-        One of `ORDERS`. For dense projections, in float32 and bfloat16 on one core, 1 to 4,096
-        tokens and layers from 512 to 8,192, the one of least effort was the fastest to within a
-        tenth.
+    For dense projections, in float32 and bfloat16 on one core, 1 to 4,096 tokens and layers from
+    512 to 8,192, the one of least effort was the fastest to within a tenth.
     """
     by_left, by_right = left.effort(dtype), right.effort(dtype)
     m, n, a, b = left.d, right.d, left.k, right.k

@@ -32,12 +32,7 @@ SIGN_KINDS = tuple(name for name, ensemble in ENSEMBLES.items() if ensemble.sign
 class ProjectionSpec:
     """What `cosa_theory.projections.make_projection` needs to draw a k × d projection.
 
-    Attributes
-    ----------
-    kind, k, d, seed, scale, key
-        As for `make_projection`; `key` is a tuple.
-    options : tuple of (name, value)
-        Options of the ensemble, sorted by name.
+    `options` are (name, value) pairs of the ensemble, sorted by name.
     """
 
     kind: str
@@ -92,21 +87,12 @@ class FrozenProjection(nn.Module):
     ----------
     tensors : dict of str to Tensor
         What defines S, in the form of the subclass.
-    k, d : int
-        Shape of A.
-    factor : float
-        A = factor · S.
+    k, d, factor
+        Shape of A, and A = factor · S.
     fingerprint : str
         Of the float32 draw of A.
     spec : ProjectionSpec or None
         What to draw again; None if the values were given, and cannot be.
-
-    Attributes
-    ----------
-    flops : int
-        Floating-point operations for one vector, either way.
-    nbytes : int
-        Bytes of what is stored.
     """
 
     def __init__(

@@ -48,33 +48,17 @@ LORA_DTYPES = ("float32", "float16", "bfloat16")
 
 @dataclass(frozen=True)
 class LoraLayer:
-    """One layer of the exported adapter.
+    """One layer of the exported adapter: m × n, from a core of a × b."""
 
-    Attributes
-    ----------
-    name : str
-        The module's name in the base model.
-    m, n, a, b : int
-        Size of the layer and of its core.
-    rank : int
-        Of the update as it was exported.
-    norm : float
-        ‖ΔW‖, Frobenius, of the CoSA layer.
-    energy_lost : float
-        Share of ‖ΔW‖² that the truncation took away, from 0 to 1; 0 where nothing was cut.
-    rounding : float
-        ‖Δ̂W − ΔW‖/‖ΔW‖ of the stored factors, beside the truncation; 0 for a zero update.
-    """
-
-    name: str
+    name: str  # of the module in the base model
     m: int
     n: int
     a: int
     b: int
-    rank: int
-    norm: float
-    energy_lost: float
-    rounding: float
+    rank: int  # of the update as it was exported
+    norm: float  # ‖ΔW‖, Frobenius, of the CoSA layer
+    energy_lost: float  # share of ‖ΔW‖² that the truncation took away; 0 where nothing was cut
+    rounding: float  # ‖Δ̂W − ΔW‖/‖ΔW‖ of the stored factors, beside the truncation; 0 for ΔW = 0
 
 
 @dataclass(frozen=True)

@@ -23,19 +23,10 @@ Array = NDArray[np.float64]
 
 
 def balanced(B: Array, A: Array) -> tuple[Array, Array]:
-    """Move a power of two between the factors, so that their norms differ by at most √2 each.
+    """Move a power of two between B (m × r) and A (r × n), so that ‖B‖ ≈ ‖A‖, to within √2 each.
 
     The product is the same to the last bit, and both factors are far from the ends of a short
-    type's range.
-
-    Parameters
-    ----------
-    B, A : ndarray, shapes (m, r) and (r, n)
-
-    Returns
-    -------
-    B, A : ndarray
-        B · 2^k and A · 2^−k with ‖B‖ ≈ ‖A‖; as they are if one is zero.
+    type's range. They are returned as they are if one is zero.
     """
     left, right = float(np.linalg.norm(B)), float(np.linalg.norm(A))
     if not (left > 0 and right > 0 and math.isfinite(left * right)):

@@ -37,21 +37,12 @@ __all__ = [
 
 @dataclass(frozen=True)
 class SavedWhole:
-    """What an adapter holds besides its cores: trained tensors of the model itself.
+    """What an adapter holds besides its cores: trained tensors of the model itself."""
 
-    Attributes
-    ----------
-    modules : tuple of str
-        Modules that are trained and saved whole.
-    tensors : dict of str to str
-        Other tensors, such as biases: name in the base model to name in the file.
-    bias : str
-        PEFT's setting for trained biases.
-    """
-
-    modules: tuple[str, ...] = ()
+    modules: tuple[str, ...] = ()  # that are trained and saved whole
+    # Other tensors, such as biases: name in the base model to name in the file.
     tensors: dict[str, str] = field(default_factory=dict)
-    bias: str = "none"
+    bias: str = "none"  # PEFT's setting for trained biases
 
 
 _ATTRIBUTE = "cosa_saved_whole"
@@ -135,18 +126,9 @@ def add_cosa(
     ['0.Y', '2.Y']
     """
     refuse_adapted(model)
+    patterns = shape_pattern or {}, alpha_pattern or {}
     settings = CosaSettings(
-        a,
-        b,
-        alpha,
-        seed,
-        kind,
-        options or {},
-        scale,
-        clip,
-        shape_pattern or {},
-        alpha_pattern or {},
-        share_projections,
+        a, b, alpha, seed, kind, options or {}, scale, clip, *patterns, share_projections
     )
     check_options(dropout, order, core_dtype)
     whole = modules_by_ending(model, modules_to_save)

@@ -70,25 +70,11 @@ def layer_pairs(
 ) -> dict[str, Pair]:
     """Return both projections of every layer; equal ones in one place are one object.
 
-    Parameters
-    ----------
-    specs : mapping of str to LayerSpec
-        By the layer's name in the base model.
-    places : mapping of str to Placement
-        Where each layer computes.
-    adapter : CosaFolder, optional
-        What it stores of these layers' projections is used as it is, and not drawn.
-    fingerprints : mapping of str to (str or None, str or None), optional
-        Of L and R at the training: a draw that differs is refused.
-    present : mapping of (ProjectionSpec, Placement) to FrozenProjection, optional
-        Projections that the model has already.
-    threads, progress
-        As for `cosa_theory.nn.projection.draw_projections`.
-
-    Raises
-    ------
-    InputError
-        Naming the stored projections that hold NaN, or the draws that differ.
+    `specs` and `places` go by the layer's name in the base model. What `adapter` stores of these
+    layers' projections is used as it is, and not drawn; what the model has already is `present`.
+    `fingerprints` are those of L and R at the training: a draw that differs is refused. `threads`
+    and `progress` are as for `draw_projections`. An InputError names the stored projections that
+    hold NaN, or the draws that differ.
     """
     label = "the adapter" if adapter is None else adapter.label
     stored = {} if adapter is None else _stored_projections(adapter, places)

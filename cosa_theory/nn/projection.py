@@ -33,27 +33,11 @@ __all__ = [
 def frozen_projection(
     spec: ProjectionSpec, *, dtype: torch.dtype = torch.float32
 ) -> FrozenProjection:
-    """Draw a projection and put it into the form that multiplies fastest.
+    """Draw a projection, on the CPU, and put it into the form that multiplies fastest.
 
     A transform where the ensemble has one and `hadamard_pays`, places of signs where it is sparse
-    and `SparseProjection.pays`; all else is dense.
-
-    Parameters
-    ----------
-    spec : ProjectionSpec
-        What to draw.
-    dtype : torch.dtype, default float32
-        Floating-point type of what is stored: a rounding of the float32 draw, or float64.
-
-    Returns
-    -------
-    FrozenProjection
-        On the CPU.
-
-    Raises
-    ------
-    ValueError
-        As `make_projection`.
+    and `SparseProjection.pays`; all else is dense, a rounding to `dtype` of the float32 draw, or
+    float64. Errors as of `make_projection`.
     """
     product = ENSEMBLES[spec.kind].product
     if product == "transform" and hadamard_pays(spec.k, spec.d):
@@ -71,14 +55,8 @@ def given_projection(A: Tensor) -> FrozenProjection:
     Dense, factor 1, without a seed; its fingerprint is that of A in float32.
     """
     values = A.detach().contiguous()
-    return DenseProjection(
-        {"values": values},
-        k=values.shape[0],
-        d=values.shape[1],
-        factor=1.0,
-        fingerprint=fingerprint(values.float()),
-        spec=None,
-    )
+    (k, d), name = values.shape, fingerprint(values.float())
+    return DenseProjection({"values": values}, k=k, d=d, factor=1.0, fingerprint=name, spec=None)
 
 
 def draw_projections(
@@ -88,23 +66,11 @@ def draw_projections(
     threads: int = 2,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[ProjectionSpec, FrozenProjection]:
-    """Draw many projections, several at a time; equal specifications once.
+    """Draw many projections, by their specifications, as `frozen_projection` does; equal ones once.
 
-    Parameters
-    ----------
-    specs : iterable of ProjectionSpec
-        What to draw.
-    dtype : torch.dtype, default float32
-        As for `frozen_projection`: no more than `threads` draws exist in another type at once.
-    threads : int, default 2
-        How many are drawn at a time. The values do not depend on it.
-    progress : callable, optional
-        Called with the number drawn and the number in all after each draw.
-
-    Returns
-    -------
-    dict of ProjectionSpec to FrozenProjection
-        In the order of first appearance.
+    `threads` are drawn at a time, which the values do not depend on: no more draws than that exist
+    in another type than `dtype` at once. `progress` is called with the number drawn and the number
+    in all after each draw. The result is in the order of first appearance.
     """
     wanted = list(dict.fromkeys(specs))
     drawn: dict[ProjectionSpec, FrozenProjection] = {}

@@ -25,23 +25,7 @@ SCALES = ("synthesis", "analysis")
 
 @dataclass(frozen=True)
 class LayerSpec:
-    """One adapted layer: sizes, alpha and what its projections are drawn from.
-
-    Attributes
-    ----------
-    name : str
-        The module's name in the base model.
-    m, n : int
-        Output and input size.
-    a, b : int
-        Shape of the core.
-    alpha : float
-        The factor of the update.
-    left : ProjectionSpec
-        a × m, the transpose of L.
-    right : ProjectionSpec
-        b × n, R.
-    """
+    """One adapted layer of m × n: its name in the base model, core and alpha, and what is drawn."""
 
     name: str
     m: int
@@ -49,8 +33,8 @@ class LayerSpec:
     a: int
     b: int
     alpha: float
-    left: ProjectionSpec
-    right: ProjectionSpec
+    left: ProjectionSpec  # a × m, the transpose of L
+    right: ProjectionSpec  # b × n, R
 
     @classmethod
     def of(

@@ -88,11 +88,7 @@ def linear_layers(
         )
     places = named_places(model)
     wanted = _matcher("target_modules", target_modules)
-    unwanted = (
-        (lambda name: False)
-        if not exclude_modules
-        else _matcher("exclude_modules", exclude_modules)
-    )
+    unwanted = _matcher("exclude_modules", exclude_modules) if exclude_modules else None
     whole = [re.compile(rf"(^|.*\.){re.escape(name)}($|\..*)") for name in modules_to_save]
     if _is_all_linear(target_modules):
         skipped = _output_heads(model)
@@ -111,14 +107,14 @@ def linear_layers(
     kept = {
         name: places[name]
         for name in found
-        if not unwanted(name) and not any(pattern.match(name) for pattern in whole)
+        if not (unwanted and unwanted(name)) and not any(one.match(name) for one in whole)
     }
     if not kept:
         raise InputError(
             f"target_modules is {target_modules!r}, which leaves no layer to adapt"
             + ("; loosen exclude_modules or modules_to_save" if found else _endings(places))
         )
-    return _once(_all_linear_or_error(kept, places))
+    return _all_linear_or_error(kept, places)
 
 
 def _is_all_linear(target_modules: Any) -> bool:
@@ -217,7 +213,7 @@ def linear_problem(module: nn.Module, name: str, places: Mapping[str, nn.Module]
 def _all_linear_or_error(
     kept: Mapping[str, nn.Module], places: Mapping[str, nn.Module]
 ) -> dict[str, nn.Linear]:
-    """Return the layers, or refuse what cannot be adapted, a sentence for each reason."""
+    """Return the layers, each once, or refuse what cannot be adapted, a sentence for a reason."""
     reasons: dict[str, list[str]] = {}
     for name, module in kept.items():
         reason = linear_problem(module, name, places)
@@ -231,13 +227,10 @@ def _all_linear_or_error(
                 for reason, names in reasons.items()
             )
         )
-    return {name: module for name, module in kept.items() if isinstance(module, nn.Linear)}
-
-
-def _once(layers: Mapping[str, nn.Linear]) -> dict[str, nn.Linear]:
     first: dict[nn.Linear, str] = {}
-    for name, module in layers.items():
-        first.setdefault(module, name)
+    for name, module in kept.items():
+        if isinstance(module, nn.Linear):
+            first.setdefault(module, name)
     return {name: module for module, name in first.items()}
 
 
@@ -246,10 +239,7 @@ def modules_by_ending(
 ) -> tuple[str, ...]:
     """Return the full names of the modules whose name, or its end after a dot, is listed.
 
-    Raises
-    ------
-    InputError
-        If a name matches no module; `setting` is what the message calls the list.
+    Raises InputError if a name matches no module; `setting` is what it calls the list.
     """
     if names is None:
         return ()

@@ -196,19 +196,7 @@ class CosaConfig(PeftConfig):
     ) -> PeftConfig:
         """Read a configuration; that of an adapter of the released code is translated.
 
-        Parameters
-        ----------
-        pretrained_model_name_or_path : str
-            An adapter's folder, or a hub id.
-        subfolder : str, optional
-            Below it.
-        **kwargs
-            As for PEFT.
-
-        Returns
-        -------
-        PeftConfig
-            Of the method that the file names, as everywhere in PEFT.
+        Parameters as for PEFT, where too the result is of the method that the file names.
 
         Raises
         ------

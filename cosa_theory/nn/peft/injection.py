@@ -51,12 +51,8 @@ def prepare_injections(
 
     `targets` are the modules to adapt, by their names in the base model. If the configuration was
     read from a folder, its stored projections are used, and what it says of its layers must be true
-    of the model. `present` are the projections of adapters that the model has already.
-
-    Raises
-    ------
-    InputError
-        Naming every setting, layer or tensor that does not fit.
+    of the model. `present` are the projections of adapters that the model has already. An
+    InputError names every setting, layer or tensor that does not fit.
     """
     config.check()
     bases = {name: base_of(module) for name, module in targets.items()}
@@ -92,12 +88,8 @@ def prepare_injections(
 def refuse_unusable_values(model: nn.Module, config: CosaConfig) -> None:
     """Refuse an adapter whose file lacks trained modules, or holds values that are no numbers.
 
-    Nothing is checked of a configuration that was not read from a folder.
-
-    Raises
-    ------
-    InputError
-        Naming every tensor that cannot be used.
+    An InputError names every tensor that cannot be used. Nothing is checked of a configuration that
+    was not read from a folder.
     """
     folder = config.stored()
     if folder is None:

@@ -22,20 +22,9 @@ def adapters_of_samples(
 ) -> Iterator[None]:
     """Hand every adapted module the adapters of the samples, for the calls within the block.
 
-    Parameters
-    ----------
-    tuner : CosaModel
-        The tuner with its `model`, in evaluation mode.
-    adapter_names : sequence of str
-        One for each sample of the batch; "__base__" for the base model.
-    num_beams : int, default 1
-        Of a beam search, which repeats every sample: an encoder, which runs before the search, sees
-        each once.
-
-    Raises
-    ------
-    ValueError
-        In training mode, and for an adapter that no layer has.
+    There is one name for each sample of the batch, "__base__" for the base model. A beam search of
+    `num_beams` repeats every sample: an encoder, which runs before the search, sees each once.
+    Raises ValueError in training mode, and for an adapter that no layer has.
     """
     if tuner.training:
         raise ValueError("Cannot pass `adapter_names` when the model is in training mode.")

@@ -48,11 +48,6 @@ def register(config_cls: type, model_cls: type) -> None:
     """Make `get_peft_model` and `PeftModel.from_pretrained` know the method.
 
     Idempotent: registering again, after a reload of the module for instance, replaces the classes.
-
-    Parameters
-    ----------
-    config_cls, model_cls : type
-        The configuration and the tuner.
     """
     member = peft_type()
     known = PEFT_TYPE_TO_CONFIG_MAPPING.get(member)

@@ -84,23 +84,9 @@ def restore_stored(
 ) -> dict[str, Tensor]:
     """Put the projections of a state dict into the layers, and check the cores.
 
-    Parameters
-    ----------
-    model, adapter, config
-        The model, the adapter's name and its configuration.
-    state_dict : mapping of str to Tensor
-        As in a file, of this library or of the released code.
-
-    Returns
-    -------
-    dict of str to Tensor
-        The rest, with cores named as in a file of this library.
-
-    Raises
-    ------
-    InputError
-        If a core is missing or has the wrong shape, or a projection does not fit; the model is left
-        as it was.
+    `state_dict` is as in a file, of this library or of the released code; returned is the rest,
+    with cores named as in a file of this library. Raises InputError if a core is missing or has the
+    wrong shape, or a projection does not fit; the model is left as it was.
     """
     label = f"the adapter for {adapter!r}"
     layers = {plain_name(name): layer for name, layer in adapted(model, adapter)}

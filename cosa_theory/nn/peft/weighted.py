@@ -39,10 +39,7 @@ def combined_config(
 ) -> CosaConfig:
     """Return the configuration of a weighted sum of adapters, after checking that it exists.
 
-    Raises
-    ------
-    InputError
-        Naming everything that stands in the way.
+    An InputError names everything that stands in the way.
     """
     problems = _term_problems(configs, adapters, weights, adapter_name)
     if not problems:

@@ -73,12 +73,9 @@ def lora_notices(export: "LoraExport") -> tuple[str, ...]:
 def lora_table(export: "LoraExport") -> pd.DataFrame:
     """Return one row per layer.
 
-    Returns
-    -------
-    pandas.DataFrame
-        `layer`, `m`, `n`, `a`, `b`, `rank`, `norm` (‖ΔW‖, Frobenius), `energy_lost` (share of
-        ‖ΔW‖² that the truncation took), `rounding` (relative error of the stored factors, beside
-        the truncation), `core_numbers` (ab) and `lora_numbers` (r(m + n)).
+    `layer`, `m`, `n`, `a`, `b`, `rank`, `norm` (‖ΔW‖, Frobenius), `energy_lost` (share of ‖ΔW‖²
+    that the truncation took), `rounding` (relative error of the stored factors, beside the
+    truncation), `core_numbers` (ab) and `lora_numbers` (r(m + n)).
     """
     table = pd.DataFrame([asdict(one) for one in export.layers]).rename(columns={"name": "layer"})
     lora_numbers = table["rank"] * (table["m"] + table["n"])

@@ -31,26 +31,12 @@ ASKED, BALANCED, LORA = "cosa", "cosa_balanced", "lora"
 
 @dataclass(frozen=True)
 class Plan:
-    """Budgets of several adapters on one model.
-
-    Attributes
-    ----------
-    model : ModelLayers
-        The layers.
-    settings : CosaSettings
-        CoSA as asked for.
-    balanced : CosaSettings or None
-        As many trainable numbers at a·m = b·n; None if `settings` has these shapes already.
-    budgets : mapping of str to Budget
-        "cosa", "cosa_balanced" (if there is one) and "lora".
-    notices : tuple of str
-        What the reader should know.
-    """
+    """Budgets of several adapters on one model, and what the reader should know of them."""
 
     model: ModelLayers
-    settings: CosaSettings
-    balanced: CosaSettings | None
-    budgets: Mapping[str, Budget]
+    settings: CosaSettings  # CoSA as asked for
+    balanced: CosaSettings | None  # as many trainable numbers at a·m = b·n, if that differs
+    budgets: Mapping[str, Budget]  # "cosa", "cosa_balanced" (if there is one) and "lora"
     notices: tuple[str, ...]
 
 

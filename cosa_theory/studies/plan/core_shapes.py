@@ -31,23 +31,11 @@ def budget_settings(
     rank: int | None = None,
     parameters: int | None = None,
 ) -> CosaSettings:
-    """Return settings whose cores have the size of a LoRA, at a·m = b·n.
+    """Return settings whose cores have the size of a LoRA, at a·m = b·n; only the shapes differ.
 
-    Parameters
-    ----------
-    settings : CosaSettings
-        All but the shapes.
-    model : ModelLayers
-        The layers.
-    rank : int, optional
-        Every core has at most as many numbers as LoRA of this rank, r(m + n).
-    parameters : int, optional
-        Instead of `rank`: so many in the whole model at most, shared out as LoRA of one rank does.
-
-    Raises
-    ------
-    InputError
-        If the numbers do not reach for one in every layer.
+    With `rank` every core has at most as many numbers as LoRA of this rank, r(m + n); with
+    `parameters` there are so many in the whole model at most, shared out as LoRA of one rank does.
+    Raises InputError if the numbers do not reach for one in every layer.
     """
     total = sum(m + n for m, n in model.sizes.values())
     numbers = total * rank if rank is not None else parameters

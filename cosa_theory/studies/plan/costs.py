@@ -4,15 +4,14 @@ The shapes come from `CosaSettings.layers`, the operations from `update_flops` a
 the projections' own classes: what the planner says is what the layer does.
 """
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 
 from cosa_theory.deltas.cosa_adapters import WRAPPER
 from cosa_theory.ground.checks import choice, whole
+from cosa_theory.ground.tensor_writer import file_header
 from cosa_theory.laws import energy_law, equal_budget_rank
 from cosa_theory.nn.forward import cheapest_order, update_flops
 from cosa_theory.nn.hadamard_form import hadamard_pays
@@ -83,46 +82,24 @@ class TrainingStep:
 
 @dataclass(frozen=True)
 class LayerBudget:
-    """What an adapter costs on one layer, and what it can express.
+    """What an adapter costs on one m × n layer, and what it can express.
 
-    Attributes
-    ----------
-    name : str
-        The module's name.
-    m, n : int
-        Output and input size.
-    shape : tuple of int
-        (a, b) of a core, or (r,) of LoRA.
-    trainable : int
-        Numbers that are trained.
-    frozen_bytes : int
-        Bytes of the projections that no earlier layer has.
-    saved : int
-        Numbers kept for backward per token, in the model's type.
-    formed : int
-        Numbers kept for backward once per step, in the model's type: the core as it is multiplied,
-        L Y or Y R, by the order of the products.
-    flops : int
-        Operations that a step adds, forward and backward, in the order that the layer takes.
-    energy : float
-        Share of ‖ΔW‖²: of CoSA the mean that its best core captures, ab/(mn), whatever ΔW is; of
-        LoRA the least that its best rank-r matrix captures, r/min(m, n), reached if all singular
-        values of ΔW are equal.
-    order : str
-        Of the products; see `cosa_theory.nn.forward.ORDERS`. Empty for LoRA.
+    `energy` is a share of ‖ΔW‖²: of CoSA the mean that its best core captures, ab/(mn), whatever
+    ΔW is; of LoRA the least that its best rank-r matrix captures, r/min(m, n), reached if all
+    singular values of ΔW are equal.
     """
 
     name: str
     m: int
     n: int
-    shape: tuple[int, ...]
-    trainable: int
-    frozen_bytes: int
-    saved: int
-    formed: int
-    flops: int
+    shape: tuple[int, ...]  # (a, b) of a core, or (r,) of LoRA
+    trainable: int  # numbers that are trained
+    frozen_bytes: int  # of the projections that no earlier layer has
+    saved: int  # numbers kept for backward per token, in the model's type
+    formed: int  # numbers kept once per step: the core as it is multiplied, L Y or Y R
+    flops: int  # of a step, forward and backward, in the order that the layer takes
     energy: float
-    order: str = ""
+    order: str = ""  # of the products; see `cosa_theory.nn.forward.ORDERS`. Empty for LoRA
 
     @property
     def rank(self) -> int:
@@ -132,21 +109,11 @@ class LayerBudget:
 
 @dataclass(frozen=True)
 class Budget:
-    """What an adapter costs on a model, and what it can express.
+    """What an adapter costs on a model, for one `step`, and what it can express."""
 
-    Attributes
-    ----------
-    layers : tuple of LayerBudget
-        In the order of the model.
-    step : TrainingStep
-        For which it was counted.
-    file_bytes : int
-        Size of adapter_model.safetensors.
-    """
-
-    layers: tuple[LayerBudget, ...]
+    layers: tuple[LayerBudget, ...]  # in the order of the model
     step: TrainingStep
-    file_bytes: int
+    file_bytes: int  # size of adapter_model.safetensors
 
     def _sum(self, value: Callable[[LayerBudget], int]) -> int:
         return sum(value(layer) for layer in self.layers)
@@ -210,15 +177,10 @@ class Budget:
 
 
 def cosa_budget(model: ModelLayers, settings: CosaSettings, step: TrainingStep) -> Budget:
-    """Count what CoSA costs on a model.
+    """Count what CoSA costs on a model; errors and warnings as of `CosaSettings.layers`.
 
     The number of nonzeros of a very sparse projection is random: one is drawn for each size, and
     stands for all layers of the size.
-
-    Raises
-    ------
-    InputError, UserWarning
-        As `CosaSettings.layers`.
     """
     dtype = getattr(torch, step.dtype)
     costs: dict[ProjectionSpec, FrozenProjection] = {}
@@ -286,14 +248,10 @@ def _formed(spec: LayerSpec, order: str, step: TrainingStep) -> int:
 
 
 def lora_budget(model: ModelLayers, ranks: Mapping[str, int], step: TrainingStep) -> Budget:
-    """Count what LoRA [1]_ of these ranks costs on a model.
+    """Count what LoRA (Hu et al., ICLR 2022) of these ranks costs on a model.
 
     Kept for backward are A x and the input x of A, once where several layers share it, in the
     model's type: the least that it can be.
-
-    References
-    ----------
-    .. [1] Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", ICLR 2022.
     """
     layers, factors = [], {}
     for name, (m, n) in model.sizes.items():
@@ -323,24 +281,14 @@ def equal_ranks(budget: Budget) -> dict[str, int]:
 
     A layer has no more than min(m, n) ranks.
     """
-    return {
-        layer.name: min(
-            layer.m,
-            layer.n,
-            max(1, round(float(equal_budget_rank(layer.m, layer.n, *layer.shape)))),
-        )
-        for layer in budget.layers
-    }
+    ranks = {}
+    for layer in budget.layers:
+        equal = round(float(equal_budget_rank(layer.m, layer.n, *layer.shape)))
+        ranks[layer.name] = min(layer.m, layer.n, max(1, equal))
+    return ranks
 
 
 def file_bytes(tensors: Mapping[str, tuple[int, ...]]) -> int:
     """Return the size of a safetensors file of float32 tensors, with the metadata of PEFT."""
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    end = 0
-    for name in sorted(tensors):
-        start = end
-        end += _FLOAT32 * torch.Size(tensors[name]).numel()
-        shape = list(tensors[name])
-        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [start, end]}
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    return 8 + 8 * -(-len(text) // 8) + end
+    header, sizes = file_header({name: ("float32", tensors[name]) for name in sorted(tensors)})
+    return len(header) + sum(sizes.values())

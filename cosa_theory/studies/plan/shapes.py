@@ -37,24 +37,12 @@ _UNUSABLE = (
 
 @dataclass(frozen=True)
 class ModelLayers:
-    """The linear layers of a model that an adapter is put on.
+    """The linear layers of a model that an adapter is put on, by their names in the model."""
 
-    Attributes
-    ----------
-    architecture : str
-        The model's class, such as "LlamaForCausalLM".
-    sizes : mapping of str to (m, n)
-        Output and input size of every layer, by its name in the model.
-    inputs : mapping of str to str
-        The first layer that reads the same input tensor: q_proj for q_proj, k_proj and v_proj.
-    notices : tuple of str
-        What the reader should know about the model.
-    """
-
-    architecture: str
-    sizes: Mapping[str, tuple[int, int]]
-    inputs: Mapping[str, str]
-    notices: tuple[str, ...] = ()
+    architecture: str  # the model's class, such as "LlamaForCausalLM"
+    sizes: Mapping[str, tuple[int, int]]  # output and input size, (m, n)
+    inputs: Mapping[str, str]  # the first layer with the same input: q_proj for v_proj
+    notices: tuple[str, ...] = ()  # what the reader should know about the model
 
 
 def model_layers(
@@ -63,22 +51,10 @@ def model_layers(
 ) -> ModelLayers:
     """Find the layers that an adapter would be put on, without loading a weight.
 
-    Parameters
-    ----------
-    source : path, hub id or mapping
-        A config.json, a folder with one, the name of a model on the hub, or the fields themselves.
-    target_modules : str or sequence of str, default "all-linear"
-        As for `cosa_theory.nn.targets.linear_layers`. GPT-2's `Conv1D` counts as linear.
-
-    Returns
-    -------
-    ModelLayers
-
-    Raises
-    ------
-    InputError
-        If the configuration cannot be read, its model type is unknown, the model cannot be built
-        from it, or no layer matches.
+    `source` is a config.json, a folder with one, the name of a model on the hub, or the fields
+    themselves; `target_modules` as for `cosa_theory.nn.targets.linear_layers`, where GPT-2's
+    `Conv1D` counts as linear. Raises InputError if the configuration cannot be read, its model type
+    is unknown, the model cannot be built from it, or no layer matches.
     """
     model = _built(source if isinstance(source, Mapping) else read_config(source))
     layers = linear_layers(model, target_modules)
@@ -91,10 +67,7 @@ def model_layers(
 def read_config(source: str | os.PathLike[str]) -> dict[str, Any]:
     """Read the fields of a config.json: a file, a folder that holds one, or a hub id.
 
-    Raises
-    ------
-    InputError
-        If there is none, or it is no configuration of a transformers model.
+    Raises InputError if there is none, or it is no configuration of a transformers model.
     """
     path = Path(source).expanduser()
     if path.is_dir():
