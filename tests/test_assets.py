@@ -225,9 +225,9 @@ def test_reuters_skips_the_header_and_rows_without_text(wheelhouse, monkeypatch)
 
 
 def test_reuters_names_a_bad_split_or_corpus():
-    with pytest.raises(ValueError, match="split is 'dev': .* train, test"):
+    with pytest.raises(ValueError, match=r"split is 'dev': .* train, test"):
         read_reuters("dev")
-    with pytest.raises(ValueError, match="corpus is 'r90': .* r8, r52"):
+    with pytest.raises(ValueError, match=r"corpus is 'r90': .* r8, r52"):
         read_reuters("test", corpus="r90")
 
 
