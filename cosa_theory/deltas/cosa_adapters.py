@@ -41,36 +41,28 @@ __all__ = [
 
 @dataclass(frozen=True)
 class CosaFolder:
-    """An adapter folder whose headers were read and checked.
-
-    Attributes
-    ----------
-    label : str
-        The folder.
-    stored : Checkpoint
-        Its tensors.
-    settings : dict
-        Its configuration, in this library's names even for a folder of the released code.
-    layers : dict of str to CosaRecord
-        By the module's name in the base model.
-    whole : dict of str to str
-        Tensors that replace those of the base model (`modules_to_save`, biases): name in the base
-        model to name in the file.
-    released : bool
-        Whether the released code wrote it.
-    shared : dict
-        Draws that several layers use, with their fingerprints, kept once they are made.
-    """
+    """An adapter folder whose headers were read and checked."""
 
     label: str
     stored: Checkpoint
-    settings: dict[str, Any]
-    layers: dict[str, CosaRecord]
+    settings: dict[str, Any]  # in this library's names even for a folder of the released code
+    layers: dict[str, CosaRecord]  # by the module's name in the base model
+    # Tensors that replace those of the base model (`modules_to_save`, biases): name in the base
+    # model to name in the file.
     whole: dict[str, str]
-    released: bool
+    released: bool  # whether the released code wrote it
+    # Draws that several layers use, with their fingerprints, kept once they are made.
     shared: dict[tuple[str, str, int, int], tuple[Any, str]] = field(
         default_factory=dict, repr=False
     )
+
+    @property
+    def others(self) -> dict[str, str]:
+        """`whole` without what nothing uses.
+
+        With trained biases PEFT also writes those of a module that its trained copy stands for.
+        """
+        return {name: one for name, one in self.whole.items() if ".original_module." not in name}
 
     def core(self, name: str) -> np.ndarray:
         """Return a layer's core Y, shape (a, b), in float32 (float64 if stored so)."""

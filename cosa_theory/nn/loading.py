@@ -83,7 +83,7 @@ def load_cosa(
         )
     replacements = {
         name: torch.from_numpy(adapter.stored.load(tensor))
-        for name, tensor in _others(adapter).items()
+        for name, tensor in adapter.others.items()
     }
     layers = {}
     for name, spec in specs.items():
@@ -135,7 +135,7 @@ def _layer_problems(adapter: CosaFolder, places: Mapping[str, nn.Module]) -> lis
 
 def _whole_in(adapter: CosaFolder, model: nn.Module, state: Mapping[str, Tensor]) -> SavedWhole:
     """Return what the adapter holds besides cores, by its names in the model."""
-    names, others = adapter.settings.get("modules_to_save") or [], _others(adapter)
+    names, others = adapter.settings.get("modules_to_save") or [], adapter.others
     modules = [
         name
         for name, _ in model.named_modules()
@@ -148,16 +148,6 @@ def _whole_in(adapter: CosaFolder, model: nn.Module, state: Mapping[str, Tensor]
         if not any(name.startswith(f"{module}.") for module in modules)
     }
     return SavedWhole(tuple(modules), tensors, adapter.settings.get("bias") or "none")
-
-
-def _others(adapter: CosaFolder) -> dict[str, str]:
-    """Return the tensors besides cores and projections, without those that nothing uses.
-
-    With trained biases PEFT also writes those of a module that its trained copy stands for.
-    """
-    return {
-        name: tensor for name, tensor in adapter.whole.items() if ".original_module." not in name
-    }
 
 
 def _base_name(name: str, state: Mapping[str, Tensor]) -> str:
@@ -175,7 +165,7 @@ def _whole_problems(
         for name in state
         if any(name.startswith(f"{module}.") for module in whole.modules)
     }
-    for name, tensor in _others(adapter).items():
+    for name, tensor in adapter.others.items():
         base = _base_name(name, state)
         own = state.get(base)
         wanted[base] = tensor, own

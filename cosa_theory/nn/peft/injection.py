@@ -95,9 +95,7 @@ def refuse_unusable_values(model: nn.Module, config: CosaConfig) -> None:
     if folder is None:
         return
     wanted: dict[str, tuple[str | None, torch.Tensor | None]] = {
-        name: (tensor, None)
-        for name, tensor in folder.whole.items()
-        if ".original_module." not in name
+        name: (tensor, None) for name, tensor in folder.others.items()
     }
     ends = tuple(config.modules_to_save or ())
     whole: list[str] = []

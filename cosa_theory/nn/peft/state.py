@@ -1,13 +1,12 @@
 """An adapter's tensors between the model and the file: names, stored projections, records."""
 
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from cosa_theory.deltas.cosa_adapters import WRAPPER
+from cosa_theory.deltas.cosa_released import TENSOR, WRAPPER
 from cosa_theory.ground.errors import InputError
 from cosa_theory.nn.folder import layer_entry, projection_tensors
 from cosa_theory.nn.pairs import Placement
@@ -17,8 +16,6 @@ from cosa_theory.nn.projection import FrozenProjection, given_projection
 from cosa_theory.nn.targets import unwrapped_name
 
 __all__ = ["layer_records", "plain_name", "restore_stored", "stored_projections"]
-
-_KEY = re.compile(r"(?P<module>.+)\.(?P<make>cosa|lora)_(?P<role>[YLR])(?:\.weight)?")
 
 
 def plain_name(name: str) -> str:
@@ -94,14 +91,14 @@ def restore_stored(
     found: dict[str, dict[str, Tensor]] = {}
     released = False
     for key, value in state_dict.items():
-        match = _KEY.fullmatch(key)
-        name = plain_name(match["module"]) if match else ""
+        match = TENSOR.fullmatch(key)
+        name = plain_name(match["module"] or "") if match else ""
         if match is None or name not in layers:
             rest[key] = value
             continue
-        released |= match["make"] == "lora"
+        released |= match["code"] == "lora"
         # As the layer holds them: a × b, a × m and b × n.
-        swapped = (match["make"], match["role"]) in (("cosa", "L"), ("lora", "R"))
+        swapped = (match["code"], match["role"]) in (("cosa", "L"), ("lora", "R"))
         found.setdefault(name, {})[match["role"]] = value.T if swapped else value
         if match["role"] == "Y":
             rest[f"{match['module']}.cosa_Y"] = value
