@@ -70,10 +70,7 @@ def recover(
             "draw; with metadata fingerprint_L and fingerprint_R it is checked.",
         ),
     ] = None,
-    method: Annotated[
-        str,
-        typer.Option(metavar="NAME", help="The solver."),
-    ] = "fista",
+    method: Annotated[str, typer.Option(metavar="NAME", help="The solver.")] = "fista",
     basis: Annotated[
         str,
         typer.Option(
@@ -81,8 +78,7 @@ def recover(
         ),
     ] = "coordinate",
     weight: Annotated[
-        str | None,
-        typer.Option(metavar="FILE[:TENSOR]", help="W (m × n), for the basis singular."),
+        str | None, typer.Option(metavar="FILE[:TENSOR]", help="W (m × n), for the basis singular.")
     ] = None,
     noise_level: Annotated[
         float, typer.Option(metavar="σ", help="Bound on the norm of the measurements' noise.")
@@ -97,8 +93,7 @@ def recover(
         float | None, typer.Option(metavar="T", help="The same, as a share of ‖Φᵀy‖_∞.")
     ] = None,
     omega: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Ω of analysis: differences or dct+identity."),
+        str | None, typer.Option(metavar="NAME", help="Ω of analysis: differences or dct+identity.")
     ] = None,
     objective: Annotated[
         str | None,
@@ -114,8 +109,7 @@ def recover(
         int | None, typer.Option(min=1, metavar="N", help="Most iterations.")
     ] = None,
     start: Annotated[
-        str | None,
-        typer.Option(metavar="FILE[:TENSOR]", help="An update (m × n) to start from."),
+        str | None, typer.Option(metavar="FILE[:TENSOR]", help="An update (m × n) to start from.")
     ] = None,
     truth: Annotated[
         str | None,

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+import scipy  # its parts are loaded where they are first used
 from numpy.typing import ArrayLike
-from scipy import special
 
 from cosa_theory.ground.checks import choice, numbers, refuse, sizes
 from cosa_theory.laws.synthesis import Numbers
@@ -107,8 +107,8 @@ def chi_square_failure(k: Numbers, eps: Numbers, tail: Tail = "both") -> Any:
     """
     (k,) = sizes(k=k)
     eps = numbers("eps", eps, above=0)
-    lower = special.gammainc(k / 2, np.maximum(k / 2 * (1 - eps), 0.0))
-    return _of_tails(lower, special.gammaincc(k / 2, k / 2 * (1 + eps)), tail)
+    lower = scipy.special.gammainc(k / 2, np.maximum(k / 2 * (1 - eps), 0.0))
+    return _of_tails(lower, scipy.special.gammaincc(k / 2, k / 2 * (1 + eps)), tail)
 
 
 def haar_failure(k: Numbers, d: Numbers, eps: Numbers, tail: Tail = "both") -> Any:
@@ -127,8 +127,8 @@ def haar_failure(k: Numbers, d: Numbers, eps: Numbers, tail: Tail = "both") -> A
     whole = k == d
     beta = np.where(whole, 1.0, (d - k) / 2)
     low, high = np.maximum(k / d * (1 - eps), 0.0), np.minimum(k / d * (1 + eps), 1.0)
-    lower = np.where(whole, 0.0, special.betainc(k / 2, beta, low))
-    upper = np.where(whole, 0.0, special.betaincc(k / 2, beta, high))
+    lower = np.where(whole, 0.0, scipy.special.betainc(k / 2, beta, low))
+    upper = np.where(whole, 0.0, scipy.special.betaincc(k / 2, beta, high))
     return _of_tails(lower, upper, tail)[()]
 
 

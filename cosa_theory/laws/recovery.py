@@ -11,7 +11,7 @@ import math
 from typing import Any, Literal
 
 import numpy as np
-from scipy.special import erfcx
+import scipy  # its parts are loaded where they are first used
 
 from cosa_theory.ground.checks import numbers, refuse
 from cosa_theory.laws.synthesis import Numbers, layer_sizes
@@ -69,7 +69,7 @@ def _curve(z: Any) -> tuple[Any, Any]:
     """Return d and ρ at the parameter z."""
     density = np.exp(-(z**2) / 2) / math.sqrt(2 * math.pi)
     # Q/φ through the scaled error function, so that neither underflows.
-    rho = 1 - z * math.sqrt(math.pi / 2) * erfcx(z / math.sqrt(2))
+    rho = 1 - z * math.sqrt(math.pi / 2) * scipy.special.erfcx(z / math.sqrt(2))
     return 2 * density / (z + 2 * density * rho), rho
 
 

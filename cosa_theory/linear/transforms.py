@@ -11,8 +11,8 @@ import warnings
 from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
+import scipy  # its parts are loaded where they are first used
 from numpy.typing import ArrayLike, NDArray
-from scipy import fft
 from scipy.linalg import get_lapack_funcs, qr, svd
 
 from cosa_theory.ground import checks
@@ -87,15 +87,15 @@ class DCT:
 
     def forward(self, X: ArrayLike) -> NDArray[Any]:
         """Return the cosine coefficients."""
-        return fft.dctn(_as_real(X), norm="ortho")
+        return scipy.fft.dctn(_as_real(X), norm="ortho")
 
     def inverse(self, C: ArrayLike) -> NDArray[Any]:
         """Return the matrix with these cosine coefficients."""
-        return fft.idctn(_as_real(C), norm="ortho")
+        return scipy.fft.idctn(_as_real(C), norm="ortho")
 
     def rows(self, F: ArrayLike, side: Side) -> NDArray[Any]:
         """Return the cosine transform of every row of F."""
-        return fft.dct(_as_real(F), axis=1, norm="ortho")
+        return scipy.fft.dct(_as_real(F), axis=1, norm="ortho")
 
 
 class Wavelet:

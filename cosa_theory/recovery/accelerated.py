@@ -33,25 +33,8 @@ class AcceleratedSteps:
     Residuals are affine, so Φz − y is extrapolated from two of them, and the curvature check is
     free where it succeeds: a step costs one product with Φ and one with Φᵀ.
 
-    Parameters
-    ----------
-    system : System
-    Y : array or tensor, shape (B, p, q)
-    X : array or tensor, shape (B, m, n), optional
-        Where to start; zero by default.
-
-    Attributes
-    ----------
-    X : array or tensor, shape (B, m, n)
-        The points x.
-    residual : array or tensor, shape (B, p, q)
-        Φx − y.
-    ahead : array or tensor, shape (B, p, q)
-        Φz − y.
-    correlation : ndarray, shape (B,)
-        ‖Φᵀ(Φz − y)‖_∞.
-    norm1 : ndarray, shape (B,)
-        ‖x‖₁.
+    `X` are the points x (B, m, n), from the given ones or zero, `residual` is Φx − y (B, p, q) and
+    `ahead` Φz − y; `correlation` is ‖Φᵀ(Φz − y)‖_∞ and `norm1` ‖x‖₁, (B,) each.
 
     References
     ----------

@@ -6,7 +6,7 @@ import math
 from typing import Any, Protocol
 
 import numpy as np
-from scipy.fft import dctn, idctn
+import scipy  # its parts are loaded where they are first used
 
 from cosa_theory.ground.checks import refuse
 from cosa_theory.linear.transforms import DCT, Transform
@@ -51,11 +51,6 @@ class Differences:
     cosine transform diagonalises, with eigenvalues 4 sin²(πk/2m) + 4 sin²(πl/2n) [1]_; constants
     are its kernel.
 
-    Parameters
-    ----------
-    shape : (int, int)
-        (m, n).
-
     References
     ----------
     .. [1] G. Strang, "The discrete cosine transform", SIAM Review 41 (1999), 135-147.
@@ -97,24 +92,16 @@ class Differences:
 
     def solve(self, G: Floats) -> Floats:
         """Return the solution of Poisson's equation with mean zero."""
-        C = dctn(G, norm="ortho")
+        C = scipy.fft.dctn(G, norm="ortho")
         C[0, 0] = 0.0
         divisor = self._eigenvalues.copy()
         divisor[0, 0] = 1.0
-        X: Floats = idctn(C / divisor, norm="ortho")
+        X: Floats = scipy.fft.idctn(C / divisor, norm="ortho")
         return X
 
 
 class Orthonormal:
-    """An orthonormal transform as Ω: ‖ΩX‖₁ is then the ℓ1 norm of the coefficients.
-
-    Parameters
-    ----------
-    transform : Transform
-        See `cosa_theory.linear.transforms`.
-    shape : (int, int)
-        (m, n).
-    """
+    """An orthonormal transform as Ω: ‖ΩX‖₁ is then the ℓ1 norm of the coefficients."""
 
     norm = 1.0
 
@@ -140,12 +127,6 @@ class Stacked:
     """An orthonormal transform stacked with the identity, a tight frame with ΩᵀΩ = 2.
 
     ‖ΩX‖₁ = ‖coefficients of X‖₁ + ‖X‖₁, small for matrices sparse in both; ΩX has shape (2, m, n).
-
-    Parameters
-    ----------
-    transform : Transform
-    shape : (int, int)
-        (m, n).
     """
 
     norm = math.sqrt(2.0) * (1 + 1e-15)
@@ -173,13 +154,7 @@ ANALYSES = ("differences", "dct+identity")
 
 
 def analysis_of(omega: Any, shape: tuple[int, int]) -> AnalysisOperator:
-    """Return the analysis operator that a name, a transform or an operator stands for.
-
-    Raises
-    ------
-    InputError
-        If it is none of these.
-    """
+    """Return the analysis operator that a name, a transform or an operator stands for."""
     if omega == "differences":
         return Differences(shape)
     if omega == "dct+identity":
@@ -189,7 +164,5 @@ def analysis_of(omega: Any, shape: tuple[int, int]) -> AnalysisOperator:
     if all(hasattr(omega, part) for part in ("apply", "adjoint", "solve", "norm", "kernel")):
         operator: AnalysisOperator = omega
         return operator
-    operators = (
-        f"{', '.join(ANALYSES)}, a transform, or an object with the parts of Ω: apply, adjoint"
-    )
-    raise refuse("omega", omega, f"one of {operators}, solve, norm and kernel")
+    parts = "a transform, or an object with the parts of Ω: apply, adjoint, solve, norm and kernel"
+    raise refuse("omega", omega, f"one of {', '.join(ANALYSES)}, {parts}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,28 +26,14 @@ class Constraint:
     C = V_Aᵀ X V_B and singular values w, ‖ΦX − y‖² = ‖w ∘ (C − C₀)‖² + δ², where C₀ are the
     coordinates of the least-norm solution and δ is the distance of y from the range of Φ. So the
     set is an ellipsoid of radius ρ = √(σ² − δ²) in C, and a single point C₀ where ρ = 0.
-
-    Attributes
-    ----------
-    space : RowSpace
-    centre : array, shape (B, r, t)
-        C₀.
-    outside : array, shape (B, p, q)
-        The part of y outside the range.
-    distance : ndarray, shape (B,)
-        δ; zero where it is rounding.
-    radius : ndarray, shape (B,)
-        ρ; NaN where σ < δ and no X satisfies the constraint.
-    noise_level : float
-        σ.
     """
 
     space: RowSpace
-    centre: Any
-    outside: Any
-    distance: Floats
-    radius: Floats
-    noise_level: float
+    centre: Any  # C₀, (B, r, t)
+    outside: Any  # the part of y outside the range, (B, p, q)
+    distance: Floats  # δ, (B,); zero where it is rounding
+    radius: Floats  # ρ, (B,); NaN where σ < δ and no X satisfies the constraint
+    noise_level: float  # σ
 
     @property
     def feasible(self) -> NDArray[np.bool_]:
@@ -61,33 +47,17 @@ class Constraint:
 
     def take(self, items: Indices) -> Constraint:
         """Return the constraint of some of the right-hand sides."""
-        return Constraint(
-            self.space,
-            take(self.centre, items),
-            take(self.outside, items),
-            self.distance[items],
-            self.radius[items],
-            self.noise_level,
-        )
+        centre, outside = take(self.centre, items), take(self.outside, items)
+        distance, radius = self.distance[items], self.radius[items]
+        return replace(self, centre=centre, outside=outside, distance=distance, radius=radius)
 
     def project(self, H: Any, multiplier: Any = None) -> tuple[Any, Any]:
-        """Return the nearest point of the set to coordinates H (B, r, t), and its multipliers.
+        """Return the nearest point C of the set to coordinates H (B, r, t), and its multipliers μ.
 
         C = (H + μ w² C₀)/(1 + μ w²) with the least μ ≥ 0 for which ‖w ∘ (C − C₀)‖ ≤ ρ. The norm's
         reciprocal is concave in μ, so Newton's method reaches the root from the left without
-        overshooting from wherever it starts [1]_.
-
-        Parameters
-        ----------
-        H : array, shape (B, r, t)
-        multiplier : array, shape (B, 1, 1), optional
-            μ to start from, such as that of the last projection.
-
-        Returns
-        -------
-        C : array, shape (B, r, t)
-        multiplier : array, shape (B, 1, 1)
-            μ; zero inside the set, and where ρ = 0 and C is the centre.
+        overshooting from wherever it starts [1]_, such as the μ (B, 1, 1) of the last projection.
+        μ is zero inside the set, and where ρ = 0 and C is the centre.
 
         References
         ----------

@@ -43,23 +43,12 @@ _GROWTH = 1.5  # ratio of the sparsities that are tried where none is given
 
 @dataclass(frozen=True, eq=False)
 class Goals:
-    """When the measurements of each right-hand side count as explained.
+    """When the measurements of each right-hand side count as explained."""
 
-    Attributes
-    ----------
-    norms : ndarray, shape (B,)
-        ‖y‖.
-    limits : ndarray, shape (B,)
-        The residual at which to stop: the larger of σ and tolerance·‖y‖.
-    tolerance : float
-    noise_level : float
-        σ.
-    """
-
-    norms: Floats
-    limits: Floats
+    norms: Floats  # ‖y‖, (B,)
+    limits: Floats  # the residual at which to stop: the larger of σ and tolerance·‖y‖
     tolerance: float
-    noise_level: float
+    noise_level: float  # σ
 
     @classmethod
     def of(cls, Y: Any, noise_level: float, tolerance: float | None) -> Goals:
@@ -78,23 +67,13 @@ class Goals:
 
 @dataclass(frozen=True, eq=False)
 class RightSide:
-    """One right-hand side, for solvers that take one after the other.
-
-    Attributes
-    ----------
-    system : System
-    item : int
-        Its place in the batch.
-    Y : ndarray, shape (1, p, q)
-    norm, goal : float
-        ‖y‖, and the residual at which to stop.
-    """
+    """One right-hand side, for solvers that take one after the other."""
 
     system: System
-    item: int
-    Y: NDArray[Any]
-    norm: float
-    goal: float
+    item: int  # its place in the batch
+    Y: NDArray[Any]  # (1, p, q)
+    norm: float  # ‖y‖
+    goal: float  # the residual at which to stop
 
     @cached_property
     def correlations(self) -> Floats:
@@ -154,18 +133,8 @@ class UnitColumns:
     """A system seen in coordinates in which every column of Φ that is not zero has unit norm.
 
     u = x ∘ ‖φ‖, so that a larger |uⱼ| means a larger share of the measurements. Entries at zero
-    columns stay zero.
-
-    Parameters
-    ----------
-    system : System
-    like : array or tensor
-        Of the library, type and device to work in.
-
-    Attributes
-    ----------
-    norms, inverse : array or tensor, shape (m, n)
-        ‖φⱼ‖, and 1/‖φⱼ‖ or 0.
+    columns stay zero. `norms` is ‖φⱼ‖ and `inverse` 1/‖φⱼ‖ or 0, (m, n), in the library, type and
+    device of `like`.
     """
 
     def __init__(self, system: System, like: Any) -> None:
@@ -217,10 +186,7 @@ def sparsities(limit: int) -> Iterator[int]:
 
 
 def search_sparsity(
-    sparsity: int | None,
-    limit: int,
-    goal: float,
-    attempt: Callable[[int, Answer | None], Answer],
+    sparsity: int | None, limit: int, goal: float, attempt: Callable[[int, Answer | None], Answer]
 ) -> Answer:
     """Return the answer with a given sparsity, or with the least that explains the measurements.
 

@@ -29,23 +29,12 @@ __all__ = [
 class Answer:
     """What became of one right-hand side.
 
-    Attributes
-    ----------
-    coefficients : ndarray of mn entries
-    value : float
-        What certifies it: ‖Φx − y‖, or the objective minus the dual objective at `dual`.
-    status : str
-    iterations : int
-    history : sequence of tuples
-        Of each check: the iteration and the residual, or the iteration, the objective and the
-        relative gap.
-    message : str
-    objective : float
-    dual : ndarray, shape (p, q), optional
-        A feasible dual point, for a gap.
+    Its certificate is `value`: ‖Φx − y‖, or the objective minus the dual objective at `dual`, a
+    feasible dual point (p, q). The history has, of each check, the iteration and the residual, or
+    the iteration, the objective and the relative gap.
     """
 
-    coefficients: NDArray[Any]
+    coefficients: NDArray[Any]  # mn entries
     value: float
     status: str
     iterations: int

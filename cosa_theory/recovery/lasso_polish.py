@@ -12,7 +12,7 @@ from scipy.linalg import LinAlgError, cho_factor, cho_solve
 from cosa_theory.ground.threads import one_thread
 from cosa_theory.linear.operators import to_host
 from cosa_theory.recovery.support import gram_block
-from cosa_theory.recovery.system import Floats, Indices, System, like_array
+from cosa_theory.recovery.system import Floats, Indices, System, largest_entry, like_array
 
 __all__ = ["LARGEST_SUPPORT", "LassoFinish", "polish_cost", "polish_lasso"]
 
@@ -28,35 +28,18 @@ _PATIENCE = 3  # rounds without a smaller gap
 
 @dataclass(frozen=True, eq=False)
 class LassoFinish:
-    """A solution of the lasso's equations on a support, and what it proves.
+    """A solution of the lasso's equations on a support, and what it proves."""
 
-    Attributes
-    ----------
-    support : ndarray of int, shape (s,)
-        Row-major indices.
-    values : ndarray of float64, shape (s,)
-        The coefficients there.
-    dual : ndarray of float64, shape (p, q)
-        A feasible dual point, ‖Φᵀθ‖_∞ ≤ λ.
-    objective, gap, relative : float
-        ½‖Φx − y‖² + λ‖x‖₁, the duality gap, and the gap over λ‖x‖₁.
-    """
-
-    support: Indices
-    values: Floats
-    dual: Floats
-    objective: float
-    gap: float
-    relative: float
+    support: Indices  # row-major indices, (s,)
+    values: Floats  # the coefficients there
+    dual: Floats  # a feasible dual point (p, q), ‖Φᵀθ‖_∞ ≤ λ
+    objective: float  # ½‖Φx − y‖² + λ‖x‖₁
+    gap: float  # the duality gap
+    relative: float  # the gap over λ‖x‖₁
 
 
 def polish_lasso(
-    system: System,
-    Y: Any,
-    X: Any,
-    lam: float,
-    *,
-    tolerance: float,
+    system: System, Y: Any, X: Any, lam: float, *, tolerance: float
 ) -> LassoFinish | None:
     """Solve the stationarity equations of ½‖Φx − y‖² + λ‖x‖₁ on the support of a near solution.
 
@@ -67,23 +50,9 @@ def polish_lasso(
     entries of the wrong sign go first, which takes no product with Φᵀ, and only the largest
     correlations are added. It is given up where the gap does not shrink.
 
-    Parameters
-    ----------
-    system : System
-    Y : array or tensor, shape (1, p, q)
-        One right-hand side. The equations and the residual are computed in float64 whatever its
-        type; the products with Φᵀ in its own.
-    X : array or tensor, shape (1, m, n)
-        The near solution.
-    lam : float
-        λ > 0.
-    tolerance : float
-        Of the gap relative to λ‖x‖₁.
-
-    Returns
-    -------
-    LassoFinish or None
-        None unless the gap is within the tolerance.
+    `Y` (1, p, q) is one right-hand side: the equations and the residual are computed in float64
+    whatever its type, the products with Φᵀ in its own. `X` (1, m, n) is the near solution. Returns
+    None unless the gap relative to λ‖x‖₁ is within the tolerance.
 
     References
     ----------
@@ -107,7 +76,7 @@ def polish_lasso(
         residual = y - columns.image(values)
         gradient = to_host(system.apply_adjoint(like_array(residual[None], Y))).ravel()
         kept = to_host(like_array(values, Y)).astype(np.float64)  # what the caller can store
-        found = _judged(columns, kept, y, residual, lam, _largest(gradient))
+        found = _judged(columns, kept, y, residual, lam, largest_entry(gradient))
         failures = 0 if best is None or found.gap < best.gap else failures + 1
         best = best if failures else found
         # The equations hold on the support, so its correlations are λ times the signs.
@@ -196,10 +165,6 @@ def _judged(
     objective = 0.5 * float(np.vdot(left, left)) + penalty
     relative = gap / max(penalty, np.finfo(np.float64).eps * objective)
     return LassoFinish(columns.support, values, dual, objective, gap, relative)
-
-
-def _largest(gradient: NDArray[Any]) -> float:
-    return max(float(gradient.max()), -float(gradient.min()))
 
 
 def _most_violated(gradient: NDArray[Any], lam: float, count: int) -> Indices:

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
-from cosa_theory.ground.threads import one_thread
 from cosa_theory.recovery.constraint import Constraint
-from cosa_theory.recovery.support import gram_block
+from cosa_theory.recovery.support import GramFactor
 from cosa_theory.recovery.system import Floats, Indices, System
 from cosa_theory.recovery.vertex import LARGEST_RANK, Candidate, optimal_vertex, vertex_work
 
@@ -29,16 +25,9 @@ _DEPENDENT = 1e-7  # least ratio of pivots of an independent support
 class Polisher:
     """Solves the optimality conditions on given supports, in float64 on the host.
 
-    Parameters
-    ----------
-    system : System
-    constraint : Constraint
-        Of all right-hand sides, in float64 numpy arrays.
-    eps : float
-        Relative rounding of the measurements.
+    The constraint is that of all right-hand sides, in float64 numpy arrays; `eps` is the relative
+    rounding of the measurements.
 
-    Notes
-    -----
     Equality: the coordinates satisfy V_Sᵀ x_S = C₀ with V the orthonormal basis of the row space,
     so x_S is least squares with the Gram matrix of V's rows, which is better conditioned than that
     of Φ. Entries that come out as zero are dropped; where little is missed, the entries that fit
@@ -80,14 +69,8 @@ class Polisher:
     def polish(self, item: int, X: Floats, dual: Floats | None) -> Candidate | None:
         """Return the solution on the support and signs of one iterate, or None if there is none.
 
-        Parameters
-        ----------
-        item : int
-            Which right-hand side.
-        X : ndarray, shape (m, n)
-            The iterate, sparse.
-        dual : ndarray, shape (r, t), or None
-            Coordinates of its dual point; None starts from zero.
+        `X` (m, n) is the sparse iterate of a right-hand side, `dual` (r, t) the coordinates of its
+        dual point, zero by default.
         """
         flat = X.ravel()
         support = np.flatnonzero(flat)
@@ -110,16 +93,9 @@ class Polisher:
         return vertex_work(self._rank, steps) if self._rank <= LARGEST_RANK else float("inf")
 
     def vertex(self, item: int, scores: Floats, steps: int) -> Candidate | None:
-        """Return an optimal vertex reached by a few simplex steps, or None.
+        """Return what `optimal_vertex` does for a right-hand side, or None.
 
-        Parameters
-        ----------
-        item : int
-            Which right-hand side; its constraint must be an equality.
-        scores : ndarray, shape (m, n)
-            How likely each entry is in the optimal basis.
-        steps : int
-            Most exchanges of a column.
+        Its constraint must be an equality; the scores have shape (m, n).
         """
         centre = self._constraint.centre[item]
         found = optimal_vertex(self._system, self._space, centre, scores.ravel(), steps)
@@ -142,7 +118,7 @@ class Polisher:
             factor = _factorised(self._whitened, support)
             if factor is None:
                 return None
-            values = _solved(factor, least_norm[support])
+            values = factor.solve(least_norm[support])
             kept = np.abs(values) > _NEGLIGIBLE * np.abs(values).max()
             if not kept.all():
                 support = support[kept]
@@ -161,7 +137,7 @@ class Polisher:
         signs = np.sign(values)
         start = np.zeros_like(centre) if dual is None else dual
         there = self._space.coefficients(start[None])[0].ravel()[support]
-        step = _solved(factor, signs - there)
+        step = factor.solve(signs - there)
         return Candidate(support, values, start + self._coordinates(support, step))
 
     def _inequality(self, item: int, support: Indices, signs: Floats) -> Candidate | None:
@@ -172,7 +148,7 @@ class Polisher:
             factor = _factorised(self._system, support)
             if factor is None:
                 return None
-            fit, tilt = _solved(factor, correlations[support]), _solved(factor, signs)
+            fit, tilt = factor.solve(correlations[support]), factor.solve(signs)
             left = weights * (centre - self._coordinates(support, fit))
             room = radius**2 - float(np.vdot(left, left))
             steepness = float(signs @ tilt)  # not positive where G is singular up to rounding
@@ -198,22 +174,9 @@ class Polisher:
         return coordinates
 
 
-def _factorised(system: System, support: Indices) -> Any:
-    """Return the Gram block on a support and its Cholesky factor, or None if it is singular."""
-    gram = gram_block(system, support)
-    with one_thread():
-        try:
-            factor = cho_factor(gram, lower=True, check_finite=False)
-        except LinAlgError:
-            return None
-    pivots = np.diag(factor[0])
-    return None if pivots.min() <= _DEPENDENT * pivots.max() else (gram, factor)
-
-
-def _solved(factorised: Any, wanted: Floats) -> Floats:
-    """Return the solution of the Gram system, refined once."""
-    gram, factor = factorised
-    with one_thread():
-        found: Floats = cho_solve(factor, wanted, check_finite=False)
-        found += cho_solve(factor, wanted - gram @ found, check_finite=False)
-    return found
+def _factorised(system: System, support: Indices) -> GramFactor | None:
+    """Return the factorised Gram block on a support, or None if it is nearly singular."""
+    factor = GramFactor.of(system, support)
+    if factor is None or factor.pivots.min() <= _DEPENDENT * factor.pivots.max():
+        return None
+    return factor

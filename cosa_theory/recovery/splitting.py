@@ -31,24 +31,12 @@ _ENOUGH, _SOME, _LONG = 0.3, 0.8, 0.36
 
 @dataclass(frozen=True)
 class Iterate:
-    """What one iteration has found; B of each.
+    """What one iteration has found; B of each."""
 
-    Attributes
-    ----------
-    x : array, shape (B, m, n)
-        The shrunk point, sparse.
-    coordinates : array, shape (B, r, t)
-        V_Aᵀ x V_B.
-    dual : array, shape (B, r, t)
-        γ times the coordinates D of a dual point.
-    image : array, shape (B, m, n)
-        V_A (γ D) V_Bᵀ.
-    """
-
-    x: Any
-    coordinates: Any
-    dual: Any
-    image: Any
+    x: Any  # the shrunk point, sparse, (B, m, n)
+    coordinates: Any  # V_Aᵀ x V_B, (B, r, t)
+    dual: Any  # γ times the coordinates D of a dual point, (B, r, t)
+    image: Any  # V_A (γ D) V_Bᵀ, (B, m, n)
 
     def take(self, places: Indices) -> Iterate:
         """Return some items."""
@@ -59,16 +47,9 @@ class Iterate:
 class Splitting:
     """Fixed-point iteration for min ‖x‖₁ subject to a `Constraint`.
 
-    Parameters
-    ----------
-    constraint : Constraint
-    start : array, shape (B, m, n), optional
-        Where to start; the least-norm answer by default.
-    dual : array, shape (B, r, t), optional
-        Coordinates of a dual point to start from, with `start` only.
+    It starts at the least-norm answer, or at `start` (B, m, n) with a dual point of coordinates
+    `dual` (B, r, t).
 
-    Notes
-    -----
     With S the soft threshold and P the projection on the constraint, both in the metric of the
     coefficients, T z = z + P(2S(z; γ) − z) − S(z; γ) is Douglas and Rachford's operator [1]_. It is
     computed with one product into the row space and one back: for c = V_Aᵀ z V_B and x = S(z; γ),
@@ -154,10 +135,8 @@ class Splitting:
         self.z, self.c = (
             where(chosen, new, old) for new, old in zip(restarted, (self.z, self.c), strict=True)
         )
-        self._anchor = (
-            where(chosen, self.z, self._anchor[0]),
-            where(chosen, self.c, self._anchor[1]),
-        )
+        z, c = self._anchor
+        self._anchor = where(chosen, self.z, z), where(chosen, self.c, c)
         self._since[due] = 0
         self._last[due] = np.inf
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from cosa_theory.ground.threads import one_thread
 from cosa_theory.linear.operators import to_host
 from cosa_theory.recovery.system import Floats, Indices, System, like_array
 
-__all__ = ["debias", "gram_block", "solve_on_support", "support_of"]
+__all__ = ["GramFactor", "debias", "gram_block", "solve_on_support", "support_of"]
 
 _DEPENDENT = 1e-12
 _DIRECT = 3000  # entries of a support up to which its Gram block is formed (72 MB)
@@ -21,11 +22,7 @@ _DIRECT = 3000  # entries of a support up to which its Gram block is formed (72 
 def support_of(X: Any, relative: float = 1e-6) -> Indices:
     """Return where |X| exceeds a share of its largest entry, as row-major indices.
 
-    Parameters
-    ----------
-    X : array or tensor, of any shape
-    relative : float
-        The share; 0 gives all that is not zero.
+    A share of 0 gives all that is not zero.
     """
     size = np.abs(to_host(X)).ravel()
     return np.flatnonzero(size > relative * size.max(initial=0.0))
@@ -51,6 +48,36 @@ def _chosen_gram(factor: Floats, chosen: Indices) -> Floats:
     return gram[places[:, None], places]
 
 
+@dataclass(frozen=True)
+class GramFactor:
+    """The Gram matrix of the columns of Φ on a support, and its lower Cholesky factor."""
+
+    gram: Floats
+    factor: Any
+
+    @classmethod
+    def of(cls, system: System, support: Indices) -> GramFactor | None:
+        """Factorise; None where the matrix is not positive definite to working precision."""
+        gram = gram_block(system, support)
+        with one_thread():
+            try:
+                return cls(gram, cho_factor(gram, lower=True, check_finite=False))
+            except LinAlgError:
+                return None
+
+    @property
+    def pivots(self) -> Floats:
+        """The diagonal of the factor."""
+        return np.diag(self.factor[0])
+
+    def solve(self, wanted: Floats) -> Floats:
+        """Return the solution of the Gram system, refined once."""
+        with one_thread():
+            found: Floats = cho_solve(self.factor, wanted, check_finite=False)
+            found += cho_solve(self.factor, wanted - self.gram @ found, check_finite=False)
+        return found
+
+
 def solve_on_support(system: System, correlations: NDArray[Any], support: Indices) -> Floats | None:
     """Solve G_SS x = c_S, with G_SS the Gram matrix of the columns of Φ on the support S.
 
@@ -61,18 +88,12 @@ def solve_on_support(system: System, correlations: NDArray[Any], support: Indice
     wanted = np.asarray(correlations).ravel()[support].astype(np.float64)
     if support.size == 0:
         return wanted
-    gram = gram_block(system, support)
-    with one_thread():
-        try:
-            factor = cho_factor(gram, lower=True, check_finite=False)
-        except LinAlgError:
-            return None
-        # What a column adds to those before it, as a share of its own energy: rounding alone
-        # leaves some 1e-16 of it, and a solution from less than 1e-12 has few correct digits.
-        if (np.diag(factor[0]) ** 2 <= _DEPENDENT * np.diag(gram)).any():
-            return None
-        found = cho_solve(factor, wanted, check_finite=False)
-        return found + cho_solve(factor, wanted - gram @ found, check_finite=False)
+    factor = GramFactor.of(system, support)
+    # What a column adds to those before it, as a share of its own energy: rounding alone
+    # leaves some 1e-16 of it, and a solution from less than 1e-12 has few correct digits.
+    if factor is None or (factor.pivots**2 <= _DEPENDENT * np.diag(factor.gram)).any():
+        return None
+    return factor.solve(wanted)
 
 
 def debias(system: System, Y: Any, X: Any) -> Any:

@@ -17,7 +17,7 @@ from cosa_theory.ground.errors import InputError
 from cosa_theory.ground.threads import one_thread
 from cosa_theory.linear.operators import Factor, KroneckerOperator, to_host
 
-__all__ = ["Floats", "Indices", "RowSpace", "System", "check_range", "like_array"]
+__all__ = ["Floats", "Indices", "RowSpace", "System", "check_range", "largest_entry", "like_array"]
 
 Floats: TypeAlias = NDArray[np.float64]
 Indices: TypeAlias = NDArray[np.int64]
@@ -92,7 +92,7 @@ class System:
         """
         A, B = (Factor(matrix).dense(np.dtype(np.float64)) for matrix in self.operator.factors)
         for factor in (A, B):
-            largest = _largest_entry(factor)
+            largest = largest_entry(factor)
             if largest == 0 or not math.isfinite(largest):
                 fault = "zero, so it measures nothing" if largest == 0 else "not finite"
                 raise InputError(f"{self.name} is {fault}: give an operator with other entries")
@@ -165,9 +165,9 @@ def check_range(system: System, Y: Any) -> None:
     """
     single = to_host(Y[:0]).dtype.itemsize == 4
     limit = 12.0 if single else 120.0
-    entries = math.fsum(math.log10(_largest_entry(factor)) for factor in system.factors)
+    entries = math.fsum(math.log10(largest_entry(factor)) for factor in system.factors)
     for item in Y:
-        measured = math.log10(_largest_entry(to_host(item)))
+        measured = math.log10(largest_entry(to_host(item)))
         powers = [entries, *(measured + share * entries for share in (-2, -1, 0, 1))]
         if max(map(abs, powers)) <= limit:
             continue
@@ -188,7 +188,7 @@ def like_array(array: NDArray[Any], like: Any) -> Any:
     return array.astype(like.dtype, copy=False)
 
 
-def _largest_entry(array: NDArray[Any]) -> float:
+def largest_entry(array: NDArray[Any]) -> float:
     """Return the largest modulus, without an array of moduli."""
     return max(float(array.max()), -float(array.min()))
 

@@ -27,12 +27,8 @@ _DEPENDENT = 1e-9  # least pivot of an independent basis, relative to the larges
 class Candidate:
     """A candidate for the optimum of basis pursuit, with the dual point that may prove it.
 
-    Attributes
-    ----------
-    support : ndarray of int, shape (s,)
-    values : ndarray, shape (s,)
-    dual : ndarray, shape (r, t)
-        Row-space coordinates D of a dual point; V_A D V_Bᵀ is the sign of `values` on the support.
+    `dual` (r, t) has the row-space coordinates D of a dual point; V_A D V_Bᵀ is the sign of
+    `values` (s,) on the support (s,).
     """
 
     support: Indices
@@ -55,20 +51,10 @@ def optimal_vertex(
 ) -> Candidate | None:
     """Return an optimal vertex of min ‖x‖₁ subject to Vᵀx = C₀, or None if none was reached.
 
-    Parameters
-    ----------
-    system : System
-    space : RowSpace
-        Of the system, in float64, of rank at most `LARGEST_RANK`.
-    centre : ndarray, shape (r, t)
-        C₀.
-    scores : ndarray, shape (mn,)
-        How likely each column is in the optimal basis; the greatest are taken first.
-    steps : int
-        Most exchanges of a column.
+    The space is that of the system in float64, of rank at most `LARGEST_RANK`, C₀ is `centre`
+    (r, t). `scores` (mn,) say how likely each column is in the optimal basis: the greatest are
+    taken first. At most `steps` columns are exchanged.
 
-    Notes
-    -----
     Since x has no signs, every nonsingular basis S gives a feasible x_S = V_S⁻ᵀ C₀, and with D
     such that (V D)_S = sign x_S the vertex is optimal when ‖V D‖_∞ ≤ 1. Else the column of the
     largest |V D| enters, and the step goes past the zeros of x_S as long as the objective falls

@@ -126,19 +126,11 @@ def amp(
 def minimax_threshold(d: float) -> float:
     """Return the threshold τ, in standard deviations, with which AMP bears the most nonzeros.
 
-    The z that attains the maximum in `cosa_theory.laws.l1_weak_threshold`. Setting the derivative
-    to zero gives d = 2φ/(z + 2φr), with r = 1 − zQ/φ, Q the upper tail and φ the density of the
-    standard normal law.
-
-    Parameters
-    ----------
-    d : float
-        The undersampling M/N, in (0, 1).
-
-    References
-    ----------
-    D. L. Donoho, A. Maleki, A. Montanari, "The noise-sensitivity phase transition in compressed
-    sensing", IEEE Trans. Information Theory 57 (2011), 6920-6941.
+    The z that attains the maximum in `cosa_theory.laws.l1_weak_threshold` at the undersampling
+    d = M/N in (0, 1). Setting the derivative to zero gives d = 2φ/(z + 2φr), with r = 1 − zQ/φ, Q
+    the upper tail and φ the density of the standard normal law (D. L. Donoho, A. Maleki,
+    A. Montanari, "The noise-sensitivity phase transition in compressed sensing", IEEE Trans.
+    Information Theory 57 (2011), 6920-6941).
     """
     from scipy.optimize import brentq
     from scipy.special import erfcx
@@ -252,18 +244,16 @@ def _watched(
         if residual <= right.goal:
             status = "fitted"
             break
-        if before is not None and _settled(U, before, right.goal / right.norm):
-            status = "stalled"
-            break
+        if before is not None:
+            settled = _SETTLED * (right.goal / right.norm) * np.linalg.norm(U)
+            if np.linalg.norm(U - before) <= settled:
+                status = "stalled"
+                break
         before = U
     if best is None:  # diverged at once
         best, least = np.zeros((1, *unit.system.coefficient_shape), right.Y.dtype), right.norm
     answer = Answer(best, least, status, number, tuple(history), message)
     return answer if status == "fitted" else _finished(right, answer)
-
-
-def _settled(U: NDArray[Any], before: NDArray[Any], goal: float) -> bool:
-    return bool(np.linalg.norm(U - before) <= _SETTLED * goal * np.linalg.norm(U))
 
 
 def _finished(right: RightSide, answer: Answer) -> Answer:

@@ -20,7 +20,6 @@ __all__ = ["AnalysisDual", "analysis"]
 _CHECK_EVERY = 20
 _FIRST_STEP = 0.1  # of the least-norm answer's largest entry
 _STEP_SHARE = 0.2  # of ‖ΩX‖/‖u‖, as in basis pursuit
-
 _STUCK = 8 * np.finfo(np.float64).eps  # share of the iterate below which a step is rounding
 
 
@@ -63,10 +62,10 @@ def analysis(
         x⁺ = P(x − τ Ωᵀu),   u⁺ = clip(u + s Ω(2x⁺ − x), ±1),   τ s ‖Ω‖² = 1 with τ = γ/‖Ω‖,
 
     anchored and restarted as in `cosa_theory.recovery.splitting.Splitting`, with γ set anew at each
-    restart. A feasible dual pair is made of u in closed
-    form: g is the part of Ωᵀu in the row space of Φ, less what is not orthogonal to the kernel of
-    Ω; u' = u + Ω(ΩᵀΩ)⁺(g − Ωᵀu) has Ωᵀu' = g; both are divided by ‖u'‖_∞. With an orthonormal Ω
-    this is basis pursuit for the coefficients; analysis and synthesis differ otherwise [2]_.
+    restart. A feasible dual pair is made of u in closed form: g is the part of Ωᵀu in the row space
+    of Φ, less what is not orthogonal to the kernel of Ω; u' = u + Ω(ΩᵀΩ)⁺(g − Ωᵀu) has
+    Ωᵀu' = g; both are divided by ‖u'‖_∞. With an orthonormal Ω this is basis pursuit for the
+    coefficients; analysis and synthesis differ otherwise [2]_.
 
     References
     ----------
@@ -90,16 +89,7 @@ def analysis(
 
 
 class AnalysisDual:
-    """Feasible dual points of the analysis form: Φᵀν = Ωᵀu with ‖u‖_∞ ≤ 1.
-
-    Parameters
-    ----------
-    system : System
-    space : RowSpace
-        Of the system, in float64.
-    operator : AnalysisOperator
-        Ω.
-    """
+    """Feasible dual points of the analysis form, Φᵀν = Ωᵀu with ‖u‖_∞ ≤ 1; the space in float64."""
 
     def __init__(self, system: System, space: RowSpace, operator: AnalysisOperator) -> None:
         self._space, self._operator = space, operator
@@ -125,11 +115,7 @@ class _PrimalDual:
     """The primal-dual method for one right-hand side."""
 
     def __init__(
-        self,
-        system: System,
-        constraint: Constraint,
-        operator: AnalysisOperator,
-        tolerance: float,
+        self, system: System, constraint: Constraint, operator: AnalysisOperator, tolerance: float
     ) -> None:
         self.constraint, self.space = constraint, constraint.space
         self.operator, self.tolerance = operator, tolerance

@@ -54,16 +54,8 @@ def basis_pursuit(
     S. S. Chen, D. L. Donoho, M. A. Saunders, "Atomic decomposition by basis pursuit", SIAM
     Journal on Scientific Computing 20 (1998), 33-61, equation (3.1).
     """
-    solution = bpdn(
-        system,
-        Y,
-        noise_level=0.0,
-        tolerance=tolerance,
-        max_iterations=max_iterations,
-        start=start,
-        polish=polish,
-        monitor=monitor,
-    )
+    options: dict[str, Any] = {"start": start, "polish": polish, "monitor": monitor}
+    solution = bpdn(system, Y, tolerance=tolerance, max_iterations=max_iterations, **options)
     if noise_level == 0:
         return solution
     ignored = "the noise level is not used: bpdn is the method that allows for it"
@@ -127,9 +119,8 @@ class _Pursuit:
         self.constraint = constraint_of(system, Y, noise_level)
         self.space = self.constraint.space
         batch = int(Y.shape[0])
-        self.X = array_namespace(Y).zeros(
-            (batch, *system.coefficient_shape), dtype=Y.dtype, device=_device(Y)
-        )
+        shape, place = (batch, *system.coefficient_shape), getattr(Y, "device", None)
+        self.X = array_namespace(Y).zeros(shape, dtype=Y.dtype, device=place)
         self.dual = 0 * Y
         self.iterations = np.zeros(batch, np.int64)
         self.status = ["infeasible"] * batch
@@ -239,7 +230,8 @@ class _Pursuit:
         still = []
         for place, item in enumerate(items):
             ended = last or bool(stuck[place])
-            if self._finished(int(item), place, splitting, found, ended):
+            candidates = self._candidates(int(item), place, splitting, found, ended)
+            if any(self._proven(int(item), exact) for exact in candidates):
                 continue
             if gaps[place] <= self.tolerance or ended:
                 status = "stalled" if stuck[place] else "iteration limit"
@@ -247,13 +239,6 @@ class _Pursuit:
             else:
                 still.append(place)
         return np.array(still, dtype=np.int64)
-
-    def _finished(
-        self, item: int, place: int, splitting: Splitting, found: Iterate, ended: bool
-    ) -> bool:
-        """Try to finish one item exactly; return whether that is proven."""
-        candidates = self._candidates(item, place, splitting, found, ended)
-        return any(self._proven(item, exact) for exact in candidates)
 
     def _proven(self, item: int, exact: Candidate) -> bool:
         """Keep an exact solution of one item, if its gap is within the tolerance."""
@@ -345,17 +330,12 @@ class _Pursuit:
         parts = []
         if distance.size:
             parts.append(out_of_reach(float(distance.max()), self.sigma, self.system))
-        projected = self.constraint.feasible & ~self.polished
+        projected, count = self.constraint.feasible & ~self.polished, len(self.status)
         if projected.any():
-            count = len(self.status)
-            which = "the answer is an iterate" if count == 1 else ""
-            which = which or f"{int(projected.sum())} of {count} answers are iterates"
+            several = f"{int(projected.sum())} of {count} answers are iterates"
+            which = "the answer is an iterate" if count == 1 else several
             parts.append(f"{which} projected on the constraint, which is not exactly sparse")
         return "; ".join(parts)
-
-
-def _device(like: Any) -> Any:
-    return getattr(like, "device", None)
 
 
 def _host64(X: Any) -> Floats:

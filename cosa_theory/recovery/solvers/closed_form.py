@@ -10,10 +10,9 @@ from cosa_theory.linear.operators import to_host
 from cosa_theory.recovery.constraint import flat_norms
 from cosa_theory.recovery.methods import solver
 from cosa_theory.recovery.result import Certificate, Solution
-from cosa_theory.recovery.system import Floats, System
+from cosa_theory.recovery.system import System
 
 __all__ = ["least_norm"]
-
 
 _IGNORED = "the noise level is not used: noise is fitted as well as it can be"
 
@@ -48,24 +47,18 @@ def least_norm(
     """
     space = system.row_space(Y)
     X = space.coefficients(space.measured(Y) / space.values)
-    objective, certificate = _judge(system, Y, X, tolerance)
-    return Solution(
-        coefficients=X,
-        objective=objective,
-        formula="½‖Φx − y‖², and ‖x‖² among its minimisers",
-        certificate=certificate,
-        status=tuple("optimal" if held else "stalled" for held in certificate.holds),
-        iterations=np.zeros(len(objective), np.int64),
-        message=_IGNORED if noise_level > 0 else "",
-    )
-
-
-def _judge(system: System, Y: Any, X: Any, tolerance: float | None) -> tuple[Floats, Certificate]:
-    """Return ½‖Φx − y‖² and how well the normal equations hold."""
     residual = system.apply(X) - Y
     normal = flat_norms(system.apply_adjoint(residual))
     size = float(np.sqrt(system.lipschitz)) * flat_norms(Y)
     if tolerance is None:
         tolerance = 1e4 * float(np.finfo(to_host(Y[:0]).dtype).eps)
     certificate = Certificate("normal equations", normal, normal / size, tolerance)
-    return 0.5 * flat_norms(residual) ** 2, certificate
+    return Solution(
+        coefficients=X,
+        objective=0.5 * flat_norms(residual) ** 2,
+        formula="½‖Φx − y‖², and ‖x‖² among its minimisers",
+        certificate=certificate,
+        status=tuple("optimal" if held else "stalled" for held in certificate.holds),
+        iterations=np.zeros(len(normal), np.int64),
+        message=_IGNORED if noise_level > 0 else "",
+    )

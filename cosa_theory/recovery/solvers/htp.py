@@ -48,8 +48,7 @@ def htp(
     References
     ----------
     .. [1] S. Foucart, "Hard thresholding pursuit: an algorithm for compressive sensing", SIAM J.
-       Numerical Analysis 49 (2011), 2543-2563; the step is that
-       of its normalised form.
+       Numerical Analysis 49 (2011), 2543-2563; the step is that of its normalised form.
     """
     unit = UnitColumns(system, Y)
     limit = min(system.measurements // 2, system.size, LARGEST_FIT)

@@ -97,12 +97,7 @@ class _Splitting:
         found: Floats = self.space.coefficients(C).reshape(self.shape)
         return found
 
-    def run(
-        self,
-        start: Floats | None,
-        max_iterations: int,
-        monitor: Monitor | None,
-    ) -> Answer:
+    def run(self, start: Floats | None, max_iterations: int, monitor: Monitor | None) -> Answer:
         """Iterate until the gap closes; the least-norm answer may be the end already."""
         centre = self.constraint.centre
         least_norm = self._matrix(centre)

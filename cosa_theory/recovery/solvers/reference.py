@@ -104,12 +104,12 @@ def _check_objective(
             f"the problem has {system.size:,} unknowns and the reference takes at most "
             f"{_LARGEST:,}: use fista, basis_pursuit or bpdn, which prove their gap too"
         )
-    belongs = {
-        "lam": (lam, "lasso"),
-        "lam_ratio": (lam_ratio, "lasso"),
-        "omega": (omega, "analysis"),
-    }
-    for argument, (value, owner) in belongs.items():
+    belongs = [
+        ("lam", lam, "lasso"),
+        ("lam_ratio", lam_ratio, "lasso"),
+        ("omega", omega, "analysis"),
+    ]
+    for argument, value, owner in belongs:
         if value is not None and objective != owner:
             must = f"left out, for it belongs to the objective {owner}, not to {objective}"
             raise refuse(argument, value, must)

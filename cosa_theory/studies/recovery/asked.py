@@ -30,16 +30,9 @@ _OPTIONS = (
 def asked(settings: Mapping[str, Any]) -> Recovery:
     """Check what is asked for, read what it needs, and put the problem together.
 
-    Parameters
-    ----------
-    settings : mapping
-        The arguments of the command `cosa-theory recover`, by name.
-
-    Raises
-    ------
-    InputError
-        For names that do not exist, options that the method would not look at, projections that
-        are neither named nor drawn or both, and files that are not what they should be.
+    The settings are the arguments of the command `cosa-theory recover`, by name. An `InputError`
+    refuses names that do not exist, options that the method would not look at, projections that
+    are neither named nor drawn or both, and files that are not what they should be.
     """
     given = {name: settings[name] for name in _OPTIONS if settings[name] is not None}
     _check_method(settings, given)

@@ -31,30 +31,14 @@ _ROUNDING = 1e-4  # a relative residual that single precision may leave
 
 @dataclass(frozen=True, eq=False)
 class Recovery:
-    """A problem with all that was asked about it.
-
-    Parameters
-    ----------
-    problem : RecoveryProblem
-        What is to be solved.
-    options : mapping
-        Those of the solver.
-    factors : Factors
-        L and R.
-    settings : mapping
-        The arguments of the command.
-    core : ndarray
-        As it was read.
-    notices : tuple of str
-        What a user should know of it.
-    """
+    """A problem with all that was asked about it."""
 
     problem: "RecoveryProblem"
-    options: Mapping[str, Any]
-    factors: Factors
-    settings: Mapping[str, Any]
-    core: "NDArray[Any]"
-    notices: tuple[str, ...] = ()
+    options: Mapping[str, Any]  # those of the solver
+    factors: Factors  # L and R
+    settings: Mapping[str, Any]  # the arguments of the command
+    core: "NDArray[Any]"  # as it was read
+    notices: tuple[str, ...] = ()  # what a user should know of it
 
     @property
     def method(self) -> str:
@@ -71,14 +55,7 @@ class Recovery:
     ) -> "tuple[Document, RecoveryResult]":
         """Solve, and return what was found out beside the result itself.
 
-        Parameters
-        ----------
-        iterates : Iterates
-            From `iterates`.
-        provenance : mapping
-            Where the result comes from.
-        note : callable
-            Takes what a user should know before the answer is there.
+        `note` takes what a user should know before the answer is there.
         """
         from cosa_theory.page.document import Document
         from cosa_theory.studies.recovery.verdict import recover_verdict

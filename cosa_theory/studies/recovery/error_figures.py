@@ -181,15 +181,8 @@ def plot_bases(ax: Axes, table: pd.DataFrame) -> Axes:
 def recovery_figure(table: pd.DataFrame) -> Figure:
     """Draw what comes back: real updates, and synthetic ones along every axis of the sweep.
 
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        As `experiments.recovery` stores it.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        Page wide, three rows of two panels; one whose sweep is not in the table is left out.
+    From the table that `experiments.recovery` stores; page wide, three rows of two panels, of which
+    one whose sweep is not in the table is left out.
     """
     done = table[table["status"] == "done"]
     sweeps = {str(name): rows for name, rows in done.groupby("sweep", sort=False)}
@@ -207,9 +200,8 @@ def recovery_figure(table: pd.DataFrame) -> Figure:
 
 
 def _legend(ax: Axes, **settings: Any) -> None:
-    ax.legend(
-        **{"fontsize": 7, "handlelength": 2.2, "labelspacing": 0.25, "borderpad": 0.1} | settings
-    )
+    plain = {"fontsize": 7, "handlelength": 2.2, "labelspacing": 0.25, "borderpad": 0.1}
+    ax.legend(**plain | settings)
 
 
 def _sizes(rows: pd.DataFrame, names: Iterable[str]) -> str:

@@ -141,8 +141,5 @@ def _figures() -> Mapping[str, Drawing]:
 
 
 PRESENTATION = Presentation(
-    title="Recovery of updates from their cores",
-    views=_views,
-    figures=_figures,
-    terms=_TERMS,
+    title="Recovery of updates from their cores", views=_views, figures=_figures, terms=_TERMS
 )

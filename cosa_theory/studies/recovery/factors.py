@@ -37,26 +37,15 @@ FINGERPRINTS = ("fingerprint_L", "fingerprint_R")
 class Factors:
     """The factors that measured a core, with what identifies them.
 
-    Parameters
-    ----------
-    basis : CosaBasis
-        L (m × a) and R (b × n).
-    fingerprints : tuple of str
-        Of L and R, as an estimate's metadata will name them.
-    accepted : tuple of (str, str)
-        For L and for R: the two fingerprints, of the draw or of the content, that may stand in a
-        file's metadata.
-    source : str
-        Where they come from, for messages: a file, or the settings of a draw.
-    draw : mapping
-        The settings of the draw; nothing for factors from a file.
+    The `fingerprints` of L and R are those that an estimate's metadata will name; `accepted` are,
+    for each, the two of the draw and of the content that may stand in a file's metadata.
     """
 
-    basis: "CosaBasis"
+    basis: "CosaBasis"  # L (m × a) and R (b × n)
     fingerprints: tuple[str, str]
     accepted: tuple[tuple[str, str], tuple[str, str]]
-    source: str
-    draw: Mapping[str, Any] = field(default_factory=dict)
+    source: str  # for messages: a file, or the settings of a draw
+    draw: Mapping[str, Any] = field(default_factory=dict)  # its settings; none for a file
 
 
 def drawn_factors(
@@ -70,12 +59,8 @@ def drawn_factors(
 ) -> Factors:
     """Draw L and R for an update and a core of given sizes, as `CosaBasis.sample` does.
 
-    `key` is the layer's name; None for the empty key.
-
-    Raises
-    ------
-    InputError
-        If the ensemble has no projection of these sizes.
+    `key` is the layer's name; None for the empty key. Refuses sizes of which the ensemble has no
+    projection.
     """
     from cosa_theory.linear.basis import CosaBasis
     from cosa_theory.projections import draw_fingerprint, fingerprint
@@ -106,11 +91,8 @@ def drawn_factors(
 def stored_factors(path: str, core: tuple[int, int], shape: tuple[int, int] | None) -> Factors:
     """Read the tensors L (m × a) and R (b × n) of a safetensors file, for a core (a, b).
 
-    Raises
-    ------
-    InputError
-        If the file or a tensor is missing, is no matrix of finite numbers, is not for the core or
-        the update of the `shape` given, or does not match the fingerprint in the file's metadata.
+    Refuses a file or a tensor that is missing, is no matrix of finite numbers, is not for the core
+    or the update of the `shape` given, or does not match the fingerprint in the file's metadata.
     """
     from cosa_theory.ground.tensor_files import read_metadata
     from cosa_theory.linear.basis import CosaBasis
@@ -149,10 +131,7 @@ def _named(path: str, tensor: str) -> str:
 def read_matrix(spec: str, option: str, shape: tuple[int, int] | None = None) -> "NDArray[Any]":
     """Read a matrix of finite real numbers, in the type in which it is stored.
 
-    Raises
-    ------
-    InputError
-        If FILE or FILE:TENSOR, which `option` asks for, is no such matrix or has not the `shape`.
+    Refuses a FILE or FILE:TENSOR, which `option` asks for, that is none or has another `shape`.
     """
     from cosa_theory.ground.tensor_files import read_array
 
@@ -164,12 +143,8 @@ def read_matrix(spec: str, option: str, shape: tuple[int, int] | None = None) ->
 def check_fingerprints(factors: Factors, metadata: Mapping[str, str], path: str) -> bool:
     """Refuse factors that are not those whose fingerprints a file's metadata name.
 
-    Returns whether the file names both projections; what it does not name cannot be checked.
-
-    Raises
-    ------
-    InputError
-        One sentence for each factor that does not match.
+    Returns whether the file names both projections; what it does not name cannot be checked. The
+    `InputError` has one sentence for each factor that does not match.
     """
     problems = Problems()
     for name, accepted in zip(FINGERPRINTS, factors.accepted, strict=True):

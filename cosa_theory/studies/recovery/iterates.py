@@ -18,39 +18,22 @@ _EVERY = 15.0  # seconds between writes to disk
 
 
 def cell_path(folder: Path, described: Mapping[str, Any]) -> Path:
-    """Return where the iterate of a run is kept.
+    """Return where the iterate of a run is kept, in the folder of unfinished pieces.
 
-    Parameters
-    ----------
-    folder : path
-        The folder of unfinished pieces.
-    described : mapping
-        Inputs (as fingerprints) and settings, as `cosa_theory.ground.cells.cell_name` takes them.
+    `described` has inputs (as fingerprints) and settings, as `cosa_theory.ground.cells.cell_name`
+    takes them.
     """
     return folder / f"{cell_name(described)}.iterate"
 
 
 class Iterates:
-    """Keeps the latest iterate of one run.
+    """Keeps the latest iterate of one run, at the path of `cell_path` or, with None, nowhere.
 
-    Parameters
-    ----------
-    path : path or None
-        Where it is kept, from `cell_path`; None to keep nothing.
-    to_unknown : callable
-        Turns what a solver's monitor is given into one update (m × n), a numpy array.
-
-    Attributes
-    ----------
-    begun : int
-        Iterations of the interrupted runs before this one, 0 without any.
+    `to_unknown` turns what a solver's monitor is given into one update (m × n), a numpy array;
+    `begun` counts the iterations of the interrupted runs before this one.
     """
 
-    def __init__(
-        self,
-        path: Path | None,
-        to_unknown: Callable[[Any], "NDArray[Any]"],
-    ) -> None:
+    def __init__(self, path: Path | None, to_unknown: Callable[[Any], "NDArray[Any]"]) -> None:
         self._path, self._to_unknown = path, to_unknown
         self._show: Callable[[int, float], None] = lambda iteration, certificate: None
         self._latest: tuple[int, Any] | None = None

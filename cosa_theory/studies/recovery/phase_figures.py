@@ -43,6 +43,11 @@ _STYLES = {
 _UNDERSAMPLING, _SPARSITY = "undersampling $d = ab/(mn)$", r"sparsity $\rho = s/(ab)$"
 _DOTTED: dict[str, Any] = {"ls": (0, (1, 1.5)), "lw": 1.0}
 _LAW: dict[str, Any] = {"color": BLACK, "ls": (0, (6, 2)), "lw": 0.9}
+_MAP: dict[str, Any] = {"cmap": "cividis", "vmin": 0, "vmax": 1, "edgecolors": "white", "lw": 0.4}
+_CROSSING: dict[str, Any] = {
+    **{"color": VERMILION, "marker": "o", "ms": 3.5, "elinewidth": 1.0, "lw": 1.1},
+    **{"markeredgecolor": "white", "markeredgewidth": 0.5},
+}
 
 
 def plot_success_map(ax: Axes, table: pd.DataFrame, lines: pd.DataFrame) -> QuadMesh:
@@ -62,28 +67,13 @@ def plot_success_map(ax: Axes, table: pd.DataFrame, lines: pd.DataFrame) -> Quad
             sides[place : place + 2],
             heights,
             column[["share"]].to_numpy(),
-            cmap="cividis",
-            vmin=0.0,
-            vmax=1.0,
-            edgecolors="white",
-            linewidth=0.4,
+            **_MAP,
         )
     grid = np.linspace(1e-3, 1.0, 300)
     ax.plot(grid, l1_weak_threshold(grid), label="weak threshold (theory)", **_LAW)
     known = lines.dropna(subset=["rho50"]).sort_values("d")
-    ax.errorbar(
-        known["d"],
-        known["rho50"],
-        yerr=_errors(known),
-        color=VERMILION,
-        marker="o",
-        ms=3.5,
-        markeredgecolor="white",
-        markeredgewidth=0.5,
-        elinewidth=1.0,
-        lw=1.1,
-        label="50 % of trials, with 95 % interval",
-    )
+    label = "50 % of trials, with 95 % interval"
+    ax.errorbar(known["d"], known["rho50"], yerr=_errors(known), label=label, **_CROSSING)
     ax.set(xlim=(0.0, 1.0), ylim=(0.0, 0.8), xlabel=_UNDERSAMPLING, facecolor="#EFEFEF")
     ax.grid(visible=False)
     return mesh
@@ -102,16 +92,8 @@ def plot_packed_lines(ax: Axes, lines: pd.DataFrame) -> Axes:
         if rows.empty:
             continue
         mark: dict[str, Any] = {"color": style.colour, "marker": style.marker, "ms": 3.5}
-        ax.errorbar(
-            rows["d"],
-            rows["rho50"],
-            yerr=_errors(rows),
-            ls=style.line,
-            lw=1.1,
-            elinewidth=0.8,
-            label=style.label,
-            **mark,
-        )
+        mark |= {"ls": style.line, "lw": 1.1, "elinewidth": 0.8, "label": style.label}
+        ax.errorbar(rows["d"], rows["rho50"], yerr=_errors(rows), **mark)
         law = _law(structure, packing, rows)
         if law is not None:
             ax.plot(*law, color=style.colour, zorder=1, **_DOTTED)
@@ -150,15 +132,8 @@ def plot_ensembles(ax: Axes, lines: pd.DataFrame) -> Axes:
         mark: dict[str, Any] = {"color": style.colour, "ls": "none"}
         known = rows["rho50"].notna()
         if known.any():
-            ax.errorbar(
-                rows["rho50"][known],
-                heights[known],
-                xerr=_errors(rows[known]),
-                marker=style.marker,
-                ms=3.5,
-                elinewidth=0.8,
-                **mark,
-            )
+            point = mark | {"marker": style.marker, "ms": 3.5, "elinewidth": 0.8}
+            ax.errorbar(rows["rho50"][known], heights[known], xerr=_errors(rows[known]), **point)
         for marker, side in (("<", "rho50_high"), (">", "rho50_low")):
             beyond = ~known & np.isfinite(rows[side].astype(float))
             ax.plot(rows[side][beyond], heights[beyond], marker=marker, mfc="white", ms=4, **mark)
@@ -195,21 +170,12 @@ def _errors(rows: pd.DataFrame) -> np.ndarray:
 
 
 def phase_figure(table: pd.DataFrame, lines: pd.DataFrame) -> Figure:
-    """Draw maps of success, packed supports, and all ensembles at one core.
+    """Draw maps of success, packed supports, and all ensembles at one core, page wide.
 
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        As `experiments.phase_transition` stores it.
-    lines : pandas.DataFrame
-        Its 50 % lines, as `experiments.phase_lines.crossings` computes them.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        Page wide. Above: success over (d, ρ) of one ensemble, the one measured at most cores, for
-        plain and for Kronecker projections. Below: its packed supports, and every ensemble at the
-        core that most of them share.
+    The table is that of `experiments.phase_transition`, the lines its 50 % lines, as
+    `experiments.phase_lines.crossings` computes them. Above: success over (d, ρ) of one ensemble,
+    the one measured at most cores, for plain and for Kronecker projections. Below: its packed
+    supports, and every ensemble at the core that most of them share.
     """
     done = table[table["status"] == "done"]
     kind = lines.groupby("kind", sort=False)["d"].nunique().idxmax()
@@ -242,11 +208,11 @@ def _at_most_shared_core(lines: pd.DataFrame) -> pd.DataFrame:
 def _draw_maps(figure: SubFigure, table: pd.DataFrame, lines: pd.DataFrame, kind: str) -> None:
     """Draw success for random supports, plain beside Kronecker, with a legend and a colour bar."""
     axes = figure.subplots(1, 2, sharey=True)
-    titles = (
-        f"one plain {kind} projection",
-        rf"Kronecker $L^\mathrm{{T}} \Delta W R^\mathrm{{T}}$, {kind}",
-    )
-    for ax, structure, title in zip(axes, ("plain", "kronecker"), titles, strict=True):
+    titles = {
+        "plain": f"one plain {kind} projection",
+        "kronecker": rf"Kronecker $L^\mathrm{{T}} \Delta W R^\mathrm{{T}}$, {kind}",
+    }
+    for ax, (structure, title) in zip(axes, titles.items(), strict=True):
         one, line = (
             part[(part["structure"] == structure) & (part["packing"] == "random")]
             for part in (table, lines)

@@ -23,21 +23,13 @@ _POINTS = 2000  # of a sorted curve that are kept: more than a figure can show
 
 
 def recovery_limits(shape: tuple[int, int], core: tuple[int, int]) -> dict[str, float]:
-    """Return how many nonzero entries of ΔW its core can identify, by theory.
+    """Return how many nonzero entries of ΔW (m, n) its core (a, b) can identify, by theory.
 
-    Parameters
-    ----------
-    shape, core : tuple of int
-        Sizes (m, n) of the update and (a, b) of the core.
-
-    Returns
-    -------
-    dict
-        ``every``: half of the spark, beyond which some updates share their core whatever the
-        method (a CoSA core: min(a, b)/2). ``random``: where ℓ1 stops finding updates with entries
-        at random places, M·ρ(M/N) (Donoho and Tanner), for unstructured Gaussian measurements.
-        ``column`` and ``row``: the same for entries packed in one column or one row, for Gaussian
-        factors. Infinite where the operator loses nothing.
+    ``every``: half of the spark, beyond which some updates share their core whatever the method (a
+    CoSA core: min(a, b)/2). ``random``: where ℓ1 stops finding updates with entries at random
+    places, M·ρ(M/N) (Donoho and Tanner), for unstructured Gaussian measurements. ``column`` and
+    ``row``: the same for entries packed in one column or one row, for Gaussian factors. Infinite
+    where the operator loses nothing.
     """
     from cosa_theory.laws import uniform_sparsity_limit
     from cosa_theory.laws.recovery import l1_weak_threshold
@@ -61,25 +53,13 @@ def recovery_tables(
     described: Mapping[str, Any],
     least_norm: Any = None,
 ) -> dict[str, pd.DataFrame]:
-    """Return everything the terminal, the page and the figures show.
+    """Return everything the terminal, the page and the figures show, of one right-hand side.
 
-    Parameters
-    ----------
-    problem : RecoveryProblem
-        With its truth, if there is one: it is compared with here, after the fact.
-    result : RecoveryResult
-        Of one right-hand side.
-    described : mapping
-        Further columns of the table "result".
-    least_norm : array or tensor, shape (m, n), optional
-        The least-norm update, to compare the errors with.
-
-    Returns
-    -------
-    dict of str to pandas.DataFrame
-        ``result``, one row; ``history``, one row per check; ``spectrum`` and ``magnitudes``, the
-        sorted singular values and coefficients of the estimate (``of`` = "estimate"), and of the
-        truth and the error where there is one; ``scores``, the errors of the answers.
+    ``result``, one row with the further columns `described`; ``history``, one row per check;
+    ``spectrum`` and ``magnitudes``, the sorted singular values and coefficients of the estimate
+    (``of`` = "estimate"), and of the truth and the error where the problem has a truth, which is
+    compared with here, after the fact; ``scores``, the errors of the answers, beside them that of
+    the least-norm update (m, n) if it is given.
     """
     import pandas as pd
 
@@ -144,14 +124,11 @@ def _history(result: RecoveryResult) -> pd.DataFrame:
     """Return the checks of the one right-hand side, in plain columns."""
     import pandas as pd
 
+    if not result.history:
+        return pd.DataFrame(columns=list(_CHECKED), dtype=float)
     columns = {name: np.asarray(values) for name, values in result.history.items()}
-    flat = {
-        name: values if values.ndim == 1 else values[:, :1].ravel()
-        for name, values in columns.items()
-    }
-    return pd.DataFrame(
-        flat, columns=None if flat else list(_CHECKED), dtype=None if flat else float
-    )
+    flat = {name: one if one.ndim == 1 else one[:, 0] for name, one in columns.items()}
+    return pd.DataFrame(flat)
 
 
 def _spectra(matrices: Mapping[str, NDArray[np.float64]]) -> pd.DataFrame:

@@ -28,13 +28,7 @@ _REACHED = {
 
 
 def recover_verdict(tables: Mapping[str, pd.DataFrame]) -> str:
-    """Return what was found, to which certificate, and what to expect of it, on one line.
-
-    Parameters
-    ----------
-    tables : mapping of str to pandas.DataFrame
-        As `cosa_theory.studies.recovery.tables.recovery_tables` makes them.
-    """
+    """Return what was found, to which certificate, and what to expect of it, on one line."""
     row = tables["result"].iloc[0].to_dict()
     sentences = [_found(row), _solved(row), _expected(row)]
     if "scores" in tables:
