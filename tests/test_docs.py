@@ -3,6 +3,7 @@
 import ast
 import importlib
 import importlib.util
+import inspect
 import os
 import re
 import shutil
@@ -52,6 +53,12 @@ def functions_of(path):
     return {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
 
 
+def citations(text):
+    """The numbers of the statements that a text cites, for each time it names the page."""
+    cited = re.findall(r"docs/theory\.md((?:,?\s+(?:and\s+)?\d+\.\d+)*)", text)
+    return [re.findall(r"\d+\.\d+", numbers) for numbers in cited]
+
+
 def test_every_statement_stands_on_the_page_in_order():
     assert list(statements()) == NUMBERS
 
@@ -65,6 +72,8 @@ def test_a_statement_names_functions_that_exist_and_tests_that_exist(number):
     for path in paths:
         assert path.startswith("cosa_theory.")
         assert callable(resolve(path)) or isinstance(resolve(path), property), path
+    cited = [inspect.getdoc(resolve(path)) or "" for path in paths]
+    assert any(number in numbers for text in cited for numbers in citations(text)), number
     for test in tests:
         path, _, name = test.partition("::")
         assert name.startswith("test_")
@@ -81,9 +90,7 @@ def test_everything_else_that_the_page_names_exists():
 
 def test_docstrings_refer_to_statements_that_are_there():
     for path in (ROOT / "cosa_theory").rglob("*.py"):
-        text = path.read_text(encoding="utf-8")
-        for cited in re.findall(r"docs/theory\.md((?:,?\s+(?:and\s+)?\d+\.\d+)*)", text):
-            numbers = re.findall(r"\d+\.\d+", cited)
+        for numbers in citations(path.read_text(encoding="utf-8")):
             assert numbers, f"{path} cites the page without a number"
             assert set(numbers) <= set(NUMBERS), (path, numbers)
 
