@@ -18,16 +18,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
-import pandas as pd
 from joblib.externals.loky.process_executor import BrokenProcessPool
 
 from cosa_theory.ground.cells import cell_name, read_cell, write_cell
 from cosa_theory.ground.checks import real, refuse, whole
 from cosa_theory.ground.progress import progress_bar
 from cosa_theory.ground.workers import in_processes
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["run_cells"]
 
@@ -69,7 +71,7 @@ def run_cells(
     dask: str | None = None,
     timeout: float | None = None,
     progress: bool = True,
-) -> pd.DataFrame:
+) -> "pd.DataFrame":
     """Compute every cell that has no file yet, and return the table of all.
 
     Parameters
@@ -237,7 +239,9 @@ def _read(job: _Job, timeout: float | None) -> dict[str, Any] | None:
     return None if again else record
 
 
-def _table(records: Sequence[tuple[_Job, Mapping[str, Any]]]) -> pd.DataFrame:
+def _table(records: Sequence[tuple[_Job, Mapping[str, Any]]]) -> "pd.DataFrame":
+    import pandas as pd  # here: the processes that compute cells start without it
+
     rows = []
     for job, record in records:
         config = {

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from cosa_theory.ground.sweep import run_cells
 from cosa_theory.projections import stream
-from experiments.command import run_command
 
 
 @dataclass(frozen=True)
@@ -47,10 +46,10 @@ def cells(count, **settings):
     return [Cell(number, **settings) for number in range(count)]
 
 
-def sweep(folder, log, count=14, jobs=2):
+def sweep(folder, log, jobs):
     return run_cells(
         compute,
-        cells(count, act="nap", log=str(log)),
+        cells(14, act="nap", log=str(log)),
         name="cells",
         version=1,
         folder=folder,
@@ -59,8 +58,11 @@ def sweep(folder, log, count=14, jobs=2):
 
 
 if __name__ == "__main__":
+    from experiments.command import run_command
     from tests.ground import cells as module  # so that workers know it by its own name
 
     # A shell that runs the tests in the background has its children ignore the interrupt.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    sys.exit(run_command(lambda: module.sweep(Path(sys.argv[1]), sys.argv[2])))
+    sys.exit(
+        run_command(lambda: module.sweep(Path(sys.argv[1]), sys.argv[2], jobs=int(sys.argv[3])))
+    )

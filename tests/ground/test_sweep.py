@@ -15,7 +15,7 @@ import pytest
 from cosa_theory.ground.cells import cell_name
 from cosa_theory.ground.stoppable import call_within, stop_idle
 from cosa_theory.ground.sweep import run_cells
-from tests.ground.cells import Cell, cells, compute, spin, sweep
+from tests.ground.cells import Cell, cells, compute, sweep
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -158,9 +158,9 @@ def wait_for(condition, seconds=30.0):
         time.sleep(0.02)
 
 
-def started_sweep(folder, log):
+def started_sweep(folder, log, jobs):
     """Start a sweep of 14 naps in a process group of its own, and wait for four files."""
-    command = [sys.executable, "-m", "tests.ground.cells", str(folder), str(log)]
+    command = [sys.executable, "-m", "tests.ground.cells", str(folder), str(log), str(jobs)]
     process = subprocess.Popen(
         command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
@@ -170,7 +170,7 @@ def started_sweep(folder, log):
 
 def test_nothing_finished_is_computed_again_after_a_kill(tmp_path):
     folder, log = tmp_path / "cells", tmp_path / "log"
-    process = started_sweep(folder, log)
+    process = started_sweep(folder, log, 1)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     kept = len(list(folder.glob("[!.]*.json")))
@@ -185,7 +185,7 @@ def test_nothing_finished_is_computed_again_after_a_kill(tmp_path):
 
 
 def test_an_interruption_says_how_to_go_on(tmp_path):
-    process = started_sweep(tmp_path / "cells", tmp_path / "log")
+    process = started_sweep(tmp_path / "cells", tmp_path / "log", 2)
     os.killpg(process.pid, signal.SIGINT)
     _, error = process.communicate(timeout=30)
     assert process.returncode == 130
@@ -248,18 +248,18 @@ def test_a_worker_that_dies_is_reported_with_what_is_kept(tmp_path):
         run(cells(4, act="die"), tmp_path, jobs=2)
 
 
-def process_number():
-    return os.getpid()
+# What is called below is Python's own, so that the processes load nothing else.
+SPIN = sum, range(10**12)  # stays in compiled code that no handler of Python's interrupts
 
 
 def test_a_stopped_call_leaves_no_process_and_the_next_one_gets_another():
-    first = call_within(30.0, process_number)
-    assert call_within(30.0, process_number) == first != os.getpid()
+    first = call_within(30.0, os.getpid)
+    assert call_within(30.0, os.getpid) == first != os.getpid()
     with pytest.raises(TimeoutError, match=r"stopped after 0.2 s"):
-        call_within(0.2, spin)
+        call_within(0.2, *SPIN)
     with pytest.raises(ProcessLookupError):
         os.kill(first, 0)
-    second = call_within(30.0, process_number)
+    second = call_within(30.0, os.getpid)
     assert second != first
     stop_idle()
     with pytest.raises(ProcessLookupError):
@@ -271,11 +271,9 @@ def test_the_limit_rings_even_if_nobody_waits_any_more():
     code = (
         "import os, threading, time\n"
         "from cosa_theory.ground.stoppable import call_within\n"
-        "from tests.ground.cells import spin\n"
-        "from tests.ground.test_sweep import process_number\n"
-        "print(call_within(30.0, process_number), flush=True)\n"
+        "print(call_within(30.0, os.getpid), flush=True)\n"
         "threading.Timer(0.5, os._exit, (1,)).start()\n"
-        "call_within(1.5, spin)\n"
+        "call_within(1.5, sum, range(10**12))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1, done.stderr
@@ -297,8 +295,8 @@ def test_what_a_stopped_call_raises_comes_back():
     stop_idle()
 
 
-def test_importing_sweeps_does_not_load_dask():
-    late = {"dask", "distributed", "rich"}
+def test_importing_sweeps_does_not_load_what_workers_do_not_need():
+    late = {"dask", "distributed", "pandas", "rich"}
     code = f"import sys, cosa_theory.ground.sweep; assert not {late} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 

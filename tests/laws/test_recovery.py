@@ -20,7 +20,7 @@ def by_definition(d):
         g = (1 + z**2) * norm.sf(z) - z * norm.pdf(z)
         return -(1 - 2 / d * g) / (1 + z**2 - 2 * g)
 
-    grid = np.linspace(1e-3, 12, 4000)
+    grid = np.linspace(1e-3, 12, 1500)
     near = grid[int(np.argmin(negative(grid)))]
     bounds = (near - 0.01, near + 0.01)
     found = minimize_scalar(negative, bounds=bounds, method="bounded", options={"xatol": 1e-10})
