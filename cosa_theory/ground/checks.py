@@ -16,7 +16,18 @@ from numpy.typing import NDArray
 
 from cosa_theory.ground.errors import InputError
 
-__all__ = ["choice", "finite", "matrix", "numbers", "pair", "real", "refuse", "sizes", "whole"]
+__all__ = [
+    "choice",
+    "finite",
+    "matrix",
+    "numbers",
+    "pair",
+    "real",
+    "real_matrix",
+    "refuse",
+    "sizes",
+    "whole",
+]
 
 
 def refuse(argument: str, value: Any, must: str) -> InputError:
@@ -62,17 +73,13 @@ def real(
         number = math.nan
     if math.isfinite(number) and least <= number <= most and above < number < below:
         return number
-    bounds = [
-        f"{word} {bound:g}"
-        for word, bound in (
-            ("at least", least),
-            ("above", above),
-            ("at most", most),
-            ("below", below),
-        )
-        if math.isfinite(bound)
-    ]
-    raise refuse(argument, value, " and ".join(["a finite number", *bounds][bool(bounds) :]))
+    raise refuse(argument, value, _range(least, most, above, below) or "a finite number")
+
+
+def _range(least: float, most: float, above: float, below: float = math.inf) -> str:
+    """Say between which bounds a number must be, "" for none."""
+    bounds = (("at least", least), ("above", above), ("at most", most), ("below", below))
+    return " and ".join(f"{word} {bound:g}" for word, bound in bounds if math.isfinite(bound))
 
 
 def choice(argument: str, value: Any, allowed: Iterable[str]) -> str:
@@ -88,6 +95,13 @@ def matrix(argument: str, value: Any, shape: Sequence[int] | None = None) -> NDA
 
     It has entries, real ones without NaN, and the `shape` where one is asked for.
     """
+    array = real_matrix(argument, value, shape)
+    finite(argument, array)
+    return array
+
+
+def real_matrix(argument: str, value: Any, shape: Sequence[int] | None = None) -> NDArray[Any]:
+    """Return a matrix as `matrix` does, without looking for NaN and infinite entries."""
     array = np.asarray(value)
     if array.ndim != 2 or 0 in array.shape or (shape is not None and array.shape != tuple(shape)):
         wanted = "a matrix with entries" if shape is None else " × ".join(map(str, shape))
@@ -96,10 +110,7 @@ def matrix(argument: str, value: Any, shape: Sequence[int] | None = None) -> NDA
     if array.dtype.kind not in "fiub":
         text = f"{argument} has entries of type {array.dtype}: they must be real numbers"
         raise InputError(text, argument=argument)
-    if array.dtype not in (np.float32, np.float64):
-        array = array.astype(np.float64)
-    finite(argument, array)
-    return array
+    return array if array.dtype in (np.float32, np.float64) else array.astype(np.float64)
 
 
 def finite(argument: str, array: Any) -> None:
@@ -150,7 +161,5 @@ def numbers(
     array = np.asarray(value, dtype=np.float64)
     wrong = ~((array >= least) & (array <= most) & (array > above if above > -math.inf else True))
     if np.any(wrong):
-        bounds = (("at least", least), ("above", above), ("at most", most))
-        text = " and ".join(f"{word} {bound:g}" for word, bound in bounds if math.isfinite(bound))
-        raise refuse(argument, float(array[wrong].flat[0]), text)
+        raise refuse(argument, float(array[wrong].flat[0]), _range(least, most, above))
     return array

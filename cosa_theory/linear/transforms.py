@@ -46,14 +46,7 @@ class Transform(Protocol):
 
 
 def _as_real(X: ArrayLike, shape: tuple[int, int] | None = None) -> NDArray[Any]:
-    """Return a float32 or float64 matrix, checked against the shape the transform is for."""
-    array = np.asarray(X)
-    if array.ndim != 2 or 0 in array.shape or (shape is not None and array.shape != shape):
-        wanted = "a matrix with entries" if shape is None else f"{shape[0]} × {shape[1]}"
-        raise InputError(f"the matrix to transform has shape {array.shape}: it must be {wanted}")
-    if array.dtype.kind not in "fiub":
-        raise InputError(f"a transform needs a real matrix, not {array.dtype}")
-    return array if array.dtype in (np.float32, np.float64) else array.astype(np.float64)
+    return checks.real_matrix("the matrix to transform", X, shape)
 
 
 class Coordinate:
