@@ -230,7 +230,9 @@ def test_the_folder_of_an_adapter_is_recognised(tmp_path):
 
 def test_an_unknown_name_on_the_hub_is_explained(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    assert "the hub did not give its config.json" in problem("nobody/nothing-of-this-name")
+    message = problem("nobody/nothing-of-this-name")
+    assert "nobody/nothing-of-this-name" in message
+    assert "the hub did not give it" in message
 
 
 def test_unknown_targets_name_the_closest():
