@@ -15,7 +15,6 @@ from array_api_compat import is_torch_array
 from cosa_theory.ground.checks import choice, finite, refuse, whole
 from cosa_theory.ground.errors import InputError
 from cosa_theory.ground.threads import one_thread
-from cosa_theory.laws import uniform_sparsity_limit
 from cosa_theory.linear.basis import CosaBasis
 from cosa_theory.linear.operators import to_host
 from cosa_theory.recovery.methods import METHODS, Method
@@ -146,6 +145,8 @@ def _warm_start(problem: RecoveryProblem, entry: Method, start: Any) -> Any:
 
 def _check_sparsity(system: System, sparsity: Any, used: bool) -> None:
     """Refuse a sparsity that cannot be; warn of one that no solver recovers uniformly."""
+    from cosa_theory.laws import uniform_sparsity_limit
+
     most = min(system.size, system.measurements) if used else system.size
     sparsity = whole("sparsity", sparsity, 1, most)
     p, q = system.measurement_shape
