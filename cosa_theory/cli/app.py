@@ -161,21 +161,9 @@ def _top(
 
 
 def whole_numbers(option: str, text: str, example: str) -> list[int]:
-    """Read "4,8,16".
+    """Read "4,8,16" given to `option` (as in "--ranks"); `example` is shown in the message.
 
-    Parameters
-    ----------
-    option : str
-        Its name, as in "--ranks".
-    text : str
-        What the user gave.
-    example : str
-        Shown in the message.
-
-    Raises
-    ------
-    InputError
-        If a part is not a positive whole number.
+    `InputError` if a part is not a positive whole number.
     """
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isdecimal() and int(part) > 0 for part in parts):
@@ -222,16 +210,9 @@ def open_checked_pair(
 def resumable(
     out: Path | None, run: Callable[[Callable[[int, int, str], None]], Any], title: str = "matrices"
 ) -> Any:
-    """Run under a progress bar; say what an interruption leaves behind.
+    """Run under a progress bar of what `title` counts; say what an interruption leaves behind.
 
-    Parameters
-    ----------
-    out : path or None
-        Where the results will go.
-    run : callable
-        Takes the callback of the bar, ``advance(done, total, name)``.
-    title : str
-        What is counted.
+    `run` takes the callback of the bar, ``advance(done, total, name)``.
     """
     from cosa_theory.ground.progress import progress_bar
 
@@ -293,16 +274,9 @@ def store_and_print(
     """Store a result, then print it: text, or one JSON document.
 
     Stored first, because printing ends at once where a reader such as `head` has closed the pipe;
-    printed even so where storing failed, so that a full disk does not lose the result.
-
-    Parameters
-    ----------
-    store : callable
-        Writes into the folder it is given; returns the page.
-    show : callable
-        Returns the text, or what goes into JSON.
-    out : path or None
-        The folder, if the result is to be stored.
+    printed even so where storing failed, so that a full disk does not lose the result. `store`
+    writes into the folder it is given and returns the page; `show` returns the text, or what goes
+    into JSON.
     """
     page = None
     try:

@@ -35,8 +35,7 @@ def rip(
         ),
     ] = None,
     shape: Annotated[
-        tuple[int, int] | None,
-        typer.Option(metavar="M N", help="Sizes of the layer's update ΔW."),
+        tuple[int, int] | None, typer.Option(metavar="M N", help="Sizes of the layer's update ΔW.")
     ] = None,
     core: Annotated[
         tuple[int, int] | None, typer.Option(metavar="A B", help="Sizes of the core Y.")

@@ -65,18 +65,8 @@ def on_layers(
 ) -> list[dict[str, Any]]:
     """Return the results of all layers, as `cosa_theory.ground.workers.map_cells` does.
 
-    Parameters
-    ----------
-    compute : callable
-        Maps a layer to plain JSON values, with its name as "name".
-    total : int
-        How many layers there are.
-    cells : path or None
-        The folder of finished layers.
-    progress : callable or None
-        Called as ``progress(done, total, name)`` after each layer.
-    items, identity, workers, dask
-        As for `map_cells`.
+    `compute` maps a layer to plain JSON values, with its name as "name"; `progress` is called as
+    ``progress(done, total, name)`` after each.
     """
 
     def advance(done: int, result: dict[str, Any]) -> None:
@@ -99,12 +89,8 @@ def named_tables(
 ) -> dict[str, pd.DataFrame]:
     """Build tables from the layers' results, which are the same fresh or from a cell.
 
-    Parameters
-    ----------
-    results : iterable of mappings
-        Of `on_layers`; each has, under the name of every table, a list of rows.
-    tables : mapping
-        Name of each table to its columns and their pandas types, `NAME_COLUMNS` among them.
+    Each result has, under the name of every table, a list of rows; `tables` maps that name to its
+    columns and their pandas types, `NAME_COLUMNS` among them.
     """
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in tables}
     for result in results:
@@ -127,21 +113,10 @@ def spectrum_of(matrix: NDArray[Any], device: str | None = None) -> NDArray[np.f
 
 
 def delta_spectrum(layer: LayerDelta, device: str | None = None) -> tuple[NDArray[np.float64], str]:
-    """Return all min(m, n) singular values of ΔW, and how they were obtained.
+    """Return all min(m, n) singular values of ΔW, descending, and how they were obtained.
 
-    Parameters
-    ----------
-    layer : LayerDelta
-        The layer; the factors of an adapter are used where it has them.
-    device : str, optional
-        A torch device to compute them on; by default numpy does.
-
-    Returns
-    -------
-    sigma : ndarray of shape (min(m, n),)
-        Descending.
-    method : {"gram", "product"}
-        For `cosa_theory.spectrum.resolution`.
+    The factors of an adapter are used where it has them: then "product", else "gram", for
+    `cosa_theory.spectrum.resolution`. A torch device computes them, or numpy.
     """
     if layer.factors is None:
         return spectrum_of(layer.delta, device), "gram"

@@ -24,15 +24,7 @@ ENERGY = 0.9
 
 @dataclass(frozen=True)
 class Measured:
-    """A number with the interval it is known to lie in.
-
-    Parameters
-    ----------
-    value : float
-        The number.
-    low, high : float
-        The interval, both ends included.
-    """
+    """A number with the interval it is known to lie in, both ends included."""
 
     value: float
     low: float
@@ -93,20 +85,9 @@ def compressing_rows(m: int, n: int, a: int, b: int) -> float:
 def variance_factor(m: int, n: int, a: int, b: int, ratio: float) -> float:
     """Return the variance of ‖ΦX‖² over that of an unstructured Gaussian map with ab rows.
 
-    1 + (a + b + 1)/PR(X) for Gaussian factors. A whole side is the identity: then only the other
-    factor projects, Var‖AX‖² = (2/a) ‖X‖⁴/PR(X), and the quotient is n/PR (or m/PR); with both
-    sides whole nothing varies.
-
-    Parameters
-    ----------
-    m, n, a, b : int
-        The layer and the core in use.
-    ratio : float
-        PR(X), the participation ratio.
-
-    Returns
-    -------
-    float
+    1 + (a + b + 1)/PR(X) for Gaussian factors, with PR(X) the participation `ratio`. A whole side
+    is the identity: then only the other factor projects, Var‖AX‖² = (2/a) ‖X‖⁴/PR(X), and the
+    quotient is n/PR (or m/PR); with both sides whole nothing varies.
     """
     if a < m and b < n:
         return float(laws.kronecker_inflation(a, b, ratio))
@@ -232,19 +213,8 @@ ASSUMPTIONS: Mapping[str, Assumption] = {one.name: one for one in _ALL}
 def outcome_of(assumption: Assumption, measured: Measured | None, threshold: float) -> Outcome:
     """Decide whether an assumption holds, by the whole interval and not by the value.
 
-    Parameters
-    ----------
-    assumption : Assumption
-        Its relation is used.
-    measured : Measured or None
-        The number and its interval; None where there is none, as for a zero update.
-    threshold : float
-        The bound.
-
-    Returns
-    -------
-    {"holds", "fails", "undecided"}
-        "undecided" where the interval has the threshold inside, or there is no number.
+    "undecided" where the interval has the threshold inside, or there is no number, as for a zero
+    update.
     """
     if measured is None:
         return "undecided"

@@ -19,16 +19,9 @@ _DRAWS = 4  # the extreme singular values differ by a few per cent from draw to 
 
 @dataclass(frozen=True)
 class Core:
-    """The core of one m × n layer.
+    """The core of one layer: the shape asked for, and the same cut to a ≤ m and b ≤ n, in use.
 
-    Parameters
-    ----------
-    asked : (int, int)
-        The shape (a, b) that was asked for.
-    a, b : int
-        The same cut to a ≤ m and b ≤ n: the core in use.
-    rank : int or None
-        The rank of the LoRA whose trainable parameters set the shape; None for a given shape.
+    `rank` is that of the LoRA whose trainable parameters set the shape; None for a given shape.
     """
 
     asked: tuple[int, int]
@@ -38,22 +31,11 @@ class Core:
 
 
 def choose_core(m: int, n: int, core: tuple[int, int] | None, rank: int) -> Core:
-    """Choose the core of a layer.
+    """Choose the core of an m × n layer: a shape for all layers, or one of a LoRA's budget.
 
-    Parameters
-    ----------
-    m, n : int
-        The layer.
-    core : (int, int) or None
-        A shape for all layers, or None for one that trains as many numbers as a LoRA of rank
-        `rank`: `cosa_theory.spectrum.budget.cosa_shape`. Where such a LoRA would train more than
-        half of the layer, the rank of `default_ranks` nearest to it is taken.
-    rank : int
-        The rank, at least 1.
-
-    Returns
-    -------
-    Core
+    With `core` None it trains as many numbers as a LoRA of rank `rank`:
+    `cosa_theory.spectrum.budget.cosa_shape`. Where such a LoRA would train more than half of the
+    layer, the rank of `default_ranks` nearest to it is taken.
     """
     if core is not None:
         return Core(core, min(core[0], m), min(core[1], n))
@@ -67,20 +49,12 @@ def choose_core(m: int, n: int, core: tuple[int, int] | None, rank: int) -> Core
 class Conditioning:
     """How far the dictionary Ψ = L ⊗ Rᵀ (mn × ab) is from an isometry over all cores.
 
-    Parameters
-    ----------
-    sigma_min, sigma_max : float
-        Its extreme singular values at the named scale, means over the draws.
-    kappa : float or None
-        σ_max/σ_min, mean over the draws; None where a draw is rank deficient.
-    delta : float
-        max(σ_max² − 1, 1 − σ_min²), the isometry constant at the named scale, mean over the draws.
-    scale_free : Measured
-        (κ² − 1)/(κ² + 1), the constant at the best scale: mean, least and greatest of the draws.
-    bai_yin_scale_free : float
-        The same from the asymptotic edges of Bai and Yin (1993).
-    draws : int
-        How many bases were drawn; 0 where both sides are whole and the dictionary is the identity.
+    `sigma_min` and `sigma_max` are its extreme singular values at the named scale, `kappa` their
+    quotient (None where a draw is rank deficient) and `delta` the isometry constant
+    max(σ_max² − 1, 1 − σ_min²), all means over the draws. `scale_free` is (κ² − 1)/(κ² + 1), the
+    constant at the best scale: mean, least and greatest of the draws; `bai_yin_scale_free` the same
+    from the asymptotic edges of Bai and Yin (1993). `draws` is 0 where both sides are whole and the
+    dictionary is the identity.
     """
 
     sigma_min: float
@@ -95,27 +69,11 @@ class Conditioning:
 def measure_conditioning(
     m: int, n: int, core: Core, *, kind: str, scale: str, draws: int, seed: int, key: str
 ) -> Conditioning:
-    """Measure the extreme singular values of a few dictionaries.
+    """Measure the extreme singular values of a few dictionaries, at most four draws.
 
     A whole side (a = m or b = n) is taken as the identity: nothing random is needed for it, and a
-    square Gaussian factor would be far worse (condition numbers in the thousands).
-
-    Parameters
-    ----------
-    m, n : int
-        The layer.
-    core : Core
-        The core in use.
-    kind, scale, seed
-        As in `cosa_theory.projections.make_projection`.
-    draws : int
-        The most draws; four are enough.
-    key : str
-        Name of the layer. Draw i is the basis that `cosa_theory.spectrum.families` draws.
-
-    Returns
-    -------
-    Conditioning
+    square Gaussian factor would be far worse (condition numbers in the thousands). Draw i for the
+    layer named `key` is the basis that `cosa_theory.spectrum.families` draws.
     """
     whole = (core.a == m, core.b == n)
     count = 0 if all(whole) else min(draws, _DRAWS)

@@ -58,16 +58,9 @@ _NUMBERED = 13
 def plot_outcomes(ax: Axes, rows: pd.DataFrame) -> None:
     """Draw one assumption's outcome for every matrix, module type against block.
 
-    Colour and mark say the outcome, the number is the value. Cells without a matrix stay white.
-
-    Parameters
-    ----------
-    ax : matplotlib.axes.Axes
-        Where to draw.
-    rows : pandas.DataFrame
-        Columns module, block (null outside the blocks), outcome, value (null for a zero update);
-        the rows of one assumption and subject. Of several matrices in one cell the middle outcome
-        is shown.
+    Colour and mark say the outcome, the number is the value. Cells without a matrix stay white; of
+    several matrices in one cell the middle outcome is shown. `rows` are those of one assumption and
+    subject, with module, block (null outside the blocks), outcome, value (null for a zero update).
     """
     order = {name: place for place, name in enumerate(OUTCOMES)}
     codes = module_grid(rows.assign(code=rows["outcome"].map(order)), "code")
@@ -104,19 +97,9 @@ def _bound(rows: pd.DataFrame) -> str:
 
 
 def assumption_figure(tables: Tables, subject: str = "update") -> Figure:
-    """Draw the outcome of every assumption on every matrix.
+    """Draw the outcome of every assumption on every update, or gradient.
 
-    Parameters
-    ----------
-    tables : mapping of str to pandas.DataFrame
-        The tables of an audit; `assumptions` is read.
-    subject : {"update", "gradient"}
-        What is judged.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        One map per assumption, two side by side, page wide.
+    One map per assumption, two side by side, page wide.
     """
     rows = tables["assumptions"]
     rows = rows[rows["subject"] == subject]
@@ -164,15 +147,8 @@ def _marks() -> list[Artist]:
 def plot_participation(ax: Axes, layers: pd.DataFrame) -> None:
     """Draw participation ratios against those needed, a + b + 1, both on logarithmic scales.
 
-    On and above the line the variance of ‖ΦX‖² is at most twice that of an unstructured
-    Gaussian map with as many rows.
-
-    Parameters
-    ----------
-    ax : matplotlib.axes.Axes
-        Where to draw.
-    layers : pandas.DataFrame
-        Columns subject, participation_needed, participation_ratio with its `_low` and `_high`.
+    On and above the line the variance of ‖ΦX‖² is at most twice that of an unstructured Gaussian
+    map with as many rows.
     """
     styles = {"update": (BLUE, "o"), "gradient": (VERMILION, "X")}
     live = layers[layers["participation_ratio"].notna()]
@@ -229,14 +205,7 @@ def plot_decay(ax: Axes, decay: pd.DataFrame) -> None:
     """Draw the best s-term error against the share of coefficients kept, for each basis.
 
     A line for the median matrix, a band for the middle half of them, and the curve 1 −
-    exp(−z²/2), 2Q(z) = s/N, of independent Gaussian entries.
-
-    Parameters
-    ----------
-    ax : matplotlib.axes.Axes
-        Where to draw.
-    decay : pandas.DataFrame
-        Columns layer, basis, fraction, error; the rows of one subject.
+    exp(−z²/2), 2Q(z) = s/N, of independent Gaussian entries. The rows are those of one subject.
     """
     grid = np.geomspace(1e-4, 1.0, 121)
     for basis, style in _BASES.items():

@@ -29,19 +29,7 @@ _SAFE_ENTRIES = (1e-15, 1e15)
 
 @dataclass(frozen=True)
 class AuditSettings:
-    """What the audit of one layer depends on, besides the layer.
-
-    Parameters
-    ----------
-    core : (int, int) or None
-        A shape for all layers; None for that of the budget of `rank`.
-    rank : int
-        The budget, as a rank of LoRA.
-    kind, scale : str
-        The ensemble and normalisation of L and R.
-    draws, seed : int
-        Of L and R.
-    """
+    """What the audit of a layer depends on besides the layer: arguments of `audit_pair`."""
 
     core: tuple[int, int] | None
     rank: int
@@ -53,15 +41,7 @@ class AuditSettings:
 
 @dataclass(frozen=True)
 class Subjects:
-    """What is audited of one matrix: its update and, where there is one, a gradient.
-
-    Parameters
-    ----------
-    update : LayerDelta
-        The update.
-    gradient : LayerDelta or None
-        The gradient under the same name, in place of the update.
-    """
+    """What is audited of one matrix: its update and, where there is one, its gradient."""
 
     update: LayerDelta
     gradient: LayerDelta | None = None
@@ -94,18 +74,8 @@ def identity(
 def audit_layer(subjects: Subjects, settings: AuditSettings) -> dict[str, Any]:
     """Measure a layer and judge every assumption about it.
 
-    Parameters
-    ----------
-    subjects : Subjects
-        The layer's update and gradient.
-    settings : AuditSettings
-        What to compute.
-
-    Returns
-    -------
-    dict
-        `name` and, for each subject, rows of the tables `layers`, `assumptions`, `sparsity` and
-        `decay`; all plain JSON values.
+    Returns its `name` and, for each subject, rows of the tables `layers`, `assumptions`, `sparsity`
+    and `decay`; all plain JSON values.
     """
     update = subjects.update
     m, n = update.shape
@@ -288,20 +258,8 @@ _NO_MEASURES: dict[str, Any] = {
 def measured_participation(sigma: NDArray[np.float64], rounding: float) -> Measured:
     """Return (Σσ²)²/Σσ⁴, and the interval in which rounding of the stored weights leaves it.
 
-    It is (‖X‖_F/‖X‖_S4)⁴ with the norm of the fourth powers of the singular values; an error E
-    moves either norm by no more than ‖E‖_F.
-
-    Parameters
-    ----------
-    sigma : ndarray of shape (min(m, n),)
-        Singular values, descending, the first not zero.
-    rounding : float
-        ‖E‖_F.
-
-    Returns
-    -------
-    Measured
-        Between 1 and min(m, n).
+    It is (‖X‖_F/‖X‖_S4)⁴ with the norm of the fourth powers of the singular values (descending, the
+    first not zero); an error E with ‖E‖_F = `rounding` moves either norm by no more than ‖E‖_F.
     """
     values, noise = sigma / sigma[0], rounding / float(sigma[0])
     two = float(np.sum(values**2)) ** 0.5

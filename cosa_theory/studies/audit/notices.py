@@ -10,17 +10,7 @@ __all__ = ["audit_notices"]
 
 
 def audit_notices(layers: pd.DataFrame) -> Iterator[str]:
-    """Yield plain sentences about what the outcomes alone do not tell.
-
-    Parameters
-    ----------
-    layers : pandas.DataFrame
-        The table of an audit.
-
-    Yields
-    ------
-    str
-    """
+    """Yield plain sentences about what the outcomes alone do not tell, from the table of layers."""
     updates = layers[layers["subject"] == "update"]
     yield from _about_the_core(updates)
     for subject, rows in layers.groupby("subject", sort=False):

@@ -25,21 +25,12 @@ _DECAY_FROM = 1e-4
 class BasisSparsity:
     """The sparsity of one update in one basis.
 
-    Parameters
-    ----------
-    basis : str
-        The name of the transform.
-    profile : dict
-        The row of `cosa_theory.spectrum.sparsity_profile`.
-    effective : Measured
-        The number s of coefficients that hold 90 % of the energy. The interval also spans the
-        numerical sparsity ‖x‖₁²/‖x‖₂², the other common count, and all values of both that the
-        rounding of the stored weights leaves possible.
-    exponent : Measured
-        The weak-ℓp exponent fitted to the largest tenth; the interval spans that of the largest
-        hundredth.
-    decay : tuple of (float, float)
-        Fraction s/N of the coefficients, and the best s-term error σ_s(x)₁/‖x‖₁.
+    `profile` is the row of `cosa_theory.spectrum.sparsity_profile`; `effective` the number s of
+    coefficients that hold 90 % of the energy, whose interval also spans the numerical sparsity
+    ‖x‖₁²/‖x‖₂², the other common count, and all values of both that the rounding of the stored
+    weights leaves possible; `exponent` the weak-ℓp exponent fitted to the largest tenth, whose
+    interval spans that of the largest hundredth; `decay` has the fraction s/N of the coefficients
+    and the best s-term error σ_s(x)₁/‖x‖₁.
     """
 
     basis: str
@@ -52,21 +43,10 @@ class BasisSparsity:
 def measure_bases(
     delta: NDArray[Any], transforms: Iterable[Transform], rounding: float
 ) -> list[BasisSparsity]:
-    """Measure the sparsity of an update in several orthonormal bases.
+    """Measure the sparsity of a nonzero update in several orthonormal bases.
 
-    Parameters
-    ----------
-    delta : ndarray of shape (m, n)
-        The update, not zero.
-    transforms : iterable of Transform
-        The bases.
-    rounding : float
-        Frobenius norm of the error that storing has put into the update, in its units.
-
-    Returns
-    -------
-    list of BasisSparsity
-        In the order of `transforms`.
+    `rounding` is the Frobenius norm of the error that storing has put into the update, in its
+    units.
     """
     return [_measure(one.name, one.forward(delta), rounding) for one in transforms]
 
@@ -101,20 +81,10 @@ def _named(profile: Mapping[Hashable, Any], basis: str) -> dict[str, Any]:
 def energy_count(energy: NDArray[np.float64], noise: float) -> tuple[int, int, int]:
     """Return the count that holds 90 % of the energy, between the least and most it can be.
 
-    With x̂ = x + e, ‖e‖ = noise, what the s largest entries of x leave out is within ‖e‖ of what
-    those of x̂ leave out, and ‖x‖ within ‖e‖ of ‖x̂‖.
-
-    Parameters
-    ----------
-    energy : ndarray
-        Cumulative sums of x̂², the smallest first.
-    noise : float
-        ‖e‖.
-
-    Returns
-    -------
-    least, count, most : int
-        The fewest entries of x that could hold 90 %, those of x̂ that do, the most of x.
+    `energy` are the cumulative sums of x̂², the smallest first. With x̂ = x + e, ‖e‖ = noise, what
+    the s largest entries of x leave out is within ‖e‖ of what those of x̂ leave out, and ‖x‖ within
+    ‖e‖ of ‖x̂‖. Returned: the fewest entries of x that could hold 90 %, those of x̂ that do, the
+    most of x.
     """
     norm, left = math.sqrt(energy[-1]), math.sqrt(1 - ENERGY)
 
@@ -138,18 +108,7 @@ def numerical_sparsity_range(
 ) -> tuple[float, float]:
     """Return the least and greatest ‖x‖₁²/‖x‖₂² that rounding allows; ‖e‖₁ ≤ √N ‖e‖₂.
 
-    Parameters
-    ----------
-    magnitudes : ndarray
-        |x̂| for x̂ = x + e.
-    energy : float
-        ‖x̂‖².
-    noise : float
-        ‖e‖.
-
-    Returns
-    -------
-    least, greatest : float
+    From the magnitudes |x̂| of x̂ = x + e, their energy ‖x̂‖² and the noise ‖e‖.
     """
     size = magnitudes.size
     total, norm = float(magnitudes.sum(dtype=np.float64)), math.sqrt(energy)

@@ -12,18 +12,10 @@ OUTCOMES = tuple(_VERBS)
 
 
 def counts(assumptions: pd.DataFrame) -> pd.DataFrame:
-    """Count the outcomes of every assumption.
+    """Count the outcomes of every assumption in the table of an audit.
 
-    Parameters
-    ----------
-    assumptions : pandas.DataFrame
-        The table of an audit.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Indexed by subject and assumption, in the order of the tables, with the columns `holds`,
-        `fails`, `undecided`.
+    Indexed by subject and assumption, in the order of the tables, with the columns `holds`,
+    `fails`, `undecided`.
     """
     order = {name: place for place, name in enumerate(ASSUMPTIONS)}
     grouped = assumptions.groupby(["subject", "assumption"], sort=False)["outcome"]
@@ -34,17 +26,7 @@ def counts(assumptions: pd.DataFrame) -> pd.DataFrame:
 
 
 def verdict(assumptions: pd.DataFrame) -> str:
-    """Say in one sentence which assumptions hold, fail or differ from matrix to matrix.
-
-    Parameters
-    ----------
-    assumptions : pandas.DataFrame
-        The table of a `cosa_theory.audit.Audit`.
-
-    Returns
-    -------
-    str
-    """
+    """Say in one sentence which assumptions hold, fail or differ from matrix to matrix."""
     found = counts(assumptions)
     if found.empty:
         return "No matrix was audited."

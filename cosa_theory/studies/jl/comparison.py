@@ -88,33 +88,18 @@ def jl_ensembles(
     draws: int = 20,
     seed: int = 0,
 ) -> tuple[pd.DataFrame, dict[str, NDArray[np.float64]]]:
-    """Compare ensembles on given vectors: distortion, time per application and memory.
+    """Compare ensembles on the rows of X (n × d, nonzero): distortion, time and memory.
 
-    Parameters
-    ----------
-    k : int
-        Rows of the projections, which are at analysis scale.
-    X : ndarray, shape (n, d)
-        Non-zero vectors as rows. Distortions are measured in float64; time and memory are those
-        of the type of X (float32 or float64).
-    eps : float
-        ε of the failure probability.
-    kinds : sequence of str
-        Ensembles. Those that cannot have k rows (haar beyond d, srht beyond its padded length) are
-        left out.
-    draws, seed : int
-        Independent draws of each, at least 2, and their seed.
+    Projections (k × d) are at analysis scale; those that cannot have k rows (haar beyond d, srht
+    beyond its padded length) are left out. Distortions are measured in float64; time and memory
+    are those of the type of X (float32 or float64). There are at least two draws.
 
-    Returns
-    -------
-    table : pandas.DataFrame
-        One row per ensemble: `kind`, `k`, `d`, `vectors`, `draws`; `mean`, `quantile` (95 %) and
-        `max` of the distortion |‖Ax‖²/‖x‖² − 1| over the vectors of a draw, mean and quantile
-        averaged over draws with Student's 95 % intervals (`_low`, `_high`), maximum over all;
-        `eps`, `failure` with its 95 % interval over draws, and `chi_square`, the exact failure
-        probability of a Gaussian projection; `seconds` per vector and `bytes`.
-    ratios : dict of str to ndarray
-        ‖Ax‖²/‖x‖² by kind, draws × vectors.
+    The table has one row per ensemble: `kind`, `k`, `d`, `vectors`, `draws`; `mean`, `quantile`
+    (95 %) and `max` of the distortion |‖Ax‖²/‖x‖² − 1| over the vectors of a draw, mean and
+    quantile averaged over draws with Student's 95 % intervals (`_low`, `_high`), maximum over all;
+    `eps`, `failure` with its 95 % interval over draws, and `chi_square`, the exact failure
+    probability of a Gaussian projection; `seconds` per vector and `bytes`. Beside it are the ratios
+    ‖Ax‖²/‖x‖² by kind, draws × vectors.
     """
     ratios = {
         kind: jl_ratios(kind, k, X, draws=draws, seed=seed)
@@ -186,27 +171,14 @@ def needed_dimensions(
     """Find for every ensemble the least k that keeps 95 % of the vectors within a distortion.
 
     The least k on a grid (steps of nine per cent, up to d) at which the upper end of the interval
-    of the 95 % quantile is at most the target; found by galloping from the dimension that a
-    Gaussian projection needs, as the quantile falls with k.
+    of the 95 % quantile is at most the target in (0, 1); found by galloping from the dimension that
+    a Gaussian projection needs, as the quantile falls with k. Each set of nonzero rows, all of one
+    length, is measured by itself; `progress` is called with each kind when it is done.
 
-    Parameters
-    ----------
-    sets : mapping of str to ndarray, each of shape (n, d)
-        Non-zero vectors as rows, all of one length; each set is measured by itself.
-    distortion : float
-        The target ε, in (0, 1).
-    kinds, draws, seed
-        As for `jl_ensembles`.
-    progress : callable, optional
-        Called with each kind when it is done, set after set.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row per set and ensemble: `vectors_of` (the set's name) and the columns of the table of
-        `jl_ensembles` at the k found, with the target as `eps`; an ensemble that needs more than d
-        rows has no numbers: projecting gains nothing. All projections are timed together, on the
-        vectors of the first set.
+    One row per set and ensemble: `vectors_of` (the set's name) and the columns of the table of
+    `jl_ensembles` at the k found, with the target as `eps`; an ensemble that needs more than d
+    rows has no numbers: projecting gains nothing. All projections are timed together, on the
+    vectors of the first set.
     """
     first = next(iter(sets.values()))
     rows = []

@@ -160,13 +160,7 @@ def compared(
 
 
 def kronecker_table(
-    pair: "DeltaPair",
-    core: tuple[int, int],
-    *,
-    kind: str,
-    draws: int,
-    seed: int,
-    progress: Advance,
+    pair: "DeltaPair", core: tuple[int, int], *, kind: str, draws: int, seed: int, progress: Advance
 ) -> pd.DataFrame:
     """Measure the variance of ‖A ΔW Bᵀ‖² for every matrix of two models that moved.
 

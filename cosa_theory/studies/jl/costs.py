@@ -22,16 +22,9 @@ _ROUNDS = 5  # and how often at least
 def application_seconds(projections: Sequence[Any], X: Any) -> list[float]:
     """Return the time of one product A x for each of several projections, in seconds per vector.
 
-    The vectors are projected together, X Aᵀ as the library computes it (`Factor`), on one thread.
-    The projections take turns, so that a busy machine slows all alike, and the best of at least
-    five warm rounds counts.
-
-    Parameters
-    ----------
-    projections : sequence of array, sparse array or SRHT, each of shape (k_i, d)
-        The projections.
-    X : array, shape (n, d)
-        Vectors as rows; the products run in their type.
+    The vectors (rows of X) are projected together, X Aᵀ as the library computes it (`Factor`), in
+    their type and on one thread. The projections take turns, so that a busy machine slows all
+    alike, and the best of at least five warm rounds counts.
     """
     vectors, factors = as_vectors(X), [Factor(A) for A in projections]
     best, spent, rounds = [math.inf] * len(factors), 0.0, 0
@@ -50,17 +43,10 @@ def application_seconds(projections: Sequence[Any], X: Any) -> list[float]:
 
 
 def projection_bytes(A: Any, dtype: Any = "float64") -> int:
-    """Return the memory of a projection in the form it is multiplied in.
+    """Return the memory of a projection in the form it is multiplied in, with vectors of that type.
 
     A dense array, the three arrays of a sparse one, the signs, rows and scale of an SRHT. A sparse
     array with more than one entry in eight counts as dense, because it is multiplied as such.
-
-    Parameters
-    ----------
-    A : array, sparse array or SRHT, shape (k, d)
-        The projection.
-    dtype : {"float64", "float32"}
-        Of the vectors it multiplies.
     """
     if hasattr(A, "fingerprint_arrays"):
         return sum(array.nbytes for array in A.fingerprint_arrays()[1].values())

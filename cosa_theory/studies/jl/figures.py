@@ -10,14 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cosa_theory.page.presentation import Drawing
-from cosa_theory.page.style import (
-    BLACK,
-    GREY,
-    PAGE_WIDTH,
-    ensemble_style,
-    house_style,
-    log_axis,
-)
+from cosa_theory.page.style import BLACK, GREY, PAGE_WIDTH, ensemble_style, house_style, log_axis
 from cosa_theory.projections import printed_name
 
 __all__ = ["CURVES_FIGURE", "FIGURES", "VARIANCE_FIGURE"]

@@ -89,13 +89,7 @@ def _of_kronecker(table: pd.DataFrame) -> str:
 
 
 def verdict(tables: Mapping[str, pd.DataFrame]) -> str:
-    """Return what the tables say, in plain sentences on one line.
-
-    Parameters
-    ----------
-    tables : mapping of str to pandas.DataFrame
-        Any of "dimension", "needed" and "kronecker".
-    """
+    """Return what the tables "dimension", "needed", "kronecker" say, where they are there."""
     sentences = []
     if "dimension" in tables:
         lengths = tables["needed"]["d"] if "needed" in tables else [math.inf]

@@ -108,10 +108,7 @@ _KRONECKER = (
         ),
     ),
     Column(
-        "law",
-        "law",
-        "2/(ab) + (2/a + 2/b + 2/(ab))/PR, and its forms for other ensembles",
-        number,
+        "law", "law", "2/(ab) + (2/a + 2/b + 2/(ab))/PR, and its forms for other ensembles", number
     ),
     Column(
         None,

@@ -9,13 +9,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 
 from cosa_theory.page.presentation import Drawing
-from cosa_theory.page.style import (
-    BLUE,
-    PAGE_WIDTH,
-    VERMILION,
-    Style,
-    house_style,
-)
+from cosa_theory.page.style import BLUE, PAGE_WIDTH, VERMILION, Style, house_style
 from cosa_theory.projections import printed_name
 from cosa_theory.studies.rip.figures import mark_limits
 
@@ -71,18 +65,11 @@ def _sweeps(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, int]:
 
 
 def brackets_figure(table: pd.DataFrame) -> Figure:
-    """Draw brackets against order and against shape: a row of panels for each ensemble.
+    """Draw brackets against order and against shape: a row of panels for each ensemble, page wide.
 
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        As `experiments.rip_brackets` stores it; the rows with columns of unit norm are drawn.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        Page wide. Left: against s, for the tall and the wide matrices of one shape. Right: at one
-        s, against the number of columns.
+    Of the table of `experiments.rip_brackets` the rows with columns of unit norm are drawn. Left:
+    against s, for the tall and the wide matrices of one shape. Right: at one s, against the number
+    of columns.
     """
     unit = table[(table["scale"] == "unit-norm") & (table["status"] == "done")]
     by_order, by_shape, order = _sweeps(unit)

@@ -122,11 +122,7 @@ def layer_isometry(
 
 
 def matrix_isometry(
-    A: Any,
-    sparsity: Sequence[int] | None = None,
-    *,
-    seed: int = 0,
-    progress: Advance = _silent,
+    A: Any, sparsity: Sequence[int] | None = None, *, seed: int = 0, progress: Advance = _silent
 ) -> Tables:
     """Bracket the isometry constants of one matrix.
 
@@ -175,10 +171,7 @@ def _tables(parts: Rows) -> Tables:
 
 
 def _describe(
-    parts: Rows,
-    labels: dict[str, Any],
-    operator: Any,
-    brackets: Sequence[RipBracket],
+    parts: Rows, labels: dict[str, Any], operator: Any, brackets: Sequence[RipBracket]
 ) -> None:
     """Add the rows of one operator to every table."""
     rows, columns = operator.shape

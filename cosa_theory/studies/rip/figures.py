@@ -11,14 +11,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import NullLocator
 
 from cosa_theory.page.presentation import Drawing
-from cosa_theory.page.style import (
-    BLACK,
-    PAGE_WIDTH,
-    Style,
-    ensemble_style,
-    house_style,
-    log_axis,
-)
+from cosa_theory.page.style import BLACK, PAGE_WIDTH, Style, ensemble_style, house_style, log_axis
 from cosa_theory.studies.rip.operators import OPERATORS
 
 __all__ = ["FIGURES", "mark_limits"]

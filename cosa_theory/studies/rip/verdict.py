@@ -87,13 +87,7 @@ def _entries(sparsity: float) -> str:
 
 
 def verdict(tables: Mapping[str, pd.DataFrame]) -> str:
-    """Return what the tables say, in plain sentences on one line.
-
-    Parameters
-    ----------
-    tables : mapping of str to pandas.DataFrame
-        As `cosa_theory.studies.rip.compute` makes them. Of several ensembles the first speaks.
-    """
+    """Return what the tables say, in plain sentences; of several ensembles the first speaks."""
     kinds = list(dict.fromkeys(tables["brackets"].get("kind", ())))
     if kinds:  # of tables of which each has this column
         tables = {name: table[table["kind"] == kinds[0]] for name, table in tables.items()}

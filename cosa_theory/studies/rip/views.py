@@ -176,10 +176,7 @@ PRESENTATION = Presentation(
             "nonzero entries. Finding it is NP-hard, so both ends of a bracket are proven instead: "
             "the lower by a vector, the upper by a bound that covers all supports.",
         ),
-        (
-            "vacuous",
-            "an upper end of 1 or more: some s-sparse vector might be lost altogether.",
-        ),
+        ("vacuous", "an upper end of 1 or more: some s-sparse vector might be lost altogether."),
         (
             "Ψ and Φ",
             "the tall dictionary Ψ = L ⊗ Rᵀ maps a core Y to the update L Y R; the wide sensing "

@@ -8,15 +8,7 @@ __all__ = ["at_budget", "common_budgets", "middle_budget"]
 def common_budgets(crossover: pd.DataFrame) -> list[int]:
     """Return the rank budgets that the most layers share, in increasing order.
 
-    Parameters
-    ----------
-    crossover : pandas.DataFrame
-        Columns layer, rank_budget, top_share. Zero updates count only if all are zero.
-
-    Returns
-    -------
-    list of int
-        Empty for an empty table.
+    Zero updates (no top_share) count only if all are zero.
     """
     live = crossover[crossover["top_share"].notna()]
     shared = (live if len(live) else crossover).groupby("rank_budget")["layer"].nunique()
@@ -26,15 +18,7 @@ def common_budgets(crossover: pd.DataFrame) -> list[int]:
 def middle_budget(crossover: pd.DataFrame) -> int | None:
     """Return the middle one of the common budgets, that of the verdict and of small tables.
 
-    Parameters
-    ----------
-    crossover : pandas.DataFrame
-        As for `common_budgets`.
-
-    Returns
-    -------
-    int or None
-        None for an empty table.
+    None for an empty table.
     """
     budgets = common_budgets(crossover)
     return budgets[len(budgets) // 2] if budgets else None
@@ -43,17 +27,7 @@ def middle_budget(crossover: pd.DataFrame) -> int | None:
 def at_budget(table: pd.DataFrame, rank: int) -> pd.DataFrame:
     """Return the rows of each layer at its budget nearest to `rank`, the smaller of two.
 
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        Columns layer, rank_budget, and any others.
-    rank : int
-        The budget.
-
-    Returns
-    -------
-    pandas.DataFrame
-        As many rows per layer as it has at that budget; small layers may only have a nearby one.
+    As many rows per layer as it has at that budget; small layers may only have a nearby one.
     """
     pairs = table[["layer", "rank_budget"]].drop_duplicates()
     distance = (pairs["rank_budget"] - rank).abs()

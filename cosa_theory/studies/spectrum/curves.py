@@ -29,22 +29,15 @@ def _positive(values: pd.Series) -> np.ndarray:
 def plot_spectrum(ax: Axes, spectra: pd.DataFrame, layers: pd.DataFrame | None = None) -> None:
     """Draw σ against its index on a logarithmic axis, for the base, the tuned matrix and ΔW.
 
-    Where the table holds several layers, the line is the median over layers at each index and the
-    band their range. Indices where most values of ΔW lie below the numerical resolution are shaded;
-    nothing is drawn for them.
+    `spectra` has the columns matrix ("base", "tuned" or "delta"), index (from 1), sigma (in the
+    units of the weights), resolved (bool). Where it holds several layers, the line is the median
+    over layers at each index and the band their range. Indices where most values of ΔW lie below
+    the numerical resolution are shaded; nothing is drawn for them.
 
-    Parameters
-    ----------
-    ax : matplotlib.axes.Axes
-        Where to draw.
-    spectra : pandas.DataFrame
-        Columns matrix ("base", "tuned" or "delta"), index (from 1), sigma (in the units of the
-        weights), resolved (bool); rows of one layer or of several.
-    layers : pandas.DataFrame, optional
-        Columns rounding_edge, mp_edge and noise_misfit, for the same layers. Medians are drawn as
-        horizontal lines: of the largest singular value that rounding of the stored type alone
-        would give, and of the Marchenko-Pastur edge of the noise floor fitted to ΔW, over the
-        layers whose tail is like such noise (a misfit of at most 0.1).
+    `layers` (columns rounding_edge, mp_edge, noise_misfit) adds medians as horizontal lines: of the
+    largest singular value that rounding of the stored type alone would give, and of the
+    Marchenko-Pastur edge of the noise floor fitted to ΔW, over the layers whose tail is like such
+    noise (a misfit of at most 0.1).
     """
     lowest, highest = np.inf, 0.0
     for matrix, style in MATRIX_STYLES.items():
@@ -116,20 +109,9 @@ def plot_cumulative_energy(
 
     The dashed line i(m + n)/(mn) is what a CoSA core with as many trainable parameters as rank i
     captures on average: where a curve lies above it, low rank wins. The dotted line i/min(m, n)
-    is a perfectly flat spectrum.
-
-    Zero updates have no shares and are left out.
-
-    Parameters
-    ----------
-    ax : matplotlib.axes.Axes
-        Where to draw.
-    spectra : pandas.DataFrame
-        Columns layer, block, matrix, index, sigma; the rows of ΔW are used, one curve per layer.
-    m, n : int
-        The shape the layers share.
-    colours : matplotlib.colors.Colormap, optional
-        Maps the depth of a block, from 0 to 1 over the table, to a colour.
+    is a perfectly flat spectrum. One curve per layer of the shape m × n, from the rows of ΔW;
+    zero updates have no shares and are left out. `colours` maps the depth of a block, from 0 to 1
+    over the table, to a colour.
     """
     rows = spectra[spectra["matrix"] == "delta"]
     blocks = rows["block"].dropna()

@@ -24,14 +24,8 @@ def _percent(value: float, _position: int) -> str:
 def plot_captured_energy(ax: Axes, shares: pd.DataFrame) -> None:
     """Draw the captured share of ‖ΔW‖²_F against trainable parameters, both on log axes.
 
-    Parameters
-    ----------
-    ax : matplotlib.axes.Axes
-        Where to draw.
-    shares : pandas.DataFrame
-        Columns family, parameters, captured, ci_low, ci_high, law: the result of `pool_families`,
-        or the rows of one layer. Vertical bars are the confidence intervals of the draws; the
-        dashed line is the law ab/(mn).
+    `shares` is the result of `pool_families`, or the rows of one layer. Vertical bars are the
+    confidence intervals of the draws; the dashed line is the law ab/(mn).
     """
     for family, group in shares.groupby("family", sort=False):
         style = family_style(str(family))
@@ -70,13 +64,8 @@ def plot_captured_energy(ax: Axes, shares: pd.DataFrame) -> None:
 def plot_law_ratio(ax: Axes, shares: pd.DataFrame) -> None:
     """Draw measured captured energy over the law ab/(mn), with its confidence interval.
 
-    Parameters
-    ----------
-    ax : matplotlib.axes.Axes
-        Where to draw.
-    shares : pandas.DataFrame
-        As for `plot_captured_energy`; families without a law are left out. Points at one budget
-        are set side by side, in the order of the table.
+    Families without a law are left out. Points at one budget are set side by side, in the order of
+    the table.
     """
     rows = shares.dropna(subset=["law"])
     families = list(dict.fromkeys(rows["family"]))

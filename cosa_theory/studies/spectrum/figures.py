@@ -40,17 +40,7 @@ COLUMNS = 3
 
 @dataclass(frozen=True)
 class ModuleType:
-    """Matrices of one kind and shape: their spectra have the same length.
-
-    Parameters
-    ----------
-    module : str
-        The kind, as in "attention.self.query".
-    m, n : int
-        The shape.
-    layers : tuple of str
-        The layers of this kind and shape.
-    """
+    """Matrices of one kind, as in "attention.self.query", and shape: spectra of one length."""
 
     module: str
     m: int
@@ -71,15 +61,7 @@ class ModuleType:
 def module_types(layers: pd.DataFrame) -> list[ModuleType]:
     """Return the distinct module types of a survey, in the order of the model.
 
-    Parameters
-    ----------
-    layers : pandas.DataFrame
-        Columns layer, module, m, n.
-
-    Returns
-    -------
-    list of ModuleType
-        Matrices of one module that differ in shape are different entries.
+    Matrices of one module that differ in shape are different entries.
     """
     found: dict[tuple[str, int, int], list[str]] = {}
     for row in layers[["layer", "module", "m", "n"]].to_dict("records"):

@@ -23,21 +23,7 @@ _CELL_FORMAT = 2
 
 @dataclass(frozen=True)
 class SurveySettings:
-    """What the result for one layer depends on, besides the layer.
-
-    Parameters
-    ----------
-    ranks : tuple of int or None
-        Budgets; None for those of the layer's shape.
-    families : tuple of str
-        Names from `FAMILIES`.
-    draws, seed : int
-        Of the random families.
-    matrices : tuple of str
-        The matrices whose singular values are listed.
-    device : str or None
-        The torch device that computes singular values; None for numpy.
-    """
+    """What the result for a layer depends on besides the layer: arguments of `survey_pair`."""
 
     ranks: tuple[int, ...] | None
     families: tuple[str, ...]
@@ -65,18 +51,8 @@ def identity(
 def survey_layer(layer: LayerDelta, settings: SurveySettings) -> dict[str, Any]:
     """Compute everything about one layer, as plain JSON values.
 
-    Parameters
-    ----------
-    layer : LayerDelta
-        The layer.
-    settings : SurveySettings
-        What to compute.
-
-    Returns
-    -------
-    dict
-        `name`, `spectra` (matrix to its singular values and how many are resolved), and rows of
-        the tables `layers`, `families` and `crossover`.
+    Returns `name`, `spectra` (matrix to its singular values and how many are resolved), and rows of
+    the tables `layers`, `families` and `crossover`.
     """
     m, n = layer.shape
     sigma, method = delta_spectrum(layer, settings.device)

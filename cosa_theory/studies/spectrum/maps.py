@@ -49,16 +49,8 @@ def _write_values(ax: Axes, values: np.ndarray, mesh: ScalarMappable) -> None:
 def plot_flatness_map(ax: Axes, layers: pd.DataFrame) -> None:
     """Draw the flatness of each layer's ΔW, the geometric over the arithmetic mean of σ².
 
-    The colour scale is logarithmic from 0.001 to 1, which is a perfectly flat spectrum.
-
-    Cells without a value stay grey.
-
-    Parameters
-    ----------
-    ax : matplotlib.axes.Axes
-        Where to draw; a colour bar is added beside it.
-    layers : pandas.DataFrame
-        Columns module, block (null outside the blocks), flatness (null for a zero update).
+    The colour scale is logarithmic from 0.001 to 1, which is a perfectly flat spectrum. Cells
+    without a value (zero updates) stay grey.
     """
     grid = module_grid(layers, "flatness")
     # Three decades tell real updates apart; smaller values take the colour of the lowest.
@@ -71,16 +63,8 @@ def plot_crossover_map(ax: Axes, crossover: pd.DataFrame) -> None:
     """Draw the crossover ratio of each layer on a logarithmic scale that diverges around 1.
 
     The ratio is the share of ‖ΔW‖² in the top r singular values over the law ab/(mn) of a CoSA
-    core with as many parameters: above 1 low rank wins, below 1 CoSA does.
-
-    Cells without a value stay grey.
-
-    Parameters
-    ----------
-    ax : matplotlib.axes.Axes
-        Where to draw; a colour bar is added beside it.
-    crossover : pandas.DataFrame
-        Columns module, block, crossover_ratio (null for a zero update); the rows of one budget.
+    core with as many parameters: above 1 low rank wins, below 1 CoSA does. The rows are those of
+    one budget; cells without a value (zero updates) stay grey.
     """
     grid = module_grid(crossover, "crossover_ratio")
     ratios = crossover["crossover_ratio"].astype(float)

@@ -17,23 +17,12 @@ def pool_families(
 
     captured = Σ_ℓ captured_ℓ ‖ΔW_ℓ‖² / Σ_ℓ ‖ΔW_ℓ‖², over the layers ℓ with a non-zero update.
     Draws of different layers are independent, so the half widths of their intervals add in
-    squares; the law ab/(mn) is weighted in the same way.
+    squares; the law ab/(mn) is weighted in the same way. A layer without one of the rank budgets
+    enters with its nearest (see `at_budget`).
 
-    Parameters
-    ----------
-    families : pandas.DataFrame
-        Columns layer, family, rank_budget, parameters, captured, ci_low, ci_high, law.
-    layers : pandas.DataFrame
-        Columns layer, delta_norm.
-    budgets : iterable of int
-        Rank budgets; a layer without one enters with its nearest (see `at_budget`).
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns family, rank_budget, parameters (sum over layers), captured, law (NaN where a
-        family has none), ci_low, ci_high. A family that is missing in one of the layers is left
-        out: its share would not compare.
+    Columns family, rank_budget, parameters (sum over layers), captured, law (NaN where a family
+    has none), ci_low, ci_high. A family that is missing in one of the layers is left out: its share
+    would not compare.
     """
     weights = layers.set_index("layer")["delta_norm"].astype(float) ** 2
     weights = weights[weights > 0]

@@ -18,15 +18,6 @@ def verdict(crossover: pd.DataFrame, families: pd.DataFrame) -> str:
     by its expected one. The sentence is about one budget: the middle one of those that most
     matrices share, and for a matrix without it the nearest it has. It says so if other budgets
     give another count.
-
-    Parameters
-    ----------
-    crossover, families : pandas.DataFrame
-        The tables of a `cosa_theory.survey.Survey`.
-
-    Returns
-    -------
-    str
     """
     total = crossover["layer"].nunique()
     if not total:
