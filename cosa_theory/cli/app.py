@@ -1,9 +1,10 @@
 """What the commands share: the application, their common options, and how results leave."""
 
 import json
+import os
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -36,6 +37,7 @@ __all__ = [
     "app",
     "check_out",
     "deliver",
+    "interruptible",
     "note",
     "open_checked_pair",
     "provenance_of",
@@ -181,50 +183,52 @@ def check_out(out: Path | None) -> None:
         raise InputError(f"--out is {out}: a file is in the way, name a folder") from error
 
 
-def open_checked_pair(
-    base: str,
-    tuned: str,
-    *,
-    include: list[str] | None,
-    exclude: list[str] | None,
-    on_shape: Literal["error", "skip", "truncate"],
-    on_nonfinite: Literal["error", "skip"],
-    flatten: bool,
-    allow_pickle: bool,
-) -> Any:
-    """Open two checkpoints as a `cosa_theory.deltas.DeltaPair`, with the options of a command."""
+def open_checked_pair(base: str, tuned: str, given: Mapping[str, Any]) -> Any:
+    """Open two checkpoints as a `cosa_theory.deltas.DeltaPair`, as a command was asked to."""
     from cosa_theory.deltas import open_pair
 
     return open_pair(
         base,
         tuned,
-        include=include or None,
-        exclude=exclude or None,
-        on_shape=on_shape,
-        on_nonfinite=on_nonfinite,
-        on_other="flatten" if flatten else "skip",
-        allow_pickle=allow_pickle,
+        include=given["include"] or None,
+        exclude=given["exclude"] or None,
+        on_shape=given["on_shape"],
+        on_nonfinite=given["on_nonfinite"],
+        on_other="flatten" if given["flatten"] else "skip",
+        allow_pickle=given["allow_pickle"],
     )
 
 
-def resumable(
-    out: Path | None, run: Callable[[Callable[[int, int, str], None]], Any], title: str = "matrices"
-) -> Any:
-    """Run under a progress bar of what `title` counts; say what an interruption leaves behind.
+@contextmanager
+def interruptible(
+    kept: str = "nothing is kept, the same command starts from the beginning",
+) -> Iterator[None]:
+    """End the command on Ctrl-C with one line that says what is kept, and exit code 130."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        note(f"interrupted: {kept}")
+        raise typer.Exit(130) from None
 
-    `run` takes the callback of the bar, ``advance(done, total, name)``.
+
+def resumable(
+    study: Callable[..., Any], pair: Any, given: Mapping[str, Any], **settings: Any
+) -> Any:
+    """Study a pair under a progress bar; finished matrices are kept under --out.
+
+    The arguments `given` to the command say where and with how many threads; the study takes
+    them as `cells`, `workers` and `dask`, with `progress` and the settings.
     """
     from cosa_theory.ground.progress import progress_bar
 
-    try:
-        with progress_bar(title) as advance:
-            return run(advance)
-    except KeyboardInterrupt:
-        kept = "nothing is kept without --out"
-        if out is not None:
-            kept = f"finished {title} are kept in {out / CELLS}, the same command resumes"
-        note(f"interrupted: {kept}")
-        raise typer.Exit(130) from None
+    cells = None if given["out"] is None else given["out"] / CELLS
+    kept = f"finished matrices are kept in {cells}, the same command resumes"
+    settings |= {"cells": cells, "workers": given["threads"] or os.cpu_count() or 1}
+    with (
+        interruptible("nothing is kept without --out" if cells is None else kept),
+        progress_bar("matrices") as advance,
+    ):
+        return study(pair, **settings, dask=given["dask"], progress=advance)
 
 
 def provenance_of(settings: dict[str, Any], seed: int) -> dict[str, Any]:

@@ -1,13 +1,11 @@
 """`cosa-theory audit`: which assumptions of the theory a real update meets."""
 
-import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
 from cosa_theory.cli.app import (
-    CELLS,
     AllowPickle,
     BaseArgument,
     Dask,
@@ -144,33 +142,19 @@ def audit(
     from cosa_theory.studies.audit.pair import audit_pair
 
     sizes = _core(core)
-    pair = open_checked_pair(
-        base,
-        tuned,
-        include=include,
-        exclude=exclude,
-        on_shape=on_shape,
-        on_nonfinite=on_nonfinite,
-        flatten=flatten,
-        allow_pickle=allow_pickle,
-    )
+    pair = open_checked_pair(base, tuned, settings)
     check_out(out)
     first_step = _gradients(gradients, model, data, batch, max_tokens, seed)
     found = resumable(
-        out,
-        lambda progress: audit_pair(
-            pair,
-            core=sizes,
-            rank=rank,
-            gradients=first_step,
-            kind=kind,
-            scale=scale,
-            draws=draws,
-            seed=seed,
-            cells=None if out is None else out / CELLS,
-            workers=threads or os.cpu_count() or 1,
-            dask=dask,
-            progress=progress,
-        ),
+        audit_pair,
+        pair,
+        settings,
+        core=sizes,
+        rank=rank,
+        gradients=first_step,
+        kind=kind,
+        scale=scale,
+        draws=draws,
+        seed=seed,
     )
     deliver(found.document(provenance_of(settings, seed)), out, as_json)

@@ -17,10 +17,10 @@ from cosa_theory.cli.app import (
     app,
     check_out,
     deliver,
+    interruptible,
     open_checked_pair,
     provenance_of,
 )
-from cosa_theory.cli.interruption import interruptible
 from cosa_theory.ground.errors import Problems
 
 if TYPE_CHECKING:
@@ -121,15 +121,7 @@ def jl(
     elif vectors is not None:
         sets = compute.file_rows(vectors, count, seed)
     elif pair is not None:
-        opened = open_checked_pair(
-            *pair,
-            include=include,
-            exclude=exclude,
-            on_shape=on_shape,
-            on_nonfinite=on_nonfinite,
-            flatten=flatten,
-            allow_pickle=allow_pickle,
-        )
+        opened = open_checked_pair(*pair, settings)
         sets = compute.update_rows(opened, count, seed)
     if points is not None:
         tables["dimension"] = compute.dimension_table(points, eps)

@@ -11,10 +11,10 @@ from cosa_theory.cli.app import (
     app,
     check_out,
     deliver,
+    interruptible,
     provenance_of,
     whole_numbers,
 )
-from cosa_theory.cli.interruption import interruptible
 from cosa_theory.ground.errors import InputError
 from cosa_theory.ground.tensor_files import read_array
 

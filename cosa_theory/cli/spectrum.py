@@ -1,12 +1,10 @@
 """`cosa-theory spectrum`: two checkpoints side by side, low rank against CoSA."""
 
-import os
 from typing import Annotated, Literal
 
 import typer
 
 from cosa_theory.cli.app import (
-    CELLS,
     AllowPickle,
     BaseArgument,
     Dask,
@@ -101,34 +99,20 @@ def spectrum(
 
     budgets = None if ranks is None else whole_numbers("--ranks", ranks, "4,8,16")
     chosen = _families(families)
-    pair = open_checked_pair(
-        base,
-        tuned,
-        include=include,
-        exclude=exclude,
-        on_shape=on_shape,
-        on_nonfinite=on_nonfinite,
-        flatten=flatten,
-        allow_pickle=allow_pickle,
-    )
+    pair = open_checked_pair(base, tuned, settings)
     check_out(out)
     for notice in pair.report.notices:
         note(f"note: {notice}")
     survey = resumable(
-        out,
-        lambda progress: survey_pair(
-            pair,
-            ranks=budgets,
-            families=chosen,
-            draws=draws,
-            seed=seed,
-            matrices=MATRICES if matrices == "all" else ("delta",),
-            cells=None if out is None else out / CELLS,
-            workers=threads or os.cpu_count() or 1,
-            dask=dask,
-            device=device,
-            progress=progress,
-        ),
+        survey_pair,
+        pair,
+        settings,
+        ranks=budgets,
+        families=chosen,
+        draws=draws,
+        seed=seed,
+        matrices=MATRICES if matrices == "all" else ("delta",),
+        device=device,
     )
     found = survey.document(provenance_of(settings, seed))
     deliver(found, out, as_json, noted=pair.report.notices)

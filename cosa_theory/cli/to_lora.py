@@ -5,8 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from cosa_theory.cli.app import Json, app, note, store_and_print
-from cosa_theory.cli.interruption import interruptible
+from cosa_theory.cli.app import Json, app, interruptible, note, store_and_print
 
 __all__ = ["to_lora"]
 

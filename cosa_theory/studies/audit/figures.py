@@ -1,10 +1,10 @@
 """Figures of an audit: outcomes per matrix, participation ratios, decay of the coefficients."""
 
+import math
 from functools import partial
 
 import numpy as np
 import pandas as pd
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
@@ -14,6 +14,7 @@ from scipy.special import ndtri
 
 from cosa_theory.page.document import Tables
 from cosa_theory.page.heatmap import draw_cells, module_grid
+from cosa_theory.page.panels import keep_outer_labels, legend_above, panels_of
 from cosa_theory.page.presentation import Drawing
 from cosa_theory.page.style import (
     BLACK,
@@ -51,6 +52,10 @@ _BASES = {
     "dct": Style("cosine transform", ORANGE, "--", ""),
     "singular": Style("singular basis of W", GREEN, "-.", ""),
 }
+_LETTERS = {  # of what an assumption is about
+    **{"admissible": "max(a/m, b/n)", "near_isometry": "(κ² − 1)/(κ² + 1)", "flat_spectrum": "PR"},
+    **{"compressible": "p", "spark_wall": "s", "measurements": "s", "decodable": "error"},
+}
 # More blocks than this leave no room for a number in every cell.
 _NUMBERED = 13
 
@@ -63,8 +68,7 @@ def plot_outcomes(ax: Axes, rows: pd.DataFrame) -> None:
     subject, with module, block (null outside the blocks), outcome, value (null for a zero update).
     """
     order = {name: place for place, name in enumerate(OUTCOMES)}
-    codes = module_grid(rows.assign(code=rows["outcome"].map(order)), "code")
-    codes = codes.round()
+    codes = module_grid(rows.assign(code=rows["outcome"].map(order)), "code").round()
     found = codes.to_numpy(dtype=float)
     values = module_grid(rows, "value").reindex_like(codes).to_numpy(dtype=float)
     norm = BoundaryNorm([-0.5, 0.5, 1.5, 2.5], 3)
@@ -89,11 +93,9 @@ def _compact(value: float) -> str:
     return f"{value:.0f}" if value >= 99.5 else f"{value:.3g}" if value >= 1 else f"{value:.2f}"
 
 
-def _bound(rows: pd.DataFrame) -> str:
-    """Return the threshold as a formula, or as a number where it is one number."""
-    assumption = ASSUMPTIONS[str(rows["assumption"].iloc[0])]
-    sign = "≤" if assumption.relation == "at most" else "≥"
-    return f"{sign} {assumption.bound}"
+def _bound(name: str) -> str:
+    sign = "≤" if ASSUMPTIONS[name].relation == "at most" else "≥"
+    return f"{sign} {ASSUMPTIONS[name].bound}"
 
 
 def assumption_figure(tables: Tables, subject: str = "update") -> Figure:
@@ -104,44 +106,23 @@ def assumption_figure(tables: Tables, subject: str = "update") -> Figure:
     rows = tables["assumptions"]
     rows = rows[rows["subject"] == subject]
     present = [name for name in ASSUMPTIONS if (rows["assumption"] == name).any()]
-    lines = -(-len(present) // 2)
+    lines = math.ceil(len(present) / 2)
     height = 0.55 + 0.185 * max(3, rows["module"].nunique())
     with house_style():
         figure = Figure(figsize=(PAGE_WIDTH, 0.35 + lines * height), layout="constrained")
-        axes = list(figure.subplots(lines, 2, squeeze=False).flat)
-        for place, (ax, name) in enumerate(zip(axes, present, strict=False)):
-            chosen = rows[rows["assumption"] == name]
-            plot_outcomes(ax, chosen)
-            ax.set_title(f"{ASSUMPTIONS[name].title}: {_letter(name)} {_bound(chosen)}")
-            if place % 2:
-                ax.set_yticklabels([])
-            if place + 2 < len(present):
-                ax.set_xlabel("")
-        for spare in axes[len(present) :]:
-            spare.set_axis_off()
-        figure.legend(handles=_marks(), loc="outside upper left", ncols=3, borderpad=0)
+        axes = panels_of(figure, len(present), 2)
+        for ax, name in zip(axes, present, strict=True):
+            plot_outcomes(ax, rows[rows["assumption"] == name])
+            ax.set_title(f"{ASSUMPTIONS[name].title}: {_LETTERS[name]} {_bound(name)}")
+        for ax in axes[1::2]:
+            ax.set_yticklabels([])
+        keep_outer_labels(axes, 2)
+        marks = [
+            Line2D([], [], color=one.colour, marker=one.marker, linestyle="", label=one.label)
+            for one in OUTCOMES.values()
+        ]
+        figure.legend(handles=marks, loc="outside upper left", ncols=3, borderpad=0)
     return figure
-
-
-def _letter(name: str) -> str:
-    """Return the symbol of what an assumption is about."""
-    letters = {
-        "admissible": "max(a/m, b/n)",
-        "near_isometry": "(κ² − 1)/(κ² + 1)",
-        "flat_spectrum": "PR",
-        "compressible": "p",
-        "spark_wall": "s",
-        "measurements": "s",
-        "decodable": "error",
-    }
-    return letters[name]
-
-
-def _marks() -> list[Artist]:
-    return [
-        Line2D([], [], color=one.colour, marker=one.marker, linestyle="", label=one.label)
-        for one in OUTCOMES.values()
-    ]
 
 
 def plot_participation(ax: Axes, layers: pd.DataFrame) -> None:
@@ -175,17 +156,14 @@ def plot_participation(ax: Axes, layers: pd.DataFrame) -> None:
     reach = np.array([0.7 * needed.min(), 1.4 * needed.max()])
     ax.plot(reach, reach, color=BLACK, linewidth=0.9, label="needed: variance doubled")
     ax.plot(reach, reach / 10, color=GREY, linestyle="--", linewidth=0.9, label="a tenth of that")
-    ax.set_xscale("log")
-    ax.set_yscale("log")
-    ax.set_xlim(*reach)
+    ax.set(xscale="log", yscale="log", xlim=reach)
     ax.set_ylim(bottom=0.8)  # a participation ratio is at least 1
     # Plain numbers: a decade or less is shown, in which 2 × 10² is hard to read.
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_formatter(StrMethodFormatter("{x:,g}"))
     ax.xaxis.set_minor_locator(LogLocator(subs=(2.0, 5.0)))
     ax.xaxis.set_minor_formatter(StrMethodFormatter("{x:,g}"))
-    ax.set_xlabel("participation ratio needed, a + b + 1")
-    ax.set_ylabel("participation ratio")
+    ax.set(xlabel="participation ratio needed, a + b + 1", ylabel="participation ratio")
 
 
 def participation_figure(tables: Tables) -> Figure:
@@ -197,7 +175,7 @@ def participation_figure(tables: Tables) -> Figure:
         figure = Figure(figsize=(1.35 * COLUMN_WIDTH, 3.3), layout="constrained")
         ax = figure.subplots()
         plot_participation(ax, tables["layers"])
-        figure.legend(loc="outside upper left", ncols=2, borderpad=0)
+        legend_above(figure, [ax], 2)
     return figure
 
 
@@ -222,9 +200,7 @@ def plot_decay(ax: Axes, decay: pd.DataFrame) -> None:
             ax.plot(grid[seen], middle, style.line, color=style.colour, label=style.label)
     gaussian = 1 - np.exp(-np.square(ndtri(grid / 2)) / 2)
     ax.plot(grid, gaussian, ":", color=GREY, label="Gaussian noise")
-    ax.set_xscale("log")
-    ax.set_xlim(1e-4, 1)
-    ax.set_ylim(0, 1.02)
+    ax.set(xscale="log", xlim=(1e-4, 1), ylim=(0, 1.02))
     ax.set_xlabel("share s/(mn) of the coefficients kept")
     ax.set_ylabel(r"best $s$-term error $\sigma_s(x)_1/\Vert x\Vert_1$")
 
@@ -240,15 +216,13 @@ def decay_figure(tables: Tables) -> Figure:
     with house_style():
         width = PAGE_WIDTH if len(subjects) > 1 else 1.35 * COLUMN_WIDTH
         figure = Figure(figsize=(width, 3.1), layout="constrained")
-        axes = figure.subplots(1, len(subjects), squeeze=False, sharey=True)[0]
-        for place, (ax, subject) in enumerate(zip(axes, subjects, strict=True)):
+        axes = panels_of(figure, len(subjects), len(subjects), sharey=True)
+        for ax, subject in zip(axes, subjects, strict=True):
             plot_decay(ax, decay[decay["subject"] == subject])
             ax.axvline(wall, color=BLACK, linewidth=0.8, label="spark wall, median")
             ax.set_title(_SUBJECTS[subject])
-            if place:
-                ax.set_ylabel("")
-        handles, labels = axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper left", ncols=3, borderpad=0)
+        keep_outer_labels(axes, len(axes))
+        legend_above(figure, axes[:1], 3)
     return figure
 
 

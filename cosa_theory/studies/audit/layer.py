@@ -89,23 +89,23 @@ def audit_layer(subjects: Subjects, settings: AuditSettings) -> dict[str, Any]:
         key=update.name,
     )
     transforms: list[Transform] = [Coordinate(), DCT(), SingularBasis(update.base)]
-    result: dict[str, Any] = {"name": update.name}
-    for name in ("layers", "assumptions", "sparsity", "decay"):
-        result[name] = []
+    tables = ("layers", "assumptions", "sparsity", "decay")
+    result: dict[str, Any] = {"name": update.name, **{name: [] for name in tables}}
     for name, subject in subjects.named.items():
         about = {"subject": name}
         found = _measure(subject, core, transforms, settings)
         judged = found.judged
         if name == "update":  # what is about the layer alone is said once
-            judged = _about_the_core(m, n, core, conditioning) | judged
+            a, b = core.asked
+            admissible = Measured.exact(max(a / m, b / n))
+            near = conditioning.scale_free
+            judged = judged | {"admissible": admissible, "near_isometry": near}
         result["assumptions"] += [about | row for row in _outcomes(judged, m, n, core)]
         result["layers"].append(about | _sizes(m, n, core) | _columns(conditioning) | found.row)
         for one in found.bases:
+            effective = _flat("effective", one.effective)
             result["sparsity"].append(
-                about
-                | one.profile
-                | _flat("effective", one.effective)
-                | {"best": one is found.best}
+                {**about, **one.profile, **effective, "best": one is found.best}
             )
             result["decay"] += [
                 about | {"basis": one.basis, "fraction": fraction, "error": error}
@@ -114,25 +114,10 @@ def audit_layer(subjects: Subjects, settings: AuditSettings) -> dict[str, Any]:
     return result
 
 
-def _about_the_core(
-    m: int, n: int, core: Core, conditioning: Conditioning
-) -> dict[str, Measured | None]:
-    a, b = core.asked
-    return {
-        "admissible": Measured.exact(max(a / m, b / n)),
-        "near_isometry": conditioning.scale_free,
-    }
-
-
 def _sizes(m: int, n: int, core: Core) -> dict[str, Any]:
-    asked_a, asked_b = core.asked
     return {
-        "m": m,
-        "n": n,
-        "a": core.a,
-        "b": core.b,
-        "asked_a": asked_a,
-        "asked_b": asked_b,
+        **{"m": m, "n": n, "a": core.a, "b": core.b},
+        **dict(zip(("asked_a", "asked_b"), core.asked, strict=True)),
         "rank_budget": core.rank,
         "participation_needed": ASSUMPTIONS["flat_spectrum"].threshold(m, n, core.a, core.b),
     }
@@ -157,17 +142,16 @@ def _outcomes(
 ) -> list[dict[str, Any]]:
     """Return one row of the table of assumptions for each number."""
     rows = []
-    for assumption in ASSUMPTIONS.values():
-        if assumption.name not in judged:
+    for name, assumption in ASSUMPTIONS.items():
+        if name not in judged:
             continue
-        measured = judged[assumption.name]
+        measured = judged[name]
         threshold = assumption.threshold(m, n, core.a, core.b)
+        ends = dict.fromkeys(("value", "low", "high"))
         rows.append(
             {
-                "assumption": assumption.name,
-                "value": measured.value if measured else None,
-                "low": measured.low if measured else None,
-                "high": measured.high if measured else None,
+                "assumption": name,
+                **(ends if measured is None else dataclasses.asdict(measured)),
                 "threshold": threshold,
                 "relation": assumption.relation,
                 "outcome": outcome_of(assumption, measured, threshold),
@@ -241,15 +225,11 @@ def _measure(
 
 _NO_MEASURES: dict[str, Any] = {
     **_flat("participation_ratio", None),
-    "variance_factor": None,
-    "best_basis": None,
     **_flat("sparsity", None),
-    "numerical_sparsity": None,
-    "gini": None,
     **_flat("weak_lp", None),
-    "compressible_basis": None,
     **_flat("error", None),
-    "captured": None,
+    **dict.fromkeys(("variance_factor", "best_basis", "compressible_basis")),
+    **dict.fromkeys(("numerical_sparsity", "gini", "captured")),
     "draws": 0,
 }
 """The measures of a zero update."""

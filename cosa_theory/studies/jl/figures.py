@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from cosa_theory.page.panels import keep_outer_labels, legend_above, panels_of
 from cosa_theory.page.presentation import Drawing
 from cosa_theory.page.style import BLACK, GREY, PAGE_WIDTH, ensemble_style, house_style, log_axis
 from cosa_theory.projections import printed_name
@@ -47,10 +47,8 @@ def _plot_failure_curves(ax: Axes, curves: pd.DataFrame) -> None:
         ax.fill_between(rows["eps"], low, high, color=style.colour, alpha=0.18, lw=0)
     law = curves.drop_duplicates("eps").sort_values("eps")
     ax.plot(law["eps"], law["chi_square"], zorder=5, label="χ² law (Gaussian)", **_LAW)
-    ax.set_yscale("log")
-    ax.set_xlim(0, float(curves["eps"].max()))
-    ax.set_xlabel("ε")
-    ax.set_ylabel("P(distortion > ε)")
+    ax.set(yscale="log", xlim=(0, float(curves["eps"].max())))
+    ax.set(xlabel="ε", ylabel="P(distortion > ε)")
 
 
 def _error(rows: pd.DataFrame, scale: pd.Series) -> np.ndarray:
@@ -91,8 +89,7 @@ def _plot_variance_law(ax: Axes, table: pd.DataFrame) -> None:
     _points(ax, table, table["law"], pd.Series(1.0, index=table.index))
     for axis in (ax.xaxis, ax.yaxis):
         log_axis(axis)
-    ax.set_xlabel("variance, law")
-    ax.set_ylabel("variance, measured")
+    ax.set(xlabel="variance, law", ylabel="variance, measured")
 
 
 def _plot_inflation(ax: Axes, table: pd.DataFrame) -> None:
@@ -104,18 +101,7 @@ def _plot_inflation(ax: Axes, table: pd.DataFrame) -> None:
     _points(ax, table, x, table["a"] * table["b"] / 2)
     for axis in (ax.xaxis, ax.yaxis):
         log_axis(axis)
-    ax.set_xlabel("participation ratio over a + b + 1")
-    ax.set_ylabel("variance × ab/2")
-
-
-def _legend_above(figure: Figure, axes: list[Axes], columns: int) -> None:
-    handles: dict[str, Artist] = {}
-    for ax in axes:
-        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
-            handles.setdefault(label, handle)
-    figure.legend(
-        list(handles.values()), list(handles), loc="outside upper left", ncols=columns, borderpad=0
-    )
+    ax.set(xlabel="participation ratio over a + b + 1", ylabel="variance × ab/2")
 
 
 def _curves_figure(curves: pd.DataFrame) -> Figure:
@@ -125,21 +111,16 @@ def _curves_figure(curves: pd.DataFrame) -> Figure:
     with house_style():
         width = PAGE_WIDTH if len(sets) > 1 else 0.7 * PAGE_WIDTH
         figure = Figure(figsize=(width, 0.6 + 2.3 * rows), layout="constrained")
-        axes = list(figure.subplots(rows, columns, squeeze=False, sharey=True).flat)
-        for place, (ax, name) in enumerate(zip(axes, sets, strict=False)):
+        axes = panels_of(figure, len(sets), columns, sharey=True)
+        for ax, name in zip(axes, sets, strict=True):
             panel = curves[curves["vectors_of"] == name]
             _plot_failure_curves(ax, panel)
             first = panel.iloc[0]
             ax.set_title(f"{name}\nk = {first['k']}, d = {first['d']}", linespacing=1.05)
-            if place % _COLUMNS:
-                ax.set_ylabel("")
-            if place + _COLUMNS < len(sets):
-                ax.set_xlabel("")
-        for spare in axes[len(sets) :]:
-            spare.set_axis_off()
+        keep_outer_labels(axes, columns)
         seen = curves.loc[curves["probability"] > 0, "probability"]
         axes[0].set_ylim(0.4 * float(seen.min()) if len(seen) else 1e-4, 1.3)  # of all panels
-        _legend_above(figure, axes[: len(sets)], 4 if len(sets) > 1 else 3)
+        legend_above(figure, axes, 4 if len(sets) > 1 else 3)
     return figure
 
 
@@ -152,7 +133,7 @@ def _variance_figure(table: pd.DataFrame) -> Figure:
         left.set_title("measured against law")
         _plot_inflation(right, table)
         right.set_title("times the variance of an unstructured map")
-        _legend_above(figure, [right], 4)
+        legend_above(figure, [right], 4)
     return figure
 
 

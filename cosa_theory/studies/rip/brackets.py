@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 
+from cosa_theory.page.panels import legend_above
 from cosa_theory.page.presentation import Drawing
 from cosa_theory.page.style import BLUE, PAGE_WIDTH, VERMILION, Style, house_style
 from cosa_theory.projections import printed_name
@@ -90,8 +91,7 @@ def brackets_figure(table: pd.DataFrame) -> Figure:
             axes[0, 2 + side].set_title(f"{about}, s = {order}")
             axes[-1, side].set_xlabel("order s")
             axes[-1, 2 + side].set_xlabel("columns")
-        handles, labels = axes[0, 0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper left", ncols=4, borderpad=0)
+        legend_above(figure, axes[0, :1], 4)
         figure.supylabel(r"restricted isometry constant $\delta_s$, columns of unit norm", size=9)
     return figure
 

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import NullLocator
 
+from cosa_theory.page.panels import legend_above, panels_of
 from cosa_theory.page.presentation import Drawing
 from cosa_theory.page.style import BLACK, PAGE_WIDTH, Style, ensemble_style, house_style, log_axis
 from cosa_theory.studies.rip.operators import OPERATORS
@@ -38,12 +39,7 @@ def _style(kind: str) -> Style:
 def _panels(count: int, height: float) -> tuple[Figure, list[Axes]]:
     layout = ConstrainedLayoutEngine(h_pad=0.03, w_pad=0.04)
     figure = Figure(figsize=(PAGE_WIDTH, height), layout=layout)
-    return figure, list(figure.subplots(1, count, squeeze=False, sharey=True)[0])
-
-
-def _legend(figure: Figure, ax: Axes, columns: int = 1) -> None:
-    handles, labels = ax.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper left", ncols=columns, borderpad=0)
+    return figure, panels_of(figure, count, count, sharey=True)
 
 
 def _plot_orders(ax: Axes, table: pd.DataFrame, top: float) -> None:
@@ -105,7 +101,7 @@ def _orders_figure(tables: Tables) -> Figure:
             title = OPERATORS[str(about)].title
             ax.set_title(f"{title}, {first['rows']:,} × {first['columns']:,}")
         axes[0].set_ylabel(r"restricted isometry constant $\delta_s$")
-        _legend(figure, axes[0], 5)
+        legend_above(figure, axes[:1], 5)
     return figure
 
 
@@ -118,7 +114,7 @@ def _cores_figure(tables: Tables) -> Figure:
             _plot_core_range(ax, rows)
             ax.set_title(f"{scale} scale")
             ax.set_xlabel(r"$\|LYR\|^2/\|Y\|^2$ over all cores $Y$")
-        _legend(figure, axes[0])
+        legend_above(figure, axes[:1], 1)
     return figure
 
 

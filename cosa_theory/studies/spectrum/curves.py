@@ -76,9 +76,8 @@ def plot_spectrum(ax: Axes, spectra: pd.DataFrame, layers: pd.DataFrame | None =
     ax.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
     if layers is not None and highest > 0:
         _draw_floors(ax, layers, lowest)
-    ax.set_xlabel("index i of the singular value")
-    ax.set_ylabel(r"$\sigma_i$ (units of the weights)")
     ax.set_xlim(left=0)
+    ax.set(xlabel="index i of the singular value", ylabel=r"$\sigma_i$ (units of the weights)")
 
 
 def _shade_unresolved(ax: Axes, index: np.ndarray, resolved: np.ndarray) -> None:
@@ -137,7 +136,5 @@ def plot_cumulative_energy(
         ax.set_xticks(sorted({1, min(m, n)}))
     ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     ax.xaxis.set_minor_formatter(NullFormatter())
-    ax.set_xlim(1, max(min(m, n), 2))
-    ax.set_ylim(0, 1.02)
-    ax.set_xlabel("number i of singular values")
-    ax.set_ylabel("share of ‖ΔW‖²")
+    ax.set(xlim=(1, max(min(m, n), 2)), ylim=(0, 1.02))
+    ax.set(xlabel="number i of singular values", ylabel="share of ‖ΔW‖²")

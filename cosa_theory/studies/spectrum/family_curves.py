@@ -47,18 +47,15 @@ def plot_captured_energy(ax: Axes, shares: pd.DataFrame) -> None:
     if len(law):
         ax.plot(law["parameters"], law["law"], color=BLACK, ls=(0, (6, 2)), lw=0.8, zorder=5)
         ax.errorbar([], [], [], color=BLACK, ls=(0, (6, 2)), lw=0.8, label="law ab/(mn)")
-    ax.set_xscale("log")
-    ax.set_yscale("log")
+    ax.set(xscale="log", yscale="log")
     ax.set_ylim(top=1.0)
-    ticks = sorted(shares["parameters"].groupby(shares["rank_budget"]).max())
-    ax.set_xticks(ticks)
+    ax.set_xticks(sorted(shares["parameters"].groupby(shares["rank_budget"]).max()))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda v, p: _readable_count(float(f"{v:.2g}"), p)))
     ax.xaxis.set_minor_formatter(NullFormatter())
     ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     ax.yaxis.set_minor_locator(NullLocator())
     ax.yaxis.set_major_formatter(FuncFormatter(_percent))
-    ax.set_xlabel("trainable parameters")
-    ax.set_ylabel("captured share of ‖ΔW‖²")
+    ax.set(xlabel="trainable parameters", ylabel="captured share of ‖ΔW‖²")
 
 
 def plot_law_ratio(ax: Axes, shares: pd.DataFrame) -> None:
@@ -96,5 +93,4 @@ def plot_law_ratio(ax: Axes, shares: pd.DataFrame) -> None:
     ax.set_xticks(range(len(budgets)), [f"r = {rank}" for rank in budgets])
     ax.set_xlim(-0.5, len(budgets) - 0.5)
     ax.grid(axis="x", visible=False)
-    ax.set_xlabel("budget: that of rank r, r(m + n)")
-    ax.set_ylabel("captured share / law ab/(mn)")
+    ax.set(xlabel="budget: that of rank r, r(m + n)", ylabel="captured share / law ab/(mn)")

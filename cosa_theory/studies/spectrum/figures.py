@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import matplotlib
 import numpy as np
 import pandas as pd
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap, Normalize
@@ -15,6 +14,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from cosa_theory.page.document import Tables
 from cosa_theory.page.heatmap import shortened
+from cosa_theory.page.panels import keep_outer_labels, legend_above, panels_of
 from cosa_theory.page.presentation import Drawing
 from cosa_theory.page.style import COLUMN_WIDTH, PAGE_WIDTH, house_style
 from cosa_theory.studies.spectrum.budgets import at_budget, common_budgets, middle_budget
@@ -72,38 +72,14 @@ def module_types(layers: pd.DataFrame) -> list[ModuleType]:
 def _panels(types: list[ModuleType], height: float) -> tuple[Figure, list[Axes]]:
     """Return a page-wide figure with one panel per type and room for a legend above them."""
     rows = math.ceil(len(types) / COLUMNS)
-    columns = min(COLUMNS, len(types))
-    width = PAGE_WIDTH if columns > 1 else COLUMN_WIDTH
+    width = PAGE_WIDTH if len(types) > 1 else COLUMN_WIDTH
     layout = ConstrainedLayoutEngine(h_pad=0.04, w_pad=0.04)
     figure = Figure(figsize=(width, 0.55 + height * rows), layout=layout)
-    axes = list(figure.subplots(rows, columns, squeeze=False, sharey=True).flat)
-    for spare in axes[len(types) :]:
-        spare.set_axis_off()
-    return figure, axes[: len(types)]
-
-
-def _keep_outer_labels(axes: list[Axes]) -> None:
-    """Keep the y label on the left panels and the x label on the lowest ones."""
-    for place, ax in enumerate(axes):
-        if place % COLUMNS:
-            ax.set_ylabel("")
-        if place + COLUMNS < len(axes):
-            ax.set_xlabel("")
+    return figure, panels_of(figure, len(types), min(COLUMNS, len(types)), sharey=True)
 
 
 def _of_delta(spectra: pd.DataFrame) -> pd.DataFrame:
     return spectra[spectra["matrix"] == "delta"]
-
-
-def _shared_legend(figure: Figure, axes: list[Axes], columns: int) -> None:
-    """Set one legend above all panels: each label once, in the order of first appearance."""
-    handles: dict[str, Artist] = {}
-    for ax in axes:
-        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
-            handles.setdefault(label, handle)
-    figure.legend(
-        list(handles.values()), list(handles), loc="outside upper left", ncols=columns, borderpad=0
-    )
 
 
 def spectra_figure(tables: Tables) -> Figure:
@@ -117,8 +93,8 @@ def spectra_figure(tables: Tables) -> Figure:
         for ax, kind in zip(axes, types, strict=True):
             plot_spectrum(ax, kind.rows(tables["spectra"]), kind.rows(tables["layers"]))
             ax.set_title(kind.title, linespacing=1.05)
-        _keep_outer_labels(axes)
-        _shared_legend(figure, axes, min(3, len(axes)))
+        keep_outer_labels(axes, COLUMNS)
+        legend_above(figure, axes, min(3, len(axes)))
     return figure
 
 
@@ -146,7 +122,7 @@ def layer_figure(tables: Tables, layer: str) -> Figure:
         plot_spectrum(ax, tables["spectra"][tables["spectra"]["layer"] == layer], layers)
         shape = f"{layers['m'].iloc[0]} × {layers['n'].iloc[0]}"
         ax.set_title(f"{shortened(layer, 48)}\n{shape}", linespacing=1.05)
-        _shared_legend(figure, [ax], 2)
+        legend_above(figure, [ax], 2)
     return figure
 
 
@@ -164,8 +140,8 @@ def cumulative_figure(tables: Tables) -> Figure:
         for ax, kind in zip(axes, types, strict=True):
             plot_cumulative_energy(ax, kind.rows(tables["spectra"]), kind.m, kind.n, colours)
             ax.set_title(kind.title, linespacing=1.05)
-        _keep_outer_labels(axes)
-        _shared_legend(figure, axes, 2)
+        keep_outer_labels(axes, COLUMNS)
+        legend_above(figure, axes, 2)
         if blocks.nunique() > 1:
             norm = Normalize(int(blocks.min()), int(blocks.max()))
             mappable = ScalarMappable(norm, colours)
@@ -192,7 +168,7 @@ def captured_figure(tables: Tables) -> Figure:
             left = figure.subplots()
         plot_captured_energy(left, shares)
         left.set_title("all layers together")
-        _shared_legend(figure, [left], 4)
+        legend_above(figure, [left], 4)
     return figure
 
 
