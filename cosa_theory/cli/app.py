@@ -231,7 +231,7 @@ def resumable(
         return study(pair, **settings, dask=given["dask"], progress=advance)
 
 
-def provenance_of(settings: dict[str, Any], seed: int) -> dict[str, Any]:
+def provenance_of(settings: dict[str, Any], seed: int | None = None) -> dict[str, Any]:
     """Return where a result comes from, given the arguments of its command."""
     from cosa_theory.ground.provenance import provenance
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from cosa_theory.cli.app import Json, app, interruptible, note, store_and_print
+from cosa_theory.cli.app import Json, app, interruptible, note, provenance_of, store_and_print
 
 __all__ = ["to_lora"]
 
@@ -63,7 +63,6 @@ def to_lora(
     """
     settings = dict(locals())
     from cosa_theory.ground.progress import progress_bar
-    from cosa_theory.ground.provenance import provenance
     from cosa_theory.nn.lora import to_lora as export_to_lora
     from cosa_theory.page.document import Document
     from cosa_theory.page.text import render_view
@@ -77,10 +76,7 @@ def to_lora(
     for notice in notices:
         note(f"note: {notice}")
     verdict = lora_verdict(export)
-    arguments = {
-        name: str(value) if isinstance(value, Path) else value for name, value in settings.items()
-    }
-    document = Document("to-lora", verdict, notices, {"layers": table}, provenance(arguments))
+    document = Document("to-lora", verdict, notices, {"layers": table}, provenance_of(settings))
 
     def show() -> str:
         return f"{verdict}\n\n{render_view(lora_view(table))}\n\nAdapter: {export.folder}"

@@ -41,6 +41,13 @@ class Column:
     detail: bool = False
     outcome: bool = False
 
+    @classmethod
+    def median(
+        cls, header: str, explanation: str, name: str, show: Callable[[Any], str]
+    ) -> "Column":
+        """Return a column for groups of rows: the median of the table's column `name` in each."""
+        return cls(None, header, explanation, median(name, show))
+
     def show(self, row: Any) -> str:
         """Return the cell of one row."""
         return self.cell(row if self.name is None else row[self.name])

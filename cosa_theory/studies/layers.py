@@ -39,11 +39,9 @@ class Pair(Protocol):
 
     def __len__(self) -> int:
         """Return the number of layers."""
-        ...
 
     def __iter__(self) -> Iterator[LayerDelta]:
         """Yield one layer after another."""
-        ...
 
 
 def notices_of(pair: Pair) -> tuple[str, ...]:

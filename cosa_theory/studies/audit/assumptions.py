@@ -73,6 +73,11 @@ class Assumption:
     reason: str
     of_update: bool = True
 
+    @property
+    def sign(self) -> str:
+        """The relation as a sign."""
+        return "≤" if self.relation == "at most" else "≥"
+
 
 def compressing_rows(m: int, n: int, a: int, b: int) -> float:
     """Return the rows of the smaller sensing factor that loses anything; infinite if none does.

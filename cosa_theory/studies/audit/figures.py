@@ -93,11 +93,6 @@ def _compact(value: float) -> str:
     return f"{value:.0f}" if value >= 99.5 else f"{value:.3g}" if value >= 1 else f"{value:.2f}"
 
 
-def _bound(name: str) -> str:
-    sign = "≤" if ASSUMPTIONS[name].relation == "at most" else "≥"
-    return f"{sign} {ASSUMPTIONS[name].bound}"
-
-
 def assumption_figure(tables: Tables, subject: str = "update") -> Figure:
     """Draw the outcome of every assumption on every update, or gradient.
 
@@ -113,7 +108,8 @@ def assumption_figure(tables: Tables, subject: str = "update") -> Figure:
         axes = panels_of(figure, len(present), 2)
         for ax, name in zip(axes, present, strict=True):
             plot_outcomes(ax, rows[rows["assumption"] == name])
-            ax.set_title(f"{ASSUMPTIONS[name].title}: {_LETTERS[name]} {_bound(name)}")
+            one = ASSUMPTIONS[name]
+            ax.set_title(f"{one.title}: {_LETTERS[name]} {one.sign} {one.bound}")
         for ax in axes[1::2]:
             ax.set_yticklabels([])
         keep_outer_labels(axes, 2)
@@ -239,10 +235,6 @@ def _has(subject: str, tables: Tables) -> bool:
     return bool((tables["assumptions"]["subject"] == subject).any())
 
 
-def _live(tables: Tables) -> bool:
-    return bool(tables["layers"]["participation_ratio"].notna().any())
-
-
 _READING = (
     "One map per assumption, module type against block. Blue circle: it holds; vermilion cross: "
     "it fails; grey square: undecided, the threshold lies inside the interval or the update is "
@@ -267,7 +259,7 @@ AUDIT_FIGURES: dict[str, Drawing] = {
         "1 + (a + b + 1)/PR times that of an unstructured Gaussian map with as many rows: twice "
         "on the line, less above it. Bars, where they can be seen, are what rounding of the "
         "stored weights leaves open.",
-        _live,
+        lambda tables: bool(tables["layers"]["participation_ratio"].notna().any()),
     ),
     "decay": Drawing(
         decay_figure,
@@ -276,7 +268,7 @@ AUDIT_FIGURES: dict[str, Drawing] = {
         "entries: median matrix and middle half of them, in three bases. Dotted: independent "
         "Gaussian entries, which are not sparse in any basis. The vertical line is the largest s "
         "that a core could tell apart, min(a, b)/2.",
-        _live,
+        lambda tables: bool(tables["layers"]["participation_ratio"].notna().any()),
     ),
 }
 """The figures of an audit by file name."""

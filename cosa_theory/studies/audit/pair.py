@@ -186,7 +186,12 @@ def audit_pair(
     ValueError
         If `draws` is below 2, the seed negative or `workers` below 1.
     """
-    settings = _check_settings(core, rank, kind, scale, Draws(most=draws, seed=seed))
+    random = Draws(most=draws, seed=seed)
+    choice("kind", kind, KINDS)
+    choice("scale", scale, ("analysis", "synthesis"))
+    if core is not None and (len(core) != 2 or min(core) < 1):
+        raise refuse("core", core, "two positive whole numbers, a and b")
+    settings = AuditSettings(core, whole("rank", rank), kind, scale, random.most, random.seed)
     matched = None if gradients is None else match_gradients(gradients, _shapes(pair))
     results = on_layers(
         partial(audit_layer, settings=settings),
@@ -201,17 +206,6 @@ def audit_pair(
     tables = named_tables(results, TABLES)
     notices = notices_of(pair) + (matched.notices if matched else ())
     return Audit(**tables, notices=notices + tuple(audit_notices(tables["layers"])))
-
-
-def _check_settings(
-    core: tuple[int, int] | None, rank: int, kind: str, scale: str, draws: Draws
-) -> AuditSettings:
-    """Check all settings before the first matrix is read."""
-    choice("kind", kind, KINDS)
-    choice("scale", scale, ("analysis", "synthesis"))
-    if core is not None and (len(core) != 2 or min(core) < 1):
-        raise refuse("core", core, "two positive whole numbers, a and b")
-    return AuditSettings(core, whole("rank", rank), kind, scale, draws.most, draws.seed)
 
 
 def _shapes(pair: Any) -> dict[str, tuple[int, int]]:

@@ -6,7 +6,7 @@ import pandas as pd
 
 from cosa_theory.page.document import Document, Tables
 from cosa_theory.page.presentation import Drawing, Presentation
-from cosa_theory.page.views import Column, View, count, median, number, percent, spread
+from cosa_theory.page.views import Column, View, count, number, percent, spread
 from cosa_theory.studies.audit.assumptions import ASSUMPTIONS, Assumption
 
 __all__ = ["PRESENTATION"]
@@ -28,16 +28,12 @@ def _groups(table: pd.DataFrame, *names: str) -> list[Group]:
     return [group for _, group in table.groupby(list(names), sort=False)]
 
 
-def _sign(assumption: Assumption) -> str:
-    return "≤" if assumption.relation == "at most" else "≥"
-
-
 def _assumption(group: Group) -> Assumption:
     return ASSUMPTIONS[str(group["assumption"].iloc[0])]
 
 
 def _threshold(group: Group) -> str:
-    return f"{_sign(_assumption(group))} {spread('threshold', number)(group)}"
+    return f"{_assumption(group).sign} {spread('threshold', number)(group)}"
 
 
 def _outcomes(outcome: str) -> Callable[[Group], str]:
@@ -83,30 +79,23 @@ _MODULE = (
     Column(None, "matrices", "of this type", lambda group: count(len(group))),
     Column(None, "shape", "m × n, out × in features", _one("m", "n")),
     Column(None, "core", "a × b, the core in use", _one("a", "b")),
-    Column(
-        None, "PR", "participation ratio (Σσ²)²/Σσ⁴, median", median("participation_ratio", number)
-    ),
-    Column(
-        None,
+    Column.median("PR", "participation ratio (Σσ²)²/Σσ⁴, median", "participation_ratio", number),
+    Column.median(
         "variance",
         "of ‖ΦX‖², over that of an unstructured Gaussian map, median",
-        median("variance_factor", number),
+        "variance_factor",
+        number,
     ),
-    Column(
-        None,
+    Column.median(
         "s",
         "coefficients that hold 90 % of the energy in the best basis, median",
-        median("sparsity", count),
+        "sparsity",
+        count,
     ),
-    Column(None, "s/(mn)", "the same as a share of the entries", median("share", percent)),
-    Column(None, "weak-ℓp", "exponent in the best basis, median", median("weak_lp", number)),
-    Column(None, "error", "measured, of encoding and decoding, median", median("error", number)),
-    Column(
-        None,
-        "law",
-        "√(1 − ab/(mn)), the predicted error, median",
-        median("predicted_error", number),
-    ),
+    Column.median("s/(mn)", "the same as a share of the entries", "share", percent),
+    Column.median("weak-ℓp", "exponent in the best basis, median", "weak_lp", number),
+    Column.median("error", "measured, of encoding and decoding, median", "error", number),
+    Column.median("law", "√(1 − ab/(mn)), the predicted error, median", "predicted_error", number),
     Column(
         None,
         "holds",
@@ -132,31 +121,28 @@ _CORE = (
     Column(None, "layer", "m × n", _one("m", "n")),
     Column(None, "core", "a × b, in use", _one("a", "b")),
     Column(None, "matrices", "", lambda group: count(len(group))),
-    Column(
-        None,
+    Column.median(
         "σ min",
         "least singular value of the tall dictionary Ψ = L ⊗ Rᵀ (mn × ab)",
-        median("sigma_min", number),
+        "sigma_min",
+        number,
     ),
-    Column(None, "σ max", "greatest", median("sigma_max", number)),
-    Column(None, "κ", "σ max/σ min", median("kappa", number)),
-    Column(
-        None,
-        "δ",
-        "max(σ max² − 1, 1 − σ min²), over all cores, at the named scale",
-        median("delta", number),
+    Column.median("σ max", "greatest", "sigma_max", number),
+    Column.median("κ", "σ max/σ min", "kappa", number),
+    Column.median(
+        "δ", "max(σ max² − 1, 1 − σ min²), over all cores, at the named scale", "delta", number
     ),
-    Column(
-        None,
+    Column.median(
         "δ, best scale",
         "(κ² − 1)/(κ² + 1), which no choice of scale improves",
-        median("scale_free", number),
+        "scale_free",
+        number,
     ),
-    Column(
-        None,
+    Column.median(
         "Bai-Yin",
         "δ at the best scale from the asymptotic edges (1 ± √(a/m))(1 ± √(b/n))",
-        median("bai_yin_scale_free", number),
+        "bai_yin_scale_free",
+        number,
     ),
 )
 
@@ -176,38 +162,28 @@ _BASIS = (
         "matrices where this basis needs the fewest coefficients",
         lambda group: count(group["best"].sum()),
     ),
-    Column(
-        None,
-        "s/(mn)",
-        "coefficients that hold 90 % of the energy, median",
-        median("share", percent),
-    ),
-    Column(
-        None,
+    Column.median("s/(mn)", "coefficients that hold 90 % of the energy, median", "share", percent),
+    Column.median(
         "numerical",
         "‖x‖₁²/(mn ‖x‖₂²); 64 % for independent Gaussian entries",
-        median("numerical_sparsity_share", percent),
+        "numerical_sparsity_share",
+        percent,
     ),
-    Column(
-        None,
-        "Gini",
-        "0 all equal, 1 a single one; 0.414 for Gaussian entries",
-        median("gini", number),
+    Column.median(
+        "Gini", "0 all equal, 1 a single one; 0.414 for Gaussian entries", "gini", number
     ),
-    Column(
-        None, "weak-ℓp", "exponent of the decay of the largest tenth", median("weak_lp", number)
-    ),
-    Column(
-        None,
+    Column.median("weak-ℓp", "exponent of the decay of the largest tenth", "weak_lp", number),
+    Column.median(
         "σₛ at 1 %",
         "share of the ℓ1 norm outside the largest 1 %; 96 % for Gaussian",
-        median("best_term_error_0.01", percent),
+        "best_term_error_0.01",
+        percent,
     ),
-    Column(
-        None,
+    Column.median(
         "σₛ at 10 %",
         "outside the largest 10 %; 74 % for Gaussian entries",
-        median("best_term_error_0.1", percent),
+        "best_term_error_0.1",
+        percent,
     ),
 )
 
@@ -275,7 +251,7 @@ def _terms() -> tuple[tuple[str, str], ...]:
             (
                 one.title[0].upper() + one.title[1:],
                 f"{one.meaning[0].upper()}{one.meaning[1:]}. Measured: {one.quantity}; it has "
-                f"to be {_sign(one)} {one.bound}. {one.reason}",
+                f"to be {one.sign} {one.bound}. {one.reason}",
             )
         )
     terms.append(

@@ -11,18 +11,10 @@ __all__ = ["OPERATORS", "Operator", "operator_name"]
 
 @dataclass(frozen=True)
 class Operator:
-    """One thing whose isometry is bracketed.
+    """One thing whose isometry is bracketed: its letter, and what it and its panel are called.
 
-    Parameters
-    ----------
-    symbol, words : str
-        Its letter, and what it is.
-    subject : str
-        What it maps, in the plural.
-    title : str
-        Over its panel in a figure.
-    scale : str
-        Of the factors by default: at which E‖Ax‖² = ‖x‖²; empty where there are none to draw.
+    `subject` is what it maps, in the plural; `scale` that of the factors by default, at which
+    E‖Ax‖² = ‖x‖², empty where there are none to draw.
     """
 
     symbol: str

@@ -68,7 +68,8 @@ def plot_spectrum(ax: Axes, spectra: pd.DataFrame, layers: pd.DataFrame | None =
             label=style.label,
         )
         if matrix == "delta" and not resolved.all():
-            _shade_unresolved(ax, index, resolved)
+            first, end = index[~resolved].min() - 0.5, index.max() + 0.5  # zeros included
+            ax.axvspan(first, end, color="#ECECEC", lw=0, label="ΔW below the resolution")
         seen = line[np.isfinite(line)]
         lowest, highest = min(lowest, *seen, np.inf), max(highest, *seen, 0.0)
     ax.set_yscale("log")
@@ -78,12 +79,6 @@ def plot_spectrum(ax: Axes, spectra: pd.DataFrame, layers: pd.DataFrame | None =
         _draw_floors(ax, layers, lowest)
     ax.set_xlim(left=0)
     ax.set(xlabel="index i of the singular value", ylabel=r"$\sigma_i$ (units of the weights)")
-
-
-def _shade_unresolved(ax: Axes, index: np.ndarray, resolved: np.ndarray) -> None:
-    """Shade the indices whose value is below the numerical resolution, zeros included."""
-    first = index[~resolved].min() - 0.5
-    ax.axvspan(first, index.max() + 0.5, color="#ECECEC", lw=0, label="ΔW below the resolution")
 
 
 def _draw_floors(ax: Axes, layers: pd.DataFrame, lowest: float) -> None:

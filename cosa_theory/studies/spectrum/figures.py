@@ -78,10 +78,6 @@ def _panels(types: list[ModuleType], height: float) -> tuple[Figure, list[Axes]]
     return figure, panels_of(figure, len(types), min(COLUMNS, len(types)), sharey=True)
 
 
-def _of_delta(spectra: pd.DataFrame) -> pd.DataFrame:
-    return spectra[spectra["matrix"] == "delta"]
-
-
 def spectra_figure(tables: Tables) -> Figure:
     """Draw σ against index for every module type: base, tuned and ΔW, median and range.
 
@@ -200,7 +196,7 @@ FIGURES: dict[str, Drawing] = {
         "dashed line is what a CoSA core with the parameters of rank i captures on average, "
         "i(m + n)/(mn); where the curve lies above it, low rank wins. Dotted: a perfectly flat "
         "spectrum.",
-        lambda tables: bool((_of_delta(tables["spectra"])["sigma"] > 0).any()),
+        lambda tables: not tables["spectra"].query("matrix == 'delta' and sigma > 0").empty,
     ),
     "captured_energy": Drawing(
         captured_figure,

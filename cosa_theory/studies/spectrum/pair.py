@@ -182,7 +182,17 @@ def survey_pair(
     ValueError
         If `draws` is below 2, the seed negative or `workers` below 1.
     """
-    settings = _check_settings(ranks, families, draws, seed, matrices, device)
+    chosen = {choice("matrices", name, MATRICES) for name in matrices}
+    random = Draws(most=draws, seed=seed)
+    names = tuple(FAMILIES) if families is None else tuple(families)
+    settings = SurveySettings(
+        ranks=None if ranks is None else check_ranks(ranks),
+        families=tuple(family.name for family in select_families(names)),
+        draws=random.most,
+        seed=random.seed,
+        matrices=tuple(name for name in MATRICES if name in chosen),
+        device=_check_device(device),
+    )
     results = on_layers(
         partial(survey_layer, settings=settings),
         pair,
@@ -198,28 +208,6 @@ def survey_pair(
         spectra=_spectra(results),
         notices=notices_of(pair) + tuple(_own_notices(tables["layers"], settings)),
         **tables,
-    )
-
-
-def _check_settings(
-    ranks: Iterable[int] | None,
-    families: Iterable[str] | None,
-    draws: int,
-    seed: int,
-    matrices: Iterable[str],
-    device: str | None,
-) -> SurveySettings:
-    """Check all settings before the first matrix is read."""
-    chosen = {choice("matrices", name, MATRICES) for name in matrices}
-    random = Draws(most=draws, seed=seed)
-    names = tuple(FAMILIES) if families is None else tuple(families)
-    return SurveySettings(
-        ranks=None if ranks is None else check_ranks(ranks),
-        families=tuple(family.name for family in select_families(names)),
-        draws=random.most,
-        seed=random.seed,
-        matrices=tuple(name for name in MATRICES if name in chosen),
-        device=_check_device(device),
     )
 
 

@@ -125,16 +125,11 @@ _MODULE = (
     Column(None, "module", "", lambda group: str(group["module"].iloc[0]), text=True),
     Column(None, "layers", "number of matrices of this type", lambda group: str(len(group))),
     Column(None, "shape", "m × n, out × in features", _one_size),
-    Column(
-        None,
-        "‖ΔW‖/‖W‖",
-        "relative Frobenius norm of the update, median",
-        median("relative_norm", number),
+    Column.median(
+        "‖ΔW‖/‖W‖", "relative Frobenius norm of the update, median", "relative_norm", number
     ),
-    Column(None, "stable rank", "‖ΔW‖²/σ₁², median", median("stable_rank", number)),
-    Column(
-        None, "flatness", "geometric over arithmetic mean of σ², median", median("flatness", number)
-    ),
+    Column.median("stable rank", "‖ΔW‖²/σ₁², median", "stable_rank", number),
+    Column.median("flatness", "geometric over arithmetic mean of σ², median", "flatness", number),
 )
 
 
