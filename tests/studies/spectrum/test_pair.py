@@ -286,7 +286,7 @@ def test_a_transposed_layout_of_the_same_values_is_the_same_layer(layers, tmp_pa
     [
         ({"matrices": ["weights"]}, "matrices is 'weights'"),
         ({"families": ["lora"]}, "families is 'lora'"),
-        ({"ranks": [0]}, "rank 0"),
+        ({"ranks": [0]}, "ranks is 0"),
         ({"draws": 1}, "draws is 1"),
         ({"seed": -1}, "seed is -1"),
     ],
