@@ -32,11 +32,9 @@ def verdict(crossover: pd.DataFrame, families: pd.DataFrame) -> str:
     counts = _counts(chosen)
     sentence = f"{_who_wins(counts)} at equal trainable parameters ({_budget(chosen, rank)})"
     sentence += f": {_shares(chosen, families)}"
-    others = [other for other in common if _counts(at_budget(live, other)) != counts]
-    if others:
-        wins = [
-            f"{_counts(at_budget(live, other))['low rank']} at rank {other}" for other in others
-        ]
+    found = {other: _counts(at_budget(live, other)) for other in common}
+    wins = [f"{one['low rank']} at rank {other}" for other, one in found.items() if one != counts]
+    if wins:
         sentence += f"; low rank wins in {' and in '.join(wins)}"
     if zero:
         sentence += f"; {zero} zero update{'s are' if zero > 1 else ' is'} left out"
