@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.sparse import eye_array
+from numpy.typing import NDArray
+from scipy.sparse import eye_array, issparse
 
 from cosa_theory import laws
 from cosa_theory.linear.basis import CosaBasis
@@ -23,8 +24,8 @@ from cosa_theory.spectrum.families.base import (
 
 __all__ = ["Cosa"]
 
-# Below so many entries the calls of a sparse or structured product take longer than a dense one.
-_DENSE_BELOW = 1 << 13
+_DENSE_BELOW = 1 << 13  # entries of a factor, up to which draws are measured together
+_DOUBTFUL = 1e-3  # least over greatest pivot of a factor, below which its rank is looked into
 
 
 @dataclass(frozen=True)
@@ -97,23 +98,73 @@ class Cosa:
         law = float(laws.energy_law(m, n, a, b))
         variance = float(laws.energy_variance(m, n, a, b, update.participation_ratio))
         count = plan_draws(law, variance, _work(m, n, a, b), draws)
-        shares = np.empty(count)
-        for index in range(count):
-            L = self._factor(a, m, draws, (index, "L"), update.delta.dtype)
-            R = self._factor(b, n, draws, (index, "R"), update.delta.dtype)
-            shares[index] = CosaBasis(L.T, R).captured_energy(update.delta)
-        return t_interval(shares, draws.confidence, law)
+        small = max(a * m, b * n) <= _DENSE_BELOW
+        measure = self._shares if small else self._shares_one_by_one
+        return t_interval(measure(update, size, draws, range(count)), draws.confidence, law)
+
+    def _shares(
+        self, update: Update, size: Size, draws: Draws, indices: range | list[int]
+    ) -> NDArray[np.float64]:
+        """Measure small draws together, because calls cost more than products there.
+
+        With ΔW scaled by its largest entry and orthonormal bases Q of all ranges at once, the
+        share is ‖Q_Lᵀ ΔW Q_R‖²/‖ΔW‖². A draw of doubtful rank is measured by itself.
+        """
+        (m, n), delta = update.shape, update.delta.astype(np.float64)
+        delta /= max(delta.max(), -delta.min())
+        left, regular_left = self._bases(size.a, m, draws, indices, "L", update.delta.dtype)
+        right, regular_right = self._bases(size.b, n, draws, indices, "R", update.delta.dtype)
+        products = np.swapaxes(left, 1, 2) @ delta @ right
+        shares = np.sum(products**2, axis=(1, 2)) / np.sum(delta**2)
+        doubtful = np.flatnonzero(~(regular_left & regular_right))
+        chosen = [indices[place] for place in doubtful.tolist()]
+        shares[doubtful] = self._shares_one_by_one(update, size, draws, chosen)
+        return np.minimum(shares, 1.0)
+
+    def _bases(
+        self,
+        k: int | None,
+        d: int,
+        draws: Draws,
+        indices: range | list[int],
+        role: str,
+        dtype: np.dtype[Any],
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """Return orthonormal bases of the row spaces (count × d × k), and whose rank is sure."""
+        if k == d:
+            return np.eye(d)[None], np.ones(1, dtype=bool)
+        drawn = [self._factor(k, d, draws, (index, role), dtype) for index in indices]
+        dense = [_dense(A) for A in drawn]
+        bases, triangles = np.linalg.qr(np.stack(dense).astype(np.float64).swapaxes(1, 2))
+        pivots = np.abs(np.diagonal(triangles, axis1=1, axis2=2))
+        return bases, pivots.min(axis=1) > _DOUBTFUL * pivots.max(axis=1)
+
+    def _shares_one_by_one(
+        self, update: Update, size: Size, draws: Draws, indices: range | list[int]
+    ) -> NDArray[np.float64]:
+        (m, n), dtype = update.shape, update.delta.dtype
+        shares = np.empty(len(indices))
+        for place, index in enumerate(indices):
+            L = self._factor(size.a, m, draws, (index, "L"), dtype)
+            R = self._factor(size.b, n, draws, (index, "R"), dtype)
+            shares[place] = CosaBasis(L.T, R).captured_energy(update.delta)
+        return shares
 
     def _factor(
-        self, k: int, d: int, draws: Draws, role: tuple[int, str], dtype: np.dtype[Any]
+        self, k: int | None, d: int, draws: Draws, role: tuple[int, str], dtype: np.dtype[Any]
     ) -> Any:
         """Return a k × d matrix with the row space of the projection that a basis would draw."""
-        small = k * d <= _DENSE_BELOW
+        assert k is not None
         if k == d:
-            return np.eye(d, dtype=dtype) if small else eye_array(d, dtype=dtype, format="csr")
+            return eye_array(d, dtype=dtype, format="csr")
         key = (*draws.key, "draw", *role)
-        A = spanning_rows(self.ensemble.name, k, d, seed=draws.seed, key=key, dtype=dtype)
-        return A @ np.eye(d, dtype=dtype) if small and not isinstance(A, np.ndarray) else A
+        return spanning_rows(self.ensemble.name, k, d, seed=draws.seed, key=key, dtype=dtype)
+
+
+def _dense(A: Any) -> NDArray[Any]:
+    if isinstance(A, np.ndarray):
+        return A
+    return A.toarray() if issparse(A) else A @ np.eye(A.shape[1], dtype=A.dtype)
 
 
 def _work(m: int, n: int, a: int, b: int) -> float:
