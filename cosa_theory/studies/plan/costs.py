@@ -6,8 +6,7 @@ the projections' own classes: what the planner says is what the layer does.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-
-import torch
+from typing import TYPE_CHECKING
 
 from cosa_theory.deltas.cosa_adapters import WRAPPER
 from cosa_theory.ground.checks import choice, whole
@@ -24,6 +23,9 @@ from cosa_theory.nn.projection import (
 from cosa_theory.nn.settings import CosaSettings, LayerSpec
 from cosa_theory.projections import ENSEMBLES
 from cosa_theory.studies.plan.shapes import ModelLayers
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = [
     "DTYPES",
@@ -77,7 +79,15 @@ class TrainingStep:
     @property
     def itemsize(self) -> int:
         """Bytes of one number of the activations."""
-        return int(getattr(torch, self.dtype).itemsize)
+        return self.torch_dtype.itemsize
+
+    @property
+    def torch_dtype(self) -> "torch.dtype":
+        """Their type, of torch."""
+        import torch
+
+        found: torch.dtype = getattr(torch, self.dtype)
+        return found
 
 
 @dataclass(frozen=True)
@@ -182,7 +192,7 @@ def cosa_budget(model: ModelLayers, settings: CosaSettings, step: TrainingStep) 
     The number of nonzeros of a very sparse projection is random: one is drawn for each size, and
     stands for all layers of the size.
     """
-    dtype = getattr(torch, step.dtype)
+    dtype = step.torch_dtype
     costs: dict[ProjectionSpec, FrozenProjection] = {}
     seen: set[ProjectionSpec] = set()
 
@@ -202,8 +212,10 @@ def cosa_budget(model: ModelLayers, settings: CosaSettings, step: TrainingStep) 
     return Budget(tuple(layers), step, file_bytes(cores))
 
 
-def _undrawn(spec: ProjectionSpec, dtype: torch.dtype) -> FrozenProjection:
+def _undrawn(spec: ProjectionSpec, dtype: "torch.dtype") -> FrozenProjection:
     """Return a projection that costs as much as the drawn one; dense ones without their values."""
+    import torch
+
     product = ENSEMBLES[spec.kind].product
     if product == "dense" or (product == "transform" and not hadamard_pays(spec.k, spec.d)):
         values = torch.empty(spec.k, spec.d, dtype=dtype, device="meta")
@@ -220,7 +232,7 @@ def _cosa_layer(
     frozen: int,
     step: TrainingStep,
 ) -> LayerBudget:
-    tokens, dtype = step.tokens, getattr(torch, step.dtype)
+    tokens, dtype = step.tokens, step.torch_dtype
     order = cheapest_order(tokens, left, right, dtype=dtype)
     return LayerBudget(
         name=spec.name,

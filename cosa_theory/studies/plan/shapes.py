@@ -9,14 +9,14 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from cosa_theory.deltas.opening import from_hub, read_json
 from cosa_theory.ground.errors import InputError
 from cosa_theory.nn.targets import closest, linear_layers, replace_modules
+
+if TYPE_CHECKING:
+    from torch import nn
 
 __all__ = ["ModelLayers", "model_layers", "read_config"]
 
@@ -92,8 +92,10 @@ def read_config(source: str | os.PathLike[str]) -> dict[str, Any]:
     return fields
 
 
-def _built(fields: Mapping[str, Any]) -> nn.Module:
+def _built(fields: Mapping[str, Any]) -> "nn.Module":
     """Return the model on the meta device, with linear layers in place of GPT-2's `Conv1D`."""
+    import torch
+
     try:
         import transformers
         from huggingface_hub.errors import StrictDataclassError
@@ -127,7 +129,7 @@ def _built(fields: Mapping[str, Any]) -> nn.Module:
     replace_modules(
         model,
         {
-            module: nn.Linear(module.nx, module.nf, device="meta")
+            module: torch.nn.Linear(module.nx, module.nf, device="meta")
             for module in model.modules()
             if isinstance(module, Conv1D)
         },
@@ -156,15 +158,17 @@ def _class_of(config: Any) -> Any:
 
 
 def _shared_inputs(
-    model: nn.Module, layers: Mapping[str, nn.Module]
+    model: "nn.Module", layers: "Mapping[str, nn.Module]"
 ) -> tuple[dict[str, str], str | None]:
     """Run the model without values, and see which layers are given the same tensor."""
+    import torch
+
     readers: dict[int, str] = {}
     inputs: dict[str, str] = {}
     kept: list[Any] = []  # alive, so that no two of them have one id
 
     def watch(name: str) -> Any:
-        def hook(module: nn.Module, arguments: tuple[Any, ...]) -> None:
+        def hook(module: "nn.Module", arguments: tuple[Any, ...]) -> None:
             if arguments and name not in inputs:
                 kept.append(arguments[0])
                 inputs[name] = readers.setdefault(id(arguments[0]), name)
@@ -192,7 +196,7 @@ def _shared_inputs(
     return {name: inputs.get(name, name) for name in layers}, problem
 
 
-def _stacked_experts(model: nn.Module) -> list[str]:
+def _stacked_experts(model: "nn.Module") -> list[str]:
     """Say how much of a mixture of experts lies in tensors that are no linear layers."""
     stacked = {
         name: parameter.numel()
