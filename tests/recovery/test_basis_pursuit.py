@@ -7,11 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cosa_theory import CosaBasis, KroneckerOperator
-from cosa_theory.recovery import RecoveryProblem, System, pursuit_polish, recover
+from cosa_theory.recovery import RecoveryProblem, System, recover
 from cosa_theory.recovery import constraint as constraint_module
 from cosa_theory.recovery.constraint import constraint_of
 from cosa_theory.recovery.pursuit_polish import Polisher
 from cosa_theory.recovery.solvers.basis_pursuit import bpdn
+from cosa_theory.recovery.support import GramFactor
 from tests.recovery.convex import (
     OPERATORS,
     assert_gap_is_proven,
@@ -438,8 +439,8 @@ def test_a_gram_matrix_that_rounding_makes_indefinite_gives_no_candidate(monkeyp
     system = System(operator, (9, 8))
     polisher = Polisher(system, constraint_of(system, y, 0.1 * float(np.linalg.norm(y))))
     assert polisher.polish(0, X[0], None) is not None
-    solved = pursuit_polish._solved
-    monkeypatch.setattr(pursuit_polish, "_solved", lambda factor, wanted: -solved(factor, wanted))
+    solve = GramFactor.solve
+    monkeypatch.setattr(GramFactor, "solve", lambda factor, wanted: -solve(factor, wanted))
     monkeypatch.setattr(polisher, "_coordinates", lambda support, values: polisher.centre)
     polisher.centre = polisher._constraint.centre[0]  # as if the fit were perfect
     assert polisher.polish(0, X[0], None) is None
