@@ -55,9 +55,9 @@ def cell(**changes):
 # The law ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("a", "b"), [(8, 13), (16, 16), (16, 32), (24, 32)])
+@pytest.mark.parametrize(("a", "b"), [(8, 13), (16, 16)])
 def test_plain_gaussian_measurements_reproduce_the_weak_threshold(a, b):
-    """At d = 0.1, 0.25, 0.5 and 0.75 half of the updates are found within 0.03 of the law."""
+    """At d = 0.1 and 0.25 half of the updates are found within 0.03 of the law."""
     law = float(l1_weak_threshold(a * b / 1024))
     config = Config(
         core=(a, b),
@@ -108,7 +108,7 @@ def test_kronecker_sensing_finds_scattered_supports_and_loses_packed_ones():
 
 def test_plain_sensing_does_not_care_how_a_support_is_packed():
     for packing in ("random", "block"):
-        settings = {"draws": 2, "updates": 20, "iterations": 500}
+        settings = {"draws": 2, "updates": 10, "iterations": 500}
         row = compute(cell(structure="plain", s=62, packing=packing, **settings))
         assert 0.5 < row["share"] < 0.99
     full = compute(cell(structure="plain", s=32, packing="column", draws=2))
@@ -153,9 +153,10 @@ def test_columns_that_nothing_measures_lose_their_update():
 
 
 def test_the_seed_and_the_draw_decide_and_cells_are_independent():
-    row, again = (compute(cell(s=44)) for _ in range(2))
+    small = {"s": 44, "draws": 2, "updates": 3}
+    row, again = (compute(cell(**small)) for _ in range(2))
     assert {**row, "solver_seconds": 0} == {**again, "solver_seconds": 0}
-    other = compute(cell(s=44, seed=1))
+    other = compute(cell(**small, seed=1))
     assert other["median_error"] != row["median_error"]
     drawn = [(cell(), 0), (cell(), 1), (cell(seed=1), 0), (cell(s=41), 0), (cell(packing="row"), 0)]
     firsts = {phase_transition._operator(*one)[0].factors[0].tobytes() for one in drawn}
