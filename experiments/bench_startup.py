@@ -100,7 +100,8 @@ def import_times(words: list[str], checkout: Path) -> pd.DataFrame:
     for line in told.splitlines():
         if line.startswith("import time:") and "|" in line and "[us]" not in line:
             microseconds, _, module = line.removeprefix("import time:").split("|")
-            own[module.strip().split(".")[0]] += int(microseconds)
+            # Where imports nest in an odd way the interpreter tells negative times of some.
+            own[module.strip().split(".")[0]] += max(0, int(microseconds))
     whole = 1e6 * (time.perf_counter() - started)
     rows = [(package, spent / whole) for package, spent in own.most_common()]
     return pd.DataFrame(rows, columns=["package", "share"])

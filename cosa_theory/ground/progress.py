@@ -1,5 +1,6 @@
 """The one progress bar, on standard error, of commands, layers and experiments."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
@@ -21,23 +22,17 @@ def progress_bar(title: str, shown: bool = True, *, notes: bool = False) -> Iter
     The title says what is counted. Notes are shown, if wanted, beside the time since the start, in
     place of the time left. Nothing is shown where standard error is not a terminal.
     """
-    if not shown:
+    if not (shown and sys.stderr.isatty()):  # what shows nothing does not load what draws
         yield lambda done, total, note="", /: None
         return
-    # Here and not above: workers and layers that show nothing do not load what draws.
     from rich import progress as rich
     from rich.console import Console
 
     left = (rich.TimeRemainingColumn(), rich.TextColumn("left"))
     since = (rich.TimeElapsedColumn(), rich.TextColumn("{task.fields[note]}"))
     counts = (rich.TextColumn(title), rich.BarColumn(), rich.MofNCompleteColumn())
-    console = Console(stderr=True)
-    with rich.Progress(
-        *(counts + (since if notes else left)),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    ) as bar:
+    columns = counts + (since if notes else left)
+    with rich.Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(title, total=None, note="")
 
         def advance(done: int, total: int | None, note: str = "", /) -> None:
