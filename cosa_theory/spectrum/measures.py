@@ -1,16 +1,23 @@
 """What a spectrum says in a few numbers: ranks, flatness, noise floor, spikes above it."""
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cosa_theory.ground.checks import choice, numbers, refuse
+from cosa_theory.ground.checks import choice, numbers, real, refuse
 from cosa_theory.ground.errors import InputError
 from cosa_theory.laws import marchenko_pastur_edges, participation_ratio
-from cosa_theory.spectrum.noise import noise_misfit, noise_sd, spike_level
+from cosa_theory.spectrum.noise import (
+    beyond_rounding,
+    noise_misfit,
+    noise_sd,
+    relative_rounding,
+    spike_level,
+)
 from cosa_theory.spectrum.singular_values import resolution, singular_values
 
 __all__ = ["SpectrumSummary", "summarize"]
@@ -18,14 +25,15 @@ __all__ = ["SpectrumSummary", "summarize"]
 
 @dataclass(frozen=True)
 class SpectrumSummary:
-    """The measures of one spectrum; ratios are None for a zero matrix.
+    """The measures of one spectrum; ratios are None where the numerical rank is 0.
 
     Attributes
     ----------
     rank : int
-        Singular values above the resolution of the method that computed them: the numerical rank.
+        The numerical rank: singular values that are not rounding (`summarize`). All others count as
+        zero in the ratios below.
     resolved : bool
-        Whether all min(m, n) values are above that resolution.
+        Whether the rank is min(m, n).
     sigma_max : float
         Largest singular value σ₁, in the units of the entries.
     frobenius : float
@@ -39,14 +47,15 @@ class SpectrumSummary:
     participation_ratio : float or None
         (Σσ²)² / Σσ⁴, from 1 (rank one) to min(m, n) (flat).
     flatness : float or None
-        Geometric over arithmetic mean of all min(m, n) values of σ², from 0 to 1 (flat).
-        Unresolved values count at the resolution, so it is exact where `resolved` is true and an
-        upper bound (near 0) where it is not.
+        Geometric over arithmetic mean of all min(m, n) values of σ², from 0 to 1 (flat). None
+        below full rank, as of a LoRA or CoSA adapter: the mean of logarithms is then one of
+        rounding errors.
     rank_90, rank_95, rank_99 : int or None
         Fewest singular values that hold 90, 95 and 99 % of Σσ².
     noise_sd : float or None
         Standard deviation per entry of the independent noise whose median singular value is the
-        measured one (Gavish and Donoho 2014). None where that median is not resolved.
+        measured one (Gavish and Donoho 2014); of the rounding itself, where that is the tail. None
+        where the median is below the resolution of the method.
     mp_edge : float or None
         noise_sd · (√m + √n), the largest singular value of such noise (Marchenko and Pastur
         1967), up to fluctuations: noise alone exceeds it slightly in about one draw of six.
@@ -82,7 +91,10 @@ class SpectrumSummary:
 
 
 def summarize(
-    X: Any, shape: tuple[int, int] | None = None, method: str = "gram"
+    X: Any,
+    shape: tuple[int, int] | None = None,
+    method: str = "gram",
+    rounding_rms: float | None = None,
 ) -> SpectrumSummary:
     """Summarise the spectrum of a matrix, or singular values computed before.
 
@@ -96,6 +108,10 @@ def summarize(
     method : {"gram", "svd", "product"}
         How to compute the singular values of a matrix, or how they were computed: it sets the
         level below which they are noise (`resolution`).
+    rounding_rms : float, optional
+        Root mean square, per entry, of the error that storing the matrix has put into it, such as
+        `LayerDelta.rounding_rms`; by default what the type of a matrix X implies, and 0 with
+        singular values. Values that such errors explain are no part of the rank.
 
     Returns
     -------
@@ -116,36 +132,45 @@ def summarize(
     """
     is_matrix = getattr(X, "ndim", None) == 2
     choice("method", method, ("gram", "svd") if is_matrix else ("gram", "svd", "product"))
+    stored = 0.0
     if is_matrix:
-        shape = (int(X.shape[0]), int(X.shape[1]))
+        shape, stored = (int(X.shape[0]), int(X.shape[1])), relative_rounding(X.dtype)
         X = singular_values(X, method=method)
     if shape is None:
         raise refuse("shape", shape, "(m, n), the shape of the matrix of these singular values")
     sigma = _full_spectrum(X, shape)
-    level = resolution(sigma, method, shape)
-    rank = int(np.count_nonzero(sigma > level))
-    noise = noise_sd(sigma, shape) if 2 * rank > sigma.size else None
+    if rounding_rms is None:
+        rounding_rms = stored * _norm(sigma) / math.sqrt(shape[0] * shape[1])
+    rounding_rms = real("rounding_rms", rounding_rms, least=0.0)
+    computed = int(np.count_nonzero(sigma > resolution(sigma, method, shape)))
+    rank = min(computed, beyond_rounding(sigma, shape, rounding_rms))
+    noise = noise_sd(sigma, shape) if 2 * computed > sigma.size else None
     # Unit variance, scaled afterwards: the square of a tiny noise would underflow.
     edge = None if noise is None else noise * float(marchenko_pastur_edges(*shape, 1.0)[1])
-    zero = not sigma[0] > 0.0
+    kept = sigma[:rank]
     return SpectrumSummary(
         rank=rank,
         resolved=rank == sigma.size,
         sigma_max=float(sigma[0]),
-        frobenius=float(np.linalg.norm(sigma / (sigma[0] or 1.0)) * sigma[0]),
-        stable_rank=None if zero else _stable_rank(sigma),
-        effective_rank_entropy_sigma2=None if zero else _effective_rank(sigma, power=2),
-        effective_rank_entropy_sigma=None if zero else _effective_rank(sigma, power=1),
-        participation_ratio=None if zero else participation_ratio(sigma),
-        flatness=None if zero else _flatness(np.maximum(sigma, level)),
-        rank_90=None if zero else _energy_rank(sigma, 0.90),
-        rank_95=None if zero else _energy_rank(sigma, 0.95),
-        rank_99=None if zero else _energy_rank(sigma, 0.99),
+        frobenius=_norm(sigma),
+        stable_rank=_stable_rank(kept) if rank else None,
+        effective_rank_entropy_sigma2=_effective_rank(kept, power=2) if rank else None,
+        effective_rank_entropy_sigma=_effective_rank(kept, power=1) if rank else None,
+        participation_ratio=participation_ratio(kept) if rank else None,
+        flatness=_flatness(kept) if rank == sigma.size else None,
+        rank_90=_energy_rank(kept, 0.90) if rank else None,
+        rank_95=_energy_rank(kept, 0.95) if rank else None,
+        rank_99=_energy_rank(kept, 0.99) if rank else None,
         noise_sd=noise,
         mp_edge=edge,
         spikes=None if noise is None else int(np.count_nonzero(sigma > spike_level(shape, noise))),
         noise_misfit=None if noise is None else noise_misfit(sigma, shape, noise),
     )
+
+
+def _norm(sigma: NDArray[np.float64]) -> float:
+    """Return √Σσ² without overflow or underflow."""
+    return float(np.linalg.norm(sigma / (sigma[0] or 1.0)) * sigma[0])
 
 
 def _full_spectrum(values: Any, shape: tuple[int, int]) -> NDArray[np.float64]:
@@ -185,10 +210,8 @@ def _effective_rank(sigma: NDArray[np.float64], power: int) -> float:
 
 
 def _flatness(sigma: NDArray[np.float64]) -> float:
-    """Return the geometric over the arithmetic mean of σ²; 0 if any value is zero."""
+    """Return the geometric over the arithmetic mean of σ², none of which is zero."""
     shares = _shares(sigma, 2)
-    if shares.min() == 0.0:
-        return 0.0
     return float(np.exp(np.mean(np.log(shares))) * shares.size)
 
 

@@ -1,5 +1,6 @@
 """What the studies of a pair share: its layers worked on one by one, and tables of their rows."""
 
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,13 +13,20 @@ from numpy.typing import NDArray
 from cosa_theory.deltas import LayerDelta
 from cosa_theory.deltas.layers import module_and_block
 from cosa_theory.ground.workers import map_cells
-from cosa_theory.spectrum import singular_values, singular_values_of_product
+from cosa_theory.spectrum import (
+    SpectrumSummary,
+    singular_values,
+    singular_values_of_product,
+    summarize,
+)
 from cosa_theory.spectrum.families.compare import typed_frame
+from cosa_theory.spectrum.noise import relative_rounding
 
 __all__ = [
     "NAME_COLUMNS",
     "Pair",
     "delta_spectrum",
+    "low_rank_notices",
     "named_tables",
     "notices_of",
     "on_layers",
@@ -99,6 +107,21 @@ def named_tables(
     return {name: typed_frame(rows[name], dict(columns)) for name, columns in tables.items()}
 
 
+def low_rank_notices(layers: pd.DataFrame, noun: str) -> Iterator[str]:
+    """Say which matrices have no flatness, from their `rank`, `m`, `n` and `layer`."""
+    rank = layers["rank"].astype(int)
+    low = (rank > 0) & (rank < layers[["m", "n"]].min(axis=1))
+    if low.any():
+        ranks, names = rank[low], list(layers.loc[low, "layer"])
+        span = f"{ranks.min()}" if ranks.nunique() == 1 else f"{ranks.min()} to {ranks.max()}"
+        many = "1 is" if len(names) == 1 else f"{len(names)} are"
+        yield (
+            f"Of {len(layers)} {noun}{'' if len(layers) == 1 else 's'} {many} of rank {span}, "
+            "flatness not defined: the other singular values are zero or rounding "
+            f"({', '.join(names[:3])}{', …' if len(names) > 3 else ''})."
+        )
+
+
 def spectrum_of(matrix: NDArray[Any], device: str | None = None) -> NDArray[np.float64]:
     """Return the singular values of a matrix, computed by numpy or on a torch device."""
     if device is None:
@@ -110,15 +133,21 @@ def spectrum_of(matrix: NDArray[Any], device: str | None = None) -> NDArray[np.f
     return on_device.cpu().numpy()
 
 
-def delta_spectrum(layer: LayerDelta, device: str | None = None) -> tuple[NDArray[np.float64], str]:
-    """Return all min(m, n) singular values of ΔW, descending, and how they were obtained.
+def delta_spectrum(
+    layer: LayerDelta, device: str | None = None
+) -> tuple[NDArray[np.float64], SpectrumSummary]:
+    """Return all min(m, n) singular values of ΔW, descending, and their measures.
 
-    The factors of an adapter are used where it has them: then "product", else "gram", for
-    `cosa_theory.spectrum.resolution`. A torch device computes them, or numpy.
+    The factors of an adapter are used where it has them. A torch device computes the values, or
+    numpy. What the stored types of the weights, or that of ΔW itself, may have rounded is no part
+    of the rank.
     """
     if layer.factors is None:
-        return spectrum_of(layer.delta, device), "gram"
-    sigma = np.zeros(min(layer.shape))
-    thin = singular_values_of_product(*layer.factors)
-    sigma[: len(thin)] = thin
-    return sigma, "product"
+        sigma, method = spectrum_of(layer.delta, device), "gram"
+        own = relative_rounding(layer.delta.dtype) * float(np.linalg.norm(sigma / (sigma[0] or 1)))
+        rounding = max(layer.rounding_rms, own * sigma[0] / math.sqrt(math.prod(layer.shape)))
+    else:
+        sigma, method, rounding = np.zeros(min(layer.shape)), "product", 0.0
+        thin = singular_values_of_product(*layer.factors)
+        sigma[: len(thin)] = thin
+    return sigma, summarize(sigma, layer.shape, method, rounding)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from cosa_theory import __version__, laws
 from cosa_theory.deltas import LayerDelta
 from cosa_theory.linear.transforms import DCT, Coordinate, SingularBasis, Transform
-from cosa_theory.spectrum import FAMILIES, summarize
+from cosa_theory.spectrum import FAMILIES
 from cosa_theory.spectrum.families.base import Captured, Draws, Size, Update
 from cosa_theory.studies.audit.assumptions import ASSUMPTIONS, Measured, outcome_of, variance_factor
 from cosa_theory.studies.audit.core import Conditioning, Core, choose_core, measure_conditioning
@@ -22,7 +22,7 @@ from cosa_theory.studies.layers import delta_spectrum
 __all__ = ["AuditSettings", "Subjects", "audit_layer", "identity"]
 
 # Raised when the content of a stored cell changes meaning, so that older ones are computed anew.
-_CELL_FORMAT = 2
+_CELL_FORMAT = 3
 # Outside this range of entries, squares of float32 numbers under- or overflow.
 _SAFE_ENTRIES = (1e-15, 1e15)
 
@@ -176,8 +176,7 @@ def _measure(
 ) -> _Found:
     """Measure one update or gradient."""
     m, n = subject.shape
-    sigma, method = delta_spectrum(subject)
-    summary = summarize(sigma, shape=(m, n), method=method)
+    sigma, summary = delta_spectrum(subject)
     base_norm = float(np.linalg.norm(subject.base.astype(np.float64, copy=False)))
     row = {
         "base_dtype": subject.base_dtype,
@@ -186,6 +185,7 @@ def _measure(
         "relative_norm": summary.frobenius / base_norm if base_norm > 0 else None,
         "rounding_rms": subject.rounding_rms,
         "exact_zeros": 1.0 - np.count_nonzero(subject.delta) / subject.delta.size,
+        "rank": summary.rank,
         "stable_rank": summary.stable_rank,
         "flatness": summary.flatness,
         "predicted_error": math.sqrt(1 - core.a * core.b / (m * n)),

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pandas as pd
 
 from cosa_theory.deltas.matching import first_few
+from cosa_theory.studies.layers import low_rank_notices
 
 __all__ = ["audit_notices"]
 
@@ -67,6 +68,7 @@ def _about_the_numbers(subject: str, layers: pd.DataFrame) -> Iterator[str]:
             f"{_of(int(floor.sum()), total, subject)} no larger than the rounding of the stored "
             f"type, and may be nothing else ({first_few(list(layers.loc[floor, 'layer']), 3)})."
         )
+    yield from low_rank_notices(layers, subject)
     sparse = ~zero & (layers["exact_zeros"] > 0.5)
     if sparse.any():
         share = layers.loc[sparse, "exact_zeros"].median()

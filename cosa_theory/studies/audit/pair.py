@@ -45,6 +45,7 @@ TABLES: Mapping[str, Mapping[str, str]] = {
         "rank_budget": "Int64",
         **dict.fromkeys(("base_dtype", "tuned_dtype"), "object"),
         **_floats("norm", "relative_norm", "rounding_rms", "exact_zeros"),
+        "rank": "Int64",
         **_floats("stable_rank", "flatness"),
         **_intervals("participation_ratio"),
         **_floats("participation_needed", "variance_factor"),
@@ -92,7 +93,8 @@ class Audit:
     layers : pandas.DataFrame
         One row per matrix and subject, with every number: sizes `m`, `n`, the core in use `a`,
         `b` and the one asked for; `norm` ‖X‖_F, `relative_norm` to ‖W‖_F, `exact_zeros` (share of
-        the entries); the measures behind the assumptions with their intervals; `variance_factor`
+        the entries), `rank` and `flatness` (null below full rank) as in `SpectrumSummary`; the
+        measures behind the assumptions with their intervals; `variance_factor`
         (`studies.audit.assumptions.variance_factor`), which is 2 at `participation_needed`;
         `sigma_min` to `scale_free_high`, about the tall dictionary Ψ = L ⊗ Rᵀ (mn × ab), with
         `delta` at the named scale and `bai_yin_scale_free` the asymptotic value of `scale_free`;

@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from cosa_theory import __version__
 from cosa_theory.deltas import LayerDelta
 from cosa_theory.page.document import records
-from cosa_theory.spectrum import resolution, summarize
+from cosa_theory.spectrum import resolution
 from cosa_theory.spectrum.families.compare import compare_families, crossover
 from cosa_theory.studies.layers import delta_spectrum, spectrum_of
 
 __all__ = ["SurveySettings", "identity", "survey_layer"]
 
 # Raised when the content of a stored cell changes meaning, so that older ones are computed anew.
-_CELL_FORMAT = 2
+_CELL_FORMAT = 3
 
 
 @dataclass(frozen=True)
@@ -55,13 +55,13 @@ def survey_layer(layer: LayerDelta, settings: SurveySettings) -> dict[str, Any]:
     the tables `layers`, `families` and `crossover`.
     """
     m, n = layer.shape
-    sigma, method = delta_spectrum(layer, settings.device)
-    summary = summarize(sigma, shape=(m, n), method=method)
-    spectra = {"delta": _listed(sigma, method, (m, n))}
+    sigma, summary = delta_spectrum(layer, settings.device)
+    spectra: dict[str, Any] = {"delta": {"sigma": sigma.tolist(), "resolved": summary.rank}}
     for name in ("base", "tuned"):
         if name in settings.matrices:
             sigma_of = spectrum_of(getattr(layer, name), settings.device)
-            spectra[name] = _listed(sigma_of, "gram", (m, n))
+            resolved = int(np.count_nonzero(sigma_of > resolution(sigma_of, "gram", (m, n))))
+            spectra[name] = {"sigma": sigma_of.tolist(), "resolved": resolved}
     norm = float(np.linalg.norm(layer.base.astype(np.float64, copy=False)))
     families = compare_families(
         layer.delta,
@@ -93,7 +93,3 @@ def survey_layer(layer: LayerDelta, settings: SurveySettings) -> dict[str, Any]:
         "crossover": [size | one for one in records(crossings)],
     }
 
-
-def _listed(sigma: NDArray[np.float64], method: str, shape: tuple[int, int]) -> dict[str, Any]:
-    level = resolution(sigma, method, shape)
-    return {"sigma": sigma.tolist(), "resolved": int(np.count_nonzero(sigma > level))}

@@ -29,7 +29,14 @@ from cosa_theory.spectrum.families.compare import (
     select_families,
     typed_frame,
 )
-from cosa_theory.studies.layers import NAME_COLUMNS, Pair, named_tables, notices_of, on_layers
+from cosa_theory.studies.layers import (
+    NAME_COLUMNS,
+    Pair,
+    low_rank_notices,
+    named_tables,
+    notices_of,
+    on_layers,
+)
 from cosa_theory.studies.spectrum.layer import SurveySettings, identity, survey_layer
 from cosa_theory.studies.spectrum.verdict import verdict
 from cosa_theory.studies.spectrum.views import PARTS
@@ -257,6 +264,7 @@ def _own_notices(layers: pd.DataFrame, settings: SurveySettings) -> Iterable[str
             f"{_count(floor, 'update')} no larger than the rounding of the stored type: the "
             f"spectrum may be that of rounding errors ({_first(floor)})."
         )
+    yield from low_rank_notices(layers, "update")
     if settings.ranks is None:
         few = layers.loc[
             [len(default_ranks(m, n)) < 3 for m, n in zip(layers["m"], layers["n"], strict=True)],

@@ -38,6 +38,11 @@ def _spikes(row: Mapping[Any, Any]) -> str:
     return count(row["spikes"] if row["noise_misfit"] <= LARGEST_MISFIT else None)
 
 
+def _flatness(row: Mapping[Any, Any]) -> str:
+    low = pd.isna(row["flatness"]) and row["rank"] > 0
+    return f"{MISSING} (rank {row['rank']})" if low else number(row["flatness"])
+
+
 def _interval(row: Mapping[Any, Any]) -> str:
     share = percent(row["captured"])
     if share == MISSING or not row["ci_high"] > row["ci_low"]:
@@ -80,7 +85,12 @@ _LAYER = (
     Column(
         "participation_ratio", "particip.", "participation ratio (Σσ²)²/Σσ⁴", number, detail=True
     ),
-    Column("flatness", "flatness", "geometric over arithmetic mean of σ²", number),
+    Column(
+        None,
+        "flatness",
+        "geometric over arithmetic mean of σ²; not defined below full rank",
+        _flatness,
+    ),
     Column(
         None,
         "spikes",
@@ -129,7 +139,12 @@ _MODULE = (
         "‖ΔW‖/‖W‖", "relative Frobenius norm of the update, median", "relative_norm", number
     ),
     Column.median("stable rank", "‖ΔW‖²/σ₁², median", "stable_rank", number),
-    Column.median("flatness", "geometric over arithmetic mean of σ², median", "flatness", number),
+    Column.median(
+        "flatness",
+        "geometric over arithmetic mean of σ², median of the matrices of full rank",
+        "flatness",
+        number,
+    ),
 )
 
 
@@ -192,7 +207,7 @@ def _opening(document: Document) -> Opening:
         (f"{int((layers['m'] * layers['n']).sum()):,}", "entries in them"),
         (median("relative_norm", number)(layers), "‖ΔW‖/‖W‖, median"),
         (median("stable_rank", number)(layers), "stable rank of ΔW, median"),
-        (median("flatness", number)(layers), "flatness of ΔW, median"),
+        _flatness_fact(layers),
     ]
     if rank is not None:
         ratio = median("crossover_ratio", number)(at_budget(tables["crossover"], rank))
@@ -205,6 +220,14 @@ def _opening(document: Document) -> Opening:
         f"that each can express with the trainable parameters of rank {rank}.",
         facts=tuple(facts),
     )
+
+
+def _flatness_fact(layers: pd.DataFrame) -> tuple[str, str]:
+    """Return the median flatness, or why there is none."""
+    ranks = layers.loc[layers["rank"] > 0, "rank"]
+    if layers["flatness"].notna().any() or ranks.empty:
+        return median("flatness", number)(layers), "flatness of ΔW, median"
+    return MISSING, f"flatness not defined: rank {count(ranks.max())} at most"
 
 
 def _bars(tables: Tables, rank: int) -> tuple[Bar, ...]:
@@ -265,7 +288,7 @@ _TERMS = (
         "Stable rank, participation ratio, flatness",
         "‖ΔW‖²/σ₁²; (Σσ²)²/Σσ⁴; and the geometric over the arithmetic mean of σ². All grow with "
         "the evenness of the spectrum: from 1 to min(m, n) for the first two, from 0 to 1 for "
-        "the last.",
+        "the last, which is not defined below full rank.",
     ),
     (
         "Noise edge and spikes",

@@ -1,19 +1,26 @@
 """A survey covers every matrix, holds one at a time, resumes on equal hashes, judges by numbers."""
 
 import dataclasses
+import json
+import tempfile
 import weakref
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from safetensors.torch import save_file
 
 import cosa_theory.studies.spectrum.layer as layer_module
 from cosa_theory.deltas import LayerDelta, open_pair
 from cosa_theory.deltas.layers import module_and_block
 from cosa_theory.ground.errors import InputError
+from cosa_theory.page.document import records
 from cosa_theory.spectrum import SpectrumSummary, summarize
 from cosa_theory.spectrum.families import FAMILIES, compare_families, crossover
+from cosa_theory.studies.audit.pair import audit_pair
 from cosa_theory.studies.spectrum.pair import Survey, survey_pair
+from cosa_theory.studies.spectrum.views import layer_view
 
 QUICK = {"draws": 4, "families": ["truncated_svd", "cosa_gaussian"]}
 TABLES = ("layers", "spectra", "families", "crossover")
@@ -132,6 +139,31 @@ def test_an_adapter_takes_its_spectrum_from_its_factors():
     assert (survey.spectra["sigma"][3:] == 0).all()
     assert survey.spectra["resolved"].tolist() == [True] * 3 + [False] * 11
     assert survey.layers["rank"].tolist() == [3]
+
+
+@pytest.mark.parametrize("stored", ["float32", "float64", "bfloat16", "factors"])
+def test_an_update_of_low_rank_shows_its_rank_and_no_flatness(stored):
+    rng = np.random.default_rng(6)
+    B, A = 1e-3 * rng.standard_normal((60, 4)), rng.standard_normal((4, 50))
+    base = torch.from_numpy(0.02 * rng.standard_normal((60, 50)))
+    if stored == "factors":
+        one = LayerDelta("q", (B @ A).astype(np.float32), base.numpy(), factors=(B, A))
+    else:
+        kept = base.to(getattr(torch, stored))
+        merged = (kept.double() + torch.from_numpy(B @ A)).to(kept.dtype)
+        with tempfile.TemporaryDirectory() as folder:
+            for name, weight in (("base", kept), ("tuned", merged)):
+                save_file({"q.weight": weight}, f"{folder}/{name}.safetensors")
+            [one] = open_pair(f"{folder}/base.safetensors", f"{folder}/tuned.safetensors")
+    for found in (survey_pair([one], **QUICK), audit_pair([one], draws=4)):
+        row = found.layers.iloc[0]
+        assert (row["rank"], pd.isna(row["flatness"])) == (4, True)
+        assert any("rank 4, flatness not defined" in text for text in found.notices)
+        json.dumps(records(found.layers), allow_nan=False)
+    survey = survey_pair([one], **QUICK)
+    assert survey.spectra.query("matrix == 'delta'")["resolved"].sum() == 4
+    cells = layer_view({name: getattr(survey, name) for name in TABLES}).rows[0]
+    assert "– (rank 4)" in cells
 
 
 def test_the_rounding_edge_is_the_largest_singular_value_of_such_noise():
