@@ -64,9 +64,7 @@ def relative_rounding(dtype: Any) -> float:
     return eps / 2 / math.sqrt(8 * math.log(2))
 
 
-def beyond_rounding(
-    sigma: NDArray[np.float64], shape: tuple[int, int], rounding_rms: float
-) -> int:
+def beyond_rounding(sigma: NDArray[np.float64], shape: tuple[int, int], rounding_rms: float) -> int:
     """Return how many singular values rounding errors of this size do not explain.
 
     With k of the min(m, n) values (descending) above the `spike_level` of such errors: all that

@@ -92,4 +92,3 @@ def survey_layer(layer: LayerDelta, settings: SurveySettings) -> dict[str, Any]:
         "families": [size | one for one in records(families)],
         "crossover": [size | one for one in records(crossings)],
     }
-
