@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
-from cosa_theory.ground.files import atomic_folder
+from cosa_theory.ground.swap import swapped
 from experiments.finetune_check_methods import counts, prepared
 from experiments.finetune_check_tasks import Task, score
 from experiments.layer_costs import saved_bytes
@@ -231,7 +231,7 @@ def _store(model: nn.Module, adapter: Path | None, trainable: int) -> int:
     """Keep a trained adapter; return the bytes of its weights' file, or of the trained weights."""
     if adapter is None or not isinstance(model, PeftModel):
         return 4 * trainable
-    with atomic_folder(adapter) as folder:
+    with swapped(adapter) as folder:
         model.save_pretrained(os.fspath(folder))
     return (adapter / "adapter_model.safetensors").stat().st_size
 

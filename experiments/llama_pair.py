@@ -17,8 +17,8 @@ import pandas as pd
 import torch
 from safetensors.torch import save_file
 
-from cosa_theory.ground.files import atomic_folder
 from cosa_theory.ground.progress import progress_bar
+from cosa_theory.ground.swap import swapped
 from cosa_theory.projections import stream
 from experiments.command import chosen_config, command_parser
 
@@ -85,14 +85,16 @@ def blocks(config: Config) -> Iterator[tuple[dict[str, torch.Tensor], dict[str, 
 
 
 def write_pair(config: Config, out: Path, progress: bool = False) -> tuple[Path, Path]:
-    """Write the two checkpoints under `out`, each whole or not at all; return their folders."""
+    """Write the two checkpoints under `out`, both whole or none; return their folders."""
     targets = (out / "base", out / "tuned")
     indices: tuple[dict[str, str], dict[str, str]] = ({}, {})
     with (
-        atomic_folder(targets[0]) as first,
-        atomic_folder(targets[1]) as second,
+        swapped(out) as new,
         progress_bar("blocks", progress) as advance,
     ):
+        first, second = new / "base", new / "tuned"
+        first.mkdir()
+        second.mkdir()
         for number, sides in enumerate(blocks(config), start=1):
             shard = f"model-{number:05d}-of-{config.blocks:05d}.safetensors"
             for folder, index, tensors in zip((first, second), indices, sides, strict=True):

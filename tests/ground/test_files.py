@@ -1,8 +1,12 @@
-"""Files and folders appear whole or not at all."""
+"""Files appear whole or not at all, and what a killed process left is removed."""
+
+import os
+import subprocess
+import sys
 
 import pytest
 
-from cosa_theory.ground.files import atomic_folder, atomic_path
+from cosa_theory.ground.files import atomic_path, remove_leftovers, temporary_name
 
 
 def test_a_file_appears_only_when_the_block_succeeds(tmp_path):
@@ -25,22 +29,25 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_nothing_else(tmp_path):
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_a_folder_is_replaced_as_a_whole(tmp_path):
-    target = tmp_path / "run"
-    target.mkdir()
-    (target / "stale.txt").write_text("of an older run")
-    with atomic_folder(target) as temporary:
-        (temporary / "fresh.txt").write_text("new")
-    assert [path.name for path in target.iterdir()] == ["fresh.txt"]
-    assert list(tmp_path.iterdir()) == [target]
+def test_every_name_that_fits_into_a_folder_can_be_written(tmp_path):
+    target = tmp_path / ("n" * 250 + ".json")
+    with atomic_path(target) as temporary:
+        temporary.write_text("new")
+    assert target.read_text() == "new"
 
 
-def test_a_failed_folder_keeps_the_old_one(tmp_path):
-    target = tmp_path / "run"
-    target.mkdir()
-    (target / "kept.txt").write_text("old")
-    with pytest.raises(KeyboardInterrupt), atomic_folder(target) as temporary:
-        (temporary / "half.txt").write_text("half")
-        raise KeyboardInterrupt
-    assert [path.name for path in target.iterdir()] == ["kept.txt"]
-    assert list(tmp_path.iterdir()) == [target]
+def test_leftovers_of_ended_processes_go_and_all_else_stays(tmp_path):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    mine = temporary_name("table.txt")
+    gone = mine.replace(f"-{os.getpid()}-", f"-{ended.pid}-")
+    elsewhere = gone.replace(gone.split(".")[2].split("-")[0], "0" * 8)
+    kept = [mine, elsewhere, ".table.part.txt", "table.txt", f".table.{ended.pid}.part.txt"]
+    for name in (gone, *kept):
+        (tmp_path / name).write_text("")
+    folder = tmp_path / gone.removesuffix(".txt")
+    folder.mkdir()
+    (folder / "inside.txt").write_text("")
+    remove_leftovers(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)
+    remove_leftovers(tmp_path / "missing")
