@@ -6,8 +6,8 @@ Nothing here needs torch. Folders of the code released with arXiv 2602.05148 are
 carry L and R: that code draws them from a salted hash, so no seed brings them back.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from cosa_theory.deltas.cosa_released import (
     translated_settings,
 )
 from cosa_theory.deltas.opening import open_checkpoint, read_json
+from cosa_theory.deltas.wrapped_names import known_name
 from cosa_theory.ground.errors import InputError
 from cosa_theory.projections import ENSEMBLES, draw_fingerprint, fingerprint, make_projection
 
@@ -63,6 +64,16 @@ class CosaFolder:
         With trained biases PEFT also writes those of a module that its trained copy stands for.
         """
         return {name: one for name, one in self.whole.items() if ".original_module." not in name}
+
+    def named_as(self, places: Collection[str]) -> "CosaFolder":
+        """Return the adapter with the names that a model has for its layers and tensors."""
+        names = {name: known_name(name, places) for name in self.layers}
+        layers = {names[name]: replace(one, name=names[name]) for name, one in self.layers.items()}
+        whole = {}
+        for name, tensor in self.whole.items():
+            place, _, last = name.rpartition(".")
+            whole[f"{known_name(place, places)}.{last}".removeprefix(".")] = tensor
+        return replace(self, layers=layers, whole=whole)
 
     def core(self, name: str) -> np.ndarray:
         """Return a layer's core Y, shape (a, b), in float32 (float64 if stored so)."""

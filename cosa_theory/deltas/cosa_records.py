@@ -5,9 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from cosa_theory.deltas.cosa_released import ADAPTER_CONFIG, ADAPTER_WEIGHTS, TENSOR, WRAPPER
+from cosa_theory.deltas.cosa_released import ADAPTER_CONFIG, ADAPTER_WEIGHTS, TENSOR, base_name
 from cosa_theory.deltas.layers import FLOAT_DTYPES, shape_text
 from cosa_theory.deltas.matching import by_pattern, expression, first_few
+from cosa_theory.deltas.wrapped_names import known_name, unwrapped_name
 from cosa_theory.ground.checks import choice, pair, real, refuse, whole
 from cosa_theory.ground.errors import InputError, Problems
 from cosa_theory.ground.tensor_files import TensorInfo
@@ -50,17 +51,19 @@ def cosa_records(
     problems = Problems()
     _check_settings(problems, settings, f"{label}/{ADAPTER_CONFIG}")
     usable = not problems
+    layers = settings.get("layers")
+    described = layers if isinstance(layers, Mapping) else {}
+    described = {unwrapped_name(name): entry for name, entry in described.items()}
     for tensor in infos:
-        name = tensor.removeprefix(WRAPPER)
+        name = base_name(tensor)
         match = TENSOR.fullmatch(name)
         if match:
-            found.setdefault(match["module"] or "", {})[match["role"]] = tensor
+            module = known_name(match["module"] or "", described)
+            found.setdefault(module, {})[match["role"]] = tensor
         elif re.search(r"(^|\.)(cosa|lora)_", name):
             problems.add(f"{label}: the tensor {tensor} is not understood.")
         else:
             others[name.replace(".modules_to_save.", ".")] = tensor
-    layers = settings.get("layers")
-    described = layers if isinstance(layers, Mapping) else {}
     problems.add(
         *(
             f"{label}: {name} is in {ADAPTER_CONFIG}, but {ADAPTER_WEIGHTS} has no core for it."

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cosa_theory.deltas.matching import by_pattern
+from cosa_theory.deltas.wrapped_names import unwrapped_name
 from cosa_theory.ground.checks import real
 from cosa_theory.ground.errors import InputError
 from cosa_theory.ground.tensor_files import TensorInfo
@@ -21,6 +22,7 @@ __all__ = [
     "PEFT_TYPES",
     "TENSOR",
     "WRAPPER",
+    "base_name",
     "is_released",
     "translated_settings",
 ]
@@ -35,6 +37,14 @@ WRAPPER = "base_model.model."
 
 TENSOR = re.compile(r"(?:(?P<module>.+)\.)?(?P<code>cosa|lora)_(?P<role>[YLR])(?:\.weight)?")
 """A tensor of a CoSA layer without the wrapper: here cosa_Y, in that code lora_Y.weight."""
+
+
+def base_name(tensor: str) -> str:
+    """Return the name that a tensor of the file has in the base model, without wrappers."""
+    name = unwrapped_name(tensor)
+    name = name.removeprefix("module.") if name.startswith(f"module.{WRAPPER}") else name
+    return name.removeprefix(WRAPPER)
+
 
 _RELEASED = ("lora_alpha", "compression_a", "use_compression")
 _CARRIED = (  # settings that mean the same in the released code
@@ -71,7 +81,7 @@ def translated_settings(
         return dict(settings)
     shapes = {}
     for tensor, info in infos.items():
-        match = TENSOR.fullmatch(tensor.removeprefix(WRAPPER))
+        match = TENSOR.fullmatch(base_name(tensor))
         if match and match["role"] == "Y" and len(info.shape) == 2:
             shapes[match["module"] or ""] = info.shape
     if not shapes:

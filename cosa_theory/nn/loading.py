@@ -14,7 +14,8 @@ from cosa_theory.nn.folder import layer_specs, read_cores, whole_problems
 from cosa_theory.nn.linear import check_options
 from cosa_theory.nn.model import SavedWhole, build_layer, install_layers, refuse_adapted
 from cosa_theory.nn.pairs import Placement, layer_pairs
-from cosa_theory.nn.targets import closest, linear_problem, named_places
+from cosa_theory.nn.targets import closest, linear_problem
+from cosa_theory.nn.wrappers import named_places, named_tensors
 
 __all__ = ["load_cosa"]
 
@@ -63,7 +64,8 @@ def load_cosa(
     adapter = read_cosa_folder(folder)
     dropout = adapter.settings.get("dropout") or 0.0
     check_options(dropout, order, core_dtype)
-    places, state = named_places(model), model.state_dict()
+    places, state = named_places(model), named_tensors(model)
+    adapter = adapter.named_as(places)
     whole = _whole_in(adapter, model, state)
     problems = [*_layer_problems(adapter, places), *_whole_problems(adapter, whole, state)]
     if problems:
@@ -138,7 +140,7 @@ def _whole_in(adapter: CosaFolder, model: nn.Module, state: Mapping[str, Tensor]
     names, others = adapter.settings.get("modules_to_save") or [], adapter.others
     modules = [
         name
-        for name, _ in model.named_modules()
+        for name in named_places(model)
         if any(name == end or name.endswith(f".{end}") for end in names)
         and any(tensor.startswith(f"{name}.") for tensor in others)
     ]

@@ -18,8 +18,8 @@ from cosa_theory.nn.targets import (
     linear_layers,
     modules_by_ending,
     replace_modules,
-    unwrapped_name,
 )
+from cosa_theory.nn.wrappers import named_places, named_tensors, plain_names, uncompiled
 
 __all__ = [
     "SavedWhole",
@@ -161,8 +161,9 @@ def cosa_layers(model: nn.Module) -> dict[str, CosaLinear]:
 
     What wrappers (FSDP, `torch.compile`, activation checkpointing) put into names is left out.
     """
+    plain = plain_names(model)
     return {
-        unwrapped_name(name): module
+        plain[name]: module
         for name, module in model.named_modules()
         if isinstance(module, CosaLinear)
     }
@@ -294,28 +295,30 @@ def install_layers(
     model: nn.Module, layers: Mapping[str, CosaLinear], whole: SavedWhole, *, trainable: bool
 ) -> None:
     """Put the layers into the model; freeze everything but what is trained."""
-    tensors = [dict(model.named_parameters())[name] for name in whole.tensors]
+    tensors, places = named_tensors(model), named_places(model)
     model.requires_grad_(False)
+    uncompiled(model, inside=[layer.base_layer for layer in layers.values()])
     replace_modules(model, {layer.base_layer: layer for layer in layers.values()})
     call_encoder_layers(model, CosaLinear)
     for layer in layers.values():
         layer.Y.requires_grad_(trainable)
     for name in whole.modules:
-        model.get_submodule(name).requires_grad_(trainable)
-    for tensor in tensors:
-        tensor.requires_grad_(trainable)
+        places[name].requires_grad_(trainable)
+    for name in whole.tensors:
+        tensors[name].requires_grad_(trainable)
     setattr(model, _ATTRIBUTE, whole)
 
 
 def _check_mergeable(model: nn.Module, layers: Mapping[str, CosaLinear]) -> None:
     """Refuse, before any weight is touched, what would go wrong."""
     owners: dict[int, list[str]] = {}
+    plain = plain_names(model)
     for name, module in model.named_modules():
         for parameter in module._parameters.values():
-            owners.setdefault(id(parameter), []).append(name.removesuffix(".base_layer"))
+            owners.setdefault(id(parameter), []).append(plain[name].removesuffix(".base_layer"))
     problems = []
     for name, layer in layers.items():
-        tied = [owner for owner in owners[id(layer.weight)] if unwrapped_name(owner) != name]
+        tied = [owner for owner in owners[id(layer.weight)] if owner != name]
         if tied:
             problems.append(
                 f"the weight of {name} is tied to that of {first_few(tied, 3)}, which merging "

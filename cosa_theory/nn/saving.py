@@ -15,7 +15,8 @@ from cosa_theory.ground.errors import InputError
 from cosa_theory.nn.folder import common_settings, layer_entry, projection_tensors, write_adapter
 from cosa_theory.nn.linear import CosaLinear
 from cosa_theory.nn.model import SavedWhole, layers_or_error, saved_whole
-from cosa_theory.nn.targets import minimal_targets, unwrapped_name
+from cosa_theory.nn.targets import minimal_targets
+from cosa_theory.nn.wrappers import plain_names, plain_tensors
 
 __all__ = ["save_cosa"]
 
@@ -67,8 +68,6 @@ def save_cosa(
         If there are no CoSA layers, their settings do not fit into one folder, or a parameter's
         values are not here. An adapter in the folder is then as it was.
     """
-    if isinstance(model, nn.parallel.DistributedDataParallel):
-        model = model.module  # its own names begin with "module."
     layers = layers_or_error(model, "save")
     if task_type is not None:
         choice("task_type", task_type, TASK_TYPES)
@@ -77,7 +76,7 @@ def save_cosa(
     unseeded = any(p.spec is None for one in layers.values() for p in (one.left, one.right))
     stored = save_projections or unseeded
     state = model.state_dict() if state_dict is None else state_dict
-    values = _values(layers, whole, {unwrapped_name(name): one for name, one in state.items()})
+    values = _values(layers, whole, plain_tensors(model, state))
     if stored:
         values |= projection_tensors(
             {name: (one.spec.key, one.left, one.right) for name, one in layers.items()}
@@ -146,11 +145,8 @@ def _common_dropout(layers: Mapping[str, CosaLinear]) -> float:
 def _all_names(model: nn.Module) -> list[str]:
     """Return the names of all modules as the base model has them."""
     inside = re.compile(r"\.(base_layer|left|right)$")
-    return [
-        unwrapped_name(name)
-        for name, _ in model.named_modules(remove_duplicate=False)
-        if name and not inside.search(name)
-    ]
+    names = dict.fromkeys(plain_names(model).values())
+    return [name for name in names if name and not inside.search(name)]
 
 
 def _peft_settings(model: nn.Module, name: str | None, task_type: str | None) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from torch import nn
 from cosa_theory.deltas.matching import expression, first_few
 from cosa_theory.ground.checks import refuse
 from cosa_theory.ground.errors import InputError
+from cosa_theory.nn.wrappers import named_places
 
 __all__ = [
     "call_encoder_layers",
@@ -22,30 +23,11 @@ __all__ = [
     "linear_problem",
     "minimal_targets",
     "modules_by_ending",
-    "named_places",
     "replace_modules",
-    "unwrapped_name",
 ]
 
 ALL_LINEAR = "all-linear"
 _HEADS = ("score", "classifier")  # of transformers' models for sequence classification
-
-
-_WRAPPERS = re.compile(
-    r"(?:^|(?<=\.))(?:_fsdp_wrapped_module|_orig_mod|_checkpoint_wrapped_module)\."
-)
-
-
-def unwrapped_name(name: str) -> str:
-    """Return a name without what FSDP, `torch.compile` and activation checkpointing put into it."""
-    return _WRAPPERS.sub("", name)
-
-
-def named_places(model: nn.Module) -> dict[str, nn.Module]:
-    """Return every place in the model's tree and its module; one used twice has two places."""
-    places = dict(model.named_modules(remove_duplicate=False))
-    places.pop("", None)
-    return places
 
 
 def linear_layers(
@@ -253,7 +235,8 @@ def modules_by_ending(
     if missing:
         raise InputError(*missing)
     matches = _matcher(setting, listed)
-    return tuple(name for name, _ in model.named_modules() if name and matches(name))
+    first = {module: name for name, module in reversed(places.items()) if matches(name)}
+    return tuple(name for name, module in places.items() if first.get(module) == name)
 
 
 def minimal_targets(names: Sequence[str], places: Iterable[str]) -> list[str] | str:

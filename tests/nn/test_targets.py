@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from cosa_theory.ground.errors import InputError
-from cosa_theory.nn.targets import linear_layers, minimal_targets, named_places, replace_modules
+from cosa_theory.nn.targets import linear_layers, minimal_targets, replace_modules
+from cosa_theory.nn.wrappers import named_places
 
 LINEARS = [
     f"layers.{i}.{part}" for i in range(2) for part in ("attn.q", "attn.my_q", "attn.out", "mlp.up")

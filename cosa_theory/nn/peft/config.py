@@ -16,6 +16,7 @@ from cosa_theory.deltas.cosa_adapters import (
 )
 from cosa_theory.deltas.cosa_records import check_description
 from cosa_theory.deltas.opening import read_json
+from cosa_theory.deltas.wrapped_names import unwrapped_name
 from cosa_theory.ground.checks import choice, real, refuse
 from cosa_theory.ground.errors import InputError, Problems
 from cosa_theory.nn.peft.registration import METHOD, peft_type
@@ -121,10 +122,14 @@ class CosaConfig(PeftConfig):
         self.peft_type = peft_type()
         for name in ("target_modules", "exclude_modules"):
             value = getattr(self, name)
-            setattr(self, name, set(value) if isinstance(value, list) else value)
+            if isinstance(value, (list, set)):  # of a compiled model, adapters had its wrappers'
+                value = {unwrapped_name(str(one)) for one in value}
+            setattr(self, name, value)
         for name in ("shape_pattern", "alpha_pattern", "options"):
             if getattr(self, name) is None:
                 setattr(self, name, {})
+        if isinstance(self.layers, dict):
+            self.layers = {unwrapped_name(name): one for name, one in self.layers.items()}
         self.check()
         # Not fields: what the adapter's layers say of themselves, for `layers` in the file, and
         # the folder this configuration was read from.

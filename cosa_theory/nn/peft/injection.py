@@ -14,6 +14,7 @@ from transformers.pytorch_utils import Conv1D
 
 from cosa_theory.deltas.cosa_adapters import CosaRecord
 from cosa_theory.deltas.matching import by_pattern
+from cosa_theory.deltas.wrapped_names import known_name
 from cosa_theory.ground.errors import InputError
 from cosa_theory.nn.folder import layer_specs, read_cores, whole_problems
 from cosa_theory.nn.pairs import Pair, Placement, layer_pairs
@@ -21,6 +22,7 @@ from cosa_theory.nn.peft.config import CosaConfig
 from cosa_theory.nn.projection import FrozenProjection, ProjectionSpec
 from cosa_theory.nn.settings import LayerSpec
 from cosa_theory.nn.targets import closest
+from cosa_theory.nn.wrappers import named_places
 
 __all__ = ["Injection", "base_of", "prepare_injections", "refuse_unusable_values"]
 
@@ -58,8 +60,10 @@ def prepare_injections(
     bases = {name: base_of(module) for name, module in targets.items()}
     sizes = _sizes(bases)
     folder = config.stored()
+    folder = folder and folder.named_as(targets)
     records = {} if folder is None else folder.layers
-    _raise_if(_misfits(sizes, config, records))
+    described = {known_name(name, targets): one for name, one in (config.layers or {}).items()}
+    _raise_if(_misfits(sizes, described, records))
     drawn = config.settings().layers(
         {
             name: size
@@ -67,7 +71,6 @@ def prepare_injections(
             if name not in records or not (records[name].left and records[name].right)
         }
     )
-    described = config.layers or {}
     _raise_if(_other_cores(drawn, described, records))
     _warn_of_idle_patterns(config, sizes)
     specs = ({} if folder is None else layer_specs(folder)) | drawn
@@ -94,12 +97,13 @@ def refuse_unusable_values(model: nn.Module, config: CosaConfig) -> None:
     folder = config.stored()
     if folder is None:
         return
+    folder = folder.named_as(named_places(model))
     wanted: dict[str, tuple[str | None, torch.Tensor | None]] = {
         name: (tensor, None) for name, tensor in folder.others.items()
     }
     ends = tuple(config.modules_to_save or ())
     whole: list[str] = []
-    for name, module in model.named_modules() if ends else ():
+    for name, module in named_places(model).items() if ends else ():
         if name.endswith(ends) and not name.startswith(tuple(whole)):
             whole.append(f"{name}.")
             own = module.original_module if isinstance(module, ModulesToSaveWrapper) else module
@@ -137,10 +141,12 @@ def _is_quantised_linear(base: nn.Module) -> bool:
 
 
 def _misfits(
-    sizes: Mapping[str, tuple[int, int]], config: CosaConfig, records: Mapping[str, CosaRecord]
+    sizes: Mapping[str, tuple[int, int]],
+    entries: Mapping[str, Any],
+    records: Mapping[str, CosaRecord],
 ) -> list[str]:
     """Say where the layers of a saved adapter are not those of the model."""
-    described = {name: entry["size"] for name, entry in (config.layers or {}).items()}
+    described = {name: entry["size"] for name, entry in entries.items()}
     described |= {name: [record.m, record.n] for name, record in records.items()}
     if not described:
         return []

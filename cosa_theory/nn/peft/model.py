@@ -13,6 +13,7 @@ from peft.utils.error import NoMatchingPeftModuleError
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from cosa_theory.deltas.wrapped_names import unwrapped_name
 from cosa_theory.ground.errors import InputError
 from cosa_theory.nn.pairs import Placement
 from cosa_theory.nn.peft.config import CosaConfig
@@ -25,9 +26,16 @@ from cosa_theory.nn.peft.injection import (
 from cosa_theory.nn.peft.layer import CosaLayer, Linear
 from cosa_theory.nn.peft.mixed import adapters_of_samples
 from cosa_theory.nn.peft.registration import PREFIX
-from cosa_theory.nn.peft.state import layer_records, plain_name, restore_stored, stored_projections
+from cosa_theory.nn.peft.state import (
+    adapter_tensors,
+    layer_records,
+    plain_name,
+    restore_stored,
+    stored_projections,
+)
 from cosa_theory.nn.peft.weighted import combined_config, combined_injections, set_combined_cores
 from cosa_theory.nn.targets import call_encoder_layers
+from cosa_theory.nn.wrappers import plain_names, uncompiled
 
 __all__ = ["CosaModel"]
 
@@ -67,6 +75,9 @@ class CosaModel(BaseTuner):
     prefix: str = PREFIX
     tuner_layer_cls = CosaLayer
     target_module_mapping = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
+
+    def __init__(self, model: nn.Module, *args: Any, **kwargs: Any) -> None:
+        super().__init__(uncompiled(model), *args, **kwargs)
 
     def inject_adapter(
         self,
@@ -110,7 +121,7 @@ class CosaModel(BaseTuner):
     def _inject_prepared(
         self, prepared: dict[str, Injection], model: nn.Module, adapter_name: str, **kwargs: Any
     ) -> None:
-        self._prepared = prepared
+        self._prepared, self._plain = prepared, _plain_places(model)
         try:
             super().inject_adapter(model, adapter_name, **kwargs)
         finally:
@@ -125,20 +136,25 @@ class CosaModel(BaseTuner):
         if config.target_modules == DUMMY_TARGET_MODULES:
             return {}
         config = _maybe_include_all_linear_layers(config, model)
-        modules = dict(model.named_modules())
+        modules, self._plain = dict(model.named_modules()), _plain_places(model)
         inner = tuple(
             f"{name}." for name, module in modules.items() if isinstance(module, BaseTunerLayer)
         )
-        names = [name for name in modules if name and not name.startswith(inner)]
+        names = [name for name in modules if name in self._plain and not name.startswith(inner)]
         if state_dict is None:
             wanted = [name for name in names if self._check_target_module_exists(config, name)]
             if not wanted:
                 _raise_closest(config, names)
         else:
             listed = {plain_name(key.rsplit(f".{self.prefix}", 1)[0]) for key in state_dict}
-            wanted = [name for name in names if plain_name(name) in listed]
+            wanted = [name for name in names if self._plain[name] in listed]
         _raise_if_bypassed(wanted, modules)
-        return {plain_name(name): modules[name] for name in wanted}
+        return {self._plain[name]: modules[name] for name in wanted}
+
+    def _check_target_module_exists(self, peft_config: CosaConfig, key: str) -> Any:
+        """Match a module by its plain name; of a wrapper and what it wraps, only the latter."""
+        plain = self._plain.get(key)
+        return plain is not None and super()._check_target_module_exists(peft_config, plain)
 
     def _create_and_replace(
         self,
@@ -150,7 +166,7 @@ class CosaModel(BaseTuner):
         current_key: str,
         **optional_kwargs: Any,
     ) -> None:
-        injection = self._prepared[plain_name(current_key)]
+        injection = self._prepared[self._plain[current_key]]
         if isinstance(target, CosaLayer):
             target.update_layer(adapter_name, injection, config=peft_config)
             return
@@ -227,20 +243,32 @@ class CosaModel(BaseTuner):
         state_dict: dict[str, Tensor],
         unwanted_adapter_names: list[str],
     ) -> dict[str, Tensor]:
-        tensors = super()._get_adapter_state_dict(
-            model, config, adapter_name, state_dict, unwanted_adapter_names
-        )
+        tensors = adapter_tensors(model, adapter_name, state_dict, config.bias)
         config._records = layer_records(model, adapter_name, config)
         if config.save_projections:
             tensors |= stored_projections(model, adapter_name, config)
-        return dict(tensors)
+        return tensors
 
     @classmethod
     def _remap_adapter_state_dict_for_load(
         cls, model: nn.Module, config: CosaConfig, adapter_name: str, state_dict: dict[str, Tensor]
     ) -> dict[str, Tensor]:
-        rest = restore_stored(model, adapter_name, config, state_dict)
-        return dict(super()._remap_adapter_state_dict_for_load(model, config, adapter_name, rest))
+        return restore_stored(model, adapter_name, config, state_dict)
+
+    @classmethod
+    def _remove_adapter_name_from_key(cls, key: str, adapter_name: str) -> str:
+        return unwrapped_name(super()._remove_adapter_name_from_key(key, adapter_name))
+
+
+def _plain_places(model: nn.Module) -> dict[str, str]:
+    """Return the plain names in a model's tree, without wrappers: what they wrap has their name."""
+    plain = plain_names(model)
+    wrappers = {
+        parent
+        for name, one in plain.items()
+        if plain[parent := name.rpartition(".")[0]] == one and name != parent
+    }
+    return {name: one for name, one in plain.items() if name not in wrappers}
 
 
 def _follow_orientation(config: CosaConfig, targets: Mapping[str, nn.Module]) -> None:

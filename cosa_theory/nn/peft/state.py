@@ -1,21 +1,30 @@
 """An adapter's tensors between the model and the file: names, stored projections, records."""
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
-from cosa_theory.deltas.cosa_released import TENSOR, WRAPPER
+from cosa_theory.deltas.cosa_released import TENSOR, WRAPPER, base_name
+from cosa_theory.deltas.wrapped_names import known_name, unwrapped_name
 from cosa_theory.ground.errors import InputError
 from cosa_theory.nn.folder import layer_entry, projection_tensors
 from cosa_theory.nn.pairs import Placement
 from cosa_theory.nn.peft.config import CosaConfig
 from cosa_theory.nn.peft.layer import CosaLayer
 from cosa_theory.nn.projection import FrozenProjection, given_projection
-from cosa_theory.nn.targets import unwrapped_name
+from cosa_theory.nn.wrappers import plain_names, plain_tensors
 
-__all__ = ["layer_records", "plain_name", "restore_stored", "stored_projections"]
+__all__ = [
+    "adapter_tensors",
+    "layer_records",
+    "plain_name",
+    "restore_stored",
+    "stored_projections",
+]
 
 
 def plain_name(name: str) -> str:
@@ -24,10 +33,29 @@ def plain_name(name: str) -> str:
 
 
 def adapted(model: nn.Module, adapter: str) -> Iterator[tuple[str, CosaLayer]]:
-    """Yield the layers that an adapter has, with their names in `model`."""
+    """Yield the layers that an adapter has, with their plain names in `model`."""
+    plain = plain_names(model)
     for name, module in model.named_modules():
         if isinstance(module, CosaLayer) and adapter in module.cosa_Y:
-            yield name.removeprefix("_fsdp_wrapped_module."), module
+            yield plain[name], module
+
+
+def adapter_tensors(
+    model: nn.Module, adapter: str, state_dict: Mapping[str, Tensor], bias: str
+) -> dict[str, Tensor]:
+    """Return an adapter's cores and trained biases out of a model's state dict, by plain names."""
+    state = plain_tensors(model, state_dict)
+    names = [f"{name}.cosa_Y.{adapter}" for name, _ in adapted(model, adapter)]
+    if bias == "all":
+        names += [name for name in state if name.rpartition(".")[2] == "bias"]
+    elif bias == "cosa_only":
+        plain = plain_names(model)
+        names += [
+            f"{plain[name]}.base_layer.bias".removeprefix(".")
+            for name, module in model.named_modules()
+            if isinstance(module, BaseTunerLayer)
+        ]
+    return {name: state[name] for name in names if name in state}
 
 
 def layer_records(model: nn.Module, adapter: str, config: CosaConfig) -> dict[str, Any]:
@@ -38,7 +66,7 @@ def layer_records(model: nn.Module, adapter: str, config: CosaConfig) -> dict[st
     records = {}
     for name, layer in adapted(model, adapter):
         left, right = layer.left(adapter), layer.right(adapter)
-        plain = plain_name(name)
+        plain = name.removeprefix(WRAPPER)
         known = (config.layers or {}).get(plain, {})
         records[plain] = layer_entry(
             _key(plain, layer, adapter, config), (left.d, right.d), left, right
@@ -60,12 +88,12 @@ def _key(plain: str, layer: CosaLayer, adapter: str, config: CosaConfig) -> str:
 def stored_projections(model: nn.Module, adapter: str, config: CosaConfig) -> dict[str, Tensor]:
     """Return L (m × a) and R (b × n) of every layer, in float32 and at their true scale.
 
-    By names as in the model's state dict. A projection that several layers share is there for the
-    first of them only.
+    By plain names, as in the model's state dict. A projection that several layers share is there
+    for the first of them only.
     """
     names, layers = {}, {}
     for name, layer in adapted(model, adapter):
-        plain = plain_name(name)
+        plain = name.removeprefix(WRAPPER)
         key = _key(plain, layer, adapter, config)
         names[plain] = name
         layers[plain] = key, layer.left(adapter), layer.right(adapter)
@@ -81,27 +109,29 @@ def restore_stored(
 ) -> dict[str, Tensor]:
     """Put the projections of a state dict into the layers, and check the cores.
 
-    `state_dict` is as in a file, of this library or of the released code; returned is the rest,
-    with cores named as in a file of this library. Raises InputError if a core is missing or has the
+    `state_dict` is as in a file, of this library or of the released code; returned is the rest, by
+    the names that the model's own state dict has. Raises InputError if a core is missing or has the
     wrong shape, or a projection does not fit; the model is left as it was.
     """
     label = f"the adapter for {adapter!r}"
-    layers = {plain_name(name): layer for name, layer in adapted(model, adapter)}
+    layers = {name.removeprefix(WRAPPER): one for name, one in adapted(model, adapter)}
+    tree = reversed(plain_names(model).items())  # the first of several places stands
+    places = {plain.removeprefix(WRAPPER): name for name, plain in tree}
     rest: dict[str, Tensor] = {}
     found: dict[str, dict[str, Tensor]] = {}
     released = False
     for key, value in state_dict.items():
-        match = TENSOR.fullmatch(key)
-        name = plain_name(match["module"] or "") if match else ""
+        match = TENSOR.fullmatch(base_name(key))
+        name = known_name(match["module"] or "", layers) if match else ""
         if match is None or name not in layers:
-            rest[key] = value
+            rest[_own_name(key, places)] = value
             continue
         released |= match["code"] == "lora"
         # As the layer holds them: a × b, a × m and b × n.
         swapped = (match["code"], match["role"]) in (("cosa", "L"), ("lora", "R"))
         found.setdefault(name, {})[match["role"]] = value.T if swapped else value
         if match["role"] == "Y":
-            rest[f"{match['module']}.cosa_Y"] = value
+            rest[_own_name(f"{name}.cosa_Y.{adapter}", places)] = value
     if released and not config.save_projections:
         raise InputError(
             f"{label}: these are tensors of the code released with the paper; load the folder with "
@@ -119,6 +149,16 @@ def restore_stored(
     _install(layers, changes, adapter)
     return rest
 
+
+def _own_name(tensor: str, places: Mapping[str, str]) -> str:
+    """Return the name that a model's own state dict has for a tensor; `places` are in its tree."""
+    place, _, last = tensor.rpartition(".")
+    place = places.get(known_name(base_name(place), places), place)
+    # The wrappers of FSDP and of checkpointing leave themselves out of a state dict.
+    return f"{_LEFT_OUT.sub('', place)}.{last}".removeprefix(".")
+
+
+_LEFT_OUT = re.compile(r"(_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 
 Change = tuple[str, str, FrozenProjection, Tensor]
 

@@ -12,8 +12,8 @@ from cosa_theory.ground.errors import InputError
 from cosa_theory.nn.peft.config import CosaConfig
 from cosa_theory.nn.peft.injection import Injection
 from cosa_theory.nn.peft.layer import CosaLayer
-from cosa_theory.nn.peft.state import plain_name
 from cosa_theory.nn.projection import FrozenProjection
+from cosa_theory.nn.wrappers import plain_names
 
 __all__ = ["combined_config", "combined_injections", "set_combined_cores"]
 
@@ -132,8 +132,9 @@ def _same(one: FrozenProjection, other: FrozenProjection) -> bool:
 
 
 def _layers(model: nn.Module, adapters: Sequence[str]) -> list[tuple[str, CosaLayer]]:
+    plain = plain_names(model)
     return [
-        (plain_name(name), module)
+        (plain[name], module)
         for name, module in model.named_modules()
         if isinstance(module, CosaLayer) and any(name in module.cosa_Y for name in adapters)
     ]
