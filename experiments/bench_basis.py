@@ -9,6 +9,7 @@ smallest ratio within one round beside them.
 """
 
 import os
+import sys
 import time
 import tracemalloc
 from collections.abc import Callable
@@ -18,6 +19,7 @@ import numpy as np
 import pandas as pd
 
 from cosa_theory import CosaBasis
+from cosa_theory.ground.program import program
 from cosa_theory.projections import stream
 from experiments.command import chosen_config, command_parser
 
@@ -114,6 +116,7 @@ def run(config: Config) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+@program
 def main() -> None:
     """Measure the sizes given on the command line and print a table."""
     parser = command_parser("experiments.bench_basis", __doc__, config=Config())
@@ -127,4 +130,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -12,6 +12,7 @@ its dictionary.
 """
 
 import os
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -21,6 +22,7 @@ import numpy as np
 import pandas as pd
 
 from cosa_theory import CosaBasis
+from cosa_theory.ground.program import program
 from cosa_theory.isometry import (
     core_isometry,
     kronecker_rip_bounds,
@@ -208,6 +210,7 @@ def run(config: Config) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+@program
 def main() -> None:
     """Measure the sizes given on the command line and print a table."""
     parser = command_parser("experiments.bench_isometry", __doc__, config=Config())
@@ -224,4 +227,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

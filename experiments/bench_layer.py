@@ -27,6 +27,7 @@ import pandas as pd
 import torch
 from torch import nn
 
+from cosa_theory.ground.program import note, program
 from experiments.command import command_parser, write_table
 from experiments.layer_costs import (
     adapted_layers,
@@ -189,7 +190,7 @@ def run(config: Config, parts: Sequence[str] = PARTS) -> dict[str, pd.DataFrame]
 
 
 def _tell(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    note(line)
 
 
 def verdict(tables: dict[str, pd.DataFrame]) -> str:
@@ -259,6 +260,7 @@ def _cell(value: Any) -> str:
     return str(value)
 
 
+@program
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark, or the parts of it that are asked for."""
     parser = command_parser(f"experiments.{NAME}", __doc__)

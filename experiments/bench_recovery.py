@@ -28,6 +28,7 @@ import numpy as np
 import pandas as pd
 
 from cosa_theory import CosaBasis
+from cosa_theory.ground.program import note, program
 from cosa_theory.projections import stream
 from cosa_theory.recovery import RecoveryProblem, recover
 from experiments.command import command_parser, write_table
@@ -212,7 +213,7 @@ def run(
 
 
 def _tell(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    note(line)
 
 
 def verdict(table: pd.DataFrame) -> str:
@@ -276,6 +277,7 @@ def layer(m: int = 4096, n: int = 4096, a: int = 1024, b: int = 1024, iterations
     }
 
 
+@program
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the comparison, or the part of it that the options name."""
     parser = command_parser(f"experiments.{NAME}", __doc__)

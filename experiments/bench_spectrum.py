@@ -12,6 +12,7 @@ rounds, against a float64 SVD.
 
 import os
 import resource
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ import scipy.linalg
 import torch
 
 from cosa_theory.deltas import LayerDelta, open_pair
+from cosa_theory.ground.program import program
 from cosa_theory.projections import stream
 from cosa_theory.spectrum import resolution, singular_values
 from experiments.bench_basis import seconds
@@ -159,6 +161,7 @@ def run(config: Config) -> pd.DataFrame:
     return pd.concat([time_methods(size, config) for size in config.sizes], ignore_index=True)
 
 
+@program
 def main() -> None:
     """Print both tables."""
     options = ("sizes", "rounds", "seed")
@@ -178,4 +181,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -21,6 +21,7 @@ from pathlib import Path
 import pandas as pd
 from safetensors.numpy import save_file
 
+from cosa_theory.ground.program import program
 from cosa_theory.projections import stream
 
 __all__ = ["Config", "import_times", "run", "small_pair"]
@@ -136,6 +137,7 @@ def _cpu_seconds(words: list[str], checkout: Path) -> float:
     return usage.ru_utime + usage.ru_stime
 
 
+@program
 def main() -> None:
     """Measure, and print a table with the imports of the second command below it."""
     parser = argparse.ArgumentParser(
@@ -159,4 +161,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -13,7 +13,6 @@ import argparse
 import dataclasses
 import json
 import os
-import sys
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -24,6 +23,8 @@ import pandas as pd
 from cosa_theory.ground.checks import real, whole
 from cosa_theory.ground.errors import InputError
 from cosa_theory.ground.files import atomic_path
+from cosa_theory.ground.printable import printable
+from cosa_theory.ground.program import note, program
 from cosa_theory.ground.provenance import provenance
 
 __all__ = [
@@ -218,6 +219,7 @@ def _frozen(value: Any) -> Any:
     return tuple(map(_frozen, value)) if isinstance(value, list) else value
 
 
+@program
 def sweep_command(
     name: str,
     description: str,
@@ -259,8 +261,8 @@ def sweep_command(
             text = f"No cell was finished within {chosen.timeout:g} s: raise --timeout."
         settings = dataclasses.asdict(config)
         write_table(table, chosen.out, name, arguments=settings, verdict=text, seed=config.seed)
-        print(text)
-        print(f"{len(table)} rows are in {chosen.out / name}.parquet")
+        print(printable(text))
+        print(f"{len(table)} rows are in {printable(str(chosen.out / name))}.parquet")
 
     return run_command(body)
 
@@ -298,27 +300,21 @@ def write_table(
         path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
+@program
 def run_command(body: Callable[[], None]) -> int:
     """Run a command and return its exit code.
 
     Returns
     -------
     int
-        0; 2 after input that must be mended and 1 after cells that failed, one line for each on
-        standard error; 130 after an interruption, of which `run_cells` has told.
+        As for `cosa_theory.ground.program.program`, and 1 after cells that failed, one line for
+        each on standard error; 130 after an interruption, of which `run_cells` has told.
     """
     try:
         body()
-    except InputError as error:
-        return _say(error.problems, 2)
-    except KeyboardInterrupt:
-        return 130
     except RuntimeError as error:
-        return _say((*str(error).splitlines(), *getattr(error, "__notes__", ())), 1)
+        for text in (str(error), *getattr(error, "__notes__", ())):
+            for line in text.splitlines():
+                note(f"error: {line}")
+        return 1
     return 0
-
-
-def _say(lines: tuple[str, ...], code: int) -> int:
-    for line in lines:
-        print(f"error: {line}", file=sys.stderr)
-    return code

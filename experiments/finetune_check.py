@@ -29,6 +29,7 @@ from cosa_theory.ground.cells import cell_name
 from cosa_theory.ground.checks import choice, refuse, whole
 from cosa_theory.ground.errors import InputError
 from cosa_theory.ground.files import atomic_path
+from cosa_theory.ground.program import note, program
 from cosa_theory.ground.sweep import run_cells
 from experiments.command import read_config, run_command, sweep_parser, sweep_settings, write_table
 from experiments.finetune_check_results import METHODS, best_rates, read_rates, verdict
@@ -326,7 +327,7 @@ def stored_or_short(
     """
     if (out / f"{NAME}.json").is_file():
         return pd.read_parquet(out / f"{NAME}.parquet")
-    print(f"no comparison of trainings in {out}: making a short one", file=sys.stderr)
+    note(f"no comparison of trainings in {out}: making a short one")
     config = dataclasses.replace(PRESETS["short"], seed=seed)
     table, grid = run(config, out, jobs=jobs)
     store(table, grid, config, out)
@@ -343,6 +344,7 @@ def store(table: pd.DataFrame, grid: pd.DataFrame, config: Config, out: Path) ->
     return text
 
 
+@program
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the check from the command line; the result is the exit code."""
     description = "Fine-tune two real models with CoSA, LoRA of equal size, and in full."

@@ -30,6 +30,7 @@ from transformers.utils import logging
 from cosa_theory.assets import ASSETS, Text, asset_folder, read_reuters
 from cosa_theory.ground.checks import real, whole
 from cosa_theory.ground.files import atomic_path
+from cosa_theory.ground.program import program
 from cosa_theory.ground.progress import progress_bar
 from cosa_theory.ground.provenance import provenance
 from cosa_theory.projections import stream
@@ -324,6 +325,7 @@ def batches(texts: int, config: Config) -> Iterator[list[int]]:
         order = order[config.batch :]
 
 
+@program
 def main(arguments: list[str] | None = None) -> int:
     """Run the experiment from the command line; the result is the exit code."""
     parser = command_parser(

@@ -21,6 +21,7 @@ from torch.nn.functional import cross_entropy
 
 from cosa_theory.deltas.gradients import first_step_gradients
 from cosa_theory.ground.files import atomic_path
+from cosa_theory.ground.program import program
 from experiments.command import command_parser, read_config, run_command
 from experiments.finetune_delta import Config, Task, batches, torch_settings
 
@@ -63,6 +64,7 @@ def run(config: Config, out: str | Path = DEFAULT_OUT) -> dict[str, Any]:
     return found
 
 
+@program
 def main(arguments: list[str] | None = None) -> int:
     """Run the experiment from the command line; the result is the exit code."""
     parser = command_parser(

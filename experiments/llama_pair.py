@@ -8,6 +8,7 @@ stays that of one block.
 """
 
 import json
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ import pandas as pd
 import torch
 from safetensors.torch import save_file
 
+from cosa_theory.ground.program import program
 from cosa_theory.ground.progress import progress_bar
 from cosa_theory.ground.swap import swapped
 from cosa_theory.projections import stream
@@ -119,6 +121,7 @@ def run(config: Config) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["name", "m", "n"])
 
 
+@program
 def main() -> None:
     """Write the pair and print where it is."""
     parser = command_parser(
@@ -131,4 +134,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -28,6 +28,7 @@ from cosa_theory.assets import asset_folder, read_reuters
 from cosa_theory.deltas import open_pair
 from cosa_theory.ground.checks import whole
 from cosa_theory.ground.files import atomic_path
+from cosa_theory.ground.program import program
 from cosa_theory.isometry.vectors import sample_rows
 from cosa_theory.laws.norms import fourth_power
 from cosa_theory.projections import stream
@@ -179,6 +180,7 @@ def _activations(config: Config) -> Iterator[NDArray[np.floating]]:
         yield tensor[present].numpy()
 
 
+@program
 def main(arguments: list[str] | None = None) -> int:
     """Run the experiment from the command line; the result is the exit code."""
     chosen = command_parser(

@@ -1,13 +1,14 @@
 """The command that every figure shares: RESULTS in, one PDF and one PNG out."""
 
 import argparse
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from cosa_theory.ground.errors import InputError
+from cosa_theory.ground.printable import printable
+from cosa_theory.ground.program import program
 from cosa_theory.page.document import read_document, read_table
 from cosa_theory.page.presentation import Drawing
 from cosa_theory.page.style import save_figure
@@ -72,6 +73,7 @@ def draw_table(
     return _run(name, drawing, tables, arguments, example=f"results/{table}")
 
 
+@program
 def _run(
     name: str,
     drawing: Drawing,
@@ -80,14 +82,9 @@ def _run(
     example: str,
 ) -> int:
     chosen = parser(name, drawing, example).parse_args(arguments)
-    try:
-        tables = read(chosen.results)
-        if not drawing.drawable(tables):
-            raise InputError(f"{chosen.results} holds nothing to draw for the figure {name}")
-        written = save_figure(drawing.draw(tables), chosen.out, name)
-    except InputError as error:
-        for problem in error.problems:
-            print(f"error: {problem}", file=sys.stderr)
-        return 2
-    print(*written, sep="\n")
+    tables = read(chosen.results)
+    if not drawing.drawable(tables):
+        raise InputError(f"{chosen.results} holds nothing to draw for the figure {name}")
+    for path in save_figure(drawing.draw(tables), chosen.out, name):
+        print(printable(str(path)))
     return 0

@@ -10,6 +10,8 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from cosa_theory.ground.errors import InputError
+from cosa_theory.ground.printable import printable, shortened
+from cosa_theory.ground.program import program
 from cosa_theory.page.document import read_document
 from cosa_theory.page.style import save_figure
 from cosa_theory.studies.spectrum.figures import layer_figure
@@ -17,6 +19,7 @@ from cosa_theory.studies.spectrum.figures import layer_figure
 __all__ = ["main"]
 
 
+@program
 def main(arguments: Sequence[str] | None = None) -> int:
     """Draw one layer; the exit code is 2 where input must be mended."""
     command = argparse.ArgumentParser(
@@ -29,19 +32,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command.add_argument("layer", metavar="LAYER", help="a name in the table of layers")
     command.add_argument("--out", type=Path, required=True, metavar="DIR", help="where to write")
     chosen = command.parse_args(arguments)
-    try:
-        tables = read_document(chosen.results, "spectrum").tables
-        names = list(tables["layers"]["layer"])
-        if chosen.layer not in names:
-            near = get_close_matches(chosen.layer, names, 3, 0) or names[:1]
-            raise InputError(f"no layer is named {chosen.layer!r}; the nearest: {', '.join(near)}")
-        name = chosen.layer.replace("/", "_").removesuffix(".weight")
-        written = save_figure(layer_figure(tables, chosen.layer), chosen.out, name)
-    except InputError as error:
-        for problem in error.problems:
-            print(f"error: {problem}", file=sys.stderr)
-        return 2
-    print(*written, sep="\n")
+    tables = read_document(chosen.results, "spectrum").tables
+    names = list(tables["layers"]["layer"])
+    if chosen.layer not in names:
+        near = get_close_matches(chosen.layer, names, 3, 0) or names[:1]
+        raise InputError(f"no layer is named {chosen.layer!r}; the nearest: {', '.join(near)}")
+    name = shortened(chosen.layer.replace("/", "_").removesuffix(".weight"), 100)
+    for path in save_figure(layer_figure(tables, chosen.layer), chosen.out, name):
+        print(printable(str(path)))
     return 0
 
 

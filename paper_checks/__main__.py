@@ -1,13 +1,14 @@
 """The command `python -m paper_checks`."""
 
 import argparse
-import json
 import sys
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
 from cosa_theory.ground.errors import InputError
+from cosa_theory.ground.printable import json_text, printable
+from cosa_theory.ground.program import note, program, terminal_width
 from paper_checks.base import Verdict
 from paper_checks.run import CHECKS, document, headline, run_checks, select, write
 
@@ -37,6 +38,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _text(verdicts: Sequence[Verdict]) -> str:
     """Return the verdicts to read: the first line says it all."""
+    width = min(_WIDTH, terminal_width() or _WIDTH)
     lines = [headline(verdicts)]
     for verdict in verdicts:
         lines += ["", f"{verdict.claim.id}  {verdict.verdict}"]
@@ -47,31 +49,29 @@ def _text(verdicts: Sequence[Verdict]) -> str:
         ):
             indent = " " * 15
             first = f"    {label:<11}"
-            lines += textwrap.wrap(text, _WIDTH, initial_indent=first, subsequent_indent=indent)
+            lines += textwrap.wrap(
+                printable(text), width, initial_indent=first, subsequent_indent=indent
+            )
     return "\n".join(lines)
 
 
+@program
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; the result is the exit code, 0 whatever the verdicts are."""
     chosen = _parser().parse_args(arguments)
-    try:
-        if chosen.seed < 0:
-            raise InputError(f"--seed is {chosen.seed}: it must be zero or positive")
-        ids = select(chosen.ids)
-        verdicts = run_checks(
-            ids,
-            tuple(chosen.pair) if chosen.pair else None,
-            chosen.seed,
-            lambda name: print(f"checking {name}", file=sys.stderr),
-        )
-    except InputError as error:
-        for problem in error.problems:
-            print(f"error: {problem}", file=sys.stderr)
-        return 2
+    if chosen.seed < 0:
+        raise InputError(f"--seed is {chosen.seed}: it must be zero or positive")
+    ids = select(chosen.ids)
+    verdicts = run_checks(
+        ids,
+        tuple(chosen.pair) if chosen.pair else None,
+        chosen.seed,
+        lambda name: note(f"checking {name}"),
+    )
     settings = {"ids": ids, "pair": chosen.pair}
     content = document(verdicts, settings, chosen.seed)
     write(verdicts, content, chosen.out)
-    print(json.dumps(content, indent=1, allow_nan=False) if chosen.json else _text(verdicts))
+    print(json_text(content, sys.stdout.encoding) if chosen.json else _text(verdicts))
     return 0
 
 

@@ -19,7 +19,8 @@ import pandas as pd
 from cosa_theory.assets import asset_folder
 from cosa_theory.deltas import open_pair
 from cosa_theory.ground.checks import whole
-from cosa_theory.ground.errors import InputError
+from cosa_theory.ground.printable import printable
+from cosa_theory.ground.program import note, program
 from cosa_theory.ground.progress import progress_bar
 from cosa_theory.ground.provenance import provenance
 from cosa_theory.page.document import Document, write_document
@@ -108,7 +109,7 @@ def run(config: Config, out: Path, pair: Path = finetune_delta.DEFAULT_OUT) -> p
     with _timed("compare trainings at equal size", times):
         trainings = finetune_check.stored_or_short(seed=config.seed)
     with _timed("check the paper's claims", times):
-        verdicts = run_checks((), checkpoints, config.seed, lambda name: _say(f"  {name}"))
+        verdicts = run_checks((), checkpoints, config.seed, lambda name: note(f"  {name}"))
     base, tuned = map(str, checkpoints)
     with _timed("recover updates from their cores", times):
         recovered = recover_updates(base, tuned, config.seed, out / "recovery")
@@ -172,16 +173,13 @@ def _with_checks(survey: Document, verdicts: Sequence[Verdict]) -> Document:
 @contextmanager
 def _timed(stage: str, times: dict[str, float]) -> Iterator[None]:
     """Announce a stage on standard error and note how long it took."""
-    _say(f"{len(times) + 1}/8 {stage}")
+    note(f"{len(times) + 1}/8 {stage}")
     started = time.perf_counter()
     yield
     times[stage] = time.perf_counter() - started
 
 
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
+@program
 def main(arguments: Sequence[str] | None = None) -> int:
     """Make the report from the command line; the result is the exit code."""
     defaults = Config()
@@ -204,20 +202,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help_text = f"default: {default}"
         parser.add_argument(f"--{field.name}", type=int, default=default, help=help_text)
     chosen = parser.parse_args(arguments)
-    try:
-        config = Config(chosen.steps, chosen.draws, chosen.seed)
-        table = run(config, chosen.out, chosen.pair)
-    except InputError as error:
-        for problem in error.problems:
-            _say(f"error: {problem}")
-        return 2
+    table = run(Config(chosen.steps, chosen.draws, chosen.seed), chosen.out, chosen.pair)
     for name in ("verdict", "audit", "recovery", "finetune", "checks"):
-        print(table.attrs[name])
+        print(printable(table.attrs[name]))
     print("\nWhere the time went:")
     for stage, seconds in zip(table["stage"], table["seconds"], strict=True):
         print(f"  {stage:<36}{seconds:>7.1f} s")
     print(f"  {'in all':<36}{table['seconds'].sum():>7.1f} s")
-    print(f"\n{chosen.out / 'report.html'}")
+    print(f"\n{printable(str(chosen.out / 'report.html'))}")
     return 0
 
 

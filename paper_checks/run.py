@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import re
-import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from importlib import import_module
@@ -17,6 +16,7 @@ from threadpoolctl import threadpool_limits
 from cosa_theory.deltas import open_pair
 from cosa_theory.ground.errors import InputError
 from cosa_theory.ground.files import atomic_path
+from cosa_theory.ground.program import note
 from cosa_theory.ground.provenance import provenance
 from experiments import finetune_delta
 from paper_checks.base import Check, Verdict, decide, failed_controls
@@ -76,7 +76,7 @@ def default_pair() -> Pair:
     """
     folder = finetune_delta.DEFAULT_OUT
     if not (folder / "summary.json").is_file():
-        print(f"no fine-tuned pair in {folder}: making one by a short run", file=sys.stderr)
+        note(f"no fine-tuned pair in {folder}: making one by a short run")
         finetune_delta.run(finetune_delta.Config(), folder)
     return folder / "base.safetensors", folder / "tuned.safetensors"
 

@@ -5,16 +5,15 @@ to standard error, each error as one plain line. Exit codes: 0 done, 2 input to 
 interrupted.
 """
 
-import os
-import sys
 from collections.abc import Sequence
 from importlib import import_module
 from pkgutil import iter_modules
 
 import typer
 
-from cosa_theory.cli.app import app, note
+from cosa_theory.cli.app import app
 from cosa_theory.ground.errors import InputError
+from cosa_theory.ground.program import program
 
 __all__ = ["app", "main"]
 
@@ -22,6 +21,7 @@ for _module in iter_modules(__path__, f"{__name__}."):  # each registers its com
     import_module(_module.name)
 
 
+@program
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command.
 
@@ -38,23 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     try:
         code = app(args=arguments, prog_name="cosa-theory", standalone_mode=False)
-        sys.stdout.flush()
-    except (BrokenPipeError, SystemExit):  # the reader has seen enough, as `head` does
-        # typer leaves by SystemExit when a write met the closed pipe. What is still buffered goes
-        # nowhere, or the interpreter would try to write it once more while it ends, and complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except InputError as error:
-        problems = error.problems
     except typer.TyperException as error:  # a misspelt option, a missing argument
-        problems = (error.format_message(),)
-    except MemoryError as error:
-        problems = (f"not enough memory: {error}; choose smaller sizes",)
-    except OSError as error:  # a full disk, a folder without permission
-        where = f"{error.filename}: " if error.filename else ""
-        problems = (f"{where}{error.strerror or error}",)
-    else:
-        return code if isinstance(code, int) else 0
-    for problem in dict.fromkeys(problems):
-        note(f"error: {' '.join(problem.split())}")
-    return 2
+        raise InputError(" ".join(error.format_message().split())) from error
+    except SystemExit as ended:  # of shell completion, or of a write to a closed pipe
+        code = ended.code
+    return code if isinstance(code, int) else 0

@@ -1,19 +1,21 @@
 """What the commands share: the application, their common options, and how results leave."""
 
-import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from cosa_theory import __version__
 from cosa_theory.ground.errors import InputError
+from cosa_theory.ground.printable import command_line, json_text, printable, readable
+from cosa_theory.ground.program import note, terminal_width
 
 if TYPE_CHECKING:
     from cosa_theory.page.document import Document
@@ -22,6 +24,7 @@ __all__ = [
     "CELLS",
     "AllowPickle",
     "BaseArgument",
+    "Command",
     "Dask",
     "Exclude",
     "Flatten",
@@ -38,7 +41,6 @@ __all__ = [
     "check_out",
     "deliver",
     "interruptible",
-    "note",
     "open_checked_pair",
     "provenance_of",
     "resumable",
@@ -50,8 +52,39 @@ CELLS = ".cells"
 """The folder under --out where finished pieces of a run are kept for resuming."""
 
 
+_WORDS: ContextVar[tuple[str, ...]] = ContextVar("words")
+"""What was typed behind the command's name, for results to say how they are made again."""
+
+
+class Command(TyperCommand):
+    """A command whose help has no signs that the encoding of standard output lacks.
+
+    What prints the help would write them in UTF-8, whatever the encoding.
+    """
+
+    def get_help(self, ctx: Any) -> str:
+        """Return the help as it will be printed."""
+        return readable(super().get_help(ctx), sys.stdout.encoding)
+
+
+class _Application(typer.Typer):
+    """Makes a `Command` of every function."""
+
+    def command(self, *names: Any, **settings: Any) -> Any:
+        """Return the decorator that registers a function."""
+        return super().command(*names, **({"cls": Command} | settings))
+
+
 class _Commands(TyperGroup):
     """The commands, each of which names its own options where the library names arguments."""
+
+    def main(self, *unnamed: Any, **settings: Any) -> Any:
+        args = settings.get("args")
+        token = _WORDS.set(tuple(sys.argv[1:] if args is None else args))
+        try:
+            return super().main(*unnamed, **settings)
+        finally:
+            _WORDS.reset(token)
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -67,14 +100,14 @@ class _Commands(TyperGroup):
             raise InputError(*error.spelt(options)) from error
 
 
-app = typer.Typer(
+app = _Application(
     name="cosa-theory",
     cls=_Commands,
     help="Test the compressed-sensing theory of CoSA adapters on real weight updates.",
     epilog="Each command explains itself: cosa-theory spectrum --help",
     rich_markup_mode=None,  # plain lines: help and errors are read by scripts and narrow terminals
     pretty_exceptions_enable=False,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 BaseArgument = Annotated[
@@ -137,11 +170,6 @@ Dask = Annotated[
         "tcp://10.0.0.1:8786; files are read and written here.",
     ),
 ]
-
-
-def note(text: str) -> None:
-    """Print a line on standard error."""
-    print(text, file=sys.stderr, flush=True)
 
 
 def _show_version(wanted: bool) -> None:
@@ -232,10 +260,15 @@ def resumable(
 
 
 def provenance_of(settings: dict[str, Any], seed: int | None = None) -> dict[str, Any]:
-    """Return where a result comes from, given the arguments of its command."""
+    """Return where a result comes from, given the arguments of its command.
+
+    Beside what `cosa_theory.ground.provenance.provenance` says: `command`, the line to repeat it.
+    """
     from cosa_theory.ground.provenance import provenance
 
-    return provenance({name: _plain(value) for name, value in settings.items()}, seed=seed)
+    made = provenance({name: _plain(value) for name, value in settings.items()}, seed=seed)
+    words = _WORDS.get(())
+    return made | ({"command": command_line(("cosa-theory", *words))} if words else {})
 
 
 def _plain(value: Any) -> Any:
@@ -268,7 +301,8 @@ def deliver(
     for notice in document.notices:
         if notice not in noted:
             note(f"note: {notice}")
-    show = document.as_json if as_json else partial(document_text, document)
+    width, encoding = terminal_width(), sys.stdout.encoding
+    show = document.as_json if as_json else partial(document_text, document, width, encoding)
     store_and_print(store, show, out)
 
 
@@ -290,7 +324,11 @@ def store_and_print(
         shown = show()
         as_json = not isinstance(shown, str)
         if as_json:
-            shown = json.dumps(shown, ensure_ascii=False, indent=1, allow_nan=False)
+            shown = json_text(shown, sys.stdout.encoding)
         print(shown)
     if page is not None:
-        print(f"\nReport: {page}", file=sys.stderr if as_json else sys.stdout)
+        said = f"Report: {printable(str(page))}"
+        if as_json:
+            note(said)
+        else:
+            print(f"\n{said}")

@@ -4,14 +4,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from typer.core import TyperCommand
 
-from cosa_theory.cli.app import CELLS, Json, Seed, app, check_out, deliver, note, provenance_of
+from cosa_theory.cli.app import CELLS, Command, Json, Seed, app, check_out, deliver, provenance_of
+from cosa_theory.ground.program import note
 
 __all__ = ["recover"]
 
 
-class _NamesMethods(TyperCommand):
+class _NamesMethods(Command):
     """Names the solvers in its help, for which alone they are loaded."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:

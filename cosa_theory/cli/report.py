@@ -7,6 +7,7 @@ import typer
 
 from cosa_theory.cli.app import app
 from cosa_theory.ground.errors import InputError
+from cosa_theory.ground.printable import printable
 
 __all__ = ["report"]
 
@@ -33,5 +34,5 @@ def report(
             f"{', '.join(others)} or {last}"
         )
     document = read_document(results, stored[0])
-    print(document.verdict)
-    print(f"\nReport: {write_document_page(document, results)}")
+    print(printable(document.verdict))
+    print(f"\nReport: {printable(str(write_document_page(document, results)))}")

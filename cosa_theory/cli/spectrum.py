@@ -21,12 +21,12 @@ from cosa_theory.cli.app import (
     app,
     check_out,
     deliver,
-    note,
     open_checked_pair,
     provenance_of,
     resumable,
     whole_numbers,
 )
+from cosa_theory.ground.program import note
 
 __all__ = ["spectrum"]
 

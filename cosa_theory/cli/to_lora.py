@@ -1,11 +1,14 @@
 """`cosa-theory to-lora`: a CoSA adapter as an ordinary LoRA adapter."""
 
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from cosa_theory.cli.app import Json, app, interruptible, note, provenance_of, store_and_print
+from cosa_theory.cli.app import Json, app, interruptible, provenance_of, store_and_print
+from cosa_theory.ground.printable import printable
+from cosa_theory.ground.program import note, terminal_width
 
 __all__ = ["to_lora"]
 
@@ -79,7 +82,8 @@ def to_lora(
     document = Document("to-lora", verdict, notices, {"layers": table}, provenance_of(settings))
 
     def show() -> str:
-        return f"{verdict}\n\n{render_view(lora_view(table))}\n\nAdapter: {export.folder}"
+        layers = render_view(lora_view(table), terminal_width(), sys.stdout.encoding)
+        return f"{printable(verdict)}\n\n{layers}\n\nAdapter: {printable(str(export.folder))}"
 
     # The adapter is stored already; there is no page of results.
     store_and_print(Path, document.as_json if as_json else show, None)

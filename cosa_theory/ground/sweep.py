@@ -10,7 +10,6 @@ import dataclasses
 import json
 import math
 import os
-import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -25,6 +24,7 @@ from joblib.externals.loky.process_executor import BrokenProcessPool
 
 from cosa_theory.ground.cells import cell_name, read_cell, write_cell
 from cosa_theory.ground.checks import real, refuse, whole
+from cosa_theory.ground.program import note
 from cosa_theory.ground.progress import progress_bar
 from cosa_theory.ground.workers import in_processes
 
@@ -210,7 +210,7 @@ def _resumable(
     try:
         yield
     except KeyboardInterrupt:
-        print(f"interrupted: {state()}", file=sys.stderr)
+        note(f"interrupted: {state()}")
         raise
     except BrokenProcessPool as error:
         raise RuntimeError(

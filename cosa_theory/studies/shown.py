@@ -10,9 +10,11 @@ from cosa_theory.studies import presentation
 __all__ = ["document_page", "document_text", "write_document_page"]
 
 
-def document_text(document: Document) -> str:
+def document_text(
+    document: Document, width: int | None = None, encoding: str | None = "utf-8"
+) -> str:
     """Return the verdict and every table as `cosa_theory.page.text.render_text` does."""
-    return render_text(document, presentation(document.command))
+    return render_text(document, presentation(document.command), width, encoding)
 
 
 def document_page(document: Document) -> str:
