@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from array_api_compat import array_namespace, is_numpy_array, is_torch_array
 from scipy import sparse
-from scipy.sparse.linalg import LinearOperator
+from scipy.sparse.linalg import LinearOperator, aslinearoperator
 
 from cosa_theory.ground.errors import InputError
 
@@ -70,8 +70,12 @@ def _stored(matrix: Any, name: str) -> Any:
         return form if form.dtype in (np.float32, np.float64) else form.astype(np.float64)
     if is_torch_array(matrix) and str(matrix.layout) != "torch.strided":
         raise InputError(f"{name} is a sparse tensor: give it as a scipy sparse array")
+    if hasattr(matrix, "matvec") and not isinstance(matrix, LinearOperator):
+        matrix = aslinearoperator(matrix)  # of PyLops, or anyone's
     if not isinstance(matrix, LinearOperator):
         matrix = as_working_array(matrix)
+    elif np.dtype(matrix.dtype).kind not in "fiub":
+        raise InputError(f"{name} has entries of type {matrix.dtype}: it must be a real operator")
     if len(matrix.shape) != 2 or 0 in matrix.shape:
         shape = tuple(matrix.shape)
         raise InputError(f"{name} must be a matrix with at least one entry, got shape {shape}")
@@ -90,7 +94,8 @@ class Factor:
     ----------
     matrix : array, tensor, sparse array or LinearOperator, shape (p, q)
         An operator with methods ``apply`` and ``apply_transpose`` (such as an SRHT) works on
-        tensors too; any other operator works on numpy arrays only.
+        tensors too; any other, which `scipy.sparse.linalg.aslinearoperator` takes (one of PyLops,
+        or an object with `shape`, `matvec` and `rmatvec`), works on numpy arrays only.
     name : str
         What error messages call it.
     """

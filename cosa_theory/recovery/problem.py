@@ -18,12 +18,16 @@ from cosa_theory.ground.errors import InputError
 from cosa_theory.linear.basis import CosaBasis
 from cosa_theory.linear.operators import Factor, KroneckerOperator, as_working_array, to_host
 from cosa_theory.linear.transforms import DCT, Coordinate, SingularBasis, Transform, Wavelet
-from cosa_theory.recovery.system import System, like_array
+from cosa_theory.projections import stream
+from cosa_theory.recovery.system import System, largest_entry, like_array
 
 __all__ = ["BASES", "RecoveryProblem"]
 
 BASES = ("coordinate", "dct", "wavelet", "singular")
 """Names of the sparsifying bases, see `cosa_theory.linear.transforms`."""
+
+_LARGEST = 1 << 28  # entries of a matrix known by its products, which takes 2 GiB when formed
+_ADJOINT = 1e-3  # share of their norms by which ⟨Φx, y⟩ and ⟨x, Φᵀy⟩ may differ, in half precision
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,11 +36,13 @@ class RecoveryProblem:
 
     Parameters
     ----------
-    operator : KroneckerOperator, array, tensor, sparse array or LinearOperator
+    operator : KroneckerOperator, array, tensor, sparse array, LinearOperator or the like
         ``basis.sensing()`` of a `cosa_theory.CosaBasis`: the measurements are Lᵀ ΔW Rᵀ and ΔW
         (m × n) is the unknown. ``basis.dictionary()``: the measurements are an update ΔW and the
         unknown is a core Y with L Y R ≈ ΔW. Any other matrix Φ (M × N): unstructured
-        measurements of a matrix with N entries in row-major order.
+        measurements of a matrix with N entries in row-major order. It may be known by its products
+        alone, as an operator of PyLops or anything else that
+        `scipy.sparse.linalg.aslinearoperator` takes; solvers then form its columns once.
     measurements : array or tensor, shape (p, q) or (B, p, q)
         Of one unknown, or of B different ones; one vector of M numbers, or (B, M), for an
         unstructured operator, and also accepted for a Kronecker one. float32 and float64 are
@@ -51,7 +57,8 @@ class RecoveryProblem:
     weight : array or tensor, shape (m, n), optional
         W, whose singular vectors are the basis "singular".
     shape : (int, int), optional
-        (m, n) for an unstructured operator; (1, N) by default.
+        (m, n) for an unstructured operator: the shape of the estimate. By default the `dims` of an
+        operator of PyLops, if they are two, else (1, N).
 
     Attributes
     ----------
@@ -63,9 +70,10 @@ class RecoveryProblem:
     Raises
     ------
     InputError
-        Shapes that do not fit, NaN or infinite entries, no measurements or only zeros, a noise
-        level that is negative or not below ‖y‖ (zero then explains the measurements), an unknown
-        basis, a singular basis without a weight, or a basis for a core.
+        Shapes that do not fit, NaN or infinite entries, an operator that is complex or whose
+        `rmatvec` is missing or not the adjoint of its `matvec`, no measurements or only zeros, a
+        noise level that is negative or not below ‖y‖ (zero then explains the measurements), an
+        unknown basis, a singular basis without a weight, or a basis for a core.
 
     Examples
     --------
@@ -91,6 +99,7 @@ class RecoveryProblem:
 
     def __post_init__(self) -> None:
         operator = _checked_operator(self.operator, self.shape)
+        object.__setattr__(self, "shape", self.shape or _named_shape(self.operator))
         object.__setattr__(self, "operator", operator)
         object.__setattr__(self, "measurements", _working(self.measurements, "measurements"))
         batched, stack = _stacked(self.measurements, operator, self._plain)
@@ -225,7 +234,10 @@ def _checked_operator(operator: Any, shape: tuple[int, int] | None) -> Any:
         for factor in operator.factors:
             _check_entries(factor)
         return operator
-    matrix = Factor(operator, "operator").matrix
+    try:
+        matrix = Factor(operator, "operator").matrix
+    except (ValueError, TypeError) as error:
+        raise InputError(f"operator cannot be used: {error}", argument="operator") from error
     _check_entries(matrix)
     columns = matrix.shape[1]
     if shape is not None and (
@@ -241,6 +253,43 @@ def _checked_operator(operator: Any, shape: tuple[int, int] | None) -> Any:
 def _check_entries(matrix: Any) -> None:
     if not isinstance(matrix, LinearOperator):
         _working(matrix.data if sparse.issparse(matrix) else matrix, "operator")
+    elif not hasattr(matrix, "apply_transpose"):
+        _check_products(matrix)
+
+
+def _check_products(operator: LinearOperator) -> None:
+    """Refuse an operator without an adjoint, or too large for its columns to be formed."""
+    (rows, columns), name = operator.shape, "operator is known by its products alone and"
+    if rows * columns > _LARGEST:
+        raise InputError(
+            f"{name} has {rows:,} × {columns:,} entries, which solvers would form: give a "
+            "KroneckerOperator of its factors",
+            argument="operator",
+        )
+    draw = stream(0, "adjoint")
+    x, y = draw.standard_normal(columns), draw.standard_normal(rows)
+    try:
+        image, back = np.asarray(operator.matvec(x)), np.asarray(operator.rmatvec(y))
+    except Exception as error:  # it is anyone's code
+        said = (str(error).strip() or type(error).__name__).splitlines()[0][:100]
+        text = f"{name} one of them failed ({said}): it must have matvec and rmatvec, the adjoint"
+        raise InputError(text, argument="operator") from error
+    if image.dtype.kind not in "fiub" or back.dtype.kind not in "fiub":
+        text = f"{name} gives numbers of type {np.result_type(image, back)}: they must be real"
+        raise InputError(text, argument="operator")
+    largest = max(largest_entry(image), largest_entry(back)) or 1.0  # so that no square overflows
+    image, back = image / largest, back / largest
+    scale = np.linalg.norm(image) * np.linalg.norm(y) + np.linalg.norm(back) * np.linalg.norm(x)
+    if not abs(np.vdot(image, y) - np.vdot(x, back)) <= _ADJOINT * scale:
+        text = f"{name} its rmatvec is not the adjoint of its matvec, or not finite: mend it"
+        raise InputError(text, argument="operator")
+
+
+def _named_shape(operator: Any) -> tuple[int, int] | None:
+    """Return (m, n) where an operator of PyLops says that it maps matrices."""
+    dims = getattr(operator, "dims", None)
+    matrix = np.shape(dims) == (2,) and np.asarray(dims).dtype.kind in "iu"
+    return (int(dims[0]), int(dims[1])) if matrix else None
 
 
 def _stacked(measurements: Any, operator: Any, plain: bool) -> tuple[bool, Any]:
