@@ -20,7 +20,10 @@ class _NamesMethods(Command):
         for option in self.params:
             if option.name == "method":
                 *names, last = METHODS
-                option.help = f"The solver: {', '.join(names)} or {last}."  # type: ignore[attr-defined]
+                option.help = (  # type: ignore[attr-defined]
+                    f"The solver: {', '.join(names)} or {last}. [default: basis_pursuit; "
+                    "fista with a noise level or λ, or where no update has this core]"
+                )
         super().format_options(ctx, formatter)
 
 
@@ -70,7 +73,7 @@ def recover(
             "draw; with metadata fingerprint_L and fingerprint_R it is checked.",
         ),
     ] = None,
-    method: Annotated[str, typer.Option(metavar="NAME", help="The solver.")] = "fista",
+    method: Annotated[str | None, typer.Option(metavar="NAME", help="The solver.")] = None,
     basis: Annotated[
         str,
         typer.Option(
@@ -145,7 +148,9 @@ def recover(
     from cosa_theory.studies.recovery.asked import asked
 
     recovery = asked(settings)
-    made = provenance_of(settings, seed) | ({} if projections is None else {"seed": None})
+    made = provenance_of(dict(recovery.settings), seed) | (
+        {} if projections is None else {"seed": None}
+    )
     iterates = recovery.iterates(None if out is None else out / CELLS)
     there = out is not None and out.exists()
     check_out(out)

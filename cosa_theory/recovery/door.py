@@ -17,13 +17,14 @@ from cosa_theory.ground.errors import InputError
 from cosa_theory.ground.threads import one_thread
 from cosa_theory.linear.basis import CosaBasis
 from cosa_theory.linear.operators import to_host
+from cosa_theory.recovery.constraint import constraint_of
 from cosa_theory.recovery.methods import METHODS, Method
 from cosa_theory.recovery.problem import RecoveryProblem
 from cosa_theory.recovery.result import STATUSES, RecoveryResult, Solution
 from cosa_theory.recovery.support import debias
 from cosa_theory.recovery.system import System, check_range, like_array
 
-__all__ = ["SparsityWarning", "recover"]
+__all__ = ["SparsityWarning", "default_method", "recover"]
 
 _SMALL = 1 << 17  # unknowns up to which everything is done on one thread
 
@@ -34,7 +35,7 @@ class SparsityWarning(UserWarning):
 
 def recover(
     problem: RecoveryProblem,
-    method: str = "fista",
+    method: str | None = None,
     *,
     sparsity: int | None = None,
     start: Any = None,
@@ -49,8 +50,8 @@ def recover(
     ----------
     problem : RecoveryProblem
         What is known. Its truth is not looked at.
-    method : str
-        A name in `METHODS`.
+    method : str, optional
+        A name in `METHODS`; by default that of `default_method`, which the result names.
     sparsity : int, optional
         How many nonzero coefficients the unknown has, for the greedy methods, which otherwise find
         out. The convex methods and the closed forms need no such number and do not use it.
@@ -95,6 +96,8 @@ def recover(
     if not isinstance(problem, RecoveryProblem):
         must = "a RecoveryProblem, as in recover(RecoveryProblem(operator, measurements))"
         raise refuse("problem", type(problem).__name__, must)
+    if method is None:
+        method = default_method(problem, options)
     entry = METHODS[choice("method", method, METHODS)]
     options = _checked_options(problem, entry, {**options, "sparsity": sparsity, "start": start})
     system = problem.update_system if entry.on_update else problem.system
@@ -105,6 +108,30 @@ def recover(
         solution = entry.solve(system, Y, noise_level=problem.noise_level, **options)
         fitted = debias(system, Y, solution.coefficients) if debiasing and entry.sparse else None
         return _result(problem, entry, system, solution, fitted, began)
+
+
+def default_method(problem: RecoveryProblem, options: Mapping[str, Any] | None = None) -> str:
+    """Return the method for a problem where none is named.
+
+    Without noise the sparsest explanation is sought: ``"basis_pursuit"``, which ends as soon as the
+    support is found. With a noise level, an option of the lasso (`lam`, `lam_ratio`), or
+    measurements that no unknown explains exactly, as of a core for an update of full rank:
+    ``"fista"``.
+
+    Parameters
+    ----------
+    problem : RecoveryProblem
+        Its operator, measurements and noise level are looked at.
+    options : mapping, optional
+        Those to be given to the method; None counts as not given.
+    """
+    given = {name for name, value in (options or {}).items() if value is not None}
+    if problem.noise_level > 0 or given & {"lam", "lam_ratio"}:
+        return "fista"
+    check_range(problem.system, problem.Y)
+    with one_thread() if problem.system.size <= _SMALL else nullcontext():
+        explained = constraint_of(problem.system, problem.Y, 0.0).feasible.all()
+    return "basis_pursuit" if explained else "fista"
 
 
 def _checked_options(

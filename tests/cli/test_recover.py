@@ -78,9 +78,10 @@ def errors(capsys):
 
 @pytest.fixture(scope="module")
 def made(files, tmp_path_factory):
-    """The folder of one complete run."""
+    """The folder of one complete run, of a method that looks at its certificate at every step."""
     out = tmp_path_factory.mktemp("made") / "out"
-    assert main(drawn(files, "--truth", str(files / "delta.npy"), "--out", str(out))) == 0
+    options = ("--method", "fista", "--truth", str(files / "delta.npy"), "--out", str(out))
+    assert main(drawn(files, *options)) == 0
     return out
 
 
@@ -88,8 +89,9 @@ def test_the_first_line_is_the_verdict_with_certificate_residual_and_error(files
     assert main(drawn(files, "--truth", str(files / "delta.npy"))) == 0
     printed = capsys.readouterr()
     lines = printed.out.splitlines()
-    assert lines[0].startswith("fista found an update that fits the core to a relative residual of")
-    assert f"with {S} of 1,280 entries nonzero. It minimised ½‖Φx − y‖² + λ‖x‖₁, λ = " in lines[0]
+    found = "basis_pursuit found an update that fits the core to a relative residual of"
+    assert lines[0].startswith(found)
+    assert f"with {S} of 1,280 entries nonzero. It minimised ‖x‖₁ subject to Φx = y" in lines[0]
     assert "to a duality gap of " in lines[0]
     assert "tolerance 1.0e-8" in lines[0]
     assert "Beyond 11 nonzero entries some updates share their core" in lines[0]
@@ -325,10 +327,26 @@ def test_the_analysis_operator_is_chosen_by_name(layer, tmp_path, capsys):
     )
 
 
+@pytest.mark.parametrize(
+    ("options", "method"),
+    [
+        ([], "basis_pursuit"),
+        (["--noise-level", "0.01"], "fista"),
+        (["--lam", "0.1"], "fista"),
+        (["--dtype", "float32"], "basis_pursuit"),
+    ],
+)
+def test_the_default_method_follows_what_is_known_and_is_named(files, capsys, options, method):
+    found = document(capsys, drawn(files, *options))
+    assert found["result"][0]["method"] == method
+    assert found["provenance"]["arguments"]["method"] == method
+
+
 def test_a_run_that_ends_early_says_so_first(files, capsys):
     assert main(drawn(files, "--max-iterations", "1")) == 0
     verdict = capsys.readouterr().out.splitlines()[0]
-    assert verdict.startswith("fista did not converge: after 1 iteration its duality gap is ")
+    said = "basis_pursuit did not converge: after 1 iteration its duality gap is "
+    assert verdict.startswith(said)
     assert "above the tolerance of 1.0e-8; raise --max-iterations. Its best iterate" in verdict
 
 
@@ -366,7 +384,7 @@ BAD = {
         "--lam is 1.0: it must be left out where",
     ),
     "negative": ([*SHAPE, "--lam", "-1"], "--lam is -1"),
-    "tolerance": ([*SHAPE, "--tolerance", "0"], "--tolerance is 0"),
+    "tolerance": ([*SHAPE, "--method", "fista", "--tolerance", "0"], "--tolerance is 0"),
     "noise": (
         [*SHAPE, "--noise-level", "1e6"],
         "--noise-level is 1000000.0: it must be below the norm",
@@ -628,7 +646,7 @@ def test_a_disk_that_is_full_leaves_the_earlier_estimate_whole(
     monkeypatch.setattr("cosa_theory.studies.recovery.compute.write_arrays", full)
     assert main(drawn(files, "--out", str(out))) == 2
     printed = capsys.readouterr()
-    assert printed.out.startswith("fista found")  # the result is printed all the same
+    assert printed.out.startswith("basis_pursuit found")  # the result is printed all the same
     assert "error: No space left on device" in printed.err
     assert (out / "estimate.safetensors").read_bytes() == before
     assert not list(out.glob(".estimate*"))

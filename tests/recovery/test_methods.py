@@ -234,9 +234,8 @@ def test_an_operator_that_measures_nothing_is_refused():
         for method in ("least_norm", "fista", "bpdn", "omp", "amp", "analysis"):
             with pytest.raises(ValueError, match="zero, so it measures nothing"):
                 recover(given, method)
-    lost = RecoveryProblem(aslinearoperator(np.full((2, 4), np.nan)), np.ones(2))
-    with pytest.raises(ValueError, match="matrix Φ is not finite"):
-        recover(lost, "fista")
+    with pytest.raises(ValueError, match="not finite"):
+        RecoveryProblem(aslinearoperator(np.full((2, 4), np.nan)), np.ones(2))
 
 
 REFUSED = {

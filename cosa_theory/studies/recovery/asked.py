@@ -34,6 +34,8 @@ def asked(settings: Mapping[str, Any]) -> Recovery:
     refuses names that do not exist, options that the method would not look at, projections that
     are neither named nor drawn or both, and files that are not what they should be.
     """
+    from cosa_theory.recovery import default_method
+
     given = {name: settings[name] for name in _OPTIONS if settings[name] is not None}
     _check_method(settings, given)
     _check_source(settings)
@@ -48,6 +50,8 @@ def asked(settings: Mapping[str, Any]) -> Recovery:
     problem = _problem(settings, measured, factors)
     if "start" in given:
         given["start"] = read_matrix(given["start"], "--start", problem.update_shape)
+    if settings["method"] is None:
+        settings = {**settings, "method": default_method(problem, given)}
     return Recovery(problem, given, factors, settings, measured, notices)
 
 
@@ -57,6 +61,7 @@ def _check_method(settings: Mapping[str, Any], given: Mapping[str, Any]) -> None
     from cosa_theory.recovery.analysis_operators import ANALYSES
 
     name, basis, device = (settings[one] for one in ("method", "basis", "device"))
+    name = "fista" if name is None else name  # takes all that either default does
     method = METHODS[choice("method", name, METHODS)]
     problems = Problems()
     with problems:
