@@ -287,7 +287,7 @@ def _check_products(operator: LinearOperator) -> None:
 
 def _named_shape(operator: Any) -> tuple[int, int] | None:
     """Return (m, n) where an operator of PyLops says that it maps matrices."""
-    dims = getattr(operator, "dims", None)
+    dims: Any = getattr(operator, "dims", None)
     matrix = np.shape(dims) == (2,) and np.asarray(dims).dtype.kind in "iu"
     return (int(dims[0]), int(dims[1])) if matrix else None
 
