@@ -19,7 +19,7 @@ import pandas as pd
 from cosa_theory.assets import asset_folder
 from cosa_theory.deltas import open_pair
 from cosa_theory.ground.checks import whole
-from cosa_theory.ground.printable import printable
+from cosa_theory.ground.printable import command_line, printable
 from cosa_theory.ground.program import note, program
 from cosa_theory.ground.progress import progress_bar
 from cosa_theory.ground.provenance import provenance
@@ -122,6 +122,7 @@ def run(config: Config, out: Path, pair: Path = finetune_delta.DEFAULT_OUT) -> p
     arguments = {"base": base, "tuned": tuned, **dataclasses.asdict(config)}
     with _timed("write tables, figures and the page", times):
         made = provenance(arguments, seed=config.seed)
+        made["command"] = _command(config, out, pair)
         made["seconds"] = {stage: round(seconds, 1) for stage, seconds in times.items()}
         for folder, found in documents.items():
             write_document(dataclasses.replace(found, provenance=made), out / folder)
@@ -135,6 +136,13 @@ def run(config: Config, out: Path, pair: Path = finetune_delta.DEFAULT_OUT) -> p
         "checks": headline(verdicts),
     }
     return table
+
+
+def _command(config: Config, out: Path, pair: Path) -> str:
+    """Return the line that makes this report again."""
+    chosen = {"out": out, "pair": pair, **dataclasses.asdict(config)}
+    options = [word for name, value in chosen.items() for word in (f"--{name}", str(value))]
+    return command_line(["python", "-m", "paper_checks.report", *options])
 
 
 def recover_updates(base: str, tuned: str, seed: int, folder: Path) -> Document:

@@ -6,7 +6,9 @@ from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
 from matplotlib.colors import Colormap, Normalize
 
-__all__ = ["OUTSIDE", "draw_cells", "module_grid", "shortened"]
+from cosa_theory.page.style import label_text
+
+__all__ = ["OUTSIDE", "draw_cells", "module_grid"]
 
 OUTSIDE = "–"  # the column of matrices that belong to no numbered block
 
@@ -25,11 +27,6 @@ def module_grid(table: pd.DataFrame, column: str) -> pd.DataFrame:
     # Modules inside the blocks first, so that the column outside them stays a tidy corner.
     inside = grid[numbered].notna().any(axis=1) if numbered else pd.Series(False, grid.index)
     return grid.loc[[*grid.index[inside], *grid.index[~inside]], order]
-
-
-def shortened(name: str, length: int = 34) -> str:
-    """Return a name of at most about `length` characters, its middle left out if need be."""
-    return name if len(name) <= length else f"{name[: length // 2 - 1]}…{name[-length // 2 :]}"
 
 
 def draw_cells(
@@ -55,7 +52,7 @@ def draw_cells(
     """
     values = np.ma.masked_invalid(grid.to_numpy(dtype=float))
     mesh = ax.pcolormesh(values, norm=norm, cmap=colours, edgecolors="white", linewidth=0.6)
-    ax.set_yticks(np.arange(len(grid)) + 0.5, [shortened(str(name)) for name in grid.index])
+    ax.set_yticks(np.arange(len(grid)) + 0.5, [label_text(str(name), 34) for name in grid.index])
     every = -(-grid.shape[1] // most_labels)
     ax.set_xticks(np.arange(0, grid.shape[1], every) + 0.5, list(grid.columns)[::every])
     ax.invert_yaxis()

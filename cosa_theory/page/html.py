@@ -5,16 +5,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, Template
-from matplotlib.figure import Figure
 
 from cosa_theory.ground.files import atomic_path
+from cosa_theory.ground.printable import printable, shortened
 from cosa_theory.page.document import FIGURES, PAGE, Document, records
 from cosa_theory.page.presentation import Part, Presentation
-from cosa_theory.page.style import as_data_uri, save_figure
+from cosa_theory.page.style import as_data_uri, load_matplotlib, save_figure
 from cosa_theory.page.views import View
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["Summary", "render_page", "split_verdict", "write_page"]
 
@@ -82,8 +85,9 @@ def write_page(
     return page
 
 
-def _draw(document: Document, shown: Presentation) -> dict[str, Figure]:
+def _draw(document: Document, shown: Presentation) -> "dict[str, Figure]":
     """Return every figure that the tables hold something for."""
+    load_matplotlib()
     tables = document.tables
     return {name: one.draw(tables) for name, one in shown.figures().items() if one.drawable(tables)}
 
@@ -92,7 +96,7 @@ def _render(
     document: Document,
     shown: Presentation,
     summaries: tuple[Summary, ...],
-    figures: Mapping[str, Figure],
+    figures: "Mapping[str, Figure]",
 ) -> str:
     drawings = shown.figures() if figures else {}
     first, rest = split_verdict(document.verdict)
@@ -118,7 +122,12 @@ def _render(
         page=PAGE,
         notices=document.notices,
         terms=shown.terms,
-        record={name: _in_words(value) for name, value in document.provenance.items()},
+        record={
+            name: _in_words(value)
+            for name, value in document.provenance.items()
+            if name != "command"
+        },
+        command=document.provenance.get("command"),
         checks=records(document.tables["checks"]) if "checks" in document.tables else [],
     )
 
@@ -127,9 +136,16 @@ def _render(
 def _template() -> Template:
     loader = PackageLoader("cosa_theory.page", "")
     # Autoescape: text from outside, such as the name of a layer, cannot become markup.
-    return Environment(
-        loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True
-    ).get_template("page.html.jinja")
+    environment = Environment(
+        loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, finalize=_seen
+    )
+    environment.filters["shortened"] = shortened
+    return environment.get_template("page.html.jinja")
+
+
+def _seen(value: Any) -> Any:
+    """Return text with every character seen; what is markup already is the house's own."""
+    return printable(value) if type(value) is str else value
 
 
 def split_verdict(verdict: str) -> tuple[str, str]:

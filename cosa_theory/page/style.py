@@ -1,15 +1,20 @@
 """House style of every figure: sizes, fonts, colours for colour-blind readers, saving."""
 
 import base64
+import contextlib
 import io
+import logging
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cosa_theory.ground.files import atomic_path
+from cosa_theory.ground.printable import printable, shortened
 from cosa_theory.projections import printed_name
 from cosa_theory.spectrum import FAMILIES
 
@@ -26,6 +31,8 @@ __all__ = [
     "ensemble_style",
     "family_style",
     "house_style",
+    "label_text",
+    "load_matplotlib",
     "log_axis",
     "save_figure",
 ]
@@ -161,13 +168,73 @@ def log_axis(axis: "Axis") -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
+def load_matplotlib() -> None:
+    """Import matplotlib, whatever the user's settings are, which no figure of the house depends on.
+
+    A backend in MPLBACKEND that does not exist, or a matplotlibrc that cannot be read, would keep
+    it from being imported at all: only then they are left aside.
+    """
+    if "matplotlib" in sys.modules:
+        return
+    logger = logging.getLogger("matplotlib")
+    level, before = logger.level, {name: os.environ.get(name) for name in _SETTINGS}
+    logger.setLevel(logging.ERROR)  # of lines that it does not know, it would warn
+    try:
+        try:
+            import matplotlib
+        except Exception:  # whatever reading those settings raises
+            for name in [one for one in sys.modules if one.partition(".")[0] == "matplotlib"]:
+                del sys.modules[name]  # what was begun
+            os.environ |= _SETTINGS
+            with contextlib.chdir(os.path.dirname(os.__file__)):  # its first choice is the cwd's
+                import matplotlib  # noqa: F401
+    finally:
+        logger.setLevel(level)
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+_SETTINGS = {"MPLBACKEND": "agg", "MATPLOTLIBRC": os.devnull}
+
+
 @contextmanager
 def house_style() -> Iterator[None]:
-    """Apply the house style inside the block, and leave matplotlib as it was."""
+    """Apply the house style inside the block, and leave matplotlib as it was.
+
+    The style is complete: what it does not say is as matplotlib ships it, whatever a matplotlibrc
+    or the style around the block says.
+    """
+    load_matplotlib()
     import matplotlib
 
-    with matplotlib.rc_context(_RC):
+    shipped: dict[Any, Any] = dict(matplotlib.rcParamsDefault.items())
+    shipped.pop("backend")
+    with matplotlib.rc_context(shipped | _RC):
         yield
+
+
+def label_text(name: str, length: int | None = None) -> str:
+    """Return a name from outside as the text of a figure: no mathematics, nothing unseen.
+
+    Characters that the font lacks are escaped; of more than `length` the middle is left out.
+    """
+    drawn = "".join(
+        one if ord(one) in _glyphs() else one.encode("unicode_escape").decode()
+        for one in printable(name)
+    )
+    shown = drawn if length is None else shortened(drawn, length)
+    return shown.replace("$", r"\$")  # else what stands between two is read as a formula
+
+
+@cache
+def _glyphs() -> Mapping[int, Any]:
+    load_matplotlib()
+    from matplotlib.font_manager import findfont, get_font
+
+    return get_font(findfont(_RC["font.family"])).get_charmap()
 
 
 def save_figure(figure: "Figure", folder: str | os.PathLike[str], name: str) -> list[Path]:

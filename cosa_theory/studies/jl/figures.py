@@ -10,7 +10,15 @@ from matplotlib.figure import Figure
 
 from cosa_theory.page.panels import keep_outer_labels, legend_above, panels_of
 from cosa_theory.page.presentation import Drawing
-from cosa_theory.page.style import BLACK, GREY, PAGE_WIDTH, ensemble_style, house_style, log_axis
+from cosa_theory.page.style import (
+    BLACK,
+    GREY,
+    PAGE_WIDTH,
+    ensemble_style,
+    house_style,
+    label_text,
+    log_axis,
+)
 from cosa_theory.projections import printed_name
 
 __all__ = ["CURVES_FIGURE", "FIGURES", "VARIANCE_FIGURE"]
@@ -116,7 +124,9 @@ def _curves_figure(curves: pd.DataFrame) -> Figure:
             panel = curves[curves["vectors_of"] == name]
             _plot_failure_curves(ax, panel)
             first = panel.iloc[0]
-            ax.set_title(f"{name}\nk = {first['k']}, d = {first['d']}", linespacing=1.05)
+            ax.set_title(
+                f"{label_text(str(name), 48)}\nk = {first['k']}, d = {first['d']}", linespacing=1.05
+            )
         keep_outer_labels(axes, columns)
         seen = curves.loc[curves["probability"] > 0, "probability"]
         axes[0].set_ylim(0.4 * float(seen.min()) if len(seen) else 1e-4, 1.3)  # of all panels

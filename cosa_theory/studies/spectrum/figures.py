@@ -13,10 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from cosa_theory.page.document import Tables
-from cosa_theory.page.heatmap import shortened
 from cosa_theory.page.panels import keep_outer_labels, legend_above, panels_of
 from cosa_theory.page.presentation import Drawing
-from cosa_theory.page.style import COLUMN_WIDTH, PAGE_WIDTH, house_style
+from cosa_theory.page.style import COLUMN_WIDTH, PAGE_WIDTH, house_style, label_text
 from cosa_theory.studies.spectrum.budgets import at_budget, common_budgets, middle_budget
 from cosa_theory.studies.spectrum.curves import plot_cumulative_energy, plot_spectrum
 from cosa_theory.studies.spectrum.family_curves import plot_captured_energy, plot_law_ratio
@@ -51,7 +50,7 @@ class ModuleType:
     def title(self) -> str:
         """Two lines for a panel."""
         count = f", {len(self.layers)} layers" if len(self.layers) > 1 else ""
-        return f"{shortened(self.module, 32)}\n{self.m} × {self.n}{count}"
+        return f"{label_text(self.module, 32)}\n{self.m} × {self.n}{count}"
 
     def rows(self, table: pd.DataFrame) -> pd.DataFrame:
         """Return the rows of a table that belong to these layers."""
@@ -117,7 +116,7 @@ def layer_figure(tables: Tables, layer: str) -> Figure:
         ax = figure.subplots()
         plot_spectrum(ax, tables["spectra"][tables["spectra"]["layer"] == layer], layers)
         shape = f"{layers['m'].iloc[0]} × {layers['n'].iloc[0]}"
-        ax.set_title(f"{shortened(layer, 48)}\n{shape}", linespacing=1.05)
+        ax.set_title(f"{label_text(layer, 48)}\n{shape}", linespacing=1.05)
         legend_above(figure, [ax], 2)
     return figure
 
