@@ -6,6 +6,7 @@ Nothing here needs torch. Folders of the code released with arXiv 2602.05148 are
 carry L and R: that code draws them from a salted hash, so no seed brings them back.
 """
 
+import hashlib
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,6 +27,8 @@ from cosa_theory.deltas.cosa_released import (
 from cosa_theory.deltas.opening import open_checkpoint, read_json
 from cosa_theory.deltas.wrapped_names import known_name
 from cosa_theory.ground.errors import InputError
+from cosa_theory.ground.swap import reading
+from cosa_theory.ground.tensor_files import read_bytes
 from cosa_theory.projections import ENSEMBLES, draw_fingerprint, fingerprint, make_projection
 
 __all__ = [
@@ -34,6 +37,7 @@ __all__ = [
     "WRAPPER",
     "CosaFolder",
     "CosaRecord",
+    "core_digest",
     "is_released",
     "read_cosa_folder",
     "refuse_other_draws",
@@ -65,6 +69,15 @@ class CosaFolder:
         """
         return {name: one for name, one in self.whole.items() if ".original_module." not in name}
 
+    @property
+    def tied(self) -> bool:
+        """Whether modules saved whole were trained as one with what the model ties them to.
+
+        So did `save_cosa` before it described the cores; since then, and in PEFT, they are copies.
+        """
+        entries = (self.settings.get("layers") or {}).values()
+        return "peft_version" not in self.settings and not any("Y" in one for one in entries)
+
     def named_as(self, places: Collection[str]) -> "CosaFolder":
         """Return the adapter with the names that a model has for its layers and tensors."""
         names = {name: known_name(name, places) for name in self.layers}
@@ -76,8 +89,21 @@ class CosaFolder:
         return replace(self, layers=layers, whole=whole)
 
     def core(self, name: str) -> np.ndarray:
-        """Return a layer's core Y, shape (a, b), in float32 (float64 if stored so)."""
-        return self.stored.load(self.layers[name].core)
+        """Return a layer's core Y, shape (a, b), in float32 (float64 if stored so).
+
+        An InputError tells of a core that is not the one the configuration was saved with.
+        """
+        record = self.layers[name]
+        values = self.stored.load(record.core)
+        if record.digest not in (None, core_digest(read_bytes(self.stored.infos[record.core]))):
+            if not np.isfinite(values).all():
+                return values  # damaged, which those who use it tell
+            raise InputError(
+                f"{self.label}: the core of {name} is not the one that {ADAPTER_CONFIG} was saved "
+                "with: the two files are of different savings; save the adapter again, or remove "
+                "the layer's Y there if you changed the core yourself."
+            )
+        return values
 
     def projections(self, name: str) -> tuple[Any, Any]:
         """Return a layer's Lᵀ (a × m) and R (b × n) in float32: stored, or drawn and compared.
@@ -112,6 +138,11 @@ class CosaFolder:
             self.label, self.settings["seed"], [(f"{role} of {record.name}", found, expected)]
         )
         return drawn
+
+
+def core_digest(values: bytes) -> str:
+    """Return what tells the bytes of a core from those of another."""
+    return hashlib.blake2b(values, digest_size=8).hexdigest()
 
 
 def refuse_other_draws(label: str, seed: int, draws: Iterable[tuple[str, str, str | None]]) -> None:
@@ -171,7 +202,11 @@ def read_cosa_folder(folder: Path | str) -> CosaFolder:
     InputError
         Naming every problem found.
     """
-    folder = Path(folder)
+    with reading(folder):  # finishes what an interrupted saving left
+        return _read_folder(Path(folder))
+
+
+def _read_folder(folder: Path) -> CosaFolder:
     config, weights = folder / ADAPTER_CONFIG, folder / ADAPTER_WEIGHTS
     if not folder.is_dir():
         what = "a file, not a folder" if folder.is_file() else "no such folder"

@@ -32,6 +32,7 @@ class CosaRecord:
     left: str | None = None  # names of the tensors of L and R; None where they are drawn
     right: str | None = None
     fingerprints: tuple[str | None, str | None] = (None, None)  # of the float32 draws of Lᵀ, R
+    digest: str | None = None  # of the stored core
     transposed: bool = False  # Lᵀ and Rᵀ (n × b) are stored, as by the released code
 
 
@@ -135,7 +136,9 @@ def _record(
     prints = described.get("L"), described.get("R")
     stored = tensors.get("L"), tensors.get("R")
     key, place = described["key"], tensors["Y"]
-    return CosaRecord(name, m, n, a, b, alpha, key, place, *stored, prints, released)
+    return CosaRecord(
+        name, m, n, a, b, alpha, key, place, *stored, prints, described.get("Y"), released
+    )
 
 
 def _is_released_core(tensors: Mapping[str, str]) -> bool:
@@ -164,7 +167,7 @@ def check_description(where: str, described: Any) -> None:
         pair(f"{where}: {name}", described.get(name))
     if not isinstance(described.get("key"), str):
         raise refuse(f"{where}: key", described.get("key"), "the name that the draw belongs to")
-    for role in "LR":
+    for role in "LRY":
         if not isinstance(described.get(role), (str, type(None))):
             raise refuse(f"{where}: {role}", described[role], "a fingerprint")
 

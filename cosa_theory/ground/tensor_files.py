@@ -24,6 +24,7 @@ __all__ = [
     "TensorInfo",
     "is_pickle",
     "read_array",
+    "read_bytes",
     "read_header",
     "read_metadata",
     "read_tensor",
@@ -217,6 +218,14 @@ def read_metadata(spec: str) -> dict[str, str]:
         return {}
     header, _ = _read_json(path, path.stat().st_size)
     return dict(header.get("__metadata__") or {})
+
+
+def read_bytes(info: TensorInfo) -> bytes:
+    """Return the bytes of a stored tensor."""
+    assert info.file is not None
+    with info.file.open("rb") as file:
+        file.seek(info.start)
+        return file.read(info.stop - info.start)
 
 
 def read_tensor(info: TensorInfo, part: int | None = None) -> NDArray[Any]:

@@ -18,11 +18,18 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from cosa_theory.deltas.cosa_adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS, WRAPPER, CosaFolder
+from cosa_theory.deltas.cosa_adapters import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    WRAPPER,
+    CosaFolder,
+    core_digest,
+)
 from cosa_theory.deltas.layers import FLOAT_DTYPES
 from cosa_theory.deltas.matching import first_few
 from cosa_theory.ground.errors import InputError
-from cosa_theory.ground.files import atomic_path
+from cosa_theory.ground.swap import swapped
+from cosa_theory.nn.card import cosa_section, write_card
 from cosa_theory.nn.projection import FrozenProjection, frozen_projection
 from cosa_theory.nn.settings import SHARED_KEY, LayerSpec
 
@@ -34,26 +41,39 @@ __all__ = [
     "read_cores",
     "whole_problems",
     "write_adapter",
+    "write_cosa_card",
 ]
 
 Value = TypeVar("Value")
 
 
 def layer_entry(
-    key: str, size: tuple[int, int], left: FrozenProjection, right: FrozenProjection
+    key: str,
+    size: tuple[int, int],
+    left: FrozenProjection,
+    right: FrozenProjection,
+    core: Tensor | None,
 ) -> dict[str, Any]:
     """Return what `layers` in adapter_config.json says of one layer.
 
-    The key its projections were drawn for, size [m, n], core [a, b], and the fingerprints L and R
-    of the float32 draws.
+    The key its projections were drawn for, size [m, n], core [a, b], the fingerprints L and R of
+    the float32 draws, and Y of the core as it is stored, by which two files of different savings
+    are told apart; none of a core that is not at hand.
     """
+    here = core is not None and core.device.type != "meta" and not hasattr(core, "full_tensor")
     return {
         "key": key,
         "size": list(size),
         "core": [left.k, right.k],
         "L": left.fingerprint,
         "R": right.fingerprint,
+        "Y": core_digest(_bytes_of(core)) if core is not None and here else None,
     }
+
+
+def _bytes_of(values: Tensor) -> bytes:
+    whole = values.detach().to("cpu").contiguous()
+    return whole.flatten().view(torch.uint8).numpy().tobytes()
 
 
 def projection_tensors(
@@ -139,20 +159,22 @@ def write_adapter(
 ) -> None:
     """Write both files of an adapter's folder, or neither.
 
-    An adapter in the folder is replaced; other files stay. An InputError if `folder` is a file.
+    An adapter in the folder is replaced; other files stay. A card is written beside it, or
+    completed. An InputError if `folder` is a file.
     """
     folder = Path(folder)
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder} is a file; name a folder for the adapter")
-    with (
-        atomic_path(folder / ADAPTER_CONFIG) as config,
-        atomic_path(folder / ADAPTER_WEIGHTS) as weights,
-    ):
-        save_file(dict(tensors), weights, metadata={"format": "pt"})
-        config.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-        # The old settings go before the new tensors come, and the new ones come last: whatever
-        # interrupts this, no folder has the tensors of one adapter and the settings of another.
-        (folder / ADAPTER_CONFIG).unlink(missing_ok=True)
+    # Readers finish what a kill interrupts, whichever files are in their places by then.
+    with swapped(folder) as new:
+        save_file(dict(tensors), new / ADAPTER_WEIGHTS, metadata={"format": "pt"})
+        text = json.dumps(settings, indent=2, sort_keys=True) + "\n"
+        (new / ADAPTER_CONFIG).write_text(text, encoding="utf-8")
+        write_cosa_card(folder, new, settings)
+
+
+def write_cosa_card(folder: Path, new: Path, settings: Mapping[str, Any]) -> None:
+    """Write the card of a CoSA adapter of `folder` into the folder `new`."""
+    base = settings.get("base_model_name_or_path")
+    write_card(folder, new, ("cosa", "peft"), base, cosa_section(settings))
 
 
 def layer_specs(adapter: CosaFolder) -> dict[str, LayerSpec]:

@@ -15,6 +15,7 @@ from cosa_theory.nn.linear import check_options
 from cosa_theory.nn.model import SavedWhole, build_layer, install_layers, refuse_adapted
 from cosa_theory.nn.pairs import Placement, layer_pairs
 from cosa_theory.nn.targets import closest, linear_problem
+from cosa_theory.nn.ties import separate
 from cosa_theory.nn.wrappers import named_places, named_tensors
 
 __all__ = ["load_cosa"]
@@ -87,6 +88,9 @@ def load_cosa(
         name: torch.from_numpy(adapter.stored.load(tensor))
         for name, tensor in adapter.others.items()
     }
+    if not adapter.tied:
+        separate(model, whole.modules)
+    state = named_tensors(model)
     layers = {}
     for name, spec in specs.items():
         layer = build_layer(spec, linears[name], pairs[name], dropout=dropout, order=order)
@@ -178,9 +182,12 @@ def _whole_problems(
                 f"{closest(name, list(state)).replace('linear layers', 'tensors')}"
             )
         elif tuple(own.shape) != shape:
+            remedy = "load it into the model that it was trained on"
+            if shape[1:] == tuple(own.shape[1:]) and "modules_to_save" not in tensor:
+                remedy += f", or resize its vocabulary first (resize_token_embeddings({shape[0]}))"
             problems.append(
                 f"{adapter.label}: {tensor} has shape {shape}, but {tuple(own.shape)} in the "
-                "model; load it into the model that it was trained on"
+                f"model; {remedy}"
             )
         elif own.device.type == "meta":
             problems.append(

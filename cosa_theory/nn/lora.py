@@ -24,7 +24,7 @@ from cosa_theory.deltas.opening import read_json
 from cosa_theory.ground.checks import choice, real, whole
 from cosa_theory.ground.errors import InputError, Problems
 from cosa_theory.ground.files import atomic_path
-from cosa_theory.ground.tensor_files import TensorInfo
+from cosa_theory.ground.tensor_files import read_bytes
 from cosa_theory.ground.tensor_writer import file_order, write_tensors
 from cosa_theory.nn.lora_factors import (
     Array,
@@ -272,7 +272,7 @@ def _contents(
     for tensor in file_order(layout):
         name, _, factor = tensor.removeprefix(WRAPPER).removesuffix(".weight").rpartition(".lora_")
         if name not in ranks or tensor in adapter.stored.infos:
-            yield tensor, _raw(adapter.stored.infos[tensor])
+            yield tensor, read_bytes(adapter.stored.infos[tensor])
             continue
         if factor == "A":
             dtype, (stored_rank, _) = layout[tensor]
@@ -282,14 +282,6 @@ def _contents(
             step(name)
         else:
             yield tensor, waiting.pop(name)
-
-
-def _raw(info: TensorInfo) -> bytes:
-    """Return the bytes of a stored tensor."""
-    assert info.file is not None
-    with info.file.open("rb") as file:
-        file.seek(info.start)
-        return file.read(info.stop - info.start)
 
 
 def _export(

@@ -1,5 +1,6 @@
 """CoSA on a whole model: put layers into their places, merge them, take them out again."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +20,7 @@ from cosa_theory.nn.targets import (
     modules_by_ending,
     replace_modules,
 )
+from cosa_theory.nn.ties import separate
 from cosa_theory.nn.wrappers import named_places, named_tensors, plain_names, uncompiled
 
 __all__ = [
@@ -92,7 +94,8 @@ def add_cosa(
     exclude_modules : str or sequence of str, optional
         Layers to leave out, named as in `target_modules`.
     modules_to_save : sequence of str, optional
-        Modules that are trained whole and saved with the adapter, such as a new classifier.
+        Modules that are trained whole and saved with the adapter, such as a new classifier. What
+        shares its parameters with other modules becomes a copy, as in PEFT.
     threads : int, default 2
         How many projections are drawn at a time.
     progress : bool, default False
@@ -152,8 +155,18 @@ def add_cosa(
         )
         for name, spec in specs.items()
     }
+    _warn_of_ties(separate(model, whole))
     install_layers(model, layers, SavedWhole(whole), trainable=True)
     return model
+
+
+def _warn_of_ties(tied: Mapping[str, list[str]]) -> None:
+    for name, others in tied.items():
+        warnings.warn(
+            f"{name} shared parameters with {first_few(others, 3)}; named in modules_to_save, it "
+            "is a copy now that is trained by itself, as in PEFT",
+            stacklevel=3,
+        )
 
 
 def cosa_layers(model: nn.Module) -> dict[str, CosaLinear]:

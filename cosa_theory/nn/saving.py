@@ -91,7 +91,13 @@ def save_cosa(
         "modules_to_save": list(whole.modules) or None,
         "bias": whole.bias,
         "layers": {
-            name: layer_entry(one.spec.key, (one.spec.m, one.spec.n), one.left, one.right)
+            name: layer_entry(
+                one.spec.key,
+                (one.spec.m, one.spec.n),
+                one.left,
+                one.right,
+                values[f"{WRAPPER}{name}.cosa_Y"],
+            )
             for name, one in layers.items()
         },
     }

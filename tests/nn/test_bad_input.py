@@ -264,6 +264,6 @@ def test_saving_what_holds_no_layers_or_into_a_file_is_refused(tmp_path):
         save_cosa(adapted(), tmp_path / "adapter", task_type="CHAT")
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(InputError, match="is a file; name a folder for the adapter"):
+    with pytest.raises(InputError, match="file: a file is in the way: name a folder"):
         save_cosa(adapted(), tmp_path / "file")
     assert (tmp_path / "file").read_text() == "mine"

@@ -50,7 +50,7 @@ def write(folder, specs, *, stored=False):
     settings = common_settings(specs) | {
         "peft_type": "COSA",
         "layers": {
-            name: layer_entry(key, SIZES[name], left, right)
+            name: layer_entry(key, SIZES[name], left, right, None)
             for name, (key, left, right) in pairs.items()
         },
     }

@@ -1,8 +1,10 @@
 """Adapters saved and loaded: by this library, by PEFT, and by the released code."""
 
+import functools
 import json
 import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -10,8 +12,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from cosa_theory.deltas import open_pair
 from cosa_theory.ground.errors import InputError
 from cosa_theory.nn import CosaLinear, add_cosa, load_cosa, merge_cosa, save_cosa
+from cosa_theory.nn.lora import to_lora
 from cosa_theory.nn.model import cosa_layers
 from cosa_theory.projections import KINDS
 
@@ -61,7 +65,11 @@ def settings_of(folder):
 def test_a_loaded_adapter_computes_what_the_saved_one_did(tmp_path, kind, scale, stored, share):
     model = adapted(kind=kind, scale=scale, share_projections=share, seed=11)
     save_cosa(model, tmp_path / "adapter", save_projections=stored)
-    assert sorted(path.name for path in (tmp_path / "adapter").iterdir()) == [CONFIG, WEIGHTS]
+    assert sorted(path.name for path in (tmp_path / "adapter").iterdir()) == [
+        "README.md",
+        CONFIG,
+        WEIGHTS,
+    ]
     loaded = load_cosa(Net(), tmp_path / "adapter")
     expected = model.requires_grad_(False)(inputs())
     # Stored projections are dense, and multiply in another order than the fast forms.
@@ -115,6 +123,7 @@ def test_the_settings_describe_every_layer(tmp_path):
     assert (settings["seed"], settings["dropout"]) == (9, 0.25)
     assert settings["target_modules"] == ["q", "k", "up"]
     layer = cosa_layers(model)["up"]
+    assert settings["layers"]["up"].pop("Y")
     assert settings["layers"]["up"] == {
         "key": "up",
         "size": [24, 16],
@@ -210,6 +219,7 @@ def test_saving_replaces_an_adapter_and_leaves_other_files(tmp_path):
     model = adapted(("up",), seed=2)
     save_cosa(model, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "README.md",
         CONFIG,
         WEIGHTS,
         "checkpoint-1",
@@ -232,23 +242,74 @@ def test_an_adapter_survives_a_failure_to_save_another(tmp_path, monkeypatch):
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-@pytest.mark.parametrize("stop", [1, 2])
-def test_no_interruption_mixes_the_files_of_two_adapters(tmp_path, monkeypatch, stop):
-    save_cosa(adapted(seed=1), tmp_path)
-    replace, calls = os.replace, []
+def killed(at, work):
+    """Run `work` in a process that is killed at its change number `at` of files; whether it was."""
+    child = os.fork()
+    if child == 0:
+        left = [at]
 
-    def interrupted(source, target):
-        calls.append(target)
-        if len(calls) == stop:
-            raise KeyboardInterrupt
-        replace(source, target)
+        def instead(change, *args, **kwargs):
+            left[0] -= 1
+            if left[0] == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return change(*args, **kwargs)
 
-    monkeypatch.setattr("os.replace", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        save_cosa(adapted(seed=2), tmp_path)
-    monkeypatch.undo()
-    with pytest.raises(InputError, match=r"no adapter_config\.json here"):
-        load_cosa(Net(), tmp_path)
+        for name in ("replace", "rename", "unlink"):
+            setattr(os, name, functools.partial(instead, getattr(os, name)))
+        try:
+            work()
+        finally:
+            os._exit(0)
+    return os.waitpid(child, 0)[1] != 0
+
+
+def test_a_kill_leaves_the_earlier_adapter_or_the_new_one(tmp_path):
+    from peft import PeftModel
+
+    import cosa_theory.nn.peft  # noqa: F401
+
+    models = [adapted(seed=1, alpha=0.5), adapted(("up",), seed=2)]
+    outputs = [model(inputs()).detach() for model in models]
+    found = []
+    save_cosa(models[0], tmp_path)
+    while killed(len(found) + 1, lambda: save_cosa(models[1], tmp_path)):
+        if len(found) % 2:  # whichever reads first
+            loaded = load_cosa(Net(), tmp_path)
+        else:
+            loaded = PeftModel.from_pretrained(Net(), tmp_path)
+        found.append([torch.allclose(loaded(inputs()), one, atol=1e-5) for one in outputs])
+        save_cosa(models[0], tmp_path)
+    assert found[0] == [True, False]
+    assert found[-1] == [False, True]
+    assert all(sum(one) == 1 for one in found)
+
+
+@pytest.mark.parametrize("part", [CONFIG, WEIGHTS])
+@pytest.mark.parametrize("saver", ["plain", "peft"])
+def test_files_of_two_savings_are_not_taken_for_an_adapter(tmp_path, part, saver):
+    """As PEFT leaves them, which writes one after the other, if it is killed between."""
+    from peft import PeftModel, get_peft_model
+
+    from cosa_theory.nn.peft import CosaConfig
+
+    for name in ("first", "second"):
+        net = Net()
+        torch.manual_seed(len(name))
+        if saver == "plain":
+            model = add_cosa(net, ["q", "k"], 6, 4, init_weights=False)
+            save_cosa(model, tmp_path / name)
+        else:
+            settings = CosaConfig(a=6, b=4, target_modules=["q", "k"], init_weights=False)
+            get_peft_model(net, settings).save_pretrained(tmp_path / name)
+    shutil.copy(tmp_path / "first" / part, tmp_path / "second" / part)
+    for read in (
+        lambda: load_cosa(Net(), tmp_path / "second"),
+        lambda: PeftModel.from_pretrained(Net(), tmp_path / "second"),
+        lambda: to_lora(tmp_path / "second", tmp_path / "lora"),
+        lambda: next(iter(open_pair(Net(), tmp_path / "second"))).delta,
+    ):
+        with pytest.raises(ValueError, match="is not the one that adapter_config"):
+            read()
 
 
 def test_peft_reads_what_is_saved_here(tmp_path):

@@ -19,6 +19,8 @@ from cosa_theory.deltas.opening import read_json
 from cosa_theory.deltas.wrapped_names import unwrapped_name
 from cosa_theory.ground.checks import choice, real, refuse
 from cosa_theory.ground.errors import InputError, Problems
+from cosa_theory.ground.swap import reading, swapped
+from cosa_theory.nn.folder import write_cosa_card
 from cosa_theory.nn.peft.registration import METHOD, peft_type
 from cosa_theory.nn.settings import CosaSettings
 
@@ -195,6 +197,18 @@ class CosaConfig(PeftConfig):
         }
         return result if self._records is None else result | {"layers": self._records}
 
+    def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
+        """Write adapter_config.json, and with an adapter's layers a card that says how to load it.
+
+        Parameters as for PEFT. Both files are replaced as a whole or not at all.
+        """
+        folder = Path(save_directory)
+        with swapped(folder) as new:
+            super().save_pretrained(os.fspath(new), **kwargs)
+            settings = read_json(new / ADAPTER_CONFIG)
+            if settings.get("layers"):
+                write_cosa_card(folder, new, settings)
+
     @classmethod
     def from_pretrained(
         cls, pretrained_model_name_or_path: str, subfolder: str | None = None, **kwargs: Any
@@ -212,9 +226,10 @@ class CosaConfig(PeftConfig):
         if _is_released(folder / ADAPTER_CONFIG):
             config: PeftConfig = cls(**read_cosa_folder(folder).settings)
         else:
-            config = super().from_pretrained(
-                pretrained_model_name_or_path, subfolder=subfolder, **kwargs
-            )
+            with reading(folder):  # finishes what an interrupted saving left
+                config = super().from_pretrained(
+                    pretrained_model_name_or_path, subfolder=subfolder, **kwargs
+                )
         if isinstance(config, CosaConfig) and (folder / ADAPTER_WEIGHTS).is_file():
             config._folder = os.fspath(folder)
         return config

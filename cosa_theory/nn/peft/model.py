@@ -244,7 +244,7 @@ class CosaModel(BaseTuner):
         unwanted_adapter_names: list[str],
     ) -> dict[str, Tensor]:
         tensors = adapter_tensors(model, adapter_name, state_dict, config.bias)
-        config._records = layer_records(model, adapter_name, config)
+        config._records = layer_records(model, adapter_name, config, tensors)
         if config.save_projections:
             tensors |= stored_projections(model, adapter_name, config)
         return tensors

@@ -58,10 +58,13 @@ def adapter_tensors(
     return {name: state[name] for name in names if name in state}
 
 
-def layer_records(model: nn.Module, adapter: str, config: CosaConfig) -> dict[str, Any]:
+def layer_records(
+    model: nn.Module, adapter: str, config: CosaConfig, tensors: Mapping[str, Tensor]
+) -> dict[str, Any]:
     """Return what `layers` of the configuration says of an adapter, by the layers' names.
 
-    What the configuration says of layers whose projections were read from a file stands.
+    `tensors` are those of `adapter_tensors`. What the configuration says of layers whose
+    projections were read from a file stands.
     """
     records = {}
     for name, layer in adapted(model, adapter):
@@ -69,7 +72,11 @@ def layer_records(model: nn.Module, adapter: str, config: CosaConfig) -> dict[st
         plain = name.removeprefix(WRAPPER)
         known = (config.layers or {}).get(plain, {})
         records[plain] = layer_entry(
-            _key(plain, layer, adapter, config), (left.d, right.d), left, right
+            _key(plain, layer, adapter, config),
+            (left.d, right.d),
+            left,
+            right,
+            tensors.get(f"{name}.cosa_Y.{adapter}"),
         )
         # What was read from a file cannot be drawn: what was said of the draw stands.
         for role, projection in (("L", left), ("R", right)):

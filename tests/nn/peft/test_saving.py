@@ -78,6 +78,7 @@ def test_the_configuration_describes_every_layer(tmp_path):
     model.save_pretrained(tmp_path)
     described = json.loads((tmp_path / "adapter_config.json").read_text())["layers"]
     left = model.base_model.model.lin0.cosa_L["default"]
+    assert described["lin0"].pop("Y")
     assert described["lin0"] | {"R": ""} == {
         "key": "lin0",
         "size": [20, 10],
