@@ -290,13 +290,15 @@ def deliver(
     Its notices go to standard error, but for those that are `noted` already; its tables are written
     `within` what writes a file beside them in the folder.
     """
+    from cosa_theory.ground.progress import progress_bar
     from cosa_theory.page.document import write_document
     from cosa_theory.studies.shown import document_text, write_document_page
 
     def store(folder: Path) -> Path:
-        with within(folder):
-            write_document(document, folder)
-        return write_document_page(document, folder)
+        with progress_bar("tables, figures and the page"):
+            with within(folder):
+                write_document(document, folder)
+            return write_document_page(document, folder)
 
     for notice in document.notices:
         if notice not in noted:

@@ -62,10 +62,12 @@ def _gradients(
                 raise InputError(f"{option} is about the texts of --model and --data: give both")
         return file
     from cosa_theory.deltas.texts import text_gradients
+    from cosa_theory.ground.progress import progress_bar
 
     given = {"batch": batch, "max_tokens": tokens}
     chosen = {name: value for name, value in given.items() if value is not None}
-    return text_gradients(model, data, seed=seed, **chosen)
+    with progress_bar("gradients of the model"):
+        return text_gradients(model, data, seed=seed, **chosen)
 
 
 @app.command(

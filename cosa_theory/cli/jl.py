@@ -122,7 +122,8 @@ def jl(
         sets = compute.file_rows(vectors, count, seed)
     elif pair is not None:
         opened = open_checked_pair(*pair, settings)
-        sets = compute.update_rows(opened, count, seed)
+        with interruptible(), progress_bar("reading the updates"):
+            sets = compute.update_rows(opened, count, seed)
     if points is not None:
         tables["dimension"] = compute.dimension_table(points, eps)
     notices = () if opened is None else tuple(opened.report.notices)

@@ -97,7 +97,7 @@ def run_cells(
         Seconds after which a cell is given up and its process killed. Its only row then has the
         status "timed out" and no numbers. It is tried again by a sweep with a longer limit.
     progress : bool
-        Whether to show a progress bar on standard error, where that is a terminal.
+        Whether to show on standard error how far it is, see `progress_bar`.
 
     Returns
     -------

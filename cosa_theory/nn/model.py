@@ -99,7 +99,7 @@ def add_cosa(
     threads : int, default 2
         How many projections are drawn at a time.
     progress : bool, default False
-        Whether to show a progress bar of the draws on standard error, if that is a terminal.
+        Whether to show on standard error how many are drawn, see `progress_bar`.
 
     Returns
     -------

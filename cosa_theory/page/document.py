@@ -14,6 +14,7 @@ import pandas as pd
 
 from cosa_theory.ground.errors import InputError
 from cosa_theory.ground.files import atomic_path
+from cosa_theory.ground.printable import json_text
 
 __all__ = [
     "FIGURES",
@@ -132,7 +133,7 @@ def write_document(document: Document, folder: str | os.PathLike[str]) -> Path:
         "beside": list(document.beside),
     }
     with atomic_path(folder / f"{document.command}.json") as path:
-        text = json.dumps(content, ensure_ascii=False, indent=1, allow_nan=False)
+        text = json_text(content)
         path.write_text(text + "\n", encoding="utf-8")
     return folder
 
