@@ -15,6 +15,7 @@ from scipy.linalg.blas import dsyrk
 
 from cosa_theory.ground.checks import choice, whole
 from cosa_theory.ground.errors import InputError
+from cosa_theory.ground.scales import unit_scale
 from cosa_theory.projections import stream
 from cosa_theory.spectrum.eigenvalues import symmetric_eigenvalues
 
@@ -199,11 +200,6 @@ def _check_finite(X: Any, name: str = "X") -> float:
     return largest
 
 
-def _safe_scale(largest: float) -> float:
-    """Return a power of two that brings `largest` near 1: scaling by it rounds nothing."""
-    return 1.0 if largest == 0.0 else 2.0 ** int(np.clip(-np.frexp(largest)[1], -1000, 1000))
-
-
 def _blocks(tall: Any, scale: float) -> Iterator[Any]:
     """Yield the rows of `tall`, in blocks, as float64 arrays times `scale`."""
     xp = array_namespace(tall)
@@ -241,7 +237,7 @@ def _gram(X: Any) -> Any:
     # pay for no pass over their entries.
     squares = gram.diagonal()
     if not _SAFE_SQUARES[0] < float(squares.max()) < _SAFE_SQUARES[1]:
-        scale = _safe_scale(_check_finite(X))
+        scale = unit_scale(_check_finite(X))
         gram = _short_gram(X, scale)
     if is_numpy_array(gram):
         squares = symmetric_eigenvalues(gram)
@@ -263,7 +259,7 @@ def _svd(X: Any) -> Any:
 
 def _randomized(X: Any, k: int, seed: int) -> Any:
     """Approximate the k largest singular values by subspace iteration on XᵀX (X tall)."""
-    scale = _safe_scale(_check_finite(X))
+    scale = unit_scale(_check_finite(X))
     tall = _tall(X)
     width = min(k + _OVERSAMPLING, tall.shape[1])
     basis = stream(seed, "spectrum", "randomized").standard_normal((tall.shape[1], width))

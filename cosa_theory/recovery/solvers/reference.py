@@ -10,13 +10,14 @@ from scipy import sparse
 
 from cosa_theory.ground.checks import choice, refuse
 from cosa_theory.ground.errors import InputError
+from cosa_theory.ground.scales import unit_scale
 from cosa_theory.recovery.analysis_operators import analysis_of
 from cosa_theory.recovery.constraint import Constraint
 from cosa_theory.recovery.items import Answer, judged, least, proven, relative_gap
 from cosa_theory.recovery.methods import solver
 from cosa_theory.recovery.result import Solution
 from cosa_theory.recovery.solvers.analysis import AnalysisDual
-from cosa_theory.recovery.system import Floats, RowSpace, System
+from cosa_theory.recovery.system import Floats, RowSpace, System, largest_entry
 
 __all__ = ["OBJECTIVES", "reference"]
 
@@ -207,19 +208,22 @@ def _least(norm: _Norm, system: System, constraint: Constraint, tolerance: float
     A, B = system.factors
     left, right = space.right.factors  # the range's coordinates, in which no equation is redundant
     target = (space.values * constraint.centre)[0]
+    # Powers of two make the sizes of operator, measurements and unknown the solver's own.
+    a, b, t = (unit_scale(largest_entry(part)) for part in (A, B, target))
+    unit, radius = a * b / t, radius * t
     X = cp.Variable(system.coefficient_shape)
-    residual = (left @ A) @ X @ (right @ B).T - target
+    residual = (left @ (a * A)) @ X @ (right @ (b * B)).T - t * target
     matched = residual == 0 if radius == 0 else cp.norm(residual, "fro") <= radius
     cost, definitions = norm.expression(X)
     message, iterations = _solved(cp.Problem(cp.Minimize(cost), [matched, *definitions]))
-    found = np.asarray(X.value, dtype=np.float64)
+    found = unit * np.asarray(X.value, dtype=np.float64)
     multiplier = -np.asarray(matched.dual_value, dtype=np.float64)
     if radius > 0:
         missed = np.asarray(residual.value)
         multiplier = multiplier * missed / (float(np.linalg.norm(missed)) or 1.0)
     C = space.coordinates(found[None])
     feasible = found + space.coefficients(constraint.project(C)[0] - C)[0]
-    D, size = norm.dual(space, (space.values * multiplier)[None])
+    D, size = norm.dual(space, (a * b * space.values * multiplier)[None])
     value = norm.value(feasible)
     return judged(constraint, feasible, value, D, size, tolerance, iterations, message=message)
 
@@ -237,11 +241,14 @@ def _lasso(
     weights = np.full(len(stack), lam) if lam is not None else ratio * greatest
     A, B = system.factors
     answers = []
+    a, b = unit_scale(largest_entry(A)), unit_scale(largest_entry(B))
     for y, weight in zip(stack, weights, strict=True):
+        t = unit_scale(largest_entry(y))
         X = cp.Variable(system.coefficient_shape)
-        cost = 0.5 * cp.sum_squares(A @ X @ B.T - y) + weight * cp.sum(cp.abs(X))
+        missed = (a * A) @ X @ (b * B).T - t * y
+        cost = 0.5 * cp.sum_squares(missed) + weight * t * a * b * cp.sum(cp.abs(X))
         message, iterations = _solved(cp.Problem(cp.Minimize(cost)))
-        found = np.asarray(X.value, dtype=np.float64)
+        found = a * b / t * np.asarray(X.value, dtype=np.float64)
         residual = y - system.apply(found[None])[0]
         largest = float(np.abs(system.apply_adjoint(residual[None])).max())
         dual = residual * min(1.0, weight / largest) if largest > 0 else residual
