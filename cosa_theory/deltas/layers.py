@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cosa_theory.ground.scales import frobenius_norm
+
 __all__ = [
     "FLOAT_DTYPES",
     "LayerDelta",
@@ -154,5 +156,7 @@ def storage_noise(weight: Matrix, dtype: str) -> float:
         mean_square = float(np.einsum("ij,ij->i", weight, weight).mean(dtype=np.float64))
     mean_square /= weight.shape[1]
     if not 1e-30 < mean_square < math.inf:  # squares left the range of float32, or nearly
-        mean_square = np.einsum("ij,ij->", weight, weight, dtype=np.float64) / weight.size
-    return math.sqrt(mean_square / (8 * math.log(2))) * _UNIT_ROUNDOFF[dtype]
+        rms = frobenius_norm(weight) / math.sqrt(weight.size)
+    else:
+        rms = math.sqrt(mean_square)
+    return rms / math.sqrt(8 * math.log(2)) * _UNIT_ROUNDOFF[dtype]

@@ -7,11 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cosa_theory.ground.errors import InputError
 from cosa_theory.laws.isometry import dictionary_edges, scale_free_constant
 from cosa_theory.linear.basis import CosaBasis
 from cosa_theory.linear.operators import Factor
 
 __all__ = ["CoreIsometry", "core_isometry"]
+
+_SAFE = (1e-75, 1e75)  # of singular values, whose fourth powers are in range
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,7 @@ def core_isometry(basis: CosaBasis) -> CoreIsometry:
     Raises
     ------
     InputError
-        If a factor has a NaN or infinite entry.
+        If a factor has a NaN or infinite entry, or squares leave the range of numbers.
 
     References
     ----------
@@ -95,6 +98,11 @@ def core_isometry(basis: CosaBasis) -> CoreIsometry:
     Probability 21 (1993).
     """
     least, greatest = basis.singular_value_range()
+    if greatest > 0 and not _SAFE[0] < greatest < _SAFE[1]:
+        raise InputError(
+            f"the largest singular value of the dictionary is {greatest:.3g}, whose square leaves "
+            "the range of numbers: multiply or divide a factor by a power of two"
+        )
     gain = _squared_norm(basis.L, "L") / basis.a * _squared_norm(basis.R, "R") / basis.b
     low = high = math.nan
     if basis.a <= basis.m and basis.b <= basis.n:

@@ -26,6 +26,7 @@ from cosa_theory.linear.operators import Factor, KroneckerOperator, to_host
 
 __all__ = ["JLDistortion", "as_vectors", "jl_distortion", "jl_min_dim", "squared_norms"]
 
+_SAFE = (1e-15, 1e15)  # of the largest entries, between which squares lose nothing
 _MOST_PAIRS = 20_000_000  # 160 MB for each of the two lists of squared distances
 _LARGEST = 2**63 - 1
 # Relative error of the float64 formula: a logarithm, four products and a difference that can
@@ -247,7 +248,7 @@ def jl_distortion(
                 f"X holds matrices of shape {tuple(np.shape(X)[1:])}; A takes {A.domain_shape}"
             )
         X = to_host(X).reshape(len(X), -1)
-    vectors = as_vectors(X)
+    vectors = _in_range(as_vectors(X), each=not differences)
     factor = Factor(A, "A")
     columns = factor.shape[1]
     if vectors.shape[1] != columns:
@@ -263,9 +264,26 @@ def jl_distortion(
     norms = squared_norms(vectors)
     kept = norms > 0
     if not kept.any():
-        raise InputError("every vector is zero (or its square underflows): nothing to measure")
+        raise InputError("every vector is zero: nothing to measure")
     ratios = squared_norms(images)[kept] / norms[kept]
+    _check_ratios(ratios)
     return JLDistortion(ratios, ratios, int(np.count_nonzero(~kept)), confidence)
+
+
+def _in_range(vectors: NDArray[Any], each: bool) -> NDArray[Any]:
+    """Return the rows times powers of two, one for all or one for each, where squares need them."""
+    largest = np.abs(vectors).max(axis=1)
+    some = largest[largest > 0]
+    if not some.size or (some.min() > _SAFE[0] and some.max() < _SAFE[1]):
+        return vectors
+    powers = np.frexp(largest if each else largest.max(keepdims=True))[1]
+    return np.ldexp(vectors, -powers[:, None])
+
+
+def _check_ratios(ratios: NDArray[np.float64]) -> None:
+    if not np.isfinite(ratios).all():
+        text = "A X has squares out of the range of numbers: divide A by a power of two"
+        raise InputError(text, argument="A")
 
 
 def _of_differences(vectors: NDArray[Any], images: NDArray[Any], confidence: float) -> JLDistortion:
@@ -286,5 +304,6 @@ def _of_differences(vectors: NDArray[Any], images: NDArray[Any], confidence: flo
     disjoint = first * count - first * (first + 1) // 2
     disjoint = disjoint[kept[disjoint]]
     ratios = after[kept] / before[kept]
+    _check_ratios(ratios)
     sample = after[disjoint] / before[disjoint]
     return JLDistortion(ratios, sample, int(np.count_nonzero(~kept)), confidence)

@@ -283,7 +283,9 @@ class CosaBasis:
     def _products(self, dW: Any) -> np.ndarray:
         """Return the product of ΔW with what stands for L and R on either side, on the host."""
         left, right = self._sides(_host_dtype(dW))
-        return to_host(KroneckerOperator(left.analysis, right.analysis).apply(dW))
+        # Sums in half precision would overflow from entries of a few hundred on.
+        wide = dW.float() if dW.dtype.itemsize < 4 else dW
+        return to_host(KroneckerOperator(left.analysis, right.analysis).apply(wide))
 
     def _coordinates(self, dW: Any) -> np.ndarray:
         """Return Q_Lᵀ ΔW Q_R for orthonormal bases of the columns of L and Rᵀ, on the host."""

@@ -16,6 +16,8 @@ from cosa_theory.linear.operators import Factor
 
 __all__ = ["CholeskyRange", "OrthogonalRange", "Range", "column_range", "extreme_singular_values"]
 
+# Of the largest squared column norm by bytes of the type, between which no digit is lost.
+_SAFE_SQUARES = {4: (1e-25, 1e36), 8: (1e-250, 1e300)}
 _UNRESOLVED = 1e-8  # λ_min/λ_max of a float64 Gram matrix under which its roots lose their digits
 
 
@@ -107,18 +109,23 @@ def _robust_svd(triangle: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarra
 Range: TypeAlias = CholeskyRange | OrthogonalRange
 
 
-def _finite_gram(factor: Factor, dtype: np.dtype) -> np.ndarray:
-    gram = factor.gram(dtype)
-    if not np.isfinite(gram).all():
-        text = f"{factor.name} has a NaN or infinite entry, or entries too large"
+def _safe_gram(factor: Factor, dtype: np.dtype) -> np.ndarray | None:
+    """Return MᵀM, or None where squares of entries leave the range of the type."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        gram = factor.gram(dtype)
+    low, high = _SAFE_SQUARES[dtype.itemsize]
+    if low < float(gram.diagonal().max()) < high and np.isfinite(gram).all():
+        return gram
+    if not np.isfinite(factor.dense(dtype)).all():
+        text = f"{factor.name} has a NaN or infinite entry: mend it"
         raise InputError(text, argument=factor.name)
-    return gram
+    return None
 
 
 def column_range(factor: Factor, dtype: np.dtype) -> Range:
     """Return the range of a factor, by Cholesky where that keeps at least half of the digits."""
-    gram = _finite_gram(factor, dtype)
-    if factor.shape[1] <= factor.shape[0]:
+    gram = _safe_gram(factor, dtype)
+    if gram is not None and factor.shape[1] <= factor.shape[0]:
         potrf, pocon = get_lapack_funcs(("potrf", "pocon"), (gram,))
         norm = np.abs(gram).sum(axis=0).max()
         # The matrix is symmetric, so its transpose is the same in the order LAPACK wants.
@@ -134,11 +141,12 @@ def extreme_singular_values(factor: Factor) -> tuple[float, float]:
     """Return the least and greatest singular value of M (d × k) as a map of k-vectors."""
     dtype = np.dtype(np.float64)
     injective = factor.shape[1] <= factor.shape[0]
-    gram = _finite_gram(factor if injective else factor.T, dtype)
-    values = np.linalg.eigvalsh(gram)
-    if not injective:
-        return 0.0, math.sqrt(max(values[-1], 0.0))
-    if values[0] > _UNRESOLVED * values[-1]:
-        return math.sqrt(values[0]), math.sqrt(values[-1])
+    gram = _safe_gram(factor if injective else factor.T, dtype)
+    if gram is not None:
+        values = np.linalg.eigvalsh(gram)
+        if not injective:
+            return 0.0, math.sqrt(max(values[-1], 0.0))
+        if values[0] > _UNRESOLVED * values[-1]:
+            return math.sqrt(values[0]), math.sqrt(values[-1])
     direct = svdvals(factor.dense(dtype), check_finite=False)
-    return float(direct[-1]), float(direct[0])
+    return (float(direct[-1]) if injective else 0.0), float(direct[0])

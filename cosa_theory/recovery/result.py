@@ -208,8 +208,16 @@ def relative_error(estimate: Any, truth: Any) -> Any:
     if estimate.shape != truth.shape:
         text = f"truth has shape {truth.shape}: it must be that of the estimate, {estimate.shape}"
         raise InputError(text, argument="truth")
-    size = np.linalg.norm(truth, axis=(-2, -1))
+    size, unit = _scaled_norms(truth)
     if (size == 0).any():
         raise InputError("truth is zero: no error is relative to that", argument="truth")
-    errors = np.linalg.norm(estimate - truth, axis=(-2, -1)) / size
+    apart, power = _scaled_norms(estimate - truth)
+    errors = np.ldexp(apart / size, power - unit)
     return errors if errors.ndim else float(errors)
+
+
+def _scaled_norms(stack: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
+    """Return f and e with ‖x‖ = f · 2^e for each matrix, so that no square leaves the range."""
+    powers = np.frexp(np.abs(stack).max(axis=(-2, -1)))[1]
+    scaled = np.ldexp(stack, -powers[..., None, None])
+    return np.linalg.norm(scaled, axis=(-2, -1)), powers

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from cosa_theory.ground.checks import choice, numbers
 from cosa_theory.ground.errors import InputError
+from cosa_theory.ground.scales import in_safe_range
 from cosa_theory.linear.transforms import DCT, Coordinate, SingularBasis, Transform
 
 if TYPE_CHECKING:
@@ -71,6 +72,9 @@ def sparsity_profile(
     transforms: dict[str, Transform] = {"coordinate": Coordinate(), "dct": DCT()}
     if base is not None and "singular" in bases:
         transforms["singular"] = SingularBasis(base)
+    delta = np.asarray(delta)
+    if delta.dtype.kind == "f" and delta.size:
+        delta, _ = in_safe_range(delta)  # the measures are free of scale
     rows = [
         {"basis": name, **_measures(transforms[name].forward(delta), fractions)}
         for name in bases

@@ -11,6 +11,7 @@ from pandas.api.types import pandas_dtype
 from cosa_theory import laws
 from cosa_theory.ground.checks import choice, matrix, numbers
 from cosa_theory.ground.errors import InputError
+from cosa_theory.ground.scales import in_safe_range
 from cosa_theory.spectrum.budget import check_ranks, cosa_shape, default_ranks, lora_parameters
 from cosa_theory.spectrum.families.base import FAMILIES, Captured, Draws, Family, Update
 from cosa_theory.spectrum.singular_values import singular_values
@@ -50,8 +51,6 @@ CROSSOVER_COLUMNS = {
 }
 # Two shares that differ by less than rounding are a tie, as when both families are everything.
 _TIE = 1e-12
-# Outside this range of entries, squares of float32 numbers under- or overflow.
-_SAFE_ENTRIES = (1e-15, 1e15)
 
 
 def select_families(families: Iterable[str] | None, *, with_base: bool = True) -> list[Family]:
@@ -231,10 +230,10 @@ def typed_frame(records: list[dict[str, Any]], columns: dict[str, str]) -> pd.Da
 def _checked_update(delta: ArrayLike, base: ArrayLike | None, sigma: ArrayLike | None) -> Update:
     dW = matrix("delta", delta)
     weight = None if base is None else matrix("base", base, dW.shape)
-    largest = max(float(dW.max()), -float(dW.min()))
-    if largest > 0 and not _SAFE_ENTRIES[0] < largest < _SAFE_ENTRIES[1]:
-        dW = dW / dW.dtype.type(largest)  # shares of energy do not depend on scale
-        sigma = None
+    # Neither shares of energy nor singular vectors depend on scale.
+    weight = None if weight is None else in_safe_range(weight)[0]
+    dW, unit = in_safe_range(dW)
+    sigma = sigma if unit == 1 else None
     if sigma is None:
         sigma = singular_values(dW)
     return Update(dW, weight, _checked_sigma(sigma, *dW.shape))

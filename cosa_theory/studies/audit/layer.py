@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from cosa_theory import __version__, laws
 from cosa_theory.deltas import LayerDelta
+from cosa_theory.ground.scales import frobenius_norm, in_safe_range
 from cosa_theory.linear.transforms import DCT, Coordinate, SingularBasis, Transform
 from cosa_theory.spectrum import FAMILIES
 from cosa_theory.spectrum.families.base import Captured, Draws, Size, Update
@@ -23,8 +24,6 @@ __all__ = ["AuditSettings", "Subjects", "audit_layer", "identity"]
 
 # Raised when the content of a stored cell changes meaning, so that older ones are computed anew.
 _CELL_FORMAT = 3
-# Outside this range of entries, squares of float32 numbers under- or overflow.
-_SAFE_ENTRIES = (1e-15, 1e15)
 
 
 @dataclass(frozen=True)
@@ -177,7 +176,7 @@ def _measure(
     """Measure one update or gradient."""
     m, n = subject.shape
     sigma, summary = delta_spectrum(subject)
-    base_norm = float(np.linalg.norm(subject.base.astype(np.float64, copy=False)))
+    base_norm = frobenius_norm(subject.base)
     row = {
         "base_dtype": subject.base_dtype,
         "tuned_dtype": subject.tuned_dtype,
@@ -195,10 +194,11 @@ def _measure(
         names = [one.name for one in ASSUMPTIONS.values() if one.of_update]
         return _Found(row | _NO_MEASURES, dict.fromkeys(names), [], None)
     ratio = measured_participation(sigma, rounding)
-    bases = measure_bases(subject.delta, transforms, rounding)
+    delta, unit = in_safe_range(subject.delta)
+    bases = measure_bases(delta, transforms, unit * rounding)
     best = min(bases, key=lambda one: (one.effective.value, one.profile["numerical_sparsity"]))
     compressible = min(bases, key=lambda one: one.exponent.value)
-    captured = _captured(subject, sigma, core, settings)
+    captured = _captured(subject.name, Update(delta, None, unit * sigma), core, settings)
     error = Measured(*(math.sqrt(1 - x) for x in (captured.mean, captured.high, captured.low)))
     row |= {
         **_flat("participation_ratio", ratio),
@@ -249,14 +249,8 @@ def measured_participation(sigma: NDArray[np.float64], rounding: float) -> Measu
     return Measured(laws.participation_ratio(values), low, min(high, float(sigma.size)))
 
 
-def _captured(
-    subject: LayerDelta, sigma: NDArray[np.float64], core: Core, settings: AuditSettings
-) -> Captured:
+def _captured(name: str, update: Update, core: Core, settings: AuditSettings) -> Captured:
     """Measure the share of energy that the best core holds, over planned draws."""
-    delta = subject.delta
-    largest = max(float(delta.max()), -float(delta.min()))
-    if not _SAFE_ENTRIES[0] < largest < _SAFE_ENTRIES[1]:
-        delta = delta / delta.dtype.type(largest)
     size = Size(
         parameters=core.a * core.b,
         text=f"a={core.a}, b={core.b}",
@@ -264,6 +258,5 @@ def _captured(
         b=core.b,
         rank=int(laws.rank_wall(core.a, core.b)),
     )
-    draws = Draws(settings.draws, settings.seed, (subject.name,))
-    update = Update(delta, None, sigma)
+    draws = Draws(settings.draws, settings.seed, (name,))
     return FAMILIES[f"cosa_{settings.kind}"].capture(update, [size], draws)[0]

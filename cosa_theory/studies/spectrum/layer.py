@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from cosa_theory import __version__
 from cosa_theory.deltas import LayerDelta
+from cosa_theory.ground.scales import frobenius_norm
 from cosa_theory.page.document import records
 from cosa_theory.spectrum import resolution
 from cosa_theory.spectrum.families.compare import compare_families, crossover
@@ -62,7 +63,7 @@ def survey_layer(layer: LayerDelta, settings: SurveySettings) -> dict[str, Any]:
             sigma_of = spectrum_of(getattr(layer, name), settings.device)
             resolved = int(np.count_nonzero(sigma_of > resolution(sigma_of, "gram", (m, n))))
             spectra[name] = {"sigma": sigma_of.tolist(), "resolved": resolved}
-    norm = float(np.linalg.norm(layer.base.astype(np.float64, copy=False)))
+    norm = frobenius_norm(layer.base)
     families = compare_families(
         layer.delta,
         layer.base,
