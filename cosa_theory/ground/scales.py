@@ -15,7 +15,7 @@ _SAFE_ENTRIES = (1e-15, 1e15)
 
 
 def unit_scale(largest: float) -> float:
-    """Return the power of two that brings a magnitude into [½, 1), nearly so at the ends of the range; 1 for zero.
+    """Return the power of two that brings a magnitude into [½, 1); 1 for zero.
 
     Multiplying by it rounds nothing, so what is computed from scaled numbers is, bit for bit, what
     would be computed from the numbers themselves if no square of theirs left the range. Beyond
