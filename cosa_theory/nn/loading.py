@@ -14,7 +14,7 @@ from cosa_theory.nn.folder import layer_specs, read_cores, whole_problems
 from cosa_theory.nn.linear import check_options
 from cosa_theory.nn.model import SavedWhole, build_layer, install_layers, refuse_adapted
 from cosa_theory.nn.pairs import Placement, layer_pairs
-from cosa_theory.nn.targets import closest, linear_problem
+from cosa_theory.nn.targets import closest, layer_problems
 from cosa_theory.nn.ties import separate
 from cosa_theory.nn.wrappers import named_places, named_tensors
 
@@ -68,7 +68,7 @@ def load_cosa(
     places, state = named_places(model), named_tensors(model)
     adapter = adapter.named_as(places)
     whole = _whole_in(adapter, model, state)
-    problems = [*_layer_problems(adapter, places), *_whole_problems(adapter, whole, state)]
+    problems = [*_layer_problems(adapter, model, places), *_whole_problems(adapter, whole, state)]
     if problems:
         raise InputError(*problems)
     linears = {
@@ -105,7 +105,9 @@ def load_cosa(
     return model
 
 
-def _layer_problems(adapter: CosaFolder, places: Mapping[str, nn.Module]) -> list[str]:
+def _layer_problems(
+    adapter: CosaFolder, model: nn.Module, places: Mapping[str, nn.Module]
+) -> list[str]:
     """Say which layers of the adapter the model does not have as the adapter knows them."""
     label, records = adapter.label, adapter.layers
     remedy = "load it into the model that it was trained on"
@@ -119,11 +121,12 @@ def _layer_problems(adapter: CosaFolder, places: Mapping[str, nn.Module]) -> lis
         )
     seen: dict[int, str] = {}
     sizes = []
+    unfit = layer_problems(model, {name: places[name] for name in records if name in places})
     for name, record in records.items():
         if name in missing:
             continue
         module = places[name]
-        problem = linear_problem(module, name, places)
+        problem = unfit.get(name)
         if seen.setdefault(id(module), name) != name:
             problem = f"the same module as {seen[id(module)]}, which the adapter adapts too"
         if problem is not None:

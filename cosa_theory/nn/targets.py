@@ -6,7 +6,8 @@ a regular expression for the whole name, or "all-linear".
 
 import difflib
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -14,16 +15,22 @@ from torch import nn
 from cosa_theory.deltas.matching import expression, first_few
 from cosa_theory.ground.checks import refuse
 from cosa_theory.ground.errors import InputError
+from cosa_theory.nn.adaptable import layer_obstacles
 from cosa_theory.nn.wrappers import named_places
 
 __all__ = [
     "call_encoder_layers",
     "closest",
+    "is_all_linear",
+    "layer_problems",
     "linear_layers",
-    "linear_problem",
     "minimal_targets",
     "modules_by_ending",
+    "output_heads",
+    "refuse_layers",
+    "refuse_unmatched",
     "replace_modules",
+    "stacked_experts",
 ]
 
 ALL_LINEAR = "all-linear"
@@ -46,8 +53,9 @@ def linear_layers(
     target_modules : str or sequence of str
         Names, or ends of names after a dot; a regular expression for the whole name; or
         "all-linear": every linear layer but the output head (the output embeddings of a
-        transformers model, the `score` or `classifier` of one that has none) and those that
-        `nn.MultiheadAttention` does not call.
+        transformers model, the `score` or `classifier` of one that has none) and those that do not
+        compute W x + b from a weight of their own at each call, see
+        `cosa_theory.nn.adaptable.layer_obstacles`.
     exclude_modules : str or sequence of str, optional
         Names that are not meant, in the same way.
     modules_to_save : sequence of str
@@ -62,6 +70,11 @@ def linear_layers(
     ------
     InputError
         If a name matches nothing (the closest are named), or matches what cannot be adapted.
+
+    Warns
+    -----
+    UserWarning
+        If names mean experts too that are stored as one parameter, and no layers.
     """
     if isinstance(model, nn.Linear):
         raise InputError(
@@ -72,20 +85,18 @@ def linear_layers(
     wanted = _matcher("target_modules", target_modules)
     unwanted = _matcher("exclude_modules", exclude_modules) if exclude_modules else None
     whole = [re.compile(rf"(^|.*\.){re.escape(name)}($|\..*)") for name in modules_to_save]
-    if _is_all_linear(target_modules):
-        skipped = _output_heads(model)
-        found = [
-            name
+    if is_all_linear(target_modules):
+        heads = output_heads(model)
+        linears = {
+            name: module
             for name, module in places.items()
-            if isinstance(module, nn.Linear)
-            and module not in skipped
-            and not _within_attention(name, places)
-        ]
+            if isinstance(module, nn.Linear) and module not in heads
+        }
+        obstacles = _problems(model, linears)[1]
+        found = [name for name in linears if name not in obstacles]
     else:
+        refuse_unmatched(target_modules, model)
         found = [name for name in places if wanted(name)]
-        problems = _unmatched(target_modules, places)
-        if problems:
-            raise InputError(*problems)
     kept = {
         name: places[name]
         for name in found
@@ -96,10 +107,16 @@ def linear_layers(
             f"target_modules is {target_modules!r}, which leaves no layer to adapt"
             + ("; loosen exclude_modules or modules_to_save" if found else _endings(places))
         )
-    return _all_linear_or_error(kept, places)
+    refuse_layers(layer_problems(model, kept))
+    first: dict[nn.Linear, str] = {}
+    for name, module in kept.items():
+        if isinstance(module, nn.Linear):
+            first.setdefault(module, name)
+    return {name: module for module, name in first.items()}
 
 
-def _is_all_linear(target_modules: Any) -> bool:
+def is_all_linear(target_modules: Any) -> bool:
+    """Return whether `target_modules` asks for every linear layer."""
     return isinstance(target_modules, str) and target_modules.lower() == ALL_LINEAR
 
 
@@ -108,8 +125,16 @@ def _matcher(setting: str, wanted: Any) -> Callable[[str], bool]:
     if isinstance(wanted, str):
         pattern = expression(setting, wanted)
         return lambda name: pattern.fullmatch(name) is not None
-    names = _names(setting, wanted)
-    return lambda name: name in names or any(name.endswith(f".{end}") for end in names)
+    names = set(_names(setting, wanted))
+    return lambda name: not names.isdisjoint(_ends(name))
+
+
+def _ends(name: str) -> Iterator[str]:
+    """Yield a name, and its ends after each dot."""
+    yield name
+    while "." in name:
+        name = name.partition(".")[2]
+        yield name
 
 
 def _names(setting: str, wanted: Any) -> list[str]:
@@ -120,21 +145,64 @@ def _names(setting: str, wanted: Any) -> list[str]:
     return names
 
 
-def _unmatched(target_modules: str | Sequence[str], places: Mapping[str, nn.Module]) -> list[str]:
-    """Say which entries match nothing at all, with the names that come closest."""
+def refuse_unmatched(target_modules: str | Sequence[str], model: nn.Module) -> None:
+    """Raise InputError for entries that match nothing at all, with the names that come closest.
+
+    Warn of those that match layers, and mean experts too that are no layers.
+    """
+    places = named_places(model)
+    experts = stacked_experts(model)
     if isinstance(target_modules, str):
         if any(re.fullmatch(target_modules, name) for name in places):
-            return []
+            return
         sentence = f"target_modules is {target_modules!r}, which matches no module's whole name"
         if any(name.endswith(f".{target_modules}") for name in places):
-            return [f"{sentence}; for all names that end so, give the list [{target_modules!r}]"]
-        return [sentence + _endings(places)]
+            remedy = f"; for all names that end so, give the list [{target_modules!r}]"
+        elif any(re.fullmatch(target_modules, name) for name in experts):
+            remedy = _no_layers(experts)
+        else:
+            remedy = _endings(places)
+        raise InputError(sentence + remedy)
+    known = {end for name in places for end in _ends(name)}
     linears = [name for name, module in places.items() if isinstance(module, nn.Linear)]
-    return [
+    names = _names("target_modules", target_modules)
+    missing = [
         f"target_modules has {entry!r}, which is no module of the model; {closest(entry, linears)}"
-        for entry in target_modules
-        if not any(name == entry or name.endswith(f".{entry}") for name in places)
+        + (_no_layers(experts) if experts else "")
+        for entry in names
+        if entry not in known
     ]
+    if missing:
+        raise InputError(*missing)
+    meant = [entry for entry in names if any(_means(entry, name) for name in experts)]
+    if meant:
+        warnings.warn(
+            f"target_modules has {first_few(meant, 3)}{_no_layers(experts)}: only the layers of "
+            "these names are",
+            stacklevel=3,
+        )
+
+
+def stacked_experts(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Return the parameters that hold the experts of a mixture as one tensor, by name."""
+    return {
+        name: parameter
+        for name, parameter in model.named_parameters()
+        if parameter.ndim == 3 and "expert" in name
+    }
+
+
+def _no_layers(experts: Mapping[str, Any]) -> str:
+    return (
+        f"; the experts of this model are 3-D parameters, such as {next(iter(experts))}, and no "
+        "layers, so they are not adapted"
+    )
+
+
+def _means(entry: str, parameter: str) -> bool:
+    """Tell whether a name stands for a tensor of experts, or for a part of it: up in gate_up."""
+    last, end = parameter.rpartition(".")[2], entry.rpartition(".")[2]
+    return last == end or (end.endswith("_proj") and end.removesuffix("_proj") in last.split("_"))
 
 
 def closest(name: str, candidates: Sequence[str]) -> str:
@@ -160,7 +228,7 @@ def _last_parts(names: Iterable[str]) -> dict[str, None]:
     return dict.fromkeys(name.rpartition(".")[2] for name in names)
 
 
-def _output_heads(model: nn.Module) -> list[nn.Module]:
+def output_heads(model: nn.Module) -> list[nn.Module]:
     """Return the head that "all-linear" leaves out, by the conventions of transformers."""
     get_output = getattr(model, "get_output_embeddings", None)
     if not callable(get_output):
@@ -172,35 +240,39 @@ def _output_heads(model: nn.Module) -> list[nn.Module]:
     return [layer for head in heads[:1] for layer in head.modules()]
 
 
-def _within_attention(name: str, places: Mapping[str, nn.Module]) -> bool:
-    """Whether torch's attention uses the layer's weight without calling the layer."""
-    return isinstance(places.get(name.rpartition(".")[0]), nn.MultiheadAttention)
+def layer_problems(model: nn.Module, layers: Mapping[str, nn.Module]) -> dict[str, str]:
+    """Say why some modules of a model cannot be adapted as plain layers, by name."""
+    by_type, obstacles = _problems(model, layers)
+    return by_type | obstacles
 
 
-def linear_problem(module: nn.Module, name: str, places: Mapping[str, nn.Module]) -> str | None:
-    """Say why the module of a name cannot be adapted, or return None."""
+def _problems(
+    model: nn.Module, layers: Mapping[str, nn.Module]
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the problems that lie in the type of a module or its weight, and the obstacles."""
+    by_type = {
+        name: reason for name, one in layers.items() if (reason := _type_problem(one)) is not None
+    }
+    rest = {name: module for name, module in layers.items() if name not in by_type}
+    return by_type, layer_obstacles(model, rest)
+
+
+def _type_problem(module: nn.Module) -> str | None:
     if not isinstance(module, nn.Linear):
         hint = "; the PEFT method adapts it" if type(module).__name__ == "Conv1D" else ""
         return f"of type {type(module).__name__}, and only nn.Linear is adapted{hint}"
     weight = module._parameters.get("weight")
-    if weight is None:
-        return "a linear layer whose weight is computed (parametrised), so nothing can be merged"
-    if not weight.is_floating_point() or weight.shape != (module.out_features, module.in_features):
+    size = (module.out_features, module.in_features)
+    if weight is not None and (not weight.is_floating_point() or weight.shape != size):
         return "a quantised linear layer, which only the PEFT method adapts"
-    if _within_attention(name, places):
-        return "used by nn.MultiheadAttention without being called, so nothing would change"
     return None
 
 
-def _all_linear_or_error(
-    kept: Mapping[str, nn.Module], places: Mapping[str, nn.Module]
-) -> dict[str, nn.Linear]:
-    """Return the layers, each once, or refuse what cannot be adapted, a sentence for a reason."""
+def refuse_layers(problems: Mapping[str, str]) -> None:
+    """Raise InputError for layers that cannot be adapted, a sentence for each reason."""
     reasons: dict[str, list[str]] = {}
-    for name, module in kept.items():
-        reason = linear_problem(module, name, places)
-        if reason is not None:
-            reasons.setdefault(reason, []).append(name)
+    for name, reason in problems.items():
+        reasons.setdefault(reason, []).append(name)
     if reasons:
         raise InputError(
             *(
@@ -209,11 +281,6 @@ def _all_linear_or_error(
                 for reason, names in reasons.items()
             )
         )
-    first: dict[nn.Linear, str] = {}
-    for name, module in kept.items():
-        if isinstance(module, nn.Linear):
-            first.setdefault(module, name)
-    return {name: module for module, name in first.items()}
 
 
 def modules_by_ending(
@@ -245,16 +312,12 @@ def minimal_targets(names: Sequence[str], places: Iterable[str]) -> list[str] | 
     Last parts of names where every module that ends so is meant, whole names elsewhere; a regular
     expression if a whole name is the end of another module's.
     """
-    meant, others = set(names), [name for name in places if name not in set(names)]
-    short = []
-    for name in names:
-        end = name.rpartition(".")[2]
-        alone = not any(other == end or other.endswith(f".{end}") for other in others)
-        short.append(end if alone else name)
-    short = list(dict.fromkeys(short))
-    matches = _matcher("target_modules", short)
-    if not any(matches(other) for other in others):
-        return short
+    meant = set(names)
+    others = {end for name in places if name not in meant for end in _ends(name)}
+    last = [name.rpartition(".")[2] for name in names]
+    short = [end if end not in others else name for name, end in zip(names, last, strict=True)]
+    if others.isdisjoint(short):
+        return list(dict.fromkeys(short))
     return "|".join(re.escape(name) for name in sorted(meant))
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from cosa_theory.deltas.opening import from_hub, read_json
 from cosa_theory.ground.errors import InputError
-from cosa_theory.nn.targets import closest, linear_layers, replace_modules
+from cosa_theory.nn.targets import closest, linear_layers, replace_modules, stacked_experts
 
 if TYPE_CHECKING:
     from torch import nn
@@ -198,11 +198,7 @@ def _shared_inputs(
 
 def _stacked_experts(model: "nn.Module") -> list[str]:
     """Say how much of a mixture of experts lies in tensors that are no linear layers."""
-    stacked = {
-        name: parameter.numel()
-        for name, parameter in model.named_parameters()
-        if parameter.ndim == 3 and "expert" in name
-    }
+    stacked = {name: parameter.numel() for name, parameter in stacked_experts(model).items()}
     if not stacked:
         return []
     share = sum(stacked.values()) / sum(parameter.numel() for parameter in model.parameters())
