@@ -1,10 +1,12 @@
 """Which layers compute W x + b from a Parameter of their own at each call: only these are adapted.
 
 An update L Y R can be added to such a weight and to no other. It is decided by what a layer is: its
-forward, its hooks, how its weight comes about, who else holds it, and who reads it past the layer.
+forward, its hooks, how its weight comes about, and who reads it past the layer. A weight that
+others hold too can be adapted but not merged.
 """
 
 import copy
+import warnings
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -16,7 +18,7 @@ from cosa_theory.deltas.matching import first_few
 from cosa_theory.nn.readers import weights_read_past
 from cosa_theory.nn.wrappers import plain_names
 
-__all__ = ["layer_obstacles", "shared_weights"]
+__all__ = ["layer_obstacles", "shared_weights", "tie_problems", "warn_unmergeable"]
 
 _SAFE_HOOKS = ("accelerate", "deepspeed", "peft", "torch.distributed", "transformers")
 """Packages whose hooks move values between devices or record them, and change nothing."""
@@ -31,18 +33,34 @@ def layer_obstacles(
     forward of those named in `quantised` is not looked at. A reason reads on after "is".
     """
     read = weights_read_past(model, layers)
-    shared = shared_weights(model)
     found = {}
     for name, layer in layers.items():
-        others = [other for other in shared.get(name, ()) if other in layers]
         reason = None if name in quantised else _forward_problem(layer)
         if reason is None and name in read:
             reason = f"a layer whose weight {read[name]} reads without calling the layer"
-        if reason is None and others:
-            reason = f"a layer that shares its weight with {first_few(others, 3)}, to adapt too"
         if reason is not None:
             found[name] = reason
     return found
+
+
+def tie_problems(model: nn.Module, names: Collection[str]) -> list[str]:
+    """Say which layers of a model have a weight that is not theirs alone, a sentence each."""
+    shared = shared_weights(model)
+    return [
+        f"the weight of {name} is tied to that of {first_few(shared[name], 3)}, which merging "
+        "would change too; untie it first (layer.base_layer.weight = "
+        "nn.Parameter(layer.base_layer.weight.clone()))"
+        for name in names
+        if name in shared
+    ]
+
+
+def warn_unmergeable(model: nn.Module, names: Collection[str]) -> None:
+    """Warn, once, of layers that train well and cannot be merged as they are."""
+    problems = tie_problems(model, names)
+    if problems:
+        more = f" (and {len(problems) - 1} more layers)" if len(problems) > 1 else ""
+        warnings.warn(f"{problems[0]}{more}", stacklevel=4)
 
 
 def _forward_problem(layer: nn.Module) -> str | None:

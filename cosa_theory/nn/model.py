@@ -11,6 +11,7 @@ from torch import nn
 from cosa_theory.deltas.matching import first_few
 from cosa_theory.ground.errors import InputError
 from cosa_theory.ground.progress import progress_bar
+from cosa_theory.nn.adaptable import tie_problems, warn_unmergeable
 from cosa_theory.nn.linear import CosaLinear, check_options
 from cosa_theory.nn.pairs import Pair, Placement, layer_pairs
 from cosa_theory.nn.settings import CosaSettings, LayerSpec
@@ -115,7 +116,9 @@ def add_cosa(
     Warns
     -----
     UserWarning
-        Once, listing the layers for which (a, b) was reduced to the layer's size.
+        Once, listing the layers for which (a, b) was reduced to the layer's size; once for layers
+        whose weight is tied to another's, which are not merged as they are; for patterns that match
+        no layer, and for experts that are no layers.
 
     References
     ----------
@@ -156,6 +159,7 @@ def add_cosa(
         for name, spec in specs.items()
     }
     _warn_of_ties(separate(model, whole))
+    warn_unmergeable(model, layers)
     install_layers(model, layers, SavedWhole(whole), trainable=True)
     return model
 
@@ -324,20 +328,8 @@ def install_layers(
 
 def _check_mergeable(model: nn.Module, layers: Mapping[str, CosaLinear]) -> None:
     """Refuse, before any weight is touched, what would go wrong."""
-    owners: dict[int, list[str]] = {}
-    plain = plain_names(model)
-    for name, module in model.named_modules():
-        for parameter in module._parameters.values():
-            owners.setdefault(id(parameter), []).append(plain[name].removesuffix(".base_layer"))
-    problems = []
+    problems = tie_problems(model, layers)
     for name, layer in layers.items():
-        tied = [owner for owner in owners[id(layer.weight)] if owner != name]
-        if tied:
-            problems.append(
-                f"the weight of {name} is tied to that of {first_few(tied, 3)}, which merging "
-                "would change too; untie it first (layer.base_layer.weight = "
-                "nn.Parameter(layer.base_layer.weight.clone()))"
-            )
         if not torch.isfinite(layer.Y).all():
             problems.append(
                 f"the core of {name} holds NaN or infinite entries; the training diverged: load an "

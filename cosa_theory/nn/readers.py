@@ -44,7 +44,7 @@ def weights_read_past(model: nn.Module, names: Collection[str]) -> dict[str, str
     plain = plain_names(model)
     for own_name, module in model.named_modules(remove_duplicate=False):
         place = plain[own_name]
-        for read in _reads(type(module)):
+        for read in _reads(module.__class__):
             if not all(_may_be(test, outcome, module) for test, outcome in read.conditions):
                 continue
             name = f"{place}.{read.layer}" if place else read.layer
@@ -142,7 +142,7 @@ def _asks_about(node: ast.AST) -> bool:
 
 
 def _may_be(test: ast.expr, outcome: bool, module: nn.Module) -> bool:
-    """Tell whether a condition can have an outcome: settings of a module stand, its mode may not."""
+    """Tell whether a condition can have an outcome: a module's settings stand, its mode not."""
     parts = list(ast.walk(test))
     known = (ast.Attribute, ast.BoolOp, ast.Compare, ast.Constant, ast.Name, ast.UnaryOp)
     plain = all(

@@ -167,14 +167,14 @@ def refuse_unmatched(target_modules: str | Sequence[str], model: nn.Module) -> N
     linears = [name for name, module in places.items() if isinstance(module, nn.Linear)]
     names = _names("target_modules", target_modules)
     missing = [
-        f"target_modules has {entry!r}, which is no module of the model; {closest(entry, linears)}"
-        + (_no_layers(experts) if experts else "")
+        f"target_modules has {entry!r}, which is no module of the model"
+        + (_no_layers(experts) if _meant(entry, experts) else f"; {closest(entry, linears)}")
         for entry in names
         if entry not in known
     ]
     if missing:
         raise InputError(*missing)
-    meant = [entry for entry in names if any(_means(entry, name) for name in experts)]
+    meant = [entry for entry in names if _meant(entry, experts)]
     if meant:
         warnings.warn(
             f"target_modules has {first_few(meant, 3)}{_no_layers(experts)}: only the layers of "
@@ -194,15 +194,17 @@ def stacked_experts(model: nn.Module) -> dict[str, nn.Parameter]:
 
 def _no_layers(experts: Mapping[str, Any]) -> str:
     return (
-        f"; the experts of this model are 3-D parameters, such as {next(iter(experts))}, and no "
-        "layers, so they are not adapted"
+        f"; the experts of this model are 3-D parameters such as {next(iter(experts))}, no layers, "
+        "and are not adapted"
     )
 
 
-def _means(entry: str, parameter: str) -> bool:
+def _meant(entry: str, experts: Iterable[str]) -> bool:
     """Tell whether a name stands for a tensor of experts, or for a part of it: up in gate_up."""
-    last, end = parameter.rpartition(".")[2], entry.rpartition(".")[2]
-    return last == end or (end.endswith("_proj") and end.removesuffix("_proj") in last.split("_"))
+    end = entry.rpartition(".")[2]
+    parts = {name.rpartition(".")[2] for name in experts}
+    part = end.removesuffix("_proj") if end.endswith("_proj") else end
+    return end in parts or any(part in name.split("_") for name in parts)
 
 
 def closest(name: str, candidates: Sequence[str]) -> str:

@@ -181,7 +181,7 @@ def test_layers_that_cannot_be_adapted_are_refused_with_the_reason():
 def test_attention_that_uses_a_weight_without_calling_its_layer_is_not_adapted():
     encoder = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
     assert list(linear_layers(encoder, "all-linear")) == ["linear1", "linear2"]
-    with pytest.raises(InputError, match=r"used by nn\.MultiheadAttention without being called"):
+    with pytest.raises(InputError, match=r"whose weight MultiheadAttention\.forward reads"):
         linear_layers(encoder, ["out_proj"])
 
 

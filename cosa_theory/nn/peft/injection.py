@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from peft.tuners.tuners_utils import BaseTunerLayer, _get_in_out_features
-from peft.utils import resolve_quantization_backend
+from peft.tuners.tuners_utils import _get_in_out_features
 from peft.utils.other import ModulesToSaveWrapper
 from torch import nn
 from transformers.pytorch_utils import Conv1D
@@ -19,12 +18,13 @@ from cosa_theory.ground.errors import InputError
 from cosa_theory.nn.folder import layer_specs, read_cores, whole_problems
 from cosa_theory.nn.pairs import Pair, Placement, layer_pairs
 from cosa_theory.nn.peft.config import CosaConfig
+from cosa_theory.nn.peft.targeting import base_of, is_quantised_linear
 from cosa_theory.nn.projection import FrozenProjection, ProjectionSpec
 from cosa_theory.nn.settings import LayerSpec
 from cosa_theory.nn.targets import closest
 from cosa_theory.nn.wrappers import named_places
 
-__all__ = ["Injection", "base_of", "prepare_injections", "refuse_unusable_values"]
+__all__ = ["Injection", "prepare_injections", "refuse_unusable_values"]
 
 SMALL = 1000
 """Entries below which a sparse projection may by chance have none that is not zero."""
@@ -37,11 +37,6 @@ class Injection:
     alpha: float
     left: FrozenProjection
     right: FrozenProjection
-
-
-def base_of(module: nn.Module) -> nn.Module:
-    """Return what a tuner layer wraps, or the module itself."""
-    return module.get_base_layer() if isinstance(module, BaseTunerLayer) else module
 
 
 def prepare_injections(
@@ -122,7 +117,7 @@ def _sizes(bases: Mapping[str, nn.Module]) -> dict[str, tuple[int, int]]:
     """Return (m, n) of every layer."""
     sizes, problems = {}, []
     for name, base in bases.items():
-        if not isinstance(base, (nn.Linear, Conv1D)) and not _is_quantised_linear(base):
+        if not isinstance(base, (nn.Linear, Conv1D)) and not is_quantised_linear(base):
             problems.append(
                 f"Target module {name} is a {type(base).__name__}, which is not supported: CoSA "
                 "adapts torch.nn.Linear (quantised or not) and transformers' Conv1D; change "
@@ -133,11 +128,6 @@ def _sizes(bases: Mapping[str, nn.Module]) -> dict[str, tuple[int, int]]:
         sizes[name] = (int(m), int(n))
     _raise_if(problems)
     return sizes
-
-
-def _is_quantised_linear(base: nn.Module) -> bool:
-    backend = resolve_quantization_backend(base, get_apply_tensor_subclass=lambda: None)
-    return backend is not None and backend.layer_type == "linear"
 
 
 def _misfits(

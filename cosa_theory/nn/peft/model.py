@@ -1,25 +1,22 @@
 """The tuner: CoSA layers put into a model, with what PEFT asks of a method."""
 
-import difflib
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer, _maybe_include_all_linear_layers
+from peft.tuners.tuners_utils import BaseTuner
 from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING, get_quantization_kwargs
 from peft.utils.constants import DUMMY_TARGET_MODULES
-from peft.utils.error import NoMatchingPeftModuleError
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from cosa_theory.deltas.wrapped_names import unwrapped_name
-from cosa_theory.ground.errors import InputError
+from cosa_theory.nn.adaptable import warn_unmergeable
 from cosa_theory.nn.pairs import Placement
 from cosa_theory.nn.peft.config import CosaConfig
 from cosa_theory.nn.peft.injection import (
     Injection,
-    base_of,
     prepare_injections,
     refuse_unusable_values,
 )
@@ -33,9 +30,10 @@ from cosa_theory.nn.peft.state import (
     restore_stored,
     stored_projections,
 )
+from cosa_theory.nn.peft.targeting import all_linear, base_of, matched, name_targets, plain_places
 from cosa_theory.nn.peft.weighted import combined_config, combined_injections, set_combined_cores
-from cosa_theory.nn.targets import call_encoder_layers
-from cosa_theory.nn.wrappers import plain_names, uncompiled
+from cosa_theory.nn.targets import call_encoder_layers, is_all_linear
+from cosa_theory.nn.wrappers import uncompiled
 
 __all__ = ["CosaModel"]
 
@@ -108,7 +106,10 @@ class CosaModel(BaseTuner):
         }
         refuse_unusable_values(model, config)
         prepared = prepare_injections(targets, config, present)
+        if is_all_linear(config.target_modules) and state_dict is None:
+            name_targets(model, config, list(targets))
         _follow_orientation(config, targets)
+        warn_unmergeable(model, targets)
         self._inject_prepared(
             prepared,
             model,
@@ -121,7 +122,7 @@ class CosaModel(BaseTuner):
     def _inject_prepared(
         self, prepared: dict[str, Injection], model: nn.Module, adapter_name: str, **kwargs: Any
     ) -> None:
-        self._prepared, self._plain = prepared, _plain_places(model)
+        self._prepared, self._plain = prepared, plain_places(model)
         try:
             super().inject_adapter(model, adapter_name, **kwargs)
         finally:
@@ -131,25 +132,21 @@ class CosaModel(BaseTuner):
     def _targets(
         self, model: nn.Module, config: CosaConfig, state_dict: Mapping[str, Tensor] | None
     ) -> dict[str, nn.Module]:
-        """Return the modules that PEFT is going to adapt, by their plain names."""
+        """Return the modules to adapt, by their plain names.
+
+        Layers of an adapter that was saved need not be asked for: it says itself which it has.
+        """
+        asked = config.target_modules is not None and config.layers is None
         config = self._prepare_adapter_config(config, self.get_model_config(model))
         if config.target_modules == DUMMY_TARGET_MODULES:
             return {}
-        config = _maybe_include_all_linear_layers(config, model)
-        modules, self._plain = dict(model.named_modules()), _plain_places(model)
-        inner = tuple(
-            f"{name}." for name, module in modules.items() if isinstance(module, BaseTunerLayer)
-        )
-        names = [name for name in modules if name in self._plain and not name.startswith(inner)]
-        if state_dict is None:
-            wanted = [name for name in names if self._check_target_module_exists(config, name)]
-            if not wanted:
-                _raise_closest(config, names)
-        else:
+        self._plain, check = plain_places(model), self._check_target_module_exists
+        if state_dict is None and is_all_linear(config.target_modules):
+            return all_linear(model, config, check)
+        listed = None
+        if state_dict is not None:
             listed = {plain_name(key.rsplit(f".{self.prefix}", 1)[0]) for key in state_dict}
-            wanted = [name for name in names if self._plain[name] in listed]
-        _raise_if_bypassed(wanted, modules)
-        return {self._plain[name]: modules[name] for name in wanted}
+        return matched(model, config, check, listed, asked=asked)
 
     def _check_target_module_exists(self, peft_config: CosaConfig, key: str) -> Any:
         """Match a module by its plain name; of a wrapper and what it wraps, only the latter."""
@@ -260,17 +257,6 @@ class CosaModel(BaseTuner):
         return unwrapped_name(super()._remove_adapter_name_from_key(key, adapter_name))
 
 
-def _plain_places(model: nn.Module) -> dict[str, str]:
-    """Return the plain names in a model's tree, without wrappers: what they wrap has their name."""
-    plain = plain_names(model)
-    wrappers = {
-        parent
-        for name, one in plain.items()
-        if plain[parent := name.rpartition(".")[0]] == one and name != parent
-    }
-    return {name: one for name, one in plain.items() if name not in wrappers}
-
-
 def _follow_orientation(config: CosaConfig, targets: Mapping[str, nn.Module]) -> None:
     """Set `fan_in_fan_out` to what the layers are, with a warning if it was set otherwise."""
     transposed = any(isinstance(base_of(module), Conv1D) for module in targets.values())
@@ -282,34 +268,3 @@ def _follow_orientation(config: CosaConfig, targets: Mapping[str, nn.Module]) ->
             stacklevel=3,
         )
         config.fan_in_fan_out = transposed
-
-
-def _raise_if_bypassed(names: list[str], modules: Mapping[str, nn.Module]) -> None:
-    """Refuse layers whose weight is read past their forward, so that an update would be idle."""
-    problems = [
-        f"{name} belongs to a torch.nn.MultiheadAttention, which reads its weight and never calls "
-        "it; name it in exclude_modules"
-        for name in names
-        if isinstance(modules[name.rpartition(".")[0]], nn.MultiheadAttention)
-    ]
-    if problems:
-        raise InputError(*problems)
-
-
-def _raise_closest(config: CosaConfig, names: list[str]) -> None:
-    """Raise for targets that no module has, with the names that come closest."""
-    if not isinstance(config.target_modules, (set, list)) or config.exclude_modules:
-        return  # PEFT says what an expression or an exclusion led to
-    if config.layers_to_transform is not None or config.modules_to_save:
-        return
-    endings = sorted({name.rpartition(".")[2] for name in names})
-    near = [
-        match
-        for target in sorted(config.target_modules)
-        for match in difflib.get_close_matches(target, endings, n=3)
-    ]
-    if near:
-        raise NoMatchingPeftModuleError(
-            f"Target modules {config.target_modules} not found in the base model. Please check "
-            f"the target modules and try again. Closest names: {', '.join(dict.fromkeys(near))}."
-        )

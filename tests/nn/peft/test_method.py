@@ -266,7 +266,7 @@ def test_quantised_layers_are_read_and_written_through_pefts_backend(monkeypatch
     def resolve(base, **kwargs):
         return Int8() if isinstance(base, Eighths) else None
 
-    for module in ("layer", "injection"):
+    for module in ("layer", "targeting"):
         monkeypatch.setattr(f"cosa_theory.nn.peft.{module}.resolve_quantization_backend", resolve)
     torch.manual_seed(0)
     net = nn.Sequential(Eighths(12, 10))
@@ -358,13 +358,18 @@ def test_training_moves_the_cores_and_nothing_else():
     assert changed == {f"base_model.model.{name}.cosa_Y.default" for name in BOTH}
 
 
-def test_an_attention_block_that_bypasses_its_output_layer_is_refused():
-    net = nn.ModuleDict({"att": nn.MultiheadAttention(8, 2), "lin": nn.Linear(8, 8)})
+def test_an_attention_block_that_bypasses_its_output_layer_is_left_out_or_refused():
+    def build():
+        return nn.ModuleDict({"att": nn.MultiheadAttention(8, 2), "lin": nn.Linear(8, 8)})
+
+    assert list(layers(get_peft_model(build(), config(target_modules="all-linear")))) == [
+        "base_model.model.lin"
+    ]
+    net = build()
     before = state_of(net)
-    with pytest.raises(ValueError, match=r"att.out_proj belongs to a torch.nn.MultiheadAttention"):
-        get_peft_model(net, config(target_modules="all-linear"))
+    with pytest.raises(ValueError, match=r"matches att\.out_proj, a layer whose weight Multihead"):
+        get_peft_model(net, config(target_modules=["out_proj", "lin"]))
     assert same_state(net, before)
-    assert type(net["lin"]) is nn.Linear
 
 
 def test_torchs_own_encoder_calls_its_adapted_layers_in_evaluation_too():
