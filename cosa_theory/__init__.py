@@ -17,14 +17,15 @@ __all__ = ["CosaBasis", "InputError", "KroneckerOperator"]
 __version__ = "0.1.0"
 
 
-_OPERATORS = {
+_LAZY = {
     "CosaBasis": "cosa_theory.linear.basis",
     "KroneckerOperator": "cosa_theory.linear.operators",
+    "RandomProjection": "cosa_theory.sklearn",
 }
 
 
 def __getattr__(name: str) -> Any:
-    """Import an operator when it is asked for: `cosa-theory --help` needs no linear algebra."""
-    if name not in _OPERATORS:
+    """Import a name when it is asked for: `cosa-theory --help` needs no linear algebra."""
+    if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_OPERATORS[name]), name)
+    return getattr(import_module(_LAZY[name]), name)

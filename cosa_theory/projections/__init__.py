@@ -13,6 +13,7 @@ Normalisations
 
 from importlib import import_module
 from pkgutil import iter_modules
+from typing import Any
 
 from cosa_theory.projections.drawing import (
     draw_fingerprint,
@@ -39,6 +40,14 @@ __all__ = [
     "spanning_rows",
     "stream",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the transformer, which needs scikit-learn, when it is asked for."""
+    if name != "RandomProjection":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return import_module("cosa_theory.sklearn").RandomProjection
+
 
 for _module in iter_modules(__path__):  # every ensemble that lies here registers itself
     import_module(f"{__name__}.{_module.name}")
