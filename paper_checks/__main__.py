@@ -7,10 +7,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cosa_theory.ground.errors import InputError
+from cosa_theory.ground.manifest import check_folder
 from cosa_theory.ground.printable import json_text, printable
 from cosa_theory.ground.program import note, program, terminal_width
 from paper_checks.base import Verdict
-from paper_checks.run import CHECKS, document, headline, run_checks, select, write
+from paper_checks.run import (
+    CHECKS,
+    FILES,
+    PART,
+    document,
+    headline,
+    run_checks,
+    select,
+    write,
+)
 
 _WIDTH = 98
 
@@ -62,6 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if chosen.seed < 0:
         raise InputError(f"--seed is {chosen.seed}: it must be zero or positive")
     ids = select(chosen.ids)
+    check_folder(chosen.out, PART, FILES, inputs=chosen.pair or ())
     verdicts = run_checks(
         ids,
         tuple(chosen.pair) if chosen.pair else None,

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +20,21 @@ import pandas as pd
 from cosa_theory.assets import asset_folder
 from cosa_theory.deltas import open_pair
 from cosa_theory.ground.checks import whole
+from cosa_theory.ground.manifest import check_folder
 from cosa_theory.ground.printable import command_line, printable
 from cosa_theory.ground.program import note, program
 from cosa_theory.ground.progress import progress_bar
 from cosa_theory.ground.provenance import provenance
-from cosa_theory.page.document import Document, write_document
+from cosa_theory.page.document import RESULTS, Document
 from cosa_theory.studies.audit.pair import audit_pair
-from cosa_theory.studies.shown import write_document_page
+from cosa_theory.studies.shown import result_files, write_results
 from cosa_theory.studies.spectrum.pair import survey_pair
 from experiments import finetune_check, finetune_delta, first_gradient, phase_transition, recovery
 from experiments.finetune_check_results import summarise
 from experiments.finetune_check_results import verdict as finetune_verdict
 from experiments.phase_lines import crossings
 from paper_checks.base import Verdict
-from paper_checks.run import document, headline, run_checks, to_frame, write
+from paper_checks.run import FILES, document, headline, run_checks, to_frame, write_files
 
 __all__ = ["Config", "run"]
 
@@ -80,6 +82,7 @@ def run(config: Config, out: Path, pair: Path = finetune_delta.DEFAULT_OUT) -> p
         experiments, the comparison of trainings and the paper checks are in its `attrs`, as
         "verdict", "audit", "recovery", "finetune" and "checks".
     """
+    _check(out, pair)
     times: dict[str, float] = {}
     with _timed("fetch the model and the texts", times):
         for asset in ("encoder", "texts"):
@@ -124,11 +127,12 @@ def run(config: Config, out: Path, pair: Path = finetune_delta.DEFAULT_OUT) -> p
         made = provenance(arguments, seed=config.seed)
         made["command"] = _command(config, out, pair)
         made["seconds"] = {stage: round(seconds, 1) for stage, seconds in times.items()}
-        for folder, found in documents.items():
-            write_document(dataclasses.replace(found, provenance=made), out / folder)
-        write(verdicts, document(verdicts, arguments, config.seed), out)
-        for folder, found in documents.items():
-            write_document_page(dataclasses.replace(found, provenance=made), out / folder)
+        documents = {
+            folder: dataclasses.replace(found, provenance=made)
+            for folder, found in documents.items()
+        }
+        checks = document(verdicts, arguments, config.seed)
+        write_results(documents, out, partial(write_files, verdicts, checks))
     table = pd.DataFrame({"stage": list(times), "seconds": list(times.values())})
     table.attrs = {
         "verdict": survey.verdict,
@@ -143,6 +147,18 @@ def _command(config: Config, out: Path, pair: Path) -> str:
     chosen = {"out": out, "pair": pair, **dataclasses.asdict(config)}
     options = [word for name, value in chosen.items() for word in (f"--{name}", str(value))]
     return command_line(["python", "-m", "paper_checks.report", *options])
+
+
+def _check(out: Path, pair: Path) -> None:
+    """Find out before anything is computed whether the report can be stored."""
+    commands = {"": "spectrum", "audit": "audit", "recovery": "experiments", "finetune": "finetune"}
+    files = {
+        (Path(folder) / name).as_posix()
+        for folder, command in commands.items()
+        for name in result_files(command)
+    }
+    cells = (".cells", "audit/.cells", "recovery/.cells")
+    check_folder(out, RESULTS, {*files, *FILES}, folders=cells, inputs=(pair,))
 
 
 def recover_updates(base: str, tuned: str, seed: int, folder: Path) -> Document:
@@ -174,7 +190,6 @@ def _with_checks(survey: Document, verdicts: Sequence[Verdict]) -> Document:
         survey,
         tables={**survey.tables, "checks": to_frame(verdicts)},
         unlisted=(*survey.unlisted, "checks"),
-        beside=(*survey.beside, "cases.parquet", "checks.json"),
     )
 
 

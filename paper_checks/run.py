@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_limits
 
 from cosa_theory.deltas import open_pair
 from cosa_theory.ground.errors import InputError
-from cosa_theory.ground.files import atomic_path
+from cosa_theory.ground.manifest import own_files
 from cosa_theory.ground.program import note
 from cosa_theory.ground.provenance import provenance
 from experiments import finetune_delta
@@ -24,6 +24,8 @@ from paper_checks.thresholds import THRESHOLDS
 
 __all__ = [
     "CHECKS",
+    "FILES",
+    "PART",
     "cases_frame",
     "default_pair",
     "document",
@@ -32,7 +34,11 @@ __all__ = [
     "select",
     "to_frame",
     "write",
+    "write_files",
 ]
+
+FILES = ("cases.parquet", "checks.json", "checks.parquet")
+PART = "paper checks"
 
 
 def _found() -> dict[str, Check]:
@@ -204,10 +210,14 @@ def document(verdicts: Sequence[Verdict], arguments: dict[str, Any], seed: int) 
 
 
 def write(verdicts: Sequence[Verdict], content: dict[str, Any], out: Path) -> None:
-    """Write checks.parquet, cases.parquet and checks.json, replacing older ones."""
-    with atomic_path(out / "checks.parquet") as path:
-        to_frame(verdicts).to_parquet(path)
-    with atomic_path(out / "cases.parquet") as path:
-        cases_frame(verdicts).to_parquet(path)
-    with atomic_path(out / "checks.json") as path:
-        path.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    """Write `FILES` into a folder, over those of an earlier run."""
+    with own_files(out, PART, last="checks.json") as new:
+        write_files(verdicts, content, new)
+
+
+def write_files(verdicts: Sequence[Verdict], content: dict[str, Any], new: Path) -> None:
+    """Write `FILES` into a new folder."""
+    to_frame(verdicts).to_parquet(new / "checks.parquet")
+    cases_frame(verdicts).to_parquet(new / "cases.parquet")
+    text = json.dumps(content, indent=1, allow_nan=False)
+    (new / "checks.json").write_text(text + "\n", encoding="utf-8")

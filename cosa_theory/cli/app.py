@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
@@ -201,14 +201,18 @@ def whole_numbers(option: str, text: str, example: str) -> list[int]:
     return [int(part) for part in parts]
 
 
-def check_out(out: Path | None) -> None:
-    """Find out before the computation whether its results can be stored."""
+def check_out(out: Path | None, command: str, *inputs: str | Path | None) -> None:
+    """Find out before the computation of a command whether its results can be stored.
+
+    No file that is not its own may be in the way, nor one of its inputs in the folder.
+    """
     if out is None:
         return
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise InputError(f"--out is {out}: a file is in the way, name a folder") from error
+    from cosa_theory.ground.manifest import check_folder
+    from cosa_theory.page.document import RESULTS
+    from cosa_theory.studies.shown import result_files
+
+    check_folder(out, RESULTS, result_files(command), folders=(CELLS,), inputs=inputs)
 
 
 def open_checked_pair(base: str, tuned: str, given: Mapping[str, Any]) -> Any:
@@ -283,22 +287,24 @@ def deliver(
     out: Path | None,
     as_json: bool,
     noted: Sequence[str] = (),
-    within: Callable[[Path], AbstractContextManager[Any]] = nullcontext,
+    also: Callable[[Path], None] = lambda new: None,
 ) -> None:
     """Store a document with figures and page if asked to, and print it as text or as JSON.
 
-    Its notices go to standard error, but for those that are `noted` already; its tables are written
-    `within` what writes a file beside them in the folder.
+    Its notices go to standard error, but for those that are `noted` already; `also` writes the
+    files beside its tables into the folder it is given.
     """
     from cosa_theory.ground.progress import progress_bar
-    from cosa_theory.page.document import write_document
-    from cosa_theory.studies.shown import document_text, write_document_page
+    from cosa_theory.studies import presentation
+    from cosa_theory.studies.shown import document_text, write_results
+
+    undeclared = set(document.tables).difference(presentation(document.command).tables)
+    if undeclared:
+        raise ValueError(f"the presentation of {document.command} lacks tables: {undeclared}")
 
     def store(folder: Path) -> Path:
         with progress_bar("tables, figures and the page"):
-            with within(folder):
-                write_document(document, folder)
-            return write_document_page(document, folder)
+            return write_results({"": document}, folder, also)
 
     for notice in document.notices:
         if notice not in noted:

@@ -145,7 +145,7 @@ def audit(
 
     sizes = _core(core)
     pair = open_checked_pair(base, tuned, settings)
-    check_out(out)
+    check_out(out, "audit", base, tuned, gradients, model, data)
     first_step = _gradients(gradients, model, data, batch, max_tokens, seed)
     found = resumable(
         audit_pair,

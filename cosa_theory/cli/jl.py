@@ -113,7 +113,7 @@ def jl(
     from cosa_theory.ground.progress import progress_bar
     from cosa_theory.studies.jl import compute
 
-    check_out(out)
+    check_out(out, "jl", vectors, *(pair or ()))
     tables: dict[str, pd.DataFrame] = {}
     opened, sets = None, {}
     if dim is not None:

@@ -107,7 +107,7 @@ def plan(
             "--b, or --budget, or --rank"
         )
     parameters = None if budget is None else _parameters(budget)
-    check_out(out)
+    check_out(out, "plan", model)
     from cosa_theory.nn.settings import CosaSettings
     from cosa_theory.page.document import Document
     from cosa_theory.studies.plan.compute import make_plan

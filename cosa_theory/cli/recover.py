@@ -152,18 +152,15 @@ def recover(
         {} if projections is None else {"seed": None}
     )
     iterates = recovery.iterates(None if out is None else out / CELLS)
-    there = out is not None and out.exists()
-    check_out(out)
+    check_out(out, "recover", core, projections, weight, start, truth)
     try:
         document, result = recovery.document(iterates, made, note)
     except BaseException as error:
         kept = isinstance(error, KeyboardInterrupt) and iterates.keep()
-        if out is not None and not there and not any(out.iterdir()):
-            out.rmdir()  # no empty folder is left behind
         if not isinstance(error, KeyboardInterrupt):
             raise
         note(f"interrupted: {iterates.where() if kept else 'nothing is kept'}, the same command "
              f"{'resumes' if kept else 'starts from the beginning'}")  # fmt: skip
         raise typer.Exit(130) from None
-    deliver(document, out, as_json, within=lambda folder: recovery.stored(result, folder))
+    deliver(document, out, as_json, also=lambda new: recovery.write(result, new))
     iterates.discard()

@@ -22,17 +22,20 @@ def report(
     ],
 ) -> None:
     """Render stored results again: report.html and the figures, from the tables alone."""
+    from cosa_theory.ground.swap import reading
     from cosa_theory.page.document import read_document
     from cosa_theory.studies import commands
-    from cosa_theory.studies.shown import write_document_page
+    from cosa_theory.studies.shown import check_page, write_document_page
 
-    stored = [name for name in commands() if (results / f"{name}.json").is_file()]
+    with reading(results):
+        stored = [name for name in commands() if (results / f"{name}.json").is_file()]
     if not stored:
         *others, last = commands()
         raise InputError(
             f"{results} holds no results: name the folder given to --out of cosa-theory "
             f"{', '.join(others)} or {last}"
         )
+    check_page(results, stored[0])
     document = read_document(results, stored[0])
     print(printable(document.verdict))
     print(f"\nReport: {printable(str(write_document_page(document, results)))}")

@@ -81,7 +81,7 @@ def rip(
     settings = dict(locals())
     _check(matrix, shape, core, [name for name in ("kind", "scale", "about") if settings[name]])
     orders = None if sparsity is None else whole_numbers("--sparsity", sparsity, "2,4,8,16")
-    check_out(out)
+    check_out(out, "rip", matrix)
     from cosa_theory.ground.progress import progress_bar
     from cosa_theory.linear.gram import DenseGram
     from cosa_theory.projections import KINDS

@@ -26,7 +26,7 @@ try:
 except ImportError:  # Windows, where two runs into one folder at once are not kept apart
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["PENDING", "is_inside", "reading", "swapped"]
+__all__ = ["PENDING", "check_way", "is_inside", "new_names", "reading", "swapped"]
 
 PENDING = ".cosa-theory.new"
 _PLAN = ".plan.json"
@@ -74,7 +74,7 @@ def swapped(
         with _locked(folder, alone=True):
             _finish(folder)
             removed = [name for name in prepare(new) if is_inside(name)]
-            made_inside = _make_room(folder, _names(new), removed)
+            made_inside = _make_room(folder, new_names(new), removed)
             try:
                 (new / _PLAN).write_text(json.dumps({"last": last, "removed": removed}))
                 _sync(new)
@@ -114,9 +114,14 @@ def reading(folder: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def is_inside(name: str) -> bool:
-    """Return whether a relative name, with slashes, stays in its folder."""
+    """Return whether a relative name, with slashes, can be one of a file in the folder."""
     path = PurePosixPath(name)
-    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError:
+        return False
+    plain = path.as_posix() == name and "\0" not in name and not Path(name).drive
+    return plain and bool(path.parts) and not path.is_absolute() and ".." not in path.parts
 
 
 def _pending(folder: Path) -> bool:
@@ -140,8 +145,8 @@ def _locked(folder: Path, *, alone: bool) -> Iterator[None]:
             os.close(descriptor)
 
 
-def _names(new: Path) -> list[str]:
-    """Return the files of a new folder, relative to it and sorted, without the plan."""
+def new_names(new: Path) -> list[str]:
+    """Return the files of a new folder by their names in it, sorted, without the plan."""
     found = [path.relative_to(new).as_posix() for path in new.rglob("*") if not _is_folder(path)]
     return sorted(name for name in found if name != _PLAN)
 
@@ -154,9 +159,9 @@ def _make_room(folder: Path, names: Iterable[str], removed: Iterable[str]) -> li
     """Make the folders of the new files before anything is decided; return those that were made."""
     made: list[Path] = []
     for name in removed:
-        _check_way(folder, name)
+        check_way(folder, name)
     for name in names:
-        _check_way(folder, name)
+        check_way(folder, name)
         if _is_folder(folder / name):
             raise InputError(f"{folder / name}: a folder is where a file is to be: move it")
         for parent in _parents(folder, name):
@@ -166,7 +171,7 @@ def _make_room(folder: Path, names: Iterable[str], removed: Iterable[str]) -> li
     return made
 
 
-def _check_way(folder: Path, name: str) -> None:
+def check_way(folder: Path, name: str) -> None:
     """Refuse a file or a link where a folder inside `folder` is to be."""
     for parent in _parents(folder, name):
         if parent.is_symlink() or (parent.exists() and not parent.is_dir()):
@@ -194,7 +199,7 @@ def _finish(folder: Path) -> None:
     pending = folder / PENDING
     if not _pending(folder):
         return
-    names = _names(pending)
+    names = new_names(pending)
     try:
         plan = json.loads((pending / _PLAN).read_text())
         last, removed = str(plan["last"]), [name for name in plan["removed"] if is_inside(name)]
@@ -204,8 +209,8 @@ def _finish(folder: Path) -> None:
         last, removed = "", []
     if last in names:
         (folder / last).unlink(missing_ok=True)
-    for name in removed:
-        (folder / name).unlink(missing_ok=True)
+    for name in filter(lambda name: os.path.lexists(folder / name), removed):
+        (folder / name).unlink()
     for name in sorted(names, key=lambda name: name == last):
         os.replace(pending / name, folder / name)
     for name in removed:

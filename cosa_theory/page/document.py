@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,19 +12,21 @@ import numpy as np
 import pandas as pd
 
 from cosa_theory.ground.errors import InputError
-from cosa_theory.ground.files import atomic_path
+from cosa_theory.ground.manifest import own_files
 from cosa_theory.ground.printable import json_text
+from cosa_theory.ground.swap import reading
 
 __all__ = [
     "FIGURES",
     "PAGE",
+    "RESULTS",
     "Document",
     "Tables",
-    "clear_results",
     "read_document",
     "read_table",
     "records",
     "write_document",
+    "write_tables",
 ]
 
 Tables: TypeAlias = Mapping[str, pd.DataFrame]
@@ -33,6 +34,8 @@ Tables: TypeAlias = Mapping[str, pd.DataFrame]
 
 PAGE = "report.html"
 FIGURES = "figures"
+RESULTS = "results"
+"""The part of a folder that a document and its page are."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +56,6 @@ class Document:
         As `cosa_theory.ground.provenance.provenance` makes it.
     unlisted : tuple of str
         Tables that are too long for JSON: they are stored as parquet alone.
-    beside : tuple of str
-        Names of files, or of folders of results, that may stand beside the tables and belong to
-        them: what writes over the document deletes them too.
     """
 
     command: str
@@ -64,7 +64,6 @@ class Document:
     tables: Tables
     provenance: Mapping[str, Any]
     unlisted: tuple[str, ...] = ()
-    beside: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Return everything as plain JSON values, null where a number does not exist.
@@ -114,55 +113,31 @@ def write_document(document: Document, folder: str | os.PathLike[str]) -> Path:
         What to store.
     folder : path
         Created if it is not there. Results of an earlier run in it, of whichever command, are
-        deleted first; other files stay.
+        deleted as the new ones take their places; other files stay.
 
     Returns
     -------
     pathlib.Path
-        The folder. The JSON, named after the command, is written last: a folder that has it is
-        complete.
+        The folder.
+
+    Raises
+    ------
+    InputError
+        As for `cosa_theory.ground.manifest.own_files`.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    clear_results(folder)
+    with own_files(folder, RESULTS, last=f"{document.command}.json") as new:
+        write_tables(document, new)
+    return Path(folder)
+
+
+def write_tables(document: Document, new: Path) -> None:
+    """Write the tables as parquet and the rest as JSON into a new folder."""
+    new.mkdir(exist_ok=True)
     for name, table in document.tables.items():
-        with atomic_path(folder / f"{name}.parquet") as path:
-            table.to_parquet(path, index=False)
-    content = document.as_json() | {
-        "tables": list(document.tables),
-        "beside": list(document.beside),
-    }
-    with atomic_path(folder / f"{document.command}.json") as path:
-        text = json_text(content)
-        path.write_text(text + "\n", encoding="utf-8")
-    return folder
-
-
-def clear_results(folder: Path) -> None:
-    """Delete what an earlier run of any command wrote, and nothing else: results are never mixed.
-
-    The summaries go first, so that a folder cleared half-way does not read as results.
-    """
-    found = False
-    for summary in sorted(folder.glob("*.json")):
-        try:
-            content = json.loads(summary.read_text(encoding="utf-8"))
-            if content["command"] != summary.stem:
-                continue
-            names = [*(f"{name}.parquet" for name in content["tables"]), *content.get("beside", ())]
-        except (OSError, ValueError, KeyError, TypeError):  # not one that `write_document` made
-            continue
-        found = True
-        summary.unlink()
-        for path in (folder / name for name in names if Path(name).name == name):
-            if path.is_dir():
-                clear_results(path)
-            else:
-                path.unlink(missing_ok=True)
-    if found:
-        (folder / PAGE).unlink(missing_ok=True)
-        if (folder / FIGURES).is_dir():
-            shutil.rmtree(folder / FIGURES)
+        table.to_parquet(new / f"{name}.parquet", index=False)
+    content = document.as_json() | {"tables": list(document.tables)}
+    path = new / f"{document.command}.json"
+    path.write_text(json_text(content) + "\n", encoding="utf-8")
 
 
 def read_table(path: Path) -> pd.DataFrame:
@@ -196,7 +171,11 @@ def read_document(folder: str | os.PathLike[str], command: str) -> Document:
     InputError
         If the folder, its JSON or a table is missing or damaged.
     """
-    folder = Path(folder)
+    with reading(folder):
+        return _read(Path(folder), command)
+
+
+def _read(folder: Path, command: str) -> Document:
     summary = folder / f"{command}.json"
     if not summary.is_file():
         raise InputError(
@@ -213,7 +192,6 @@ def read_document(folder: str | os.PathLike[str], command: str) -> Document:
             {name: read_table(folder / f"{name}.parquet") for name in names},
             content["provenance"],
             unlisted=tuple(name for name in names if name not in content),
-            beside=tuple(content.get("beside", ())),
         )
     except InputError:
         raise

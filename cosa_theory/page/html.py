@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, Template
 
-from cosa_theory.ground.files import atomic_path
+from cosa_theory.ground.manifest import own_files
 from cosa_theory.ground.printable import printable, shortened
-from cosa_theory.page.document import FIGURES, PAGE, Document, records
+from cosa_theory.page.document import FIGURES, PAGE, RESULTS, Document, records
 from cosa_theory.page.presentation import Part, Presentation
 from cosa_theory.page.style import as_data_uri, load_matplotlib, save_figure
 from cosa_theory.page.views import View
@@ -19,7 +19,14 @@ from cosa_theory.page.views import View
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Summary", "render_page", "split_verdict", "write_page"]
+__all__ = [
+    "Summary",
+    "is_of_page",
+    "render_page",
+    "split_verdict",
+    "write_page",
+    "write_page_files",
+]
 
 _REM_PER_INCH = 8  # a figure of page width is 56 rem wide, one of column width half of it
 
@@ -69,20 +76,37 @@ def write_page(
     document, shown, summaries
         As for `render_page`.
     folder : path
-        Created if it is not there.
+        Created if it is not there. An earlier page and its figures are replaced, tables stay.
 
     Returns
     -------
     pathlib.Path
         The page.
+
+    Raises
+    ------
+    InputError
+        As for `cosa_theory.ground.manifest.own_files`.
     """
-    page = Path(folder) / PAGE
+    with own_files(folder, RESULTS, stays=lambda name: not is_of_page(name)) as new:
+        write_page_files(document, shown, new, summaries)
+    return Path(folder) / PAGE
+
+
+def is_of_page(name: str) -> bool:
+    """Return whether a file of results is the page or a figure."""
+    return name == PAGE or name.startswith(f"{FIGURES}/")
+
+
+def write_page_files(
+    document: Document, shown: Presentation, new: Path, summaries: tuple[Summary, ...] = ()
+) -> None:
+    """Write what `write_page` does into a new folder."""
     figures = _draw(document, shown)
     for name, figure in figures.items():
-        save_figure(figure, Path(folder) / FIGURES, name)
-    with atomic_path(page) as path:
-        path.write_text(_render(document, shown, summaries, figures), encoding="utf-8")
-    return page
+        save_figure(figure, new / FIGURES, name)
+    page = _render(document, shown, summaries, figures)
+    (new / PAGE).write_text(page, encoding="utf-8")
 
 
 def _draw(document: Document, shown: Presentation) -> "dict[str, Figure]":

@@ -98,6 +98,8 @@ class Presentation:
         Of the page, in a browser's tab.
     views : callable
         Maps a document to the tables a person reads first, in the terminal and on the page.
+    tables : tuple of str
+        The names that tables of the documents have: what a folder must have room for.
     terms : sequence of (str, str)
         What the words mean: a term and its explanation, plain text or `markupsafe.Markup`.
     detail_views : callable
@@ -110,13 +112,17 @@ class Presentation:
         Maps a document to what stands before its tables.
     parts : tuple of Part
         Results of other commands that the page sums up.
+    beside : tuple of str
+        Files that the command stores beside the tables.
     """
 
     title: str
     views: Views
+    tables: tuple[str, ...] = ()
     terms: Sequence[tuple[str, str]] = ()
     detail_views: Views = lambda document: ()
     figures: Callable[[], Mapping[str, Drawing]] = dict
     headings: tuple[str, str] = ("Summary", "Details")
     opening: Callable[[Document], Opening] | None = None
     parts: tuple[Part, ...] = ()
+    beside: tuple[str, ...] = ()

@@ -78,7 +78,8 @@ def test_json_is_one_document_alone_on_standard_output(pair, capsys):
 def test_out_holds_tables_summary_figures_and_page(made):
     names = {path.name for path in made.iterdir()}
     tables = {f"{name}.parquet" for name in ("layers", "spectra", "families", "crossover")}
-    assert names == {*tables, "spectrum.json", "report.html", "figures", ".cells"}
+    own = {"spectrum.json", "report.html", "figures", ".cells", ".cosa-theory.json"}
+    assert names == tables | own
     figures = {path.name for path in (made / "figures").iterdir()}
     assert figures == {f"{name}.{ending}" for name in FIGURES for ending in ("pdf", "png")}
     spectra = pd.read_parquet(made / "spectra.parquet")
@@ -99,19 +100,17 @@ def test_a_second_run_replaces_the_results_and_computes_nothing_twice(
     pair, tmp_path, capsys, monkeypatch
 ):
     settings = ["spectrum", *pair, "--out", str(tmp_path), "--families", "none"]
-    monkeypatch.setattr(
-        "cosa_theory.studies.shown.write_document_page", lambda _, out: out / "report.html"
-    )
+    monkeypatch.setattr("cosa_theory.page.html.write_page_files", lambda *_: None)
     assert main(settings) == 0
     cells = {path: path.stat().st_mtime_ns for path in (tmp_path / ".cells").iterdir()}
     assert len(cells) == 4
     first = (tmp_path / "layers.parquet").read_bytes()
     (tmp_path / "figures").mkdir()
-    (tmp_path / "figures" / "old.png").write_text("old")
+    (tmp_path / "figures" / "photo.png").write_text("mine")
     assert main(settings) == 0
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / ".cells").iterdir()} == cells
     assert (tmp_path / "layers.parquet").read_bytes() == first
-    assert not (tmp_path / "figures").exists()
+    assert (tmp_path / "figures" / "photo.png").read_text() == "mine"
     assert main([*settings, "--ranks", "1"]) == 0
     assert len(list((tmp_path / ".cells").iterdir())) == 8
     capsys.readouterr()
@@ -218,7 +217,7 @@ def test_a_read_only_place_is_named(pair, capsys, monkeypatch):
 
     monkeypatch.setattr("pathlib.Path.mkdir", refuse)
     assert main(["spectrum", *pair, "--out", "/locked/out"]) == 2
-    assert errors(capsys)[-1] == "error: /locked/out: Permission denied"
+    assert errors(capsys)[-1].startswith("error: /locked/out cannot be written (Permission denied)")
 
 
 @pytest.mark.parametrize("command", ["spectrum", "report"])

@@ -163,6 +163,7 @@ def test_stored_results_are_rendered_again(config, capsys, tmp_path):
         "shapes.parquet",
         "recommended.parquet",
         "report.html",
+        ".cosa-theory.json",
     }
     first = (out / "report.html").read_text()
     verdict = capsys.readouterr().out.splitlines()[0]

@@ -122,7 +122,7 @@ def test_out_holds_the_estimate_tables_figures_and_page_and_report_renders_them_
     tables = {"result", "history", "spectrum", "magnitudes", "scores"}
     assert {path.name for path in made.iterdir()} == {
         *(f"{name}.parquet" for name in tables),
-        *("recover.json", "report.html", "figures", "estimate.safetensors"),
+        *("recover.json", "report.html", "figures", "estimate.safetensors", ".cosa-theory.json"),
     }
     names = {path.name for path in (made / "figures").iterdir()}
     assert names == {f"{n}.{e}" for n in ("convergence", "estimate") for e in ("pdf", "png")}

@@ -69,7 +69,7 @@ def test_json_is_one_document_alone_on_standard_output(capsys):
 def test_out_holds_tables_summary_figures_and_page_and_report_renders_them_again(made, capsys):
     names = {path.name for path in made.iterdir()}
     tables = {f"{name}.parquet" for name in ("brackets", "cores", "columns", "guarantees")}
-    assert names == {*tables, "rip.json", "report.html", "figures"}
+    assert names == {*tables, "rip.json", "report.html", "figures", ".cosa-theory.json"}
     figures = {path.name for path in (made / "figures").iterdir()}
     assert figures == {f"{n}.{e}" for n in ("brackets", "cores") for e in ("pdf", "png")}
     page = (made / "report.html").read_text(encoding="utf-8")

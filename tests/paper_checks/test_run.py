@@ -53,17 +53,17 @@ def test_json_is_one_document_and_everything_else_goes_to_standard_error(pair, t
 
 
 def test_the_first_line_is_the_verdict_and_the_tables_say_the_same(pair, tmp_path, capsys):
-    assert main(["C1", "C4", "C5", "C6", "--pair", *pair, "--out", str(tmp_path)]) == 0
+    assert main(["C1", "C4", "C5", "C6", "--pair", *pair, "--out", str(tmp_path / "checks")]) == 0
     first, *rest = capsys.readouterr().out.splitlines()
     assert first == (
         "Of 4 claims of the paper, 1 holds (C1), 2 hold under conditions (C5, C6), 1 fails (C4)."
     )
     assert max(len(line) for line in rest) <= 98
-    table = pd.read_parquet(tmp_path / "checks.parquet")
+    table = pd.read_parquet(tmp_path / "checks" / "checks.parquet")
     assert list(table.id) == ["C1", "C4", "C5", "C6"]
     assert list(table.verdict) == ["holds", "fails", *["holds under conditions"] * 2]
-    cases = pd.read_parquet(tmp_path / "cases.parquet")
-    stored = json.loads((tmp_path / "checks.json").read_text())
+    cases = pd.read_parquet(tmp_path / "checks" / "cases.parquet")
+    stored = json.loads((tmp_path / "checks" / "checks.json").read_text())
     assert len(cases) == sum(len(check["cases"]) for check in stored["checks"])
     deciding = cases[~cases.control]
     for row in table.itertuples():

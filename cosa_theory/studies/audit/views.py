@@ -273,6 +273,7 @@ def _figures() -> Mapping[str, Drawing]:
 
 PRESENTATION = Presentation(
     title="The theory's assumptions on a real update",
+    tables=("assumptions", "layers", "sparsity", "decay"),
     views=_views,
     detail_views=_details,
     figures=_figures,

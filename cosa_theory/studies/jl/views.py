@@ -164,6 +164,7 @@ def _figures() -> Mapping[str, Drawing]:
 
 PRESENTATION = Presentation(
     title="Johnson-Lindenstrauss: what random projections keep",
+    tables=("dimension", "needed", "ensembles", "curves", "kronecker"),
     views=_views(_TABLES),
     detail_views=_views(_DETAILS),
     figures=_figures,

@@ -195,6 +195,7 @@ def _views(document: Document) -> list[View]:
 
 PRESENTATION = Presentation(
     title="What an adapter costs and can express",
+    tables=("totals", "shapes", "recommended"),
     views=_views,
     detail_views=lambda document: [View.of("By kind of layer", _SHAPES, document.tables["shapes"])],
     terms=(

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from cosa_theory import __version__
 from cosa_theory.ground.errors import InputError
-from cosa_theory.ground.files import atomic_path
 from cosa_theory.ground.tensor_writer import write_arrays
 from cosa_theory.studies.recovery.factors import FINGERPRINTS, Factors
 from cosa_theory.studies.recovery.iterates import Iterates, cell_path
@@ -59,7 +58,6 @@ class Recovery:
         """
         from cosa_theory.page.document import Document
         from cosa_theory.studies.recovery.verdict import recover_verdict
-        from cosa_theory.studies.recovery.views import ESTIMATE
 
         with _noticed() as noticed:
             with iterates.shown(self.method):
@@ -69,21 +67,14 @@ class Recovery:
         if result.message:
             noticed.append(f"{self.method}: {result.message}")
         notices = (*self.notices, *self._out_of_range(), *dict.fromkeys(noticed))
-        beside = (ESTIMATE,)
         verdict = recover_verdict(tables)
-        return Document("recover", verdict, notices, tables, provenance, beside=beside), result
+        return Document("recover", verdict, notices, tables, provenance), result
 
-    @contextmanager
-    def stored(self, result: "RecoveryResult", folder: Path) -> Iterator[None]:
-        """Write the estimate; it takes its place at the end of the block, at once.
-
-        Until then the estimate of an earlier run is whole.
-        """
+    def write(self, result: "RecoveryResult", new: Path) -> None:
+        """Write the estimate into a new folder."""
         from cosa_theory.studies.recovery.views import ESTIMATE
 
-        with atomic_path(folder / ESTIMATE) as path:
-            write_arrays(path, _tensors(result), self._metadata(result))
-            yield
+        write_arrays(new / ESTIMATE, _tensors(result), self._metadata(result))
 
     def _identity(self) -> dict[str, Any]:
         """Return all that the answer depends on; arrays by their content."""

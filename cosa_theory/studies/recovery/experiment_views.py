@@ -141,5 +141,9 @@ def _figures() -> Mapping[str, Drawing]:
 
 
 PRESENTATION = Presentation(
-    title="Recovery of updates from their cores", views=_views, figures=_figures, terms=_TERMS
+    title="Recovery of updates from their cores",
+    tables=("phase_transition", "phase_lines", "recovery"),
+    views=_views,
+    figures=_figures,
+    terms=_TERMS,
 )

@@ -118,8 +118,10 @@ def _figures() -> Mapping[str, Drawing]:
 
 PRESENTATION = Presentation(
     title="An update recovered from its core",
+    tables=("result", "history", "spectrum", "magnitudes", "scores"),
     views=_views,
     figures=_figures,
+    beside=(ESTIMATE,),
     terms=(
         (
             "core and measurements",

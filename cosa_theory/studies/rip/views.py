@@ -167,6 +167,7 @@ def _figures() -> Mapping[str, Drawing]:
 
 PRESENTATION = Presentation(
     title="Restricted isometry: what is proven",
+    tables=tuple(_TABLES),
     views=_views,
     figures=_figures,
     terms=(

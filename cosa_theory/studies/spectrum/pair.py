@@ -39,7 +39,6 @@ from cosa_theory.studies.layers import (
 )
 from cosa_theory.studies.spectrum.layer import SurveySettings, identity, survey_layer
 from cosa_theory.studies.spectrum.verdict import verdict
-from cosa_theory.studies.spectrum.views import PARTS
 
 __all__ = ["MATRICES", "Survey", "survey_pair"]
 
@@ -127,7 +126,6 @@ class Survey:
             {name: getattr(self, name) for name in names},
             provenance,
             unlisted=("spectra",),
-            beside=tuple(part.folder for part in PARTS),
         )
 
 

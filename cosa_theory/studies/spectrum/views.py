@@ -307,6 +307,7 @@ _TERMS = (
 
 PRESENTATION = Presentation(
     title="CoSA against low rank",
+    tables=("layers", "spectra", "families", "crossover"),
     views=_views,
     detail_views=lambda document: (layer_view(document.tables),),
     figures=_figures,

@@ -150,6 +150,7 @@ _TERMS: tuple[tuple[str, str], ...] = (
 
 PRESENTATION = Presentation(
     title="Fine-tuning at equal size: CoSA and LoRA",
+    tables=("summary", "trainings"),
     views=_views,
     detail_views=_training_views,
     terms=_TERMS,
