@@ -46,21 +46,21 @@ def layer_obstacles(
 def tie_problems(model: nn.Module, names: Collection[str]) -> list[str]:
     """Say which layers of a model have a weight that is not theirs alone, a sentence each."""
     shared = shared_weights(model)
+    tied = [name for name in names if name in shared]
+    more = [f"and {len(tied) - 3} more layers have tied weights"] if len(tied) > 3 else []
     return [
         f"the weight of {name} is tied to that of {first_few(shared[name], 3)}, which merging "
         "would change too; untie it first (layer.base_layer.weight = "
         "nn.Parameter(layer.base_layer.weight.clone()))"
-        for name in names
-        if name in shared
-    ]
+        for name in tied[:3]
+    ] + more
 
 
 def warn_unmergeable(model: nn.Module, names: Collection[str]) -> None:
     """Warn, once, of layers that train well and cannot be merged as they are."""
     problems = tie_problems(model, names)
     if problems:
-        more = f" (and {len(problems) - 1} more layers)" if len(problems) > 1 else ""
-        warnings.warn(f"{problems[0]}{more}", stacklevel=4)
+        warnings.warn("; ".join([problems[0], *problems[3:]]), stacklevel=4)
 
 
 def _forward_problem(layer: nn.Module) -> str | None:

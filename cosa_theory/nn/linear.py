@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from cosa_theory.ground.checks import choice, real, refuse
 from cosa_theory.ground.errors import InputError
 from cosa_theory.nn.forward import ORDERS, cosa_update, delta_weight
+from cosa_theory.nn.merging import MergeTrial
 from cosa_theory.nn.projection import FrozenProjection, draw_projections
 from cosa_theory.nn.settings import CosaSettings, LayerSpec, initial_core
 
@@ -98,6 +99,7 @@ class CosaLinear(nn.Module):
             self.right.to(weight.device)
         self.scaling = alpha * self.left.factor * self.right.factor
         self.dropout, self.order, self.merged = float(dropout), order, False
+        self._merged_scaling = self.scaling  # that the weight contains, whatever it becomes
         core = initial_core(self.spec.a, self.spec.b, init_weights=init_weights, dtype=core_dtype)
         self.Y = nn.Parameter(core.to(weight.device))
 
@@ -149,26 +151,38 @@ class CosaLinear(nn.Module):
         Raises
         ------
         InputError
-            If the sum is not finite; the weight is then left as it was.
+            If the sum is not finite, or the base layer then computes something else, as a hook that
+            changes its weight makes it do; the weight is then left as it was.
         """
-        if not self.merged:
-            self._add(1.0)
-            self.merged = True
+        if self.merged:
+            return
+        weight, name = self.base_layer.weight, self.spec.name or "the layer"
+        before = weight.detach().clone()
+        try:
+            trial = MergeTrial.of(self.base_layer, weight, self.spec.n)
+            self._add(self.scaling)
+            if trial is not None:
+                trial.check(cosa_update(trial.wide, self.Y, self.left, self.right, self.scaling))
+        except InputError as error:
+            weight.data.copy_(before)
+            raise InputError(f"{name} cannot be merged: {error}") from None
+        self.merged, self._merged_scaling = True, self.scaling
 
     @torch.no_grad()
     def unmerge(self) -> None:
         """Take ΔW out of the base layer's weight again, to within a rounding of the weight."""
         if self.merged:
-            self._add(-1.0)
+            self._add(-self._merged_scaling)
             self.merged = False
 
-    def _add(self, sign: float) -> None:
-        delta, weight = self.delta_weight(), self.base_layer.weight
-        changed = (weight.to(delta.dtype) + sign * delta).to(weight.dtype)
+    def _add(self, scaling: float) -> None:
+        delta = delta_weight(self.Y, self.left, self.right, scaling)
+        weight = self.base_layer.weight
+        changed = (weight.to(delta.dtype) + delta).to(weight.dtype)
         if not torch.isfinite(changed).all():
             raise InputError(
-                f"the weight of {self.spec.name or 'the layer'} with its update is not finite; the "
-                "core holds NaN or values too large for the weight's dtype"
+                "its weight with the update is not finite; the core holds NaN or values too large "
+                "for the weight's dtype"
             )
         weight.data.copy_(changed)
 

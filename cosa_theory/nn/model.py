@@ -204,9 +204,9 @@ def merge_cosa(model: nn.Module, unload: bool = False) -> nn.Module:
     Raises
     ------
     InputError
-        If there are no CoSA layers, a weight is tied to that of another module, or a core or a
-        merged weight is not finite. Nothing is merged then; weights that were merged before an
-        overflow was met are restored to within a rounding.
+        If there are no CoSA layers, a weight is tied to that of another module, a core or a merged
+        weight is not finite, or a merged layer computes something else than before. Nothing is
+        merged then; weights that were merged before this was met are restored to within a rounding.
     """
     layers = layers_or_error(model, "merge")
     _check_mergeable(model, layers)
@@ -215,7 +215,7 @@ def merge_cosa(model: nn.Module, unload: bool = False) -> nn.Module:
         if not layer.merged:
             try:
                 layer.merge()
-            except InputError:
+            except Exception:
                 for earlier in done:
                     earlier.unmerge()
                 raise
@@ -330,7 +330,7 @@ def _check_mergeable(model: nn.Module, layers: Mapping[str, CosaLinear]) -> None
     """Refuse, before any weight is touched, what would go wrong."""
     problems = tie_problems(model, layers)
     for name, layer in layers.items():
-        if not torch.isfinite(layer.Y).all():
+        if layer.Y.device.type != "meta" and not torch.isfinite(layer.Y).all():
             problems.append(
                 f"the core of {name} holds NaN or infinite entries; the training diverged: load an "
                 "earlier checkpoint"

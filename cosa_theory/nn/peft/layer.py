@@ -12,6 +12,7 @@ from transformers.pytorch_utils import Conv1D
 
 from cosa_theory.ground.errors import InputError
 from cosa_theory.nn.forward import cosa_update, delta_weight
+from cosa_theory.nn.merging import MergeTrial
 from cosa_theory.nn.peft.config import CosaConfig
 from cosa_theory.nn.peft.injection import Injection
 from cosa_theory.nn.projection import FrozenProjection
@@ -60,6 +61,7 @@ class CosaLayer(BaseTunerLayer):
         self._float32_cores: set[str] = set()
         self._disable_adapters = False
         self.merged_adapters: list[str] = []
+        self._merged_scaling: dict[str, float] = {}  # that the weight contains
         self.in_features, self.out_features = _get_in_out_features(self.get_base_layer())
         self.fan_in_fan_out = isinstance(self.get_base_layer(), Conv1D)
 
@@ -124,30 +126,74 @@ class CosaLayer(BaseTunerLayer):
 
         (m, n), or (n, m) for Conv1D, in float32 (float64 for a core in float64).
         """
-        delta = delta_weight(
-            self.cosa_Y[adapter], self.left(adapter), self.right(adapter), self.scaling[adapter]
-        )
+        return self._delta(adapter, self.scaling[adapter])
+
+    def _delta(self, adapter: str, scaling: float) -> Tensor:
+        core = self.cosa_Y[adapter]
+        delta = delta_weight(core, self.left(adapter), self.right(adapter), scaling)
         return delta.T if self.fan_in_fan_out else delta
+
+    def set_scale(self, adapter: str, scale: float) -> None:
+        """Set the scaling of an adapter to `scale` times that of its alpha."""
+        if adapter in self.cosa_Y:
+            self.update_scaling(adapter)
+            self.scaling[adapter] *= scale
+
+    def scale_layer(self, scale: float) -> None:
+        """Multiply the scaling of the active adapters; what is merged stays as it was merged."""
+        for adapter in self.active_adapters:
+            if adapter in self.cosa_Y:
+                self.scaling[adapter] *= scale
+
+    def unscale_layer(self, scale: float | None = None) -> None:
+        """Divide the scaling of the active adapters; with None set it to that of their alpha."""
+        for adapter in self.active_adapters:
+            if adapter not in self.cosa_Y:
+                continue
+            if scale is None:
+                self.update_scaling(adapter)
+            else:
+                self.scaling[adapter] /= scale
 
     @torch.no_grad()
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
         """Add the updates of adapters, by default the active ones, to the base weight.
 
+        Every merge is checked, whether `safe_merge` or not.
+
         Raises
         ------
         InputError
-            If `safe_merge` finds a value that is not finite; the weight is then left as it is.
+            If a merged weight is not finite, or the base layer then computes something else than
+            with the update beside it; its weight is then left as it was.
         """
-        for adapter in check_adapters_to_merge(self, adapter_names):
-            if adapter not in self.cosa_Y:
-                continue
-            weight = self._with_update(adapter, 1.0)
-            if safe_merge and not torch.isfinite(weight).all():
-                raise InputError(
-                    f"NaNs detected in the merged weights. The adapter {adapter} seems to be broken"
-                )
-            self.set_base_weight(weight)
-            self.merged_adapters.append(adapter)
+        before, merged = None, len(self.merged_adapters)
+        try:
+            for adapter in check_adapters_to_merge(self, adapter_names):
+                if adapter in self.cosa_Y:
+                    before = self.get_base_weight() if before is None else before
+                    self._merge_one(adapter)
+        except Exception:
+            if before is not None:
+                self.set_base_weight(before)
+            del self.merged_adapters[merged:]
+            raise
+
+    def _merge_one(self, adapter: str) -> None:
+        # A quantised weight is rounded again, by more than could be told from an error.
+        trial = None
+        if self.quantization_backend is None:
+            trial = MergeTrial.of(self.base_layer, self.get_base_weight(), self.in_features)
+        weight = self._with_update(adapter, self.scaling[adapter])
+        if not torch.isfinite(weight).all():
+            raise InputError(
+                f"NaNs detected in the merged weights. The adapter {adapter} seems to be broken"
+            )
+        self.set_base_weight(weight)
+        if trial is not None:
+            trial.check(self._update(trial.wide, adapter))
+        self.merged_adapters.append(adapter)
+        self._merged_scaling[adapter] = self.scaling[adapter]
 
     @torch.no_grad()
     def unmerge(self) -> None:
@@ -155,16 +201,33 @@ class CosaLayer(BaseTunerLayer):
         if not self.merged:
             warnings.warn("Already unmerged. Nothing to do.", stacklevel=2)
             return
-        while self.merged_adapters:
-            adapter = self.merged_adapters.pop()
-            if adapter in self.cosa_Y:
-                self.set_base_weight(self._with_update(adapter, -1.0))
+        self.take_out(list(self.merged_adapters))
 
-    def _with_update(self, adapter: str, sign: float) -> Tensor:
-        """Return the base weight ± ΔW, summed in float32 at least and rounded once."""
-        weight, delta = self.get_base_weight(), self.get_delta_weight(adapter)
+    @torch.no_grad()
+    def take_out(self, adapters: Sequence[str]) -> None:
+        """Take the updates of some merged adapters out of the base weight."""
+        for adapter in reversed(adapters):
+            self.merged_adapters.remove(adapter)
+            if adapter in self.cosa_Y:
+                self.set_base_weight(self._with_update(adapter, -self._merged_scaling[adapter]))
+
+    def _with_update(self, adapter: str, scaling: float) -> Tensor:
+        """Return the base weight + an update, summed in float32 at least and rounded once."""
+        weight, delta = self.get_base_weight(), self._delta(adapter, scaling)
         dtype = torch.promote_types(delta.dtype, weight.dtype)
-        return (weight.to(dtype) + sign * delta.to(weight.device, dtype)).to(weight.dtype)
+        return (weight.to(dtype) + delta.to(weight.device, dtype)).to(weight.dtype)
+
+    def _update(self, x: Tensor, adapter: str, *, training: bool = False) -> Tensor:
+        """Return the update of an adapter, (..., m), with its dropout while `training`."""
+        return cosa_update(
+            x,
+            self.cosa_Y[adapter],
+            self.left(adapter),
+            self.right(adapter),
+            self.scaling[adapter],
+            dropout=self.cosa_dropout[adapter],
+            training=training,
+        )
 
     def supports_lora_conversion(self, adapter_name: str = "default") -> bool:
         """Return True: the update is a difference of weights, of rank at most min(a, b)."""
@@ -229,19 +292,9 @@ class Linear(nn.Module, CosaLayer):
             return self._mixed(x, result, adapter_names)
         for adapter in self.active_adapters:
             if adapter in self.cosa_Y:
-                result = result + self._update(x, adapter).to(result.dtype)
+                update = self._update(x, adapter, training=self.training)
+                result = result + update.to(result.dtype)
         return result
-
-    def _update(self, x: Tensor, adapter: str) -> Tensor:
-        return cosa_update(
-            x,
-            self.cosa_Y[adapter],
-            self.left(adapter),
-            self.right(adapter),
-            self.scaling[adapter],
-            dropout=self.cosa_dropout[adapter],
-            training=self.training,
-        )
 
     def _mixed(self, x: Tensor, result: Tensor, adapter_names: Sequence[str]) -> Tensor:
         """Add to each sample the update of its own adapter."""
@@ -250,7 +303,8 @@ class Linear(nn.Module, CosaLayer):
                 continue
             rows = [row for row, name in enumerate(adapter_names) if name == adapter]
             where = torch.tensor(rows, device=x.device)
-            update = self._update(x.index_select(0, where), adapter).to(result.dtype)
+            rows_of_x = x.index_select(0, where)
+            update = self._update(rows_of_x, adapter).to(result.dtype)
             result = result.index_add(0, where, update)
         return result
 

@@ -5,14 +5,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from peft.tuners.tuners_utils import BaseTuner
+from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer, onload_layer
 from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING, get_quantization_kwargs
 from peft.utils.constants import DUMMY_TARGET_MODULES
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from cosa_theory.deltas.wrapped_names import unwrapped_name
-from cosa_theory.nn.adaptable import warn_unmergeable
+from cosa_theory.ground.errors import InputError
+from cosa_theory.nn.adaptable import tie_problems, warn_unmergeable
 from cosa_theory.nn.pairs import Placement
 from cosa_theory.nn.peft.config import CosaConfig
 from cosa_theory.nn.peft.injection import (
@@ -186,6 +187,54 @@ class CosaModel(BaseTuner):
             if isinstance(module, CosaLayer):
                 module.keep_core_in_float32(adapter_name, autocast_adapter_dtype)
         super()._cast_adapter_dtype(adapter_name, autocast_adapter_dtype)
+
+    def merge_adapter(
+        self, adapter_names: list[str] | None = None, safe_merge: bool = False
+    ) -> None:
+        """Merge adapters into the weights, all layers or none; parameters as for PEFT.
+
+        Raises
+        ------
+        InputError
+            If a weight is tied to that of another module, or a layer cannot be merged; it is named,
+            and weights that were merged before are restored to within a rounding.
+        """
+        self._check_merge_allowed()
+        done: list[tuple[Any, list[str]]] = []
+        for name, layer in self.model.named_modules():
+            if not isinstance(layer, BaseTunerLayer):
+                continue
+            earlier = list(layer.merged_adapters)
+            try:
+                with onload_layer(layer):
+                    layer.merge(adapter_names=adapter_names, safe_merge=safe_merge)
+            except Exception as error:
+                for other, names in done:
+                    with onload_layer(other):
+                        other.take_out(names) if isinstance(other, CosaLayer) else other.unmerge()
+                if isinstance(error, InputError):
+                    raise InputError(f"{plain_name(name)} cannot be merged: {error}") from None
+                raise
+            done.append((layer, [one for one in layer.merged_adapters if one not in earlier]))
+
+    def _check_merge_allowed(self) -> None:
+        adapted = [
+            plain
+            for name, plain in plain_places(self.model).items()
+            if isinstance(self.model.get_submodule(name), CosaLayer)
+        ]
+        problems = tie_problems(self.model, adapted)
+        if problems:
+            raise InputError(*problems)
+        super()._check_merge_allowed()
+
+    def _unload_and_optionally_merge(self, merge: bool = True, **kwargs: Any) -> Any:
+        if merge:  # all or none, before a layer is replaced
+            names, safe = kwargs.get("adapter_names"), kwargs.get("safe_merge", False)
+            self.merge_adapter(names, safe)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "All adapters are already merged|Already following")
+            return super()._unload_and_optionally_merge(merge=merge, **kwargs)
 
     @contextmanager
     def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> Iterator[None]:
