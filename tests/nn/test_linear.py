@@ -169,7 +169,10 @@ def test_a_core_that_is_not_finite_is_not_merged():
     weight = adapted.weight.clone()
     with torch.no_grad():
         adapted.Y[0, 0] = float("nan")
-    with pytest.raises(InputError, match=r"block\.q_proj cannot be merged: its weight with the update is not finite"):
+    with pytest.raises(
+        InputError,
+        match=r"block\.q_proj cannot be merged: its weight with the update is not finite",
+    ):
         adapted.merge()
     assert torch.equal(adapted.weight, weight)
     assert not adapted.merged

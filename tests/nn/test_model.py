@@ -206,7 +206,9 @@ def test_an_overflow_met_while_merging_takes_the_earlier_layers_back():
     model = adapted(torch.float16)
     weights = [layer.weight.clone() for layer in cosa_layers(model).values()]
     cosa_layers(model)["2"].scaling = 1e6
-    with pytest.raises(InputError, match="2 cannot be merged: its weight with the update is not finite"):
+    with pytest.raises(
+        InputError, match="2 cannot be merged: its weight with the update is not finite"
+    ):
         merge_cosa(model)
     assert not any(layer.merged for layer in cosa_layers(model).values())
     for layer, weight in zip(cosa_layers(model).values(), weights, strict=True):
