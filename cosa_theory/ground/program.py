@@ -4,6 +4,7 @@ import functools
 import io
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, ParamSpec
@@ -98,10 +99,14 @@ class _Nowhere(io.RawIOBase):
 
 @contextmanager
 def _open_streams() -> Iterator[None]:
-    """Make the standard streams take any text inside the block, and leave them as they were."""
+    """Make the standard streams take any text inside the block, and leave them as they were.
+
+    Warnings are one line there, without the place in the code.
+    """
     _hold_descriptors()
     before = {name: getattr(sys, name) for name in ("stdout", "stderr")}
-    handlers = {}
+    handlers, warn = {}, warnings.showwarning
+    warnings.showwarning = lambda message, *_where, **_to: note(f"warning: {message}")
     for name, stream in before.items():
         if stream is None:  # closed when the process began
             setattr(sys, name, io.TextIOWrapper(_Nowhere(), encoding="utf-8"))
@@ -111,6 +116,7 @@ def _open_streams() -> Iterator[None]:
     try:
         yield
     finally:
+        warnings.showwarning = warn
         for name, stream in before.items():
             if stream is not None and not _broken(stream) and name in handlers:
                 stream.reconfigure(errors=handlers[name])

@@ -1,5 +1,6 @@
 """Documents as plain text for a terminal: the verdict first, then aligned tables."""
 
+import textwrap
 from collections.abc import Sequence
 
 from cosa_theory.ground.printable import printable, readable, shortened, width_of
@@ -89,6 +90,8 @@ def render_view(view: View, width: int | None = None, encoding: str | None = "ut
         return "\n".join([aligned(rows[0], part), rule, *(aligned(one, part) for one in rows[1:])])
 
     title = readable(printable(view.title), encoding)
+    if width is not None:
+        title = textwrap.fill(title, max(width, _LEAST))
     return "\n\n".join([f"{title}\n{block(parts[0])}", *map(block, parts[1:])])
 
 

@@ -4,6 +4,7 @@ import io
 import os
 import subprocess
 import sys
+import warnings
 
 import pytest
 
@@ -62,6 +63,19 @@ def test_problems_are_one_line_each_with_every_character_seen(capsys):
     assert body() == 2
     expected = r"error: tensor a\x1b[31m\nerror: forged\u202e: name another"
     assert capsys.readouterr() == ("", f"{expected}\nerror: b is 0\n")
+
+
+def test_a_warning_is_one_line_with_every_character_seen(capsys):
+    @program
+    def body():
+        warnings.warn("layer a\x1b\nb has no bias", stacklevel=1)
+
+    shown = warnings.showwarning
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        assert body() == 0
+    assert capsys.readouterr().err == "warning: layer a\\x1b\\nb has no bias\n"
+    assert warnings.showwarning is shown
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from cosa_theory.ground.printable import shortened
 from cosa_theory.page.views import count, memory, number
 from cosa_theory.projections import printed_name
 from cosa_theory.studies.jl.comparison import cheapest
@@ -51,7 +52,7 @@ def _of_points(row: Mapping[Any, Any], length: float) -> str:
 def _of_ensembles(needed: pd.DataFrame) -> str:
     whole = _over_all_vectors(needed)
     d, eps = int(needed["d"].iloc[0]), float(needed["eps"].iloc[0])
-    sets = " and ".join(dict.fromkeys(needed["vectors_of"]))
+    sets = " and ".join(shortened(name, 60) for name in dict.fromkeys(needed["vectors_of"]))
     goal = f"95 % of the squared norms of {sets}, of length {count(d)}, within {tolerance(eps)}"
     best = cheapest(whole, eps)
     if best is None:
