@@ -46,10 +46,11 @@ def to_lora(
             help="Share of ‖ΔW‖² to keep in every layer, such as 0.99: the smallest ranks that do.",
         ),
     ] = None,
-    pad: Annotated[
+    keep_ranks: Annotated[
         bool,
         typer.Option(
-            "--pad", help="Fill smaller ranks with zeros, for servers that take one rank for all."
+            "--keep-ranks",
+            help="Keep smaller ranks of layers, for PEFT alone: other software needs one rank.",
         ),
     ] = False,
     dtype: Annotated[
@@ -65,15 +66,24 @@ def to_lora(
     line printed is the verdict.
     """
     settings = dict(locals())
+    import warnings
+
     from cosa_theory.ground.progress import progress_bar
     from cosa_theory.nn.lora import to_lora as export_to_lora
     from cosa_theory.page.document import Document
     from cosa_theory.page.text import render_view
     from cosa_theory.studies.lora.views import lora_notices, lora_table, lora_verdict, lora_view
 
-    with interruptible(), progress_bar("layers") as advance:
+    with interruptible(), progress_bar("layers") as advance, warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # the notices say the same
         export = export_to_lora(
-            adapter, out, rank=rank, energy=energy, pad=pad, dtype=dtype, progress=advance
+            adapter,
+            out,
+            rank=rank,
+            energy=energy,
+            keep_ranks=keep_ranks,
+            dtype=dtype,
+            progress=advance,
         )
     table, notices = lora_table(export), lora_notices(export)
     for notice in notices:

@@ -24,6 +24,7 @@ from cosa_theory.deltas.matching import by_pattern
 from cosa_theory.deltas.opening import open_checkpoint, read_json
 from cosa_theory.deltas.products import AdapterCheckpoint
 from cosa_theory.ground.errors import InputError
+from cosa_theory.ground.swap import reading
 
 __all__ = ["LoraCheckpoint", "open_adapter"]
 
@@ -143,8 +144,14 @@ def open_adapter(source: Any, role: str, allow_pickle: bool) -> AdapterCheckpoin
     if not isinstance(source, Path):
         return None
     folder = source.parent if source.name in _WEIGHTS else source
-    if not (folder / ADAPTER_CONFIG).is_file():
-        return None
+    with reading(folder):  # finishes what an interrupted export left
+        if not (folder / ADAPTER_CONFIG).is_file():
+            return None
+        return _opened(folder, role, allow_pickle)
+
+
+def _opened(folder: Path, role: str, allow_pickle: bool) -> AdapterCheckpoint:
+    """Open an adapter's folder."""
     if role == "base":
         raise InputError(f"base: {folder} is an adapter; give the model it was trained on.")
     weights = next((folder / name for name in _WEIGHTS if (folder / name).is_file()), None)

@@ -64,7 +64,10 @@ def cosa_records(
         elif re.search(r"(^|\.)(cosa|lora)_", name):
             problems.add(f"{label}: the tensor {tensor} is not understood.")
         else:
-            others[name.replace(".modules_to_save.", ".")] = tensor
+            # With trained biases PEFT writes a copy's own twice, and reads the plain name.
+            copied = name.replace(".modules_to_save.", ".")
+            if copied == name or copied not in others:
+                others[copied] = tensor
     problems.add(
         *(
             f"{label}: {name} is in {ADAPTER_CONFIG}, but {ADAPTER_WEIGHTS} has no core for it."

@@ -4,10 +4,12 @@ import itertools
 import json
 import math
 import os
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,12 +22,14 @@ from cosa_theory.deltas.cosa_adapters import (
     read_cosa_folder,
 )
 from cosa_theory.deltas.cosa_products import thin_factors
+from cosa_theory.deltas.matching import first_few
 from cosa_theory.deltas.opening import read_json
 from cosa_theory.ground.checks import choice, real, whole
 from cosa_theory.ground.errors import InputError, Problems
-from cosa_theory.ground.files import atomic_path
+from cosa_theory.ground.swap import swapped
 from cosa_theory.ground.tensor_files import read_bytes
 from cosa_theory.ground.tensor_writer import file_order, write_tensors
+from cosa_theory.nn.card import loading_lines, write_card
 from cosa_theory.nn.lora_factors import (
     Array,
     as_bytes,
@@ -37,7 +41,15 @@ from cosa_theory.nn.lora_factors import (
     truncated,
     zero_padded,
 )
-from cosa_theory.nn.lora_folder import Layout, lora_settings, tensor_layout
+from cosa_theory.nn.lora_folder import (
+    Layout,
+    lora_settings,
+    mistaken_by_peft,
+    model_type,
+    refused_by_peft,
+    server_rank,
+    tensor_layout,
+)
 from cosa_theory.spectrum import singular_values_of_product
 
 __all__ = ["LORA_DTYPES", "LoraExport", "LoraLayer", "to_lora"]
@@ -83,6 +95,10 @@ class LoraExport:
         Tensors that were copied as they are: `modules_to_save` and biases.
     padded : bool
         Whether smaller ranks were filled up with zeros.
+    expression : bool
+        Whether `target_modules` is a regular expression, as no list is known to be exact.
+    mistaken : tuple of str
+        Layers that PEFT takes for others, see `cosa_theory.nn.lora_folder.mistaken_by_peft`.
     """
 
     folder: Path
@@ -94,6 +110,13 @@ class LoraExport:
     lora_bytes: int
     carried: tuple[str, ...]
     padded: bool
+    expression: bool
+    mistaken: tuple[str, ...]
+
+    @property
+    def server_rank(self) -> int | None:
+        """The smallest ``--max-lora-rank`` of vLLM that takes the adapter; None if none does."""
+        return server_rank(self.rank)
 
 
 def to_lora(
@@ -102,7 +125,7 @@ def to_lora(
     *,
     rank: int | None = None,
     energy: float | None = None,
-    pad: bool = False,
+    keep_ranks: bool = False,
     dtype: str = "float32",
     progress: Callable[[int, int, str], None] | None = None,
 ) -> LoraExport:
@@ -111,8 +134,9 @@ def to_lora(
     Without `rank` and `energy` the export is exact: a layer gets rank min(a, b), with B = alpha ·
     L Y and A = R for b ≤ a, else B = alpha · L and A = Y R, from products in float64. A power of
     two, which rounds nothing, is moved between them so that their norms are within a factor of
-    two of each other. The configuration has lora_alpha = r, so that ΔW = B A without a factor,
-    also for software that reads no pattern of ranks or alphas. (A core larger than its layer, as
+    two of each other. The configuration has lora_alpha = r, so that ΔW = B A without a factor;
+    smaller ranks are filled up with zeros, because software that reads no patterns scales a layer
+    by lora_alpha over the rank of its tensors. (A core larger than its layer, as
     the released code allows, gets rank min(m, n) by the decomposition below, which cuts nothing.)
 
     Otherwise the product is truncated by the singular value decomposition of its small middle: B =
@@ -130,9 +154,9 @@ def to_lora(
     energy : float, optional
         Share of ‖ΔW‖² that every layer has to keep, in (0, 1): each gets the smallest rank that
         does, but no more than `rank`.
-    pad : bool, default False
-        Whether smaller ranks are filled up with zeros, for servers that take one rank for all
-        layers; otherwise they are in `rank_pattern`.
+    keep_ranks : bool, default False
+        Whether smaller ranks stay, in `rank_pattern` and `alpha_pattern`, which PEFT reads and
+        other software (llama.cpp) does not.
     dtype : {"float32", "float16", "bfloat16"}, default "float32"
         Of the stored factors.
     progress : callable, optional
@@ -146,10 +170,15 @@ def to_lora(
     ------
     InputError
         If the adapter cannot be read, an option is invalid, a core holds NaN or Inf, the factors
-        overflow `dtype`, or `out` holds an adapter that is no LoRA adapter. An adapter in `out` is
-        then as it was, and no new folder is left.
+        overflow `dtype`, PEFT takes no LoRA on a layer, or `out` holds an adapter that is no LoRA
+        adapter. An adapter in `out` is then as it was, and no new folder is left.
     OSError
         If `out` cannot be written, with the same promise.
+
+    Warns
+    -----
+    UserWarning
+        If PEFT would take layers for parts of a model's experts.
 
     References
     ----------
@@ -165,17 +194,25 @@ def to_lora(
             progress(next(done), total, name)
 
     ranks = _ranks(adapter, rank, energy, step)
-    stored = dict.fromkeys(ranks, max(ranks.values())) if pad else ranks
+    stored = ranks if keep_ranks else dict.fromkeys(ranks, max(ranks.values()))
+    settings = lora_settings(adapter, stored)
     layout = tensor_layout(adapter, stored, dtype)
     layers: dict[str, LoraLayer] = {}
-    with (
-        _undone_on_error(out),
-        atomic_path(out / ADAPTER_WEIGHTS) as weights,
-        atomic_path(out / ADAPTER_CONFIG) as config,
-    ):
-        write_tensors(weights, layout, _contents(adapter, layout, ranks, layers, step))
-        text = json.dumps(lora_settings(adapter, stored), indent=2, sort_keys=True)
-        config.write_text(text + "\n", encoding="utf-8")
+    # Readers that do not finish what a kill interrupts find no configuration then, and no mixture.
+    with _named_on_error(out), swapped(out, last=ADAPTER_CONFIG) as new:
+        contents = _contents(adapter, layout, ranks, layers, step)
+        write_tensors(new / ADAPTER_WEIGHTS, layout, contents)
+        text = json.dumps(settings, indent=2, sort_keys=True)
+        (new / ADAPTER_CONFIG).write_text(text + "\n", encoding="utf-8")
+        base = settings["base_model_name_or_path"]
+        write_card(out, new, ("lora", "peft"), base, _section(settings, layers))
+    mistaken = mistaken_by_peft(adapter.settings, ranks)
+    if mistaken:
+        warnings.warn(
+            f"PEFT takes {len(mistaken)} layers for parts of the experts of this model, and loads "
+            f"another update there: {first_few(mistaken, 3)}; merge the adapter instead",
+            stacklevel=2,
+        )
     whole_energy = math.fsum(layer.norm**2 for layer in layers.values())
     lost = math.fsum(layer.energy_lost * layer.norm**2 for layer in layers.values())
     return LoraExport(
@@ -186,8 +223,10 @@ def to_lora(
         rounding=max(layer.rounding for layer in layers.values()),
         cosa_bytes=(Path(folder) / ADAPTER_WEIGHTS).stat().st_size,
         lora_bytes=(out / ADAPTER_WEIGHTS).stat().st_size,
-        carried=tuple(adapter.whole.values()),
+        carried=tuple(adapter.others.values()),
         padded=stored != ranks,
+        expression=isinstance(settings["target_modules"], str),
+        mistaken=tuple(mistaken),
     )
 
 
@@ -215,22 +254,48 @@ def _check(
             found.add(f"{out}: holds a {kind} adapter, which is not replaced: name another folder.")
     elif out.exists() and not out.is_dir():
         found.add(f"{out}: a file is in the way: name a folder.")
+    refused = refused_by_peft(adapter.settings, adapter.layers)
+    if refused:
+        found.add(
+            f"{adapter.label}: PEFT takes no LoRA on {first_few(refused, 3)}, whose weight the "
+            f"kernels of a {model_type(adapter.settings)} model read directly: merge the adapter, "
+            "or train one without these layers (exclude_modules)."
+        )
     found.report()
 
 
 @contextmanager
-def _undone_on_error(out: Path) -> Iterator[None]:
-    """Remove the folders that the block made if it fails, and name `out` in nameless errors."""
-    made = [folder for folder in (out, *out.parents) if not folder.exists()]
+def _named_on_error(out: Path) -> Iterator[None]:
+    """Name `out` in nameless errors: "no space left on device" does not say where."""
     try:
         yield
-    except BaseException as error:
-        if isinstance(error, OSError) and error.filename is None:
-            error.filename = os.fspath(out)  # "no space left on device" does not say where
-        for folder in made:
-            if folder.is_dir() and not any(folder.iterdir()):
-                folder.rmdir()
+    except OSError as error:
+        if error.filename is None:
+            error.filename = os.fspath(out)
         raise
+
+
+def _section(settings: Mapping[str, Any], layers: Mapping[str, LoraLayer]) -> str:
+    """Return what the card of a LoRA adapter says."""
+    ranks = {layer.rank for layer in layers.values()}
+    rank, cut = settings["r"], any(layer.energy_lost for layer in layers.values())
+    server = server_rank(rank)
+    return f"""# LoRA adapter
+
+Converted from a CoSA adapter (ΔW = alpha · L Y R, arXiv 2602.05148), \
+{"cut to its largest singular values" if cut else "uncut"}.
+
+| | |
+|---|---|
+| rank | {rank} |
+| lora_alpha | {rank} |
+| Layers | {len(layers)}, with updates of rank {min(ranks)} to {max(ranks)} |
+| vLLM | {f"`--max-lora-rank {server}`" if server else "does not load this rank"} |
+
+It is read without the library that wrote it:
+
+{loading_lines(settings)}
+"""
 
 
 def _ranks(

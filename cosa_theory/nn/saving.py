@@ -166,4 +166,5 @@ def _peft_settings(model: nn.Module, name: str | None, task_type: str | None) ->
         "base_model_name_or_path": name or (own if isinstance(own, str) and own else None),
         "revision": None,
         "inference_mode": True,
+        "model_type": getattr(getattr(model, "config", None), "model_type", None),
     }

@@ -61,16 +61,17 @@ def test_a_truncation_says_what_it_keeps_and_where_least(adapter, capsys):
     )
 
 
-def test_ranks_that_differ_are_noted_unless_they_are_padded(adapter, capsys, tmp_path):
+def test_ranks_that_differ_are_noted(adapter, capsys, tmp_path):
     cosa_adapter(tmp_path / "mixed", shapes={next(iter(SIZES)): (3, 2)})
     command = ["to-lora", "mixed", "--out", "lora", "--rank", "4"]
     assert main(command) == 0
     out, err = lines(capsys)
     assert "of rank at most 4" in out[0]
     (note,) = err
+    assert note.startswith("note: updates of rank 2 to 4 are filled up with zeros")
+    assert main([*command, "--keep-ranks"]) == 0
+    (note,) = lines(capsys)[1]
     assert note.startswith("note: the layers have ranks from 2 to 4, which PEFT reads from rank_")
-    assert main([*command, "--pad"]) == 0
-    assert lines(capsys)[1] == []
 
 
 def test_json_is_one_document_alone_on_standard_output(adapter, capsys):

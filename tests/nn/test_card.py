@@ -10,6 +10,7 @@ from huggingface_hub import ModelCard
 from peft import get_peft_model
 
 from cosa_theory.nn import add_cosa, save_cosa
+from cosa_theory.nn.lora import to_lora
 from cosa_theory.nn.peft import CosaConfig
 from tests.nn.peft.models import llama
 
@@ -29,20 +30,13 @@ def saved(saver, base, folder):
     return folder
 
 
-def run(folder, code):
-    path = os.pathsep.join([os.getcwd(), *sys.path])
-    return subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code],
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def python_of(card):
+    (code,) = re.findall(r"```python\n(.*?)```", card.text, re.DOTALL)
+    return code
 
 
 @pytest.mark.parametrize("saver", ["plain", "peft"])
-def test_a_card_says_what_the_adapter_is_and_its_lines_load_it(tmp_path, saver):
+def test_a_card_says_what_the_adapter_is_and_how_to_load_it(tmp_path, saver):
     folder = saved(saver, tmp_path / "base", tmp_path / "adapter")
     card = ModelCard.load(folder / "README.md")
     assert {"peft", "cosa"} <= set(card.data.tags)
@@ -50,10 +44,30 @@ def test_a_card_says_what_the_adapter_is_and_its_lines_load_it(tmp_path, saver):
     assert card.data.base_model == str(tmp_path / "base")
     for says in ("4 × 3 (2 layers)", "24 numbers in 2 cores", "seed 17", "sjlt", "2602.05148"):
         assert says in card.text
-    (code,) = re.findall(r"```python\n(.*?)```", card.text, re.DOTALL)
-    assert "import cosa_theory.nn.peft" in code
-    done = run(folder, code + "print(model.peft_config['default'].seed)")
-    assert done.stdout == "17\n", done.stderr
+    assert python_of(card).startswith("import cosa_theory.nn.peft")
+
+
+def test_the_lines_of_a_card_load_the_adapter_in_a_new_process(tmp_path):
+    """Those of an export need nothing of this library, so they go first."""
+    saved("plain", tmp_path / "base", tmp_path / "adapter")
+    to_lora(tmp_path / "adapter", tmp_path / "lora")
+    card = ModelCard.load(tmp_path / "lora" / "README.md")
+    assert {"peft", "lora"} <= set(card.data.tags)
+    assert "| rank | 3 |" in card.text
+    code = "import os, sys\n"
+    for name in ("lora", "adapter"):
+        code += f"os.chdir({str(tmp_path / name)!r})\n"
+        code += python_of(ModelCard.load(tmp_path / name / "README.md"))
+        code += "print(model.peft_config['default'].peft_type, 'cosa_theory' in sys.modules)\n"
+    path = os.pathsep.join([os.getcwd(), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        env=os.environ | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.split("\n")[:2] == ["PeftType.LORA False", "PeftType.COSA True"], done.stderr
 
 
 BY_HAND = {

@@ -51,7 +51,8 @@ def served(folder):
         for name in file.keys():  # noqa: SIM118  (it is no dictionary)
             tensors[name.removeprefix("base_model.model.")] = file.get_tensor(name).double().numpy()
     updates = {}
-    for module in config["target_modules"]:
+    names = [name for name in tensors if name.endswith(".lora_A.weight")]
+    for module in (name.removesuffix(".lora_A.weight") for name in names):
         A, B = (tensors.pop(f"{module}.lora_{side}.weight") for side in "AB")
         assert A.shape[0] == B.shape[1] <= config["r"]
         updates[module] = scaling * B @ A
@@ -231,17 +232,17 @@ def test_the_rounding_error_keeps_its_digits_where_it_is_tiny():
 # Layers of different rank
 
 
-def test_other_ranks_are_in_the_patterns_of_peft_with_scaling_one(tmp_path):
+def test_ranks_that_are_kept_are_in_the_patterns_of_peft_with_scaling_one(tmp_path):
     exact = cosa_adapter(tmp_path / "cosa", shapes={LAST: (3, 4), SECOND: (2, 7)})
-    to_lora(tmp_path / "cosa", tmp_path / "lora")
+    to_lora(tmp_path / "cosa", tmp_path / "lora", keep_ranks=True)
     updates, config, _ = served(tmp_path / "lora")
     assert config["rank_pattern"] == config["alpha_pattern"] == {LAST: 3, SECOND: 2}
     assert_close(updates, exact, 2 * EPS)  # a server that knows no pattern reads it right too
 
 
-def test_padding_gives_all_layers_one_rank(tmp_path):
+def test_all_layers_get_one_rank(tmp_path):
     exact = cosa_adapter(tmp_path / "cosa", shapes={LAST: (3, 4)})
-    export = to_lora(tmp_path / "cosa", tmp_path / "lora", pad=True)
+    export = to_lora(tmp_path / "cosa", tmp_path / "lora")
     updates, config, _ = served(tmp_path / "lora")
     assert export.padded
     assert [layer.rank for layer in export.layers] == [5, 5, 3]
@@ -264,11 +265,12 @@ class Nested(nn.Module):
         return torch.cat([self.q(x), self.x["q"](x), self.up(x)], dim=-1)
 
 
+@pytest.mark.parametrize("kept", [False, True], ids=["one rank", "kept ranks"])
 @pytest.mark.parametrize("small", ["q", "x.q"])
-def test_a_name_that_ends_with_another_gets_its_own_rank(tmp_path, small):
+def test_a_name_that_ends_with_another_gets_its_own_rank(tmp_path, small, kept):
     sizes = {"q": (20, 16), "x.q": (20, 16), "up": (24, 16)}
     exact = cosa_adapter(tmp_path / "cosa", sizes, shapes={small: (3, 3)}, task_type=None)
-    to_lora(tmp_path / "cosa", tmp_path / "lora")
+    to_lora(tmp_path / "cosa", tmp_path / "lora", keep_ranks=kept)
     model = Nested()
     loaded = PeftModel.from_pretrained(copy.deepcopy(model), tmp_path / "lora").eval()
     x = torch.randn(6, 16, generator=torch.Generator().manual_seed(0))
@@ -328,6 +330,8 @@ CASES = {
     "a replaced head": {"modules_to_save": ["head"]},
     "biases": {"bias": "all"},
     "biases of the layers": {"bias": "cosa_only"},
+    "biases and a head": {"bias": "all", "modules_to_save": ["head"]},
+    "biases of the layers and a head": {"bias": "cosa_only", "modules_to_save": ["head"]},
 }
 
 
@@ -369,8 +373,10 @@ def test_only_the_adapted_modules_are_targets(tmp_path):
             super().__init__()
             self.layers = nn.ModuleList(nn.ModuleDict({"q": nn.Linear(16, 20)}) for _ in range(2))
 
-    cosa_adapter(tmp_path / "cosa", {"layers.1.q": (20, 16)}, task_type=None)
-    to_lora(tmp_path / "cosa", tmp_path / "lora")
+    name = "layers.1.q"
+    for targets in ({"target_modules": [name]}, {"exclude_modules": ["layers.0.q"]}):
+        cosa_adapter(tmp_path / "cosa", {name: (20, 16)}, task_type=None, **targets)
+        to_lora(tmp_path / "cosa", tmp_path / "lora")
     loaded = PeftModel.from_pretrained(Two(), tmp_path / "lora")
     assert [name for name, _ in loaded.named_modules() if name.endswith(".q.lora_A")] == [
         "base_model.model.layers.1.q.lora_A"
@@ -442,6 +448,7 @@ def test_a_lora_adapter_is_replaced_and_other_files_stay(tmp_path):
     to_lora(tmp_path / "cosa", tmp_path / "lora", rank=2)
     assert served(tmp_path / "lora")[1]["r"] == 2
     assert sorted(path.name for path in (tmp_path / "lora").iterdir()) == [
+        "README.md",
         "adapter_config.json",
         "adapter_model.safetensors",
         "tokenizer.json",

@@ -1,10 +1,7 @@
 """Adapters saved and loaded: by this library, by PEFT, and by the released code."""
 
-import functools
 import json
-import os
 import shutil
-import signal
 from pathlib import Path
 
 import pytest
@@ -18,6 +15,7 @@ from cosa_theory.nn import CosaLinear, add_cosa, load_cosa, merge_cosa, save_cos
 from cosa_theory.nn.lora import to_lora
 from cosa_theory.nn.model import cosa_layers
 from cosa_theory.projections import KINDS
+from tests.nn.kills import killed
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
@@ -240,27 +238,6 @@ def test_an_adapter_survives_a_failure_to_save_another(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="no space left"):
         save_cosa(adapted(seed=2), tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
-
-
-def killed(at, work):
-    """Run `work` in a process that is killed at its change number `at` of files; whether it was."""
-    child = os.fork()
-    if child == 0:
-        left = [at]
-
-        def instead(change, *args, **kwargs):
-            left[0] -= 1
-            if left[0] == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return change(*args, **kwargs)
-
-        for name in ("replace", "rename", "unlink"):
-            setattr(os, name, functools.partial(instead, getattr(os, name)))
-        try:
-            work()
-        finally:
-            os._exit(0)
-    return os.waitpid(child, 0)[1] != 0
 
 
 def test_a_kill_leaves_the_earlier_adapter_or_the_new_one(tmp_path):

@@ -85,6 +85,8 @@ class CosaConfig(PeftConfig):
     layers : dict, optional
         Filled when an adapter is saved: for every layer the key of its draw, its size, the shape
         of its core and the fingerprints of L and R, with which a later draw is compared.
+    model_type : str, optional
+        Filled likewise: the base model's type in transformers.
 
     Raises
     ------
@@ -118,6 +120,7 @@ class CosaConfig(PeftConfig):
     fan_in_fan_out: bool = False
     bias: str = "none"
     layers: dict[str, Any] | None = None
+    model_type: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -133,9 +136,9 @@ class CosaConfig(PeftConfig):
         if isinstance(self.layers, dict):
             self.layers = {unwrapped_name(name): one for name, one in self.layers.items()}
         self.check()
-        # Not fields: what the adapter's layers say of themselves, for `layers` in the file, and
-        # the folder this configuration was read from.
-        self._records: dict[str, Any] | None = None
+        # Not fields: what a saved model says of itself, for `layers` and `model_type`, and the
+        # folder this configuration was read from.
+        self._records: dict[str, Any] = {}
         self._folder: str | None = None
 
     def settings(self) -> CosaSettings:
@@ -195,7 +198,7 @@ class CosaConfig(PeftConfig):
             name: sorted(value) if isinstance(value, set) else value  # equal in every process
             for name, value in super().to_dict().items()
         }
-        return result if self._records is None else result | {"layers": self._records}
+        return result | self._records
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
         """Write adapter_config.json, and with an adapter's layers a card that says how to load it.

@@ -290,7 +290,10 @@ class CosaModel(BaseTuner):
         unwanted_adapter_names: list[str],
     ) -> dict[str, Tensor]:
         tensors = adapter_tensors(model, adapter_name, state_dict, config.bias)
-        config._records = layer_records(model, adapter_name, config, tensors)
+        config._records = {
+            "layers": layer_records(model, adapter_name, config, tensors),
+            "model_type": getattr(getattr(model, "config", None), "model_type", None),
+        }
         if config.save_projections:
             tensors |= stored_projections(model, adapter_name, config)
         return tensors

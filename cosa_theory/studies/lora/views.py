@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from cosa_theory.deltas.matching import first_few
 from cosa_theory.page.views import Column, View, count, memory, number, percent
 
 if TYPE_CHECKING:  # what it describes needs torch
@@ -21,7 +22,15 @@ def _layers(count: int) -> str:
 
 
 def lora_verdict(export: "LoraExport") -> str:
-    """Return what `to_lora` wrote, how close it is and how large, in plain words on one line."""
+    """Return what `to_lora` wrote, how close it is, how large and for whom, on one line."""
+    if export.server_rank is None:
+        server = f"vLLM does not load rank {export.rank}: cut it to 512 with --rank."
+    else:
+        server = f"vLLM takes rank {export.rank} with --max-lora-rank {export.server_rank}."
+    return f"{_accuracy(export)} {server}"
+
+
+def _accuracy(export: "LoraExport") -> str:
     layers = _layers(len(export.layers))
     ratio = export.lora_bytes / export.cosa_bytes
     size = (
@@ -54,11 +63,27 @@ def lora_notices(export: "LoraExport") -> tuple[str, ...]:
     """Return what a user of the adapter, or of a server that reads it, should know."""
     notices = []
     ranks = {layer.rank for layer in export.layers}
-    if len(ranks) > 1 and not export.padded:
+    if len(ranks) > 1 and export.padded:
+        notices.append(
+            f"updates of rank {min(ranks)} to {max(ranks)} are filled up with zeros to one rank, "
+            "which all software scales right; --keep-ranks keeps them smaller, for PEFT alone"
+        )
+    elif len(ranks) > 1:
         notices.append(
             f"the layers have ranks from {min(ranks)} to {max(ranks)}, which PEFT reads from "
-            "rank_pattern; for servers that take one rank for all layers, fill up the smaller ones "
-            "with zeros (--pad)"
+            "rank_pattern and alpha_pattern; llama.cpp and other software that reads no patterns "
+            "scales them wrongly: leave out --keep-ranks there"
+        )
+    if export.expression:
+        notices.append(
+            "target_modules is a regular expression that matches the adapted layers alone; a list "
+            "may match other modules too"
+        )
+    if export.mistaken:
+        notices.append(
+            f"PEFT takes {len(export.mistaken)} layers for parts of the experts of this model, and "
+            f"loads another update there: {first_few(export.mistaken, 3)}; merge the adapter "
+            "instead"
         )
     if export.carried:
         tensors = "1 tensor" if len(export.carried) == 1 else f"{len(export.carried):,} tensors"
@@ -75,10 +100,10 @@ def lora_table(export: "LoraExport") -> pd.DataFrame:
 
     `layer`, `m`, `n`, `a`, `b`, `rank`, `norm` (‖ΔW‖, Frobenius), `energy_lost` (share of ‖ΔW‖²
     that the truncation took), `rounding` (relative error of the stored factors, beside the
-    truncation), `core_numbers` (ab) and `lora_numbers` (r(m + n)).
+    truncation), `core_numbers` (ab) and `lora_numbers` (r(m + n) with the rank that is stored).
     """
     table = pd.DataFrame([asdict(one) for one in export.layers]).rename(columns={"name": "layer"})
-    lora_numbers = table["rank"] * (table["m"] + table["n"])
+    lora_numbers = (export.rank if export.padded else table["rank"]) * (table["m"] + table["n"])
     return table.assign(core_numbers=table["a"] * table["b"], lora_numbers=lora_numbers)
 
 
@@ -96,7 +121,7 @@ _COLUMNS = (
         number,
     ),
     Column("core_numbers", "core numbers", "ab", count),
-    Column("lora_numbers", "LoRA numbers", "r(m + n)", count),
+    Column("lora_numbers", "LoRA numbers", "r(m + n) with the rank that is stored", count),
 )
 
 
