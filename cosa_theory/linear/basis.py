@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 from array_api_compat import array_namespace, is_torch_array
+from scipy.sparse.linalg import LinearOperator
 
 from cosa_theory.ground import checks
 from cosa_theory.ground.errors import InputError
 from cosa_theory.linear.operators import Factor, KroneckerOperator, as_working_array, to_host
 from cosa_theory.linear.ranges import Range, column_range, extreme_singular_values
-from cosa_theory.projections import make_projection
+from cosa_theory.projections import fingerprint, make_projection
 
 __all__ = ["CosaBasis", "RankDeficientWarning"]
 
@@ -67,6 +68,7 @@ class CosaBasis:
         self.m, self.a = self._left.shape
         self.b, self.n = self._right.shape
         self._ranges: dict[np.dtype, tuple[Range, Range]] = {}
+        self._drawn: dict[str, Any] = {}  # the settings of `sample`
 
     @classmethod
     def sample(
@@ -111,10 +113,38 @@ class CosaBasis:
         if isinstance(L, np.ndarray):
             # safetensors writes the memory of an array as it lies, whatever the strides say.
             L = np.ascontiguousarray(L)
-        return cls(L, make_projection(kind, b, n, key=(*parts, "R"), **settings))
+        basis = cls(L, make_projection(kind, b, n, key=(*parts, "R"), **settings))
+        named = {"kind": kind, "seed": seed, "scale": scale, "key": key}
+        basis._drawn = named | {"dtype": np.dtype(dtype).name} | options
+        return basis
 
     def __repr__(self) -> str:
-        return f"CosaBasis(m={self.m}, n={self.n}, a={self.a}, b={self.b})"
+        """Return how it was drawn, as a call that draws it again, or its sizes."""
+        sizes = {"m": self.m, "n": self.n, "a": self.a, "b": self.b}
+        said = ", ".join(f"{name}={value!r}" for name, value in (sizes | self._drawn).items())
+        return f"CosaBasis.sample({said})" if self._drawn else f"CosaBasis({said})"
+
+    def __eq__(self, other: object) -> bool:
+        """Tell whether both factors hold the same numbers in the same type and kind of container.
+
+        An operator that is known by its products alone equals itself only.
+        """
+        if not isinstance(other, CosaBasis):
+            return NotImplemented
+        return self is other or self._contents == other._contents
+
+    def __hash__(self) -> int:
+        return hash(self._contents)
+
+    @cached_property
+    def _contents(self) -> tuple[Any, ...]:
+        """What bases are compared by."""
+        known = (hasattr(one, "fingerprint_arrays") for one in (self.L, self.R))
+        implicit = (isinstance(one, LinearOperator) for one in (self.L, self.R))
+        return tuple(
+            fingerprint(one) if listed or not products else id(one)
+            for one, listed, products in zip((self.L, self.R), known, implicit, strict=True)
+        )
 
     @property
     def L(self) -> Any:

@@ -5,6 +5,7 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -13,7 +14,7 @@ import pandas as pd
 
 from cosa_theory.ground.errors import InputError
 from cosa_theory.ground.manifest import own_files
-from cosa_theory.ground.printable import json_text
+from cosa_theory.ground.printable import json_text, printable
 from cosa_theory.ground.swap import reading
 
 __all__ = [
@@ -31,6 +32,8 @@ __all__ = [
 
 Tables: TypeAlias = Mapping[str, pd.DataFrame]
 """The tables of a document by name."""
+
+_SHOWN = 10  # rows of a table in a notebook
 
 PAGE = "report.html"
 FIGURES = "figures"
@@ -82,6 +85,18 @@ class Document:
             **{name: records(table) for name, table in listed.items()},
             "provenance": _plain(self.provenance),
         }
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: the verdict, the notices, the head of every table."""
+        verdict, *notices = (escape(printable(text)) for text in (self.verdict, *self.notices))
+        parts = [f"<p><b>{verdict}</b></p>", *(f"<p>{text}</p>" for text in notices)]
+        for name, table in self.tables.items():
+            shown = table.head(_SHOWN).map(
+                lambda one: printable(one) if isinstance(one, str) else one
+            )
+            left = f", {_SHOWN} of {len(table):,} rows" if len(table) > _SHOWN else ""
+            parts.append(f"<p>{escape(printable(name))}{left}</p>{shown.to_html(index=False)}")
+        return "\n".join(parts)
 
 
 def _plain(value: Any) -> Any:

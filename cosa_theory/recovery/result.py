@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cosa_theory.ground.errors import InputError
 from cosa_theory.linear.operators import to_host
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["STATUSES", "Certificate", "RecoveryResult", "Solution", "relative_error"]
 
@@ -158,6 +161,42 @@ class RecoveryResult:
             f"{worst:.3g}, {self.certificate.kind} {np.max(self.certificate.relative):.3g} "
             f"relative (tolerance {self.certificate.tolerance:.3g}), {self.seconds:.3g} s)"
         )
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row for each right-hand side, with every number of the result.
+
+        Columns: method, status, formula, objective, certificate (its kind), value, relative,
+        tolerance, holds, residual, nonzeros (of the coefficients), iterations, seconds (of all
+        right-hand sides together), message.
+        """
+        import pandas as pd
+
+        proof, count = self.certificate, len(self.statuses)
+        support = self.support.reshape(count, -1)
+        columns = {
+            "method": self.method,
+            "status": list(self.statuses),
+            "formula": self.formula,
+            "objective": np.atleast_1d(self.objective),
+            "certificate": proof.kind,
+            "value": np.atleast_1d(proof.value),
+            "relative": np.atleast_1d(proof.relative),
+            "tolerance": proof.tolerance,
+            "holds": np.atleast_1d(proof.holds),
+            "residual": np.atleast_1d(self.residual),
+            "nonzeros": support.sum(axis=1),
+            "iterations": np.atleast_1d(self.iterations),
+            "seconds": self.seconds,
+            "message": self.message,
+        }
+        return pd.DataFrame(columns)
+
+    def _repr_html_(self) -> str:
+        """Return `to_frame` as a notebook shows it, the numbers of one answer below each other."""
+        frame = self.to_frame()
+        shown = frame.T if len(frame) == 1 else frame
+        table: str = shown.to_html(header=len(frame) > 1, max_rows=20)
+        return table
 
     @property
     def converged(self) -> bool:

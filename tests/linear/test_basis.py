@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
-from scipy.sparse.linalg import LinearOperator
+from scipy.sparse.linalg import LinearOperator, aslinearoperator
 
 from cosa_theory import CosaBasis
 from cosa_theory.linear.basis import RankDeficientWarning
@@ -516,3 +516,35 @@ def test_the_factors_survive_a_file_of_tensors(tmp_path):
     stored = load_file(tmp_path / "factors.safetensors")
     np.testing.assert_array_equal(stored["L"], basis.L)
     np.testing.assert_array_equal(stored["R"], basis.R)
+
+
+# Identity ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_bases_are_equal_where_their_factors_are(kind):
+    settings = {"kind": kind, "seed": 3, "scale": "analysis", "key": "q"}
+    one, same = (CosaBasis.sample(12, 10, 4, 3, **settings) for _ in range(2))
+    assert one == same
+    assert len({one, same, CosaBasis(one.L, one.R)}) == 1
+    for change in ({"seed": 4}, {"key": "k"}, {"scale": "synthesis"}, {"dtype": "float32"}):
+        assert one != CosaBasis.sample(12, 10, 4, 3, **(settings | change))
+    assert one != CosaBasis.sample(12, 10, 4, 2, **settings)
+    assert one != "a basis"
+    assert one.__eq__(None) is NotImplemented
+
+
+def test_a_factor_known_by_its_products_equals_itself_only():
+    L, R = aslinearoperator(np.ones((5, 2))), np.ones((2, 4))
+    assert CosaBasis(L, R) == CosaBasis(L, R)
+    assert CosaBasis(L, R) != CosaBasis(aslinearoperator(np.ones((5, 2))), R)
+
+
+def test_a_drawn_basis_says_how_and_its_words_draw_it_again():
+    for options in ({}, {"kind": "sjlt", "nonzeros": 2, "key": ("block", 3), "dtype": "float32"}):
+        basis = CosaBasis.sample(12, 10, 4, 3, seed=3, **options)
+        assert eval(repr(basis)) == basis
+    said = repr(CosaBasis.sample(12, 10, 4, 3, kind="haar", seed=5, key="q_proj"))
+    for part in ("m=12", "b=3", "kind='haar'", "seed=5", "scale='synthesis'", "key='q_proj'"):
+        assert part in said
+    assert repr(CosaBasis(np.ones((5, 2)), np.ones((2, 4)))) == "CosaBasis(m=5, n=4, a=2, b=2)"

@@ -180,3 +180,14 @@ def test_a_part_is_summed_up_with_the_way_to_its_page(document):
 )
 def test_the_first_clause_or_sentence_is_large(verdict, large):
     assert split_verdict(verdict) == (large, verdict.removeprefix(large))
+
+
+def test_a_notebook_shows_verdict_notices_and_the_head_of_every_table():
+    table = pd.DataFrame({"layer": [f"<b>\x1b{row}" for row in range(12)], "rank": range(12)})
+    shown = Document("wall", "5 < 6.", ("a & b",), {"layers": table}, {})._repr_html_()
+    assert shown.startswith("<p><b>5 &lt; 6.</b></p>")
+    assert "a &amp; b" in shown
+    assert "10 of 12 rows" in shown
+    assert "\x1b" not in shown
+    assert "<b>\\x1b" not in shown
+    assert shown.count("<tr") == 11
