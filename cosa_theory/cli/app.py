@@ -33,6 +33,7 @@ __all__ = [
     "OnNonfinite",
     "OnShape",
     "Out",
+    "Partial",
     "ResumingOut",
     "Seed",
     "Threads",
@@ -153,6 +154,12 @@ Flatten = Annotated[
 AllowPickle = Annotated[
     bool, typer.Option("--allow-pickle", help="Read .bin and .pt with torch's weights-only loader.")
 ]
+Partial = Annotated[
+    bool,
+    typer.Option(
+        "--partial", help="Go on where layers have no partner; the verdict begins with how many."
+    ),
+]
 Threads = Annotated[
     int | None,
     typer.Option(
@@ -228,6 +235,7 @@ def open_checked_pair(base: str, tuned: str, given: Mapping[str, Any]) -> Any:
         on_nonfinite=given["on_nonfinite"],
         on_other="flatten" if given["flatten"] else "skip",
         allow_pickle=given["allow_pickle"],
+        partial=given["partial"],
     )
 
 

@@ -15,6 +15,7 @@ from cosa_theory.cli.app import (
     Json,
     OnNonfinite,
     OnShape,
+    Partial,
     ResumingOut,
     Seed,
     Threads,
@@ -133,6 +134,7 @@ def audit(
     on_nonfinite: OnNonfinite = "error",
     flatten: Flatten = False,
     allow_pickle: AllowPickle = False,
+    partial: Partial = False,
     threads: Threads = None,
     dask: Dask = None,
 ) -> None:

@@ -1,5 +1,6 @@
 """`cosa-theory jl`: how many dimensions points need, and what each ensemble does to vectors."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,6 +14,7 @@ from cosa_theory.cli.app import (
     OnNonfinite,
     OnShape,
     Out,
+    Partial,
     Seed,
     app,
     check_out,
@@ -94,6 +96,7 @@ def jl(
     on_nonfinite: OnNonfinite = "error",
     flatten: Flatten = False,
     allow_pickle: AllowPickle = False,
+    partial: Partial = False,
     count: Annotated[
         int, typer.Option(min=1, metavar="N", help="Most vectors used, drawn at random.")
     ] = 256,
@@ -112,6 +115,7 @@ def jl(
     _check(settings)
     from cosa_theory.ground.progress import progress_bar
     from cosa_theory.studies.jl import compute
+    from cosa_theory.studies.layers import coverage_of
 
     check_out(out, "jl", vectors, *(pair or ()))
     tables: dict[str, pd.DataFrame] = {}
@@ -137,7 +141,10 @@ def jl(
                 tables["kronecker"] = compute.kronecker_table(
                     opened, core, kind=kind or "gaussian", **shared, progress=advance
                 )
-    deliver(compute.jl_document(tables, notices, provenance_of(settings, seed)), out, as_json)
+    found = compute.jl_document(tables, notices, provenance_of(settings, seed))
+    if opened is not None:
+        found = replace(found, verdict=coverage_of(opened) + found.verdict)
+    deliver(found, out, as_json)
 
 
 def _check(given: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ from cosa_theory.cli.app import (
     Json,
     OnNonfinite,
     OnShape,
+    Partial,
     ResumingOut,
     Seed,
     Threads,
@@ -80,6 +81,7 @@ def spectrum(
     on_nonfinite: OnNonfinite = "error",
     flatten: Flatten = False,
     allow_pickle: AllowPickle = False,
+    partial: Partial = False,
     threads: Threads = None,
     dask: Dask = None,
     device: Annotated[

@@ -6,7 +6,7 @@ that), one tensor at a time as a numpy array, and whether two of its tensors are
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,9 @@ class Checkpoint(ABC):
     infos: dict[str, TensorInfo]
     config: dict[str, Any]  # the model's config.json, empty where there is none
     partial: bool = False  # whether it holds changes to a model (an adapter), not a whole model
+    products: Mapping[str, bool] = {}  # the weights that an adapter gives by factors
 
-    def align(self, pairs: Mapping[str, str], base: Mapping[str, TensorInfo]) -> list[str]:
+    def align(self, pairs: Iterable[tuple[str, str]], base: Mapping[str, TensorInfo]) -> list[str]:
         """Settle what only the base can tell (an adapter's orientation); return problems."""
         return []
 

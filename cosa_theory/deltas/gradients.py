@@ -9,8 +9,9 @@ import numpy as np
 
 from cosa_theory.deltas.checkpoint import Checkpoint, as_numpy
 from cosa_theory.deltas.layers import FLOAT_DTYPES, LayerDelta, Matrix, shape_text, storage_noise
-from cosa_theory.deltas.matching import first_few, match_names
+from cosa_theory.deltas.matching import first_few
 from cosa_theory.deltas.opening import locate, open_checkpoint
+from cosa_theory.deltas.renaming import match_names
 from cosa_theory.ground.errors import InputError
 from cosa_theory.ground.tensor_files import TensorInfo
 
@@ -74,7 +75,7 @@ class Gradients:
 
 
 def match_gradients(source: Any, shapes: Mapping[str, tuple[int, int]]) -> Gradients:
-    """Match gradients to the matrices of a pair by name, allowing one renamed prefix.
+    """Match gradients to the matrices of a pair by name, allowing renamed prefixes.
 
     Parameters
     ----------
@@ -100,7 +101,7 @@ def match_gradients(source: Any, shapes: Mapping[str, tuple[int, int]]) -> Gradi
     checkpoint = _open(source)
     found = {name: info for name, info in checkpoint.infos.items() if len(info.shape) == 2}
     wanted = {name: TensorInfo("float32", shape) for name, shape in shapes.items()}
-    if not any(_same_ending(one, other) for one in wanted for other in found):
+    if {_ending(name) for name in wanted}.isdisjoint(map(_ending, found)):
         raise InputError(
             f"{checkpoint.label}: no gradient of a matrix of the pair: it has "
             f"{first_few(list(found), 3) or 'no matrix'}; the pair has "
@@ -138,9 +139,9 @@ def _open(source: Any) -> Checkpoint:
     return checkpoint
 
 
-def _same_ending(one: str, other: str) -> bool:
-    """Tell whether two names agree from some part on, which any renamed prefix leaves."""
-    return one.split(".")[-2:] == other.split(".")[-2:]
+def _ending(name: str) -> tuple[str, ...]:
+    """Return the last parts of a name, which any renamed prefix leaves."""
+    return tuple(name.rsplit(".", 2)[-2:])
 
 
 def _unmatched(

@@ -85,12 +85,14 @@ class PairReport:
     only_in_base, only_in_tuned : tuple of str
         Tensors without a partner. Empty for the base of an adapter, which leaves the tensors it
         does not name as they are.
-    prefix : tuple of (str, str), optional
-        A renamed prefix, as (in base, in tuned).
+    renamed : tuple of (str, str)
+        Renamed prefixes, as (in base, in tuned).
     tied : tuple of (str, str)
         (dropped, kept): matrices that are one matrix under two names.
     skipped : tuple of (str, str)
         (name, reason) of matched tensors that are not compared.
+    left_out : int
+        How many weight matrices of either side are not compared: without a partner, or skipped.
     notices : tuple of str
         The same, and anything else worth saying, as plain sentences.
     """
@@ -98,9 +100,10 @@ class PairReport:
     matched: tuple[str, ...] = ()
     only_in_base: tuple[str, ...] = ()
     only_in_tuned: tuple[str, ...] = ()
-    prefix: tuple[str, str] | None = None
+    renamed: tuple[tuple[str, str], ...] = ()
     tied: tuple[tuple[str, str], ...] = ()
     skipped: tuple[tuple[str, str], ...] = ()
+    left_out: int = 0
     notices: tuple[str, ...] = ()
 
 

@@ -33,6 +33,7 @@ def open_checkpoint(source: Any, role: str, allow_pickle: bool = False) -> Check
     if hasattr(source, "state_dict"):
         config = getattr(source, "config", None)
         settings = config.to_dict() if config is not None and hasattr(config, "to_dict") else {}
+        settings["architectures"] = settings.get("architectures") or [type(source).__name__]
         return MemoryCheckpoint(f"the {role} model in memory", source.state_dict(), settings)
     if not isinstance(source, str | os.PathLike):
         raise InputError(

@@ -3,22 +3,37 @@
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 from cosa_theory.deltas.checkpoint import Checkpoint
 from cosa_theory.deltas.layers import PairReport
-from cosa_theory.deltas.matching import NameFilter, NameMatch, first_few, match_names
-from cosa_theory.deltas.selection import SelectedLayer, quantised_problems, select_layers
+from cosa_theory.deltas.matching import NameFilter, first_few
+from cosa_theory.deltas.pairing import Pairing, pair_names
+from cosa_theory.deltas.renaming import match_names
+from cosa_theory.deltas.selection import (
+    SelectedLayer,
+    layers_in,
+    quantised_problems,
+    select_layers,
+)
+from cosa_theory.deltas.tying import copies, tied_layers, untied
 from cosa_theory.ground.errors import InputError
+from cosa_theory.ground.printable import shortened
 from cosa_theory.ground.tensor_files import TensorInfo
 
 __all__ = ["preflight"]
 
-_HEAD = re.compile(r"(lm_head|embed_out|predictions\.decoder)\.weight$")
+_MOST_TOLD = 5  # renamed prefixes
 
 
 def preflight(
-    base: Checkpoint, tuned: Checkpoint, names: NameFilter, on_shape: str, on_other: str
+    base: Checkpoint,
+    tuned: Checkpoint,
+    names: NameFilter,
+    on_shape: str,
+    on_other: str,
+    partial: bool,
 ) -> tuple[list[SelectedLayer], PairReport]:
     """Match, filter and check two sources from their headers alone, as `open_pair` documents it.
 
@@ -27,47 +42,125 @@ def preflight(
     problems = names.problems(list(base.infos), list(tuned.infos))
     left = {name: info for name, info in base.infos.items() if not names.drops(name)}
     right = {name: info for name, info in tuned.infos.items() if not names.drops(name)}
-    match = NameMatch({}, None, tuple(left), tuple(right))
+    found = Pairing({}, tuple(left), tuple(right), (), (), ())
     unmatched: tuple[str, ...] = ()
     try:
-        match = match_names(left, right)
+        found = pair_names(base, tuned, left, right)
     except InputError as error:
         unmatched = error.problems
-    wanted = {name: partner for name, partner in match.pairs.items() if names.keeps(name)}
+    found = _wanted(found, base, tuned, names)
     for role, source, chosen in (
-        ("base", base, [*wanted, *filter(names.keeps, match.only_in_base)]),
-        ("tuned", tuned, [*wanted.values(), *filter(names.keeps, match.only_in_tuned)]),
+        ("base", base, [*(one for one, _ in found.pairs.values()), *found.only_in_base]),
+        ("tuned", tuned, [*(other for _, other in found.pairs.values()), *found.only_in_tuned]),
     ):
         where = f"{role} ({source.label})"
         problems += quantised_problems(where, chosen, source.infos, source.config)
         problems += _unusable(where, source.infos)
     if unmatched:  # a quantised model does not match; that is then no news
         raise InputError(*(problems or unmatched))
-    problems += tuned.align(wanted, left)
-    selection = select_layers(wanted, left, tuned.infos, on_shape, on_other)
+    problems += tuned.align(found.pairs.values(), left)
+    selection = select_layers(found.pairs, left, tuned.infos, on_shape, on_other)
     problems += selection.problems
     if not problems and not selection.layers:
         problems.append(f"no matrix to compare: {_count(selection.skipped)}.")
     if problems:
         raise InputError(*problems, remedies=[("on_shape", "skip"), ("on_shape", "truncate")])
-    tied = [] if tuned.partial else _tied(base, tuned, selection.layers)
+    tied = tied_layers(base, tuned, selection.layers)
     dropped = {name for name, _ in tied}
     layers = [layer for layer in selection.layers if layer.name not in dropped]
-    only_base = () if tuned.partial else tuple(filter(names.keeps, match.only_in_base))
-    only_tuned = tuple(filter(names.keeps, match.only_in_tuned))
-    tied += _copies(base, only_base, [layer.base_name for layer in layers])
-    tied += _copies(tuned, only_tuned, [layer.tuned_name for layer in layers])
-    copies = {name for name, _ in tied}
+    only_base = () if tuned.partial else found.only_in_base
+    tied += copies(base, only_base, [layer.base_name for layer in layers])
+    tied += copies(tuned, found.only_in_tuned, [layer.tuned_name for layer in layers])
+    once = {name for name, _ in tied}
     report = PairReport(
-        matched=tuple(wanted),
-        only_in_base=tuple(name for name in only_base if name not in copies),
-        only_in_tuned=tuple(name for name in only_tuned if name not in copies),
-        prefix=match.prefix,
+        matched=tuple(found.pairs),
+        only_in_base=tuple(name for name in only_base if name not in once),
+        only_in_tuned=tuple(name for name in found.only_in_tuned if name not in once),
+        renamed=found.renamed,
         tied=tuple(tied),
         skipped=tuple(selection.skipped),
     )
-    notices = [*_notices(report, tuned), *selection.notices, *_untied(base, tuned, layers, tied)]
-    return layers, replace(report, notices=tuple(notices))
+    left_out = _left_out(report, found, base, tuned)
+    missing = [name for name in found.missing if name in left_out]
+    if missing and not partial:
+        raise _refusal(missing, len(layers), left_out, report, tuned)
+    notices = [
+        *_notices(report, tuned, left_out),
+        *found.notices,
+        *selection.notices,
+        *untied(base, tuned, layers, tied),
+    ]
+    return layers, replace(report, left_out=sum(left_out.values()), notices=tuple(notices))
+
+
+def _wanted(found: Pairing, base: Checkpoint, tuned: Checkpoint, names: NameFilter) -> Pairing:
+    """Leave out what a filter leaves out, on both sides: also by its partner's name."""
+    hidden = set()
+    for alone, others in ((found.only_in_tuned, base), (found.only_in_base, tuned)):
+        own = tuned if others is base else base
+        dropped = {name: info for name, info in others.infos.items() if names.drops(name)}
+        if alone and dropped:
+            rest = {name: own.infos[name] for name in alone}
+            with suppress(InputError):
+                hidden |= {*match_names(rest, dropped).pairs}
+    keeps = [name for name in found.missing if names.keeps(name) and name not in hidden]
+    return replace(
+        found,
+        pairs={name: pair for name, pair in found.pairs.items() if names.keeps(name)},
+        only_in_base=tuple(
+            name for name in found.only_in_base if names.keeps(name) and name not in hidden
+        ),
+        only_in_tuned=tuple(
+            name for name in found.only_in_tuned if names.keeps(name) and name not in hidden
+        ),
+        missing=tuple(keeps),
+    )
+
+
+def _left_out(
+    report: PairReport, found: Pairing, base: Checkpoint, tuned: Checkpoint
+) -> dict[str, int]:
+    """Count the weight matrices of either side that are not compared, by the tensors' names."""
+    counts = {name: layers_in(name, base.infos[name]) for name in report.only_in_base}
+    counts |= {name: layers_in(name, tuned.infos[name]) for name in report.only_in_tuned}
+    for name, _ in report.skipped:
+        one, other = found.pairs[name]
+        counts[name] = max(layers_in(one, base.infos[one]), layers_in(other, tuned.infos[other]))
+    return {name: count for name, count in counts.items() if count}
+
+
+def _refusal(
+    missing: Sequence[str],
+    compared: int,
+    left_out: Mapping[str, int],
+    report: PairReport,
+    tuned: Checkpoint,
+) -> InputError:
+    """Say how many layers have no partner, and which."""
+    total = compared + sum(left_out.values())
+    count = sum(left_out[name] for name in missing)
+    text = f"{count} of {total} layers"
+    if tuned.partial:
+        text = f"{shortened(tuned.label, 60)}: {text} are not in base ({_named(missing)}): give "
+        text += "the base that it was trained on, with its config.json"
+    else:
+        alone = {*report.only_in_base}
+        sides = [
+            f"{len(names)} tensor{'s' * (len(names) > 1)} only in {side} ({_named(names)})"
+            for side, names in (
+                ("base", [name for name in missing if name in alone]),
+                ("tuned", [name for name in missing if name not in alone]),
+            )
+            if names
+        ]
+        text += f" have no partner: {'; '.join(sides)}: exclude them"
+    text += f", or pass partial=True to judge the other {compared}."
+    return InputError(text, remedies=[("partial", True)])
+
+
+def _named(names: Sequence[str]) -> str:
+    few = ", ".join(shortened(name, 34) for name in names[:2])
+    return few if len(names) <= 2 else f"{few}, …"
 
 
 def _unusable(where: str, infos: Mapping[str, TensorInfo]) -> list[str]:
@@ -95,78 +188,7 @@ def _unusable(where: str, infos: Mapping[str, TensorInfo]) -> list[str]:
     return problems
 
 
-def _tied(
-    base: Checkpoint, tuned: Checkpoint, layers: Sequence[SelectedLayer]
-) -> list[tuple[str, str]]:
-    """Find matrices that are the same on both sides under two names, as (dropped, kept)."""
-    groups: dict[object, list[SelectedLayer]] = {}
-    for layer in layers:
-        infos = base.infos[layer.base_name], tuned.infos[layer.tuned_name]
-        if layer.part is None and all(len(info.shape) == 2 for info in infos):
-            key = (layer.shape, *((info.dtype, info.shape) for info in infos))
-            groups.setdefault(key, []).append(layer)
-    tied: list[tuple[str, str]] = []
-    for group in groups.values():
-        kept: dict[tuple[bytes, bytes], list[SelectedLayer]] = {}
-        for layer in group if len(group) > 1 else []:
-            samples = base.sample(layer.base_name), tuned.sample(layer.tuned_name)
-            if not any(samples[0]) or not any(samples[1]):
-                continue  # zero matrices are alike without being one
-            others = kept.setdefault(samples, [])
-            twin = next((other for other in others if _same(base, tuned, layer, other)), None)
-            if twin is None:
-                others.append(layer)
-            else:
-                tied.append((layer.name, twin.name))
-    return tied
-
-
-def _same(base: Checkpoint, tuned: Checkpoint, one: SelectedLayer, other: SelectedLayer) -> bool:
-    return base.identical(one.base_name, other.base_name) and tuned.identical(
-        one.tuned_name, other.tuned_name
-    )
-
-
-def _copies(
-    source: Checkpoint, unmatched: Sequence[str], compared: Sequence[str]
-) -> list[tuple[str, str]]:
-    """Find unmatched matrices that are copies of compared ones: tied weights stored twice."""
-
-    def key(name: str) -> tuple[object, ...]:
-        return source.infos[name].dtype, source.infos[name].shape
-
-    candidates = [name for name in unmatched if len(source.infos[name].shape) == 2]
-    wanted = {key(name) for name in candidates if 0 not in source.infos[name].shape}
-    known = {(key(name), source.sample(name)): name for name in compared if key(name) in wanted}
-    found = []
-    for name in candidates:
-        if key(name) not in wanted:
-            continue
-        sample = source.sample(name)
-        twin = known.get((key(name), sample))
-        if twin is not None and any(sample) and source.identical(name, twin):
-            found.append((name, twin))
-    return found
-
-
-def _untied(
-    base: Checkpoint,
-    tuned: Checkpoint,
-    layers: Sequence[SelectedLayer],
-    tied: Sequence[tuple[str, str]],
-) -> list[str]:
-    """Say where a configuration ties an output head that the files store as a matrix of its own."""
-    heads = [layer.name for layer in layers if _HEAD.search(layer.name)]
-    says_tied = [side.label for side in (base, tuned) if side.config.get("tie_word_embeddings")]
-    if not heads or not says_tied or tied:
-        return []
-    return [
-        f"{heads[0]}: config.json ({says_tied[0]}) has tie_word_embeddings, but the stored head "
-        "differs from the embedding: both are compared."
-    ]
-
-
-def _notices(report: PairReport, tuned: Checkpoint) -> list[str]:
+def _notices(report: PairReport, tuned: Checkpoint, left_out: Mapping[str, int]) -> list[str]:
     """Put the report into sentences."""
     sentence = f"{_tensors(len(report.matched))} matched"
     for side, only in (("base", report.only_in_base), ("tuned", report.only_in_tuned)):
@@ -175,13 +197,17 @@ def _notices(report: PairReport, tuned: Checkpoint) -> list[str]:
     notices = [sentence + "."]
     if tuned.partial:
         notices.append("tuned is an adapter: the tensors it does not name are as in base.")
-    if report.prefix:
-        old, new = (f"{prefix!r}" if prefix else "no prefix" for prefix in report.prefix)
+    for prefixes in report.renamed[:_MOST_TOLD]:
+        old, new = (f"{prefix!r}" if prefix else "no prefix" for prefix in prefixes)
         notices.append(f"prefix renamed: {old} in base is {new} in tuned.")
+    if len(report.renamed) > _MOST_TOLD:
+        notices.append(f"{len(report.renamed) - _MOST_TOLD} more prefixes are renamed.")
     notices += [f"{name} is tied to {kept}: counted once." for name, kept in report.tied]
     if report.skipped:
         count = _tensors(len(report.skipped))
         notices.append(f"{count} not compared: {_count(report.skipped)}.")
+    if left_out:
+        notices.append(f"left out of the verdict: {first_few(list(left_out))}.")
     return notices
 
 

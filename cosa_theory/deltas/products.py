@@ -1,7 +1,7 @@
 """Adapters whose updates are products of two factors, as if they were sparse tuned models."""
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from cosa_theory.deltas.checkpoint import Checkpoint
 from cosa_theory.deltas.layers import Matrix
@@ -38,7 +38,7 @@ class AdapterCheckpoint(Checkpoint):
         self.products[name] = transposed
         self.infos[name] = TensorInfo(dtype, shape[::-1] if transposed else shape)
 
-    def align(self, pairs: Mapping[str, str], base: Mapping[str, TensorInfo]) -> list[str]:
+    def align(self, pairs: Iterable[tuple[str, str]], base: Mapping[str, TensorInfo]) -> list[str]:
         """Orient every product like the weight it is added to.
 
         PEFT goes by the class of the layer, which files do not tell: a rectangular weight shows
@@ -46,7 +46,7 @@ class AdapterCheckpoint(Checkpoint):
         not contradict it.
         """
         squares, seen = [], set()
-        for base_name, name in pairs.items():
+        for base_name, name in pairs:
             info = self.infos[name]
             if name not in self.products or name in self._fixed or len(info.shape) != 2:
                 continue

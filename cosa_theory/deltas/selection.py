@@ -12,7 +12,7 @@ from typing import Any
 from cosa_theory.deltas.layers import FLOAT_DTYPES, shape_text
 from cosa_theory.ground.tensor_files import TensorInfo
 
-__all__ = ["SelectedLayer", "quantised_problems", "select_layers"]
+__all__ = ["SelectedLayer", "layers_in", "quantised_problems", "select_layers"]
 
 _VOCABULARY = re.compile(
     r"emb|wte|vocab|lm_head|shared|token|predictions|decoder\.weight$|output\.weight$"
@@ -24,7 +24,8 @@ _EXPERTS = re.compile(r"expert", re.IGNORECASE)
 class SelectedLayer:
     """One matrix to compare: slice `part` of a stack of experts, or a whole tensor.
 
-    `name` is its name in the stream: the base's, with "[e]" behind it for expert e.
+    `name` is its name in the stream: the base's, or the tuned model's for a head that the base
+    stores as its embedding, with "[e]" behind it for expert e.
     """
 
     name: str
@@ -45,16 +46,19 @@ class Selection:
 
 
 def select_layers(
-    pairs: Mapping[str, str],
+    pairs: Mapping[str, tuple[str, str]],
     base: Mapping[str, TensorInfo],
     tuned: Mapping[str, TensorInfo],
     on_shape: str,
     on_other: str,
 ) -> Selection:
-    """Decide tensor by tensor what is compared, skipped or refused, as `open_pair` documents it."""
+    """Decide tensor by tensor what is compared, skipped or refused, as `open_pair` documents it.
+
+    `pairs` maps the name in the stream to those in base and in tuned.
+    """
     found = Selection([], [], [], [])
-    for name, partner in pairs.items():
-        first, second = base[name], tuned[partner]
+    for name, (one, other) in pairs.items():
+        first, second = base[one], tuned[other]
         reason = _reason_to_skip(first, second)
         if reason:
             found.skipped.append((name, reason))
@@ -63,8 +67,26 @@ def select_layers(
         if first.shape != second.shape:
             shape = _resolve_shapes(found, name, first.shape, second.shape, on_shape)
         if shape is not None:
-            _add(found, name, partner, shape, on_other)
+            _add(found, (name, one, other), shape, on_other)
     return found
+
+
+def layers_in(name: str, info: TensorInfo) -> int:
+    """Count the weight matrices that a tensor is, whether or not they are compared.
+
+    A stack of experts is as many as there are experts, a convolution one; vectors, also with axes
+    of size 1 around them, and masks (1 × 1 × n × n) are none.
+    """
+    shape = info.shape
+    if info.dtype not in FLOAT_DTYPES or 0 in shape or sum(size > 1 for size in shape) < 2:
+        return int(len(shape) == 2 and info.dtype in FLOAT_DTYPES and 0 not in shape)
+    if len(shape) > 3 and shape[:2] == (1, 1):
+        return 0
+    return shape[0] if _is_stack(name, shape) else 1
+
+
+def _is_stack(name: str, shape: tuple[int, ...]) -> bool:
+    return len(shape) == 3 and _EXPERTS.search(name) is not None
 
 
 def _reason_to_skip(first: TensorInfo, second: TensorInfo) -> str | None:
@@ -108,24 +130,27 @@ def _remedy(first: tuple[int, ...], second: tuple[int, ...], on_shape: str) -> s
     return 'pass on_shape="truncate" for an enlarged vocabulary, or on_shape="skip"'
 
 
-def _add(found: Selection, name: str, partner: str, shape: tuple[int, ...], on_other: str) -> None:
+def _add(
+    found: Selection, names: tuple[str, str, str], shape: tuple[int, ...], on_other: str
+) -> None:
     """Take a tensor whose two sides agree, as one matrix, several, or none."""
+    name, one, other = names
     if len(shape) == 2:
-        found.layers.append(SelectedLayer(name, name, partner, (shape[0], shape[1])))
+        found.layers.append(SelectedLayer(name, one, other, (shape[0], shape[1])))
         return
-    experts = len(shape) == 3 and _EXPERTS.search(name) is not None
+    experts = _is_stack(name, shape)
     kind = "stack of experts" if experts else f"{len(shape)}-dimensional tensor"
     if on_other == "skip":
         found.skipped.append((name, f"{kind} ({shape_text(shape)}), not a matrix"))
     elif experts:
         for part in range(shape[0]):
             found.layers.append(
-                SelectedLayer(f"{name}[{part}]", name, partner, (shape[1], shape[2]), part)
+                SelectedLayer(f"{name}[{part}]", one, other, (shape[1], shape[2]), part)
             )
         found.notices.append(f"{name}: {shape[0]} experts, each a {shape_text(shape[1:])} matrix.")
     else:
         matrix = (shape[0], math.prod(shape[1:]))
-        found.layers.append(SelectedLayer(name, name, partner, matrix))
+        found.layers.append(SelectedLayer(name, one, other, matrix))
         found.notices.append(f"{name}: {shape_text(shape)} flattened to {shape_text(matrix)}.")
 
 

@@ -56,12 +56,22 @@ class DeltaPair:
         return tuple(layer.name for layer in self.layers)
 
     @property
+    def coverage(self) -> tuple[int, int]:
+        """How many weight matrices are compared, and of how many; equal where nothing is left out.
+
+        Those skipped for NaN or Inf count as left out once they were read.
+        """
+        compared = len(self.layers) - len(self.nonfinite)
+        return compared, compared + self.report.left_out
+
+    @property
     def report(self) -> PairReport:
         """What was found so far; matrices skipped for NaN or Inf appear once they were read."""
         sentences = tuple(f"{name}: skipped, {why}." for name, why in self.nonfinite.items())
         return replace(
             self.found,
             skipped=self.found.skipped + tuple(self.nonfinite.items()),
+            left_out=self.found.left_out + len(self.nonfinite),
             notices=self.found.notices + sentences,
         )
 
@@ -151,6 +161,7 @@ def open_pair(
     on_nonfinite: Literal["error", "skip"] = "error",
     on_other: Literal["skip", "flatten"] = "skip",
     allow_pickle: bool = False,
+    partial: bool = False,
 ) -> DeltaPair:
     """Put two models side by side, and check everything that headers can tell.
 
@@ -175,6 +186,15 @@ def open_pair(
         integers are always skipped.
     allow_pickle : bool
         Read pickled checkpoints with torch's weights-only loader.
+    partial : bool
+        Go on where layers of one side have no partner on the other. Without it that is an error,
+        but for a new head of the tuned model, or one that it lacks: they have no update. What is
+        left out is in `coverage` and in the notices, and verdicts begin with it.
+
+    Names are compared as they are, then without wrappers (`module.`, `_orig_mod.`, FSDP's and
+    PEFT's), by renamed prefixes, as the tables of transformers have them for the model that
+    config.json names, and by tied embeddings; each only where there is one way to do it, and told
+    in a notice.
 
     Returns
     -------
@@ -191,7 +211,7 @@ def open_pair(
     choice("on_other", on_other, ("skip", "flatten"))
     names = NameFilter(include, exclude)
     sources = _open_both(base, tuned, allow_pickle)
-    layers, report = preflight(*sources, names, on_shape, on_other)
+    layers, report = preflight(*sources, names, on_shape, on_other, partial)
     return DeltaPair(*sources, layers, report, on_nonfinite)
 
 

@@ -25,6 +25,7 @@ from cosa_theory.spectrum.noise import relative_rounding
 __all__ = [
     "NAME_COLUMNS",
     "Pair",
+    "coverage_of",
     "delta_spectrum",
     "low_rank_notices",
     "named_tables",
@@ -56,6 +57,12 @@ def notices_of(pair: Pair) -> tuple[str, ...]:
     """Return what a pair's report tells its reader."""
     report = getattr(pair, "report", None)
     return tuple(report.notices) if report else ()
+
+
+def coverage_of(pair: Pair) -> str:
+    """Return how a verdict on a part of the pair's layers begins; nothing where it is on all."""
+    compared, total = getattr(pair, "coverage", (0, 0))
+    return f"{compared} of {total} layers compared: " if compared < total else ""
 
 
 def on_layers(

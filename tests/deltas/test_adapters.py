@@ -166,7 +166,7 @@ def test_a_module_in_memory_and_a_renamed_prefix_work_with_an_adapter(tmp_path):
     wrapped = {f"model.{name}": value for name, value in base.state_dict().items()}
     pair = open_pair(wrapped, tmp_path / "adapter")
     assert pair.names[0] == "model.layers.0.query.weight"
-    assert pair.report.prefix == ("model.", "")
+    assert pair.report.renamed == (("model.", ""),)
     name = "layers.1.value.weight"
     (layer,) = open_pair(wrapped, tmp_path / "adapter", include=name)
     np.testing.assert_allclose(layer.delta, merged[name], rtol=1e-4, atol=1e-6)

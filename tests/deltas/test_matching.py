@@ -22,7 +22,13 @@ def test_missing_keys_are_counted_and_the_first_five_named():
     base = {f"layers.{i}.weight": torch.randn(3, 2) for i in range(9)}
     tuned = {name: value for name, value in moved(base).items() if name < "layers.2"}
     tuned["head.weight"] = torch.randn(4, 2)
-    pair = open_pair(base, tuned)
+    refused = r"7 of 10 layers have no partner.*layers\.2\.weight"
+    with pytest.raises(InputError, match=refused) as caught:
+        open_pair(base, tuned)
+    (sentence,) = caught.value.spelt({"partial": "--partial"})
+    assert sentence.endswith("--partial to judge the other 2.")
+    pair = open_pair(base, tuned, partial=True)
+    assert pair.coverage == (2, 10)
     assert pair.names == ("layers.0.weight", "layers.1.weight")
     assert pair.report.matched == pair.names
     assert pair.report.only_in_base == tuple(f"layers.{i}.weight" for i in range(2, 9))
@@ -37,7 +43,7 @@ def test_a_tensor_without_partner_never_appears_as_its_own_delta():
     base = weights()
     tuned = moved(base)
     del tuned["layers.1.q_proj.weight"]
-    deltas = total(open_pair(base, tuned))
+    deltas = total(open_pair(base, tuned, partial=True))
     assert "layers.1.q_proj.weight" not in deltas
     assert all(np.abs(delta - 0.25).max() < 1e-6 for delta in deltas.values())
 
@@ -77,14 +83,15 @@ def test_one_renamed_prefix_is_matched_and_said(old, new):
         return
     pair = open_pair(base, tuned)
     assert set(pair.names) == {name for name in base if name.endswith("weight")}
-    assert any("prefix renamed" in notice for notice in pair.report.notices)
+    told = "without the parts that wrappers" if new == "base_model.model." else "prefix renamed"
+    assert any(told in notice for notice in pair.report.notices)
     for delta in total(pair).values():
         np.testing.assert_allclose(delta, 0.25, atol=1e-6)
 
 
 def test_a_prefix_is_said_in_words():
     pair = open_pair(renamed(weights(), "", "bert."), moved(weights()))
-    assert pair.report.prefix == ("bert.", "")
+    assert pair.report.renamed == (("bert.", ""),)
     assert "prefix renamed: 'bert.' in base is no prefix in tuned." in pair.report.notices
 
 

@@ -16,7 +16,14 @@ from cosa_theory.spectrum.families.base import Draws
 from cosa_theory.studies.audit.layer import AuditSettings, Subjects, audit_layer, identity
 from cosa_theory.studies.audit.notices import audit_notices
 from cosa_theory.studies.audit.verdict import verdict
-from cosa_theory.studies.layers import NAME_COLUMNS, Pair, named_tables, notices_of, on_layers
+from cosa_theory.studies.layers import (
+    NAME_COLUMNS,
+    Pair,
+    coverage_of,
+    named_tables,
+    notices_of,
+    on_layers,
+)
 
 __all__ = ["TABLES", "Audit", "audit_pair"]
 
@@ -114,6 +121,7 @@ class Audit:
     sparsity: pd.DataFrame
     decay: pd.DataFrame
     notices: tuple[str, ...] = ()
+    coverage: str = ""
 
     @property
     def tables(self) -> dict[str, pd.DataFrame]:
@@ -123,7 +131,7 @@ class Audit:
     @cached_property
     def verdict(self) -> str:
         """One plain sentence, computed from the tables."""
-        return verdict(self.assumptions)
+        return self.coverage + verdict(self.assumptions)
 
     def document(self, provenance: Mapping[str, Any]) -> Document:
         """Return the tables with their verdict."""
@@ -207,7 +215,8 @@ def audit_pair(
     )
     tables = named_tables(results, TABLES)
     notices = notices_of(pair) + (matched.notices if matched else ())
-    return Audit(**tables, notices=notices + tuple(audit_notices(tables["layers"])))
+    notices += tuple(audit_notices(tables["layers"]))
+    return Audit(**tables, notices=notices, coverage=coverage_of(pair))
 
 
 def _shapes(pair: Any) -> dict[str, tuple[int, int]]:

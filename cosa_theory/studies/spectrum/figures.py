@@ -200,7 +200,7 @@ FIGURES: dict[str, Drawing] = {
     "captured_energy": Drawing(
         captured_figure,
         "Captured energy at equal trainable parameters",
-        "Left: the share of the whole update's energy, all layers together, that each family can "
+        "Left: the share of the energy of all compared layers together that each family can "
         "express at a given number of trainable parameters. Right: the measured shares of the CoSA "
         "ensembles over their law ab/(mn), with confidence intervals of the mean over draws.",
         lambda tables: bool(tables["families"]["captured"].notna().any()),

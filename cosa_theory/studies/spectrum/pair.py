@@ -32,6 +32,7 @@ from cosa_theory.spectrum.families.compare import (
 from cosa_theory.studies.layers import (
     NAME_COLUMNS,
     Pair,
+    coverage_of,
     low_rank_notices,
     named_tables,
     notices_of,
@@ -103,6 +104,8 @@ class Survey:
         `m`, `n` and the columns of `crossover`.
     notices : tuple of str
         Plain sentences a reader of the tables should know.
+    coverage : str
+        How the verdict begins where the tables are of a part of the layers.
     """
 
     layers: pd.DataFrame
@@ -110,11 +113,12 @@ class Survey:
     families: pd.DataFrame
     crossover: pd.DataFrame
     notices: tuple[str, ...] = ()
+    coverage: str = ""
 
     @cached_property
     def verdict(self) -> str:
         """One plain sentence, computed from the tables."""
-        return verdict(self.crossover, self.families)
+        return self.coverage + verdict(self.crossover, self.families)
 
     def document(self, provenance: Mapping[str, Any]) -> Document:
         """Return the tables with their verdict; singular values are too many to be listed."""
@@ -212,6 +216,7 @@ def survey_pair(
     return Survey(
         spectra=_spectra(results),
         notices=notices_of(pair) + tuple(_own_notices(tables["layers"], settings)),
+        coverage=coverage_of(pair),
         **tables,
     )
 

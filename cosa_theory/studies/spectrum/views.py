@@ -169,7 +169,7 @@ def module_view(tables: Tables) -> View:
 
 
 def family_view(tables: Tables) -> View:
-    """Return the share of the whole update's energy per family, one column for each budget.
+    """Return the share of the compared layers' energy per family, one column for each budget.
 
     Intervals are those of the mean over random draws; without families there are no rows.
     """
@@ -189,7 +189,7 @@ def family_view(tables: Tables) -> View:
         cells = {row["rank_budget"]: _interval(row) for row in rows.to_dict("records")}
         label = family_style(str(family)).label
         lines.append({"label": label, **dict.fromkeys(ranks, MISSING), **cells})
-    title = "Share of the whole update's energy, all layers together, at the budget of each rank"
+    title = "Share of the update's energy, all compared layers together, at the budget of each rank"
     return View.of(title, columns, [*lines, laws] if lines else [])
 
 
@@ -216,7 +216,7 @@ def _opening(document: Document) -> Opening:
         base=str(arguments.get("base", MISSING)),
         tuned=str(arguments.get("tuned", MISSING)),
         bars=() if rank is None else _bars(tables, rank),
-        about_bars="Share of the energy ‖ΔW‖² of the whole update, all compared matrices together, "
+        about_bars="Share of the energy ‖ΔW‖² of the update, all compared matrices together, "
         f"that each can express with the trainable parameters of rank {rank}.",
         facts=tuple(facts),
     )
