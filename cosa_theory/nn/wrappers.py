@@ -6,6 +6,7 @@ configurations know plain names only, as the base model without wrappers has the
 """
 
 import sys
+import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -21,6 +22,7 @@ __all__ = [
     "plain_names",
     "plain_tensors",
     "uncompiled",
+    "unparallel",
 ]
 
 _PARALLEL = (nn.DataParallel, DistributedDataParallel, AveragedModel)
@@ -99,6 +101,22 @@ def uncompiled(model: nn.Module, inside: Iterable[nn.Module] | None = None) -> n
                 parent._modules[name] = _compiled_in_place(child)
     if wanted is None and isinstance(model, wrapper):
         return _compiled_in_place(model)
+    return model
+
+
+def unparallel(model: nn.Module) -> nn.Module:
+    """Return the model inside a wrapper of data parallel training, with a warning.
+
+    PEFT names what it saves whole as the model's tree does, and new cores are no part of a wrapper
+    that was made before.
+    """
+    while isinstance(model, (nn.DataParallel, DistributedDataParallel)):
+        warnings.warn(
+            f"the model is wrapped in {type(model).__name__}, which is taken off; adapt the model "
+            "first, and wrap it then",
+            stacklevel=4,
+        )
+        model = model.module
     return model
 
 

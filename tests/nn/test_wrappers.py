@@ -183,8 +183,12 @@ def test_modules_saved_whole_have_plain_names(tmp_path, wrap):
     assert torch.allclose(PeftModel.from_pretrained(Net(), tmp_path)(X), expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("wrap", [compiled, parts(compiled), layer(compiled)])
-def test_peft_saves_modules_of_a_compiled_model_under_plain_names(tmp_path, wrap):
+@pytest.mark.filterwarnings("ignore:the model is wrapped in DataParallel")
+@pytest.mark.parametrize(
+    "name", ["compiled", "compiled blocks", "compiled layer", "checkpointed", "data parallel"]
+)
+def test_peft_saves_modules_of_a_wrapped_model_under_plain_names(tmp_path, name):
+    wrap = WRAPPED[name]
     settings = {"modules_to_save": ["head"], "bias": "cosa_only", "save_projections": True}
     model = randomize(get_peft_model(wrap(Net()), config(**settings)))
     expected = model(X)

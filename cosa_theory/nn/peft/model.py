@@ -34,7 +34,7 @@ from cosa_theory.nn.peft.state import (
 from cosa_theory.nn.peft.targeting import all_linear, base_of, matched, name_targets, plain_places
 from cosa_theory.nn.peft.weighted import combined_config, combined_injections, set_combined_cores
 from cosa_theory.nn.targets import call_encoder_layers, is_all_linear
-from cosa_theory.nn.wrappers import uncompiled
+from cosa_theory.nn.wrappers import uncompiled, unparallel
 
 __all__ = ["CosaModel"]
 
@@ -76,7 +76,7 @@ class CosaModel(BaseTuner):
     target_module_mapping = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 
     def __init__(self, model: nn.Module, *args: Any, **kwargs: Any) -> None:
-        super().__init__(uncompiled(model), *args, **kwargs)
+        super().__init__(unparallel(uncompiled(model)), *args, **kwargs)
 
     def inject_adapter(
         self,
