@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 ALL_LINEAR = "all-linear"
-_HEADS = ("score", "classifier")  # of transformers' models for sequence classification
+_HEADS = ("score", "classifier", "lm_head")  # of models without output embeddings
 
 
 def linear_layers(
@@ -53,7 +53,7 @@ def linear_layers(
     target_modules : str or sequence of str
         Names, or ends of names after a dot; a regular expression for the whole name; or
         "all-linear": every linear layer but the output head (the output embeddings of a
-        transformers model, the `score` or `classifier` of one that has none) and those that do not
+        transformers model, the `score`, `classifier` or `lm_head` of one that has none) and those that do not
         compute W x + b from a weight of their own at each call, see
         `cosa_theory.nn.adaptable.layer_obstacles`.
     exclude_modules : str or sequence of str, optional

@@ -1,6 +1,5 @@
 """Tiny random models of many architectures, and what each is called with."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +24,7 @@ PATCHES = {
     "image_size": 16,
     "patch_size": 8,
 }
+PICTURE_TOKEN = 45
 PICTURE = {"pixel_values": (2, 3, 16, 16)}
 
 
@@ -32,39 +32,42 @@ PICTURE = {"pixel_values": (2, 3, 16, 16)}
 class Architecture:
     """A model class of transformers, the fields of its configuration, and the shape of its input.
 
-    `inputs` are shapes: of token numbers for what ends in "ids", of numbers for the rest.
+    `inputs` are shapes: of token numbers for what ends in "ids", of numbers for the rest; `given`
+    are inputs of themselves. Every text begins with so many tokens that stand for its picture.
     """
 
     model: str
     config: str
     fields: dict[str, Any]
     inputs: dict[str, tuple[int, ...]] = field(default_factory=lambda: {"input_ids": (2, 6)})
-    change: Callable[[Any], None] | None = None  # of a configuration, where fields do not do
+    given: dict[str, Any] = field(default_factory=dict)
+    picture_tokens: int = 0
 
     def build(self, seed: int = 0) -> torch.nn.Module:
         """Return the model with values large enough that every layer shows in the output."""
         torch.manual_seed(seed)
         config = getattr(transformers, self.config)(**self.fields)
-        if self.change is not None:
-            self.change(config)
         config._attn_implementation = "eager"
         model = getattr(transformers, self.model)(config).eval()
         with torch.no_grad():
             for parameter in model.parameters():
-                if parameter.ndim >= 2:
-                    parameter.copy_(torch.randn_like(parameter) * 0.3)
+                noise = 0.3 * torch.randn_like(parameter)
+                parameter.copy_(noise if parameter.ndim >= 2 else parameter + noise)
         model.tie_weights()
         return model
 
     def feed(self, seed: int = 1) -> dict[str, torch.Tensor]:
         """Return an input of the model."""
         generator = torch.Generator().manual_seed(seed)
-        return {
+        feed = {
             name: torch.randint(5, 40, shape, generator=generator)
             if name.endswith("ids")
             else torch.randn(shape, generator=generator)
             for name, shape in self.inputs.items()
         }
+        if self.picture_tokens:
+            feed["input_ids"][:, : self.picture_tokens] = PICTURE_TOKEN
+        return feed | {name: torch.tensor(value) for name, value in self.given.items()}
 
 
 def text(model: str, config: str, inputs: Any = None, base: Any = TEXT, **fields: Any) -> Any:
@@ -271,17 +274,21 @@ ARCHITECTURES = {
         "Gemma3ForConditionalGeneration", "Gemma3Config",
         {"text_config": GROUPED, "vision_config": PATCHES, "mm_tokens_per_image": 4,
          "image_token_index": 45, "boi_token_index": 46, "eoi_token_index": 47},
+        {"input_ids": (2, 8)} | PICTURE, picture_tokens=4,
     ),
     "paligemma": Architecture(
         "PaliGemmaForConditionalGeneration", "PaliGemmaConfig",
         {"text_config": GROUPED | {"model_type": "gemma"},
          "vision_config": PATCHES | {"model_type": "siglip_vision_model"},
          "projection_dim": 32, "image_token_index": 45},
+        {"input_ids": (2, 8)} | PICTURE, picture_tokens=4,
     ),
     "llava": Architecture(
         "LlavaForConditionalGeneration", "LlavaConfig",
         {"text_config": GROUPED | {"model_type": "llama"},
-         "vision_config": PATCHES | {"model_type": "clip_vision_model"}, "image_token_index": 45},
+         "vision_config": PATCHES | {"model_type": "clip_vision_model"}, "image_token_index": 45,
+         "vision_feature_layer": -1},
+        {"input_ids": (2, 8)} | PICTURE, picture_tokens=4,
     ),
     "qwen2_vl": Architecture(
         "Qwen2VLForConditionalGeneration", "Qwen2VLConfig",
@@ -293,5 +300,8 @@ ARCHITECTURES = {
                            "mlp_ratio": 2, "patch_size": 8},
          "image_token_id": 45, "video_token_id": 46, "vision_start_token_id": 43,
          "vision_end_token_id": 44},
+        {"input_ids": (2, 8), "pixel_values": (8, 384)},
+        {"image_grid_thw": [[1, 2, 2]] * 2, "mm_token_type_ids": [[1] + [0] * 7] * 2},
+        picture_tokens=1,
     ),
 }  # fmt: skip
