@@ -53,8 +53,8 @@ def linear_layers(
     target_modules : str or sequence of str
         Names, or ends of names after a dot; a regular expression for the whole name; or
         "all-linear": every linear layer but the output head (the output embeddings of a
-        transformers model, the `score`, `classifier` or `lm_head` of one that has none) and those that do not
-        compute W x + b from a weight of their own at each call, see
+        transformers model, the `score`, `classifier` or `lm_head` of one that has none) and those
+        that do not compute W x + b from a weight of their own at each call, see
         `cosa_theory.nn.adaptable.layer_obstacles`.
     exclude_modules : str or sequence of str, optional
         Names that are not meant, in the same way.
