@@ -46,7 +46,7 @@ def draw(name: str, arguments: Sequence[str] | None = None, command: str = "spec
     int
         The exit code: 2 where input must be mended.
     """
-    drawing = presentation(command).figures()[name]
+    drawing = presentation(command).drawings()[name]
     example = f"results/{'report' if command == 'spectrum' else command}"
     return _run(
         name, drawing, lambda folder: read_document(folder, command).tables, arguments, example

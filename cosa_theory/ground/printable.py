@@ -52,7 +52,7 @@ def printable(text: str) -> str:
     >>> print(printable("a\x1b[31m\nb"))
     a\x1b[31m\nb
     """
-    if text.isprintable() and not _BLANK.search(text):
+    if text.isprintable() and (text.isascii() or not _BLANK.search(text)):
         return text
     return "".join(
         one if one.isprintable() and not _BLANK.match(one) else _escape(one) for one in text

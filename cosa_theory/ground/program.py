@@ -1,5 +1,6 @@
 """What every command does around its work: streams that take any text, errors as lines, codes."""
 
+import errno
 import functools
 import io
 import os
@@ -78,7 +79,7 @@ def program(body: Callable[Given, int | None]) -> Callable[Given, int]:
             except MemoryError as error:
                 problems = (f"not enough memory: {error}; choose smaller sizes",)
             except OSError as error:  # a full disk, a folder without permission
-                where = error.filename or ("standard output" if _broken(sys.stdout) else "")
+                where = error.filename or _full_output(error)
                 problems = (f"{where and f'{where}: '}{error.strerror or error}",)
             for problem in dict.fromkeys(problems):
                 note(f"error: {problem}")
@@ -133,6 +134,20 @@ def _hold_descriptors() -> None:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # takes the least number that is free
+
+
+def _full_output(error: OSError) -> str:
+    """Return "standard output" if that is what has no room, "" otherwise.
+
+    What was written without a buffer leaves no trace, so one more line, an empty one, has to tell.
+    """
+    if error.errno == errno.ENOSPC:
+        with suppress(ValueError):
+            try:
+                print(flush=True)
+            except OSError:
+                return "standard output"
+    return ""
 
 
 def _broken(stream: Any) -> bool:

@@ -13,7 +13,7 @@ from cosa_theory.ground.manifest import own_files
 from cosa_theory.ground.printable import printable, shortened
 from cosa_theory.page.document import FIGURES, PAGE, RESULTS, Document, records
 from cosa_theory.page.presentation import Part, Presentation
-from cosa_theory.page.style import as_data_uri, load_matplotlib, save_figure
+from cosa_theory.page.style import as_data_uri, save_figure
 from cosa_theory.page.views import View
 
 if TYPE_CHECKING:
@@ -111,9 +111,10 @@ def write_page_files(
 
 def _draw(document: Document, shown: Presentation) -> "dict[str, Figure]":
     """Return every figure that the tables hold something for."""
-    load_matplotlib()
     tables = document.tables
-    return {name: one.draw(tables) for name, one in shown.figures().items() if one.drawable(tables)}
+    return {
+        name: one.draw(tables) for name, one in shown.drawings().items() if one.drawable(tables)
+    }
 
 
 def _render(
@@ -122,7 +123,7 @@ def _render(
     summaries: tuple[Summary, ...],
     figures: "Mapping[str, Figure]",
 ) -> str:
-    drawings = shown.figures() if figures else {}
+    drawings = shown.drawings() if figures else {}
     first, rest = split_verdict(document.verdict)
     return _template().render(
         title=shown.title,

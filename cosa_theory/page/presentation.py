@@ -105,7 +105,7 @@ class Presentation:
     detail_views : callable
         Maps a document to further tables, such as one row per layer, shown after the figures.
     figures : callable
-        Returns the drawings by file name; called only where something is drawn.
+        Returns the drawings by file name; called by `drawings` alone.
     headings : (str, str)
         Over the tables and over the further ones.
     opening : callable, optional
@@ -126,3 +126,11 @@ class Presentation:
     opening: Callable[[Document], Opening] | None = None
     parts: tuple[Part, ...] = ()
     beside: tuple[str, ...] = ()
+
+    def drawings(self) -> Mapping[str, Drawing]:
+        """Return the drawings by file name, with matplotlib loaded whatever the user's settings."""
+        from cosa_theory.page.style import load_matplotlib
+
+        if self.figures is not dict:
+            load_matplotlib()
+        return self.figures()

@@ -178,10 +178,10 @@ def load_matplotlib() -> None:
         return
     logger = logging.getLogger("matplotlib")
     level, before = logger.level, {name: os.environ.get(name) for name in _SETTINGS}
-    logger.setLevel(logging.ERROR)  # of lines that it does not know, it would warn
+    logger.setLevel(logging.ERROR)  # it would warn of lines that it does not know
     try:
         try:
-            import matplotlib
+            import matplotlib.font_manager  # it looks for a place of its cache
         except Exception:  # whatever reading those settings raises
             for name in [one for one in sys.modules if one.partition(".")[0] == "matplotlib"]:
                 del sys.modules[name]  # what was begun

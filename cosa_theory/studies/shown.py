@@ -49,7 +49,7 @@ def result_files(command: str) -> set[str]:
 
 
 def _page_files(command: str) -> set[str]:
-    drawings = presentation(command).figures()
+    drawings = presentation(command).drawings()
     return {PAGE, *(f"{FIGURES}/{name}.{kind}" for name in drawings for kind in ("pdf", "png"))}
 
 

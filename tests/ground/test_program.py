@@ -154,7 +154,7 @@ sys.exit(main())
     [
         (">&-", 0, "on the way"),
         ("2>&- >&- <&-", 0, ""),
-        (">/dev/full", 2, "No space left on device"),
+        (">/dev/full", 2, "standard output: No space left on device"),
         (">/dev/full 2>/dev/full", 2, ""),
         ("2>/dev/full >/dev/null", 0, ""),
         ("| head -c 1 >/dev/null; exit ${PIPESTATUS[0]}", 1, "on the way"),
