@@ -187,7 +187,7 @@ def load_matplotlib() -> None:
                 del sys.modules[name]  # what was begun
             os.environ |= _SETTINGS
             with contextlib.chdir(os.path.dirname(os.__file__)):  # its first choice is the cwd's
-                import matplotlib  # noqa: F401
+                import matplotlib.font_manager
     finally:
         logger.setLevel(level)
         for name, value in before.items():
