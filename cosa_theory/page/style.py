@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -181,13 +182,13 @@ def load_matplotlib() -> None:
     logger.setLevel(logging.ERROR)  # it would warn of lines that it does not know
     try:
         try:
-            import matplotlib.font_manager  # it looks for a place of its cache
+            import_module("matplotlib.font_manager")  # it looks for a place of its cache
         except Exception:  # whatever reading those settings raises
             for name in [one for one in sys.modules if one.partition(".")[0] == "matplotlib"]:
                 del sys.modules[name]  # what was begun
             os.environ |= _SETTINGS
             with contextlib.chdir(os.path.dirname(os.__file__)):  # its first choice is the cwd's
-                import matplotlib.font_manager
+                import_module("matplotlib.font_manager")
     finally:
         logger.setLevel(level)
         for name, value in before.items():
