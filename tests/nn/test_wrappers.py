@@ -12,6 +12,7 @@ from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoi
 
 from cosa_theory.deltas import open_pair
 from cosa_theory.deltas.wrapped_names import unwrapped_name
+from cosa_theory.ground.errors import InputError
 from cosa_theory.nn import add_cosa, load_cosa, merge_cosa, save_cosa
 from cosa_theory.nn.lora import to_lora
 from cosa_theory.nn.peft import CosaConfig
@@ -297,3 +298,19 @@ def test_a_gathered_state_dict_may_have_the_names_of_wrappers(tmp_path):
         given = {f"{prefix}{name}": one for name, one in state.items()}
         save_cosa(model, tmp_path / f"of{prefix}", state_dict=given)
         assert torch.equal(load_cosa(Net(), tmp_path / f"of{prefix}")(X), model(X))
+
+
+def test_modules_saved_whole_under_old_names_are_read_by_load_cosa_and_saved_for_peft(tmp_path):
+    model = randomize(get_peft_model(Net(), config(modules_to_save=["head"])))
+    model.save_pretrained(tmp_path)
+    old = {
+        name.replace("model.model.", "model.model._orig_mod."): one
+        for name, one in load_file(tmp_path / WEIGHTS).items()
+    }
+    save_file(old, tmp_path / WEIGHTS)
+    with pytest.raises(InputError, match=r"_orig_mod\.head\.\w+ has a name .* load_cosa"):
+        PeftModel.from_pretrained(Net(), tmp_path)
+    save_cosa(load_cosa(Net(), tmp_path), tmp_path / "again")
+    assert torch.allclose(
+        PeftModel.from_pretrained(Net(), tmp_path / "again")(X), model(X), atol=1e-6
+    )

@@ -12,6 +12,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from cosa_theory.deltas.cosa_adapters import CosaRecord
+from cosa_theory.deltas.cosa_released import WRAPPER
 from cosa_theory.deltas.matching import by_pattern
 from cosa_theory.deltas.wrapped_names import known_name
 from cosa_theory.ground.errors import InputError
@@ -105,6 +106,15 @@ def refuse_unusable_values(model: nn.Module, config: CosaConfig) -> None:
             for key, value in own.state_dict().items():
                 wanted[f"{name}.{key}"] = folder.whole.get(f"{name}.{key}"), value
     _raise_if(whole_problems(folder, wanted))
+    inside = tuple(f"{WRAPPER}{name}" for name in whole)
+    _raise_if(
+        [
+            f"{folder.label}: {tensor} has a name of before names were plain, which PEFT does not "
+            "find; read the adapter with load_cosa, and save it again with save_cosa"
+            for name, tensor in folder.others.items()
+            if f"{WRAPPER}{name}".startswith(inside) and not tensor.startswith(inside)
+        ]
+    )
     read_cores(folder)
 
 
