@@ -1,8 +1,8 @@
 """Cells: small files that hold finished results, to resume from.
 
 A cell is named by a hash of all that decides its content. The first line of its file is the
-SHA-256 of the rest: a line of JSON and, for some, the bytes of one array. A file that is damaged
-or cut short is as if it were not there.
+SHA-256 of that name and of the rest: a line of JSON and, for some, the bytes of one array. A file
+that is damaged, cut short or another cell's is as if it were not there.
 """
 
 import hashlib
@@ -56,8 +56,14 @@ def write_cell(path: Path, record: Mapping[str, Any], array: NDArray[Any] | None
     if array is not None:
         np.save(body, array, allow_pickle=False)
     with atomic_path(path) as temporary, temporary.open("wb") as file:
-        file.write(hashlib.sha256(body.getbuffer()).hexdigest().encode() + b"\n")
+        file.write(_digest(path, body.getvalue()) + b"\n")
         file.write(body.getbuffer())
+
+
+def _digest(path: Path, body: bytes) -> bytes:
+    digest = hashlib.sha256(path.stem.encode() + b"\n")
+    digest.update(body)
+    return digest.hexdigest().encode()
 
 
 def read_cell(path: Path) -> dict[str, Any] | None:
@@ -69,13 +75,14 @@ def read_array_cell(path: Path) -> tuple[dict[str, Any] | None, NDArray[Any] | N
     """Return a cell's record and its array, each None where there is none."""
     try:
         digest, _, body = path.read_bytes().partition(b"\n")
-    except FileNotFoundError:
+        if digest != _digest(path, body):
+            return None, None
+        text, _, rest = body.partition(b"\n")
+        array = np.load(io.BytesIO(rest), allow_pickle=False) if rest else None
+        record = json.loads(text)
+    except (OSError, ValueError, EOFError, RecursionError):
         return None, None
-    if digest != hashlib.sha256(body).hexdigest().encode():
-        return None, None
-    text, _, rest = body.partition(b"\n")
-    array = np.load(io.BytesIO(rest), allow_pickle=False) if rest else None
-    return json.loads(text), array
+    return (record, array) if isinstance(record, dict) else (None, None)
 
 
 def from_cell(
@@ -93,7 +100,8 @@ def from_cell(
         return compute()
     path = folder / f"{cell_name(identity, arrays)}.json"
     cell = read_cell(path)
-    if cell is None:
-        cell = compute()
+    if cell is None or not isinstance(cell.get("result"), dict):
+        cell = {"result": compute()}
         write_cell(path, cell)
-    return cell
+    result: dict[str, Any] = cell["result"]
+    return result

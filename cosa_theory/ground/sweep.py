@@ -24,6 +24,7 @@ from joblib.externals.loky.process_executor import BrokenProcessPool
 
 from cosa_theory.ground.cells import cell_name, read_cell, write_cell
 from cosa_theory.ground.checks import real, refuse, whole
+from cosa_theory.ground.files import remove_leftovers
 from cosa_theory.ground.program import note
 from cosa_theory.ground.progress import progress_bar
 from cosa_theory.ground.workers import in_processes
@@ -122,6 +123,7 @@ def run_cells(
     if timeout is not None:
         real("timeout", timeout, above=0)
     planned = _plan(cells, name, version, Path(folder))
+    remove_leftovers(folder)
     finished = {job.position: stored for job in planned if (stored := _read(job, timeout))}
     missing = [job for job in planned if job.position not in finished]
     tasks = [(compute, job.cell) for job in missing]
@@ -234,9 +236,24 @@ def _store(job: _Job, outcome: _Outcome, limit: float | None) -> dict[str, Any]:
 def _read(job: _Job, timeout: float | None) -> dict[str, Any] | None:
     """Return a cell's record, or None if it must be computed: not there, or timed out early."""
     record = read_cell(job.path)
-    limit = None if record is None else record["limit"]
+    if record is None or not _is_of(record, job):
+        return None
+    limit = record["limit"]
     again = limit is not None and (timeout is None or timeout > limit)
     return None if again else record
+
+
+def _is_of(record: Mapping[str, Any], job: _Job) -> bool:
+    """Return whether a record has all that a finished cell has, and is this one's."""
+    rows = record.get("rows")
+    return (
+        record.get("identity") == json.loads(json.dumps(job.identity))
+        and record.get("status") in ("done", "timed out")
+        and isinstance(record.get("limit", ""), (int, float, type(None)))
+        and isinstance(record.get("seconds"), (int, float))
+        and isinstance(rows, list)
+        and all(isinstance(row, dict) for row in rows)
+    )
 
 
 def _table(records: Sequence[tuple[_Job, Mapping[str, Any]]]) -> "pd.DataFrame":

@@ -54,7 +54,10 @@ class Iterates:
         if self._path is None:
             return None
         record, iterate = read_array_cell(self._path)
-        self.begun = 0 if record is None else int(record["iteration"])
+        iteration = (record or {}).get("iteration")
+        if iterate is None or not isinstance(iteration, int):
+            return None
+        self.begun = iteration
         return iterate
 
     def monitor(self, iteration: int, certificate: float, coefficients: Any) -> None:
