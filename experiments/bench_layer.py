@@ -28,7 +28,7 @@ import torch
 from torch import nn
 
 from cosa_theory.ground.program import note, program
-from experiments.command import command_parser, write_table
+from experiments.command import check_table, command_parser, write_table
 from experiments.layer_costs import (
     adapted_layers,
     added_flops,
@@ -277,6 +277,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     config = dataclasses.replace(PRESETS[chosen.preset], threads=chosen.threads)
     if chosen.rounds is not None:
         config = dataclasses.replace(config, rounds=chosen.rounds)
+    for part in chosen.parts if chosen.out is not None else ():
+        check_table(chosen.out, f"{NAME}_{part}")
     tables = run(config, chosen.parts)
     text = verdict(tables)
     if chosen.json:

@@ -31,7 +31,7 @@ from cosa_theory import CosaBasis
 from cosa_theory.ground.program import note, program
 from cosa_theory.projections import stream
 from cosa_theory.recovery import RecoveryProblem, recover
-from experiments.command import command_parser, write_table
+from experiments.command import check_table, command_parser, write_table
 from experiments.rivals import RIVALS, Attempt, Task, fastest
 
 NAME = "bench_recovery"
@@ -300,6 +300,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if chosen.layer:
         print(json.dumps(layer(*chosen.size), indent=1))
         return 0
+    if chosen.out is not None:
+        check_table(chosen.out, NAME)
     cases = {name: PROBLEMS[name] for name in chosen.cases}
     table = run(cases, chosen.solvers, limit=chosen.limit, rounds=chosen.rounds)
     text = verdict(table)

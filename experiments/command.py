@@ -22,12 +22,13 @@ import pandas as pd
 
 from cosa_theory.ground.checks import real, whole
 from cosa_theory.ground.errors import InputError
-from cosa_theory.ground.files import atomic_path
+from cosa_theory.ground.manifest import check_folder, own_files
 from cosa_theory.ground.printable import printable
 from cosa_theory.ground.program import note, program
 from cosa_theory.ground.provenance import provenance
 
 __all__ = [
+    "check_table",
     "chosen_config",
     "command_parser",
     "read_config",
@@ -148,12 +149,8 @@ def sweep_settings(chosen: argparse.Namespace) -> dict[str, Any]:
     Raises
     ------
     InputError
-        A number of jobs below 1, a time limit that is not positive, or a file where a folder is
-        to be.
+        A number of jobs below 1, or a time limit that is not positive.
     """
-    there = next(path for path in (chosen.out, *chosen.out.absolute().parents) if path.exists())
-    if not there.is_dir():
-        raise InputError(f"--out is {chosen.out}: {there} is a file, name a folder")
     if chosen.jobs is not None:
         whole("--jobs", chosen.jobs)
     if chosen.timeout is not None:
@@ -254,6 +251,8 @@ def sweep_command(
 
     def body() -> None:
         config = read_config(presets[chosen.preset], chosen.config, seed=chosen.seed)
+        inputs = [getattr(config, field, None) for field in ("base", "tuned", "file")]
+        check_table(chosen.out, name, inputs=inputs)
         table = run(config, **sweep_settings(chosen))
         if (table["status"] == "done").any():
             text = verdict(table, config)
@@ -275,29 +274,46 @@ def write_table(
     arguments: Mapping[str, Any],
     verdict: str,
     seed: int | None = None,
+    beside: Mapping[str, pd.DataFrame] | None = None,
 ) -> None:
-    """Store a result as `name`.parquet and, last, `name`.json with verdict and provenance.
+    """Store a result as `name`.parquet and `name`.json, with verdict and provenance, at once.
 
     Parameters
     ----------
     table : pandas.DataFrame
         The result.
     out : path
-        A folder; files of this name in it are replaced.
+        A folder; the files of an earlier run in it are replaced, other files stay.
     name : str
         Of the experiment.
     arguments, seed
         As for `cosa_theory.ground.provenance.provenance`.
     verdict : str
         The result in a sentence.
+    beside : mapping of str to pandas.DataFrame, optional
+        Further tables by their names.
+
+    Raises
+    ------
+    InputError
+        As for `cosa_theory.ground.manifest.own_files`.
     """
-    folder = Path(out)
-    (folder / f"{name}.json").unlink(missing_ok=True)
-    with atomic_path(folder / f"{name}.parquet") as path:
-        table.to_parquet(path)
-    document = {"verdict": verdict, "provenance": provenance(arguments, seed=seed)}
-    with atomic_path(folder / f"{name}.json") as path:
-        path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    with own_files(out, name, last=f"{name}.json") as new:
+        for file, stored in {name: table, **(beside or {})}.items():
+            stored.to_parquet(new / f"{file}.parquet")
+        document = {"verdict": verdict, "provenance": provenance(arguments, seed=seed)}
+        (new / f"{name}.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+
+def check_table(
+    out: Path, name: str, *, beside: Iterable[str] = (), inputs: Iterable[str | None] = ()
+) -> None:
+    """Find out before a run whether `write_table` can write: `InputError` says why not.
+
+    `beside` names further tables; none of the `inputs` may be in the folder.
+    """
+    files = {f"{name}.json", *(f"{file}.parquet" for file in (name, *beside))}
+    check_folder(out, name, files, folders=("cells",), inputs=inputs)
 
 
 @program

@@ -28,10 +28,16 @@ from cosa_theory.assets import ASSETS
 from cosa_theory.ground.cells import cell_name
 from cosa_theory.ground.checks import choice, refuse, whole
 from cosa_theory.ground.errors import InputError
-from cosa_theory.ground.files import atomic_path
 from cosa_theory.ground.program import note, program
 from cosa_theory.ground.sweep import run_cells
-from experiments.command import read_config, run_command, sweep_parser, sweep_settings, write_table
+from experiments.command import (
+    check_table,
+    read_config,
+    run_command,
+    sweep_parser,
+    sweep_settings,
+    write_table,
+)
 from experiments.finetune_check_results import METHODS, best_rates, read_rates, verdict
 
 __all__ = ["DEFAULT_OUT", "PRESETS", "Cell", "Config", "run", "stored_or_short"]
@@ -335,12 +341,11 @@ def stored_or_short(
 
 
 def store(table: pd.DataFrame, grid: pd.DataFrame, config: Config, out: Path) -> str:
-    """Write the table of the grid, then that of the results; return the verdict on them."""
-    with atomic_path(out / f"{NAME}_grid.parquet") as path:
-        grid.to_parquet(path)
+    """Write the tables of the results and of the grid; return the verdict on them."""
     text = verdict(table)
     settings = dataclasses.asdict(config)
-    write_table(table, out, NAME, arguments=settings, verdict=text, seed=config.seed)
+    beside = {f"{NAME}_grid": grid}
+    write_table(table, out, NAME, arguments=settings, verdict=text, seed=config.seed, beside=beside)
     return text
 
 
@@ -353,6 +358,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def body() -> None:
         config = read_config(PRESETS[chosen.preset], chosen.config, seed=chosen.seed)
         settings = sweep_settings(chosen)
+        check_table(chosen.out, NAME, beside=(f"{NAME}_grid",))
         del settings["folder"]  # the cells lie beside what else a training leaves
         table, grid = run(config, chosen.out, **settings)
         print(store(table, grid, config, chosen.out))

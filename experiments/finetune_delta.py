@@ -29,10 +29,11 @@ from transformers.utils import logging
 
 from cosa_theory.assets import ASSETS, Text, asset_folder, read_reuters
 from cosa_theory.ground.checks import real, whole
-from cosa_theory.ground.files import atomic_path
+from cosa_theory.ground.manifest import check_folder, is_damaged, own_files
 from cosa_theory.ground.program import program
 from cosa_theory.ground.progress import progress_bar
 from cosa_theory.ground.provenance import provenance
+from cosa_theory.ground.swap import reading
 from cosa_theory.projections import stream
 from experiments.command import command_parser, read_config, run_command
 
@@ -46,7 +47,8 @@ __all__ = [
 ]
 
 DEFAULT_OUT = Path("results/finetune_delta")
-_FILES = ("base.safetensors", "tuned.safetensors", "loss.parquet", "summary.json")
+PART = "finetune_delta"
+FILES = ("base.safetensors", "tuned.safetensors", "loss.parquet", "summary.json")
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ def run(config: Config, out: str | Path = DEFAULT_OUT) -> pd.DataFrame:
     out : path
         Folder for base.safetensors, tuned.safetensors, loss.parquet and summary.json. Nothing is
         computed when it already holds the result of equal settings and inputs; another result
-        there is replaced. summary.json is written last: without it there is no result.
+        there is replaced, as a whole.
 
     Returns
     -------
@@ -112,8 +114,11 @@ def run(config: Config, out: str | Path = DEFAULT_OUT) -> pd.DataFrame:
     """
     out = Path(out)
     identity = _identity(config)
-    if _is_finished(out, identity):
+    with reading(out):
+        finished = _is_finished(out, identity)
+    if finished:
         return pd.read_parquet(out / "loss.parquet")
+    check_folder(out, PART, FILES)
     started = time.perf_counter()
     with torch_settings(config):
         base, tuned, curve, (correct, tested) = _fine_tune(config)
@@ -127,14 +132,11 @@ def run(config: Config, out: str | Path = DEFAULT_OUT) -> pd.DataFrame:
         "seconds": time.perf_counter() - started,
         "provenance": provenance(dataclasses.asdict(config), seed=config.seed),
     }
-    (out / "summary.json").unlink(missing_ok=True)
-    for name, weights in (("base", base), ("tuned", tuned)):
-        with atomic_path(out / f"{name}.safetensors") as path:
-            path.write_bytes(save(weights))
-    with atomic_path(out / "loss.parquet") as path:
-        curve.to_parquet(path)
-    with atomic_path(out / "summary.json") as path:
-        path.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    with own_files(out, PART, last="summary.json") as new:
+        for name, weights in (("base", base), ("tuned", tuned)):
+            (new / f"{name}.safetensors").write_bytes(save(weights))
+        curve.to_parquet(new / "loss.parquet")
+        (new / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
     return curve
 
 
@@ -150,9 +152,12 @@ def _identity(config: Config) -> str:
 
 
 def _is_finished(out: Path, identity: str) -> bool:
-    if not all((out / name).is_file() for name in _FILES):
+    if is_damaged(out, FILES):
         return False
-    return bool(json.loads((out / "summary.json").read_text())["identity"] == identity)
+    try:
+        return bool(json.loads((out / "summary.json").read_text())["identity"] == identity)
+    except (ValueError, KeyError, TypeError):  # damaged, without a list to tell
+        return False
 
 
 @contextmanager

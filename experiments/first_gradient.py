@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from cosa_theory.deltas.gradients import first_step_gradients
-from cosa_theory.ground.files import atomic_path
+from cosa_theory.ground.manifest import check_folder, own_files
 from cosa_theory.ground.program import program
 from experiments.command import command_parser, read_config, run_command
 from experiments.finetune_delta import Config, Task, batches, torch_settings
@@ -28,6 +28,7 @@ from experiments.finetune_delta import Config, Task, batches, torch_settings
 __all__ = ["run"]
 
 DEFAULT_OUT = Path("results/finetune_delta/gradient.safetensors")
+PART = "first_gradient"
 
 
 def run(config: Config, out: str | Path = DEFAULT_OUT) -> dict[str, Any]:
@@ -45,6 +46,8 @@ def run(config: Config, out: str | Path = DEFAULT_OUT) -> dict[str, Any]:
     dict
         Name to gradient ∂loss/∂W, as numpy arrays in float32.
     """
+    out = Path(out)
+    check(out)
     with torch_settings(config):
         task = Task.load(config)
         first = next(batches(len(task.train), config))
@@ -59,12 +62,17 @@ def run(config: Config, out: str | Path = DEFAULT_OUT) -> dict[str, Any]:
             if layer.name.startswith("encoder.")
         }
     settings = json.dumps(dataclasses.asdict(config))
-    with atomic_path(out) as path:
-        path.write_bytes(save(found, metadata={"config": settings}))
+    with own_files(out.parent, f"{PART} {out.name}") as new:
+        (new / out.name).write_bytes(save(found, metadata={"config": settings}))
     return found
 
 
 @program
+def check(out: Path) -> None:
+    """Find out before a run whether its file can be written: `InputError` says why not."""
+    check_folder(out.parent, f"{PART} {out.name}", (out.name,))
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the experiment from the command line; the result is the exit code."""
     parser = command_parser(

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save
 from torch import nn
 from transformers import AutoModel, AutoTokenizer
@@ -27,7 +27,7 @@ from transformers import AutoModel, AutoTokenizer
 from cosa_theory.assets import asset_folder, read_reuters
 from cosa_theory.deltas import open_pair
 from cosa_theory.ground.checks import whole
-from cosa_theory.ground.files import atomic_path
+from cosa_theory.ground.manifest import check_folder, is_damaged, own_files
 from cosa_theory.ground.program import program
 from cosa_theory.isometry.vectors import sample_rows
 from cosa_theory.laws.norms import fourth_power
@@ -39,6 +39,7 @@ from experiments.finetune_delta import quiet_transformers
 __all__ = ["NAMES", "Config", "read", "run"]
 
 DEFAULT_OUT = Path("results/real_vectors")
+PART = "real_vectors"
 FILE = "vectors.safetensors"
 WIDTH = 384
 NAMES = {"delta": "rows of ΔW", "gradient": "rows of gradients", "activation": "activations"}
@@ -95,6 +96,7 @@ def run(
         finetune_delta.run(finetune_delta.Config(), pair)
     settings = json.dumps(dataclasses.asdict(config) | {"pair": _digest(pair)}, sort_keys=True)
     if _settings_of(file) != settings:
+        check_folder(out, PART, (FILE,))
         gradients = first_gradient.run(finetune_delta.Config(), pair / "gradient.safetensors")
         sources: dict[str, Iterator[NDArray[np.floating]]] = {
             "delta": (layer.delta for layer in _layers(pair)),
@@ -106,8 +108,8 @@ def run(
             for name, matrices in sources.items()
         }
         content = {name: np.ascontiguousarray(rows, np.float32) for name, rows in sampled.items()}
-        with atomic_path(file) as path:
-            path.write_bytes(save(content, metadata={"settings": settings}))
+        with own_files(out, PART) as new:
+            (new / FILE).write_bytes(save(content, metadata={"settings": settings}))
     rows = [
         {
             "vectors_of": NAMES[name],
@@ -127,10 +129,13 @@ def read(file: str | Path) -> dict[str, NDArray[np.float32]]:
 
 
 def _settings_of(file: Path) -> str | None:
-    if not file.is_file():
+    if is_damaged(file.parent, (file.name,)):
         return None
-    with safe_open(file, framework="numpy") as stored:
-        return (stored.metadata() or {}).get("settings")
+    try:
+        with safe_open(file, framework="numpy") as stored:
+            return (stored.metadata() or {}).get("settings")
+    except SafetensorError:  # damaged, without a list to tell
+        return None
 
 
 def _digest(pair: Path) -> str:

@@ -5,16 +5,19 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from cosa_theory.ground.errors import InputError
+from cosa_theory.ground.manifest import check_folder, own_files
 from cosa_theory.ground.printable import printable
 from cosa_theory.ground.program import program
+from cosa_theory.ground.swap import reading
 from cosa_theory.page.document import read_document, read_table
 from cosa_theory.page.presentation import Drawing
 from cosa_theory.page.style import save_figure
 from cosa_theory.studies import presentation
 
-__all__ = ["draw", "draw_table", "parser"]
+__all__ = ["check_figure", "draw", "draw_table", "parser", "store_figure"]
 
 
 def parser(name: str, drawing: Drawing, example: str) -> argparse.ArgumentParser:
@@ -82,9 +85,23 @@ def _run(
     example: str,
 ) -> int:
     chosen = parser(name, drawing, example).parse_args(arguments)
-    tables = read(chosen.results)
+    check_figure(chosen.out, name)
+    with reading(chosen.results):
+        tables = read(chosen.results)
     if not drawing.drawable(tables):
         raise InputError(f"{chosen.results} holds nothing to draw for the figure {name}")
-    for path in save_figure(drawing.draw(tables), chosen.out, name):
-        print(printable(str(path)))
+    store_figure(drawing.draw(tables), chosen.out, name)
     return 0
+
+
+def check_figure(out: Path, name: str) -> None:
+    """Find out before a figure is drawn whether it can be stored: `InputError` says why not."""
+    check_folder(out, f"figure {name}", (f"{name}.pdf", f"{name}.png"))
+
+
+def store_figure(figure: Figure, out: Path, name: str) -> None:
+    """Store a figure as PDF and PNG, both at once, and print where they are."""
+    with own_files(out, f"figure {name}") as new:
+        written = save_figure(figure, new, name)
+    for path in written:
+        print(printable(str(out / path.name)))

@@ -10,11 +10,11 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from cosa_theory.ground.errors import InputError
-from cosa_theory.ground.printable import printable, shortened
+from cosa_theory.ground.printable import shortened
 from cosa_theory.ground.program import program
 from cosa_theory.page.document import read_document
-from cosa_theory.page.style import save_figure
 from cosa_theory.studies.spectrum.figures import layer_figure
+from figures.command import check_figure, store_figure
 
 __all__ = ["main"]
 
@@ -38,8 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         near = get_close_matches(chosen.layer, names, 3, 0) or names[:1]
         raise InputError(f"no layer is named {chosen.layer!r}; the nearest: {', '.join(near)}")
     name = shortened(chosen.layer.replace("/", "_").removesuffix(".weight"), 100)
-    for path in save_figure(layer_figure(tables, chosen.layer), chosen.out, name):
-        print(printable(str(path)))
+    check_figure(chosen.out, name)
+    store_figure(layer_figure(tables, chosen.layer), chosen.out, name)
     return 0
 
 

@@ -159,6 +159,7 @@ def _check(out: Path, pair: Path) -> None:
     }
     cells = (".cells", "audit/.cells", "recovery/.cells")
     check_folder(out, RESULTS, {*files, *FILES}, folders=cells, inputs=(pair,))
+    first_gradient.check(pair / "gradient.safetensors")
 
 
 def recover_updates(base: str, tuned: str, seed: int, folder: Path) -> Document:

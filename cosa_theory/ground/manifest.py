@@ -18,7 +18,7 @@ from cosa_theory.ground.errors import InputError
 from cosa_theory.ground.files import remove_leftovers, temporary_name
 from cosa_theory.ground.swap import check_way, is_inside, new_names, reading, swapped
 
-__all__ = ["MANIFEST", "check_folder", "own_files"]
+__all__ = ["MANIFEST", "check_folder", "is_damaged", "own_files"]
 
 MANIFEST = ".cosa-theory.json"
 _FORMAT = 1
@@ -78,6 +78,16 @@ def own_files(
         target = new / inner
         target.mkdir(exist_ok=True)
         yield target
+
+
+def is_damaged(folder: str | os.PathLike[str], names: Iterable[str]) -> bool:
+    """Return whether one of the files is gone, or is listed and not as it was written."""
+    listed = _read(Path(folder))
+    return not all(
+        (Path(folder) / name).is_file()
+        and (name not in listed or _digest(Path(folder) / name) == listed[name].sha256)
+        for name in names
+    )
 
 
 def check_folder(

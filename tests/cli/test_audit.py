@@ -228,4 +228,5 @@ def test_help_shows_an_example(capsys):
 
 def test_a_figure_can_be_drawn_from_the_stored_results(made, tmp_path):
     assert figures.audit.main(["decay", str(made), "--out", str(tmp_path)]) == 0
-    assert {path.name for path in tmp_path.iterdir()} == {"decay.pdf", "decay.png"}
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"decay.pdf", "decay.png", ".cosa-theory.json"}

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from functools import partial
 
 import pandas as pd
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from cosa_theory.ground.errors import InputError
 from cosa_theory.ground.sweep import run_cells
 from experiments.command import (
+    check_table,
     chosen_config,
     command_parser,
     read_config,
@@ -74,12 +76,21 @@ def test_the_options_of_a_command_are_those_of_a_sweep(tmp_path, capsys):
 
 def test_results_do_not_go_where_a_file_is(tmp_path, capsys):
     (tmp_path / "file").write_text("")
-    parser = sweep_parser("cells", "Draws.", {"quick": Settings()})
     for out in (tmp_path / "file", tmp_path / "file" / "below"):
-        chosen = parser.parse_args(["--out", str(out)])
-        assert run_command(lambda chosen=chosen: sweep_settings(chosen)) == 2
-        line = f"error: --out is {out}: {tmp_path / 'file'} is a file, name a folder\n"
+        assert run_command(lambda out=out: check_table(out, "cells")) == 2
+        line = f"error: {out}: a file is in the way: name a folder (--out)\n"
         assert capsys.readouterr().err == line
+
+
+def test_a_table_of_somebody_else_and_an_input_in_the_folder_are_named(tmp_path):
+    check_table(tmp_path, "cells")
+    with pytest.raises(InputError, match="inside"):
+        check_table(tmp_path, "cells", inputs=[str(tmp_path / ".")])
+    (tmp_path / "cells.parquet").write_text("mine")
+    for attempt in (check_table, partial(write_table, pd.DataFrame(), arguments={}, verdict="")):
+        with pytest.raises(InputError, match=r"cells\.parquet"):
+            attempt(out=tmp_path, name="cells")
+    assert (tmp_path / "cells.parquet").read_text() == "mine"
 
 
 def test_where_no_cell_was_finished_the_verdict_says_so(tmp_path, capsys):
