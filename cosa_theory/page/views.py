@@ -1,5 +1,6 @@
 """Tables as text cells, and how numbers become text: one form for terminal and page."""
 
+import math
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -92,12 +93,15 @@ def _shown(format_one: Callable[[float], str]) -> Callable[[Any], str]:
 
 
 def _digits(value: float) -> str:
-    """Three significant digits, trailing zeros kept so that columns align: 0.0120, 4.56, 1,234."""
+    """Three significant digits, trailing zeros kept so that columns align: 0.0120, 4.56, 1,234.
+
+    Beyond twelve digits or a thousandth, two digits and a power of ten: 1.2e-5.
+    """
     if value == 0:
         return "0"
-    if abs(value) >= 99.95:
+    if 99.95 <= abs(value) < 1e12 or math.isinf(value):
         return f"{value:,.0f}"
-    if abs(value) < 1e-3:
+    if not 1e-3 <= abs(value) < 1e12:
         mantissa, exponent = f"{value:.1e}".split("e")
         return f"{mantissa}e{int(exponent)}"
     return f"{value:#.3g}"
