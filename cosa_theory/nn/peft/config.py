@@ -3,7 +3,7 @@
 import os
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from peft.config import PeftConfig
 
@@ -21,6 +21,7 @@ from cosa_theory.ground.checks import choice, real, refuse
 from cosa_theory.ground.errors import InputError, Problems
 from cosa_theory.ground.swap import reading, swapped
 from cosa_theory.nn.folder import write_cosa_card
+from cosa_theory.nn.peft.lora_habits import UnexpectedSetting
 from cosa_theory.nn.peft.registration import METHOD, peft_type
 from cosa_theory.nn.settings import CosaSettings
 
@@ -91,7 +92,8 @@ class CosaConfig(PeftConfig):
     Raises
     ------
     InputError
-        For a value outside these (a ValueError).
+        For a value outside these (a ValueError), or for a setting that is none of these, such as
+        LoRA's ``r`` and ``lora_alpha``: the message names what stands for it.
 
     References
     ----------
@@ -121,6 +123,14 @@ class CosaConfig(PeftConfig):
     bias: str = "none"
     layers: dict[str, Any] | None = None
     model_type: str | None = None
+
+    def __new__(cls, *args: Any, **settings: Any) -> Self:
+        """Refuse settings that there are not, before the dataclass does so in fewer words."""
+        known = [one.name for one in fields(cls)]
+        unexpected = [name for name in settings if name not in known]
+        if unexpected:
+            raise UnexpectedSetting(unexpected, known)
+        return super().__new__(cls)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from cosa_theory.deltas.wrapped_names import unwrapped_name
+from cosa_theory.ground.checks import choice
 from cosa_theory.ground.errors import InputError
 from cosa_theory.nn.adaptable import tie_problems, warn_unmergeable
 from cosa_theory.nn.pairs import Placement
@@ -249,7 +250,11 @@ class CosaModel(BaseTuner):
             yield
 
     def add_weighted_adapter(
-        self, adapters: list[str], weights: list[float], adapter_name: str
+        self,
+        adapters: list[str],
+        weights: list[float],
+        adapter_name: str,
+        combination_type: str = "linear",
     ) -> None:
         """Add an adapter whose update is a weighted sum of the updates of others: exactly.
 
@@ -264,12 +269,15 @@ class CosaModel(BaseTuner):
             One for each.
         adapter_name : str
             Name of the new adapter, which is neither active nor trainable.
+        combination_type : {"linear"}, default "linear"
+            As PEFT's LoRA has it; of its ways to combine, here only this one is exact.
 
         Raises
         ------
         InputError
             If the adapters do not share their projections, or cannot be added for another reason.
         """
+        choice("combination_type", combination_type, ("linear",))
         config = combined_config(self.model, self.peft_config, adapters, weights, adapter_name)
         prepared = combined_injections(self.model, adapters)
         self.peft_config[adapter_name] = config

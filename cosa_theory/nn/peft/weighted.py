@@ -8,6 +8,7 @@ import torch
 from peft.utils.other import ModulesToSaveWrapper
 from torch import nn
 
+from cosa_theory.deltas.matching import first_few
 from cosa_theory.ground.errors import InputError
 from cosa_theory.nn.peft.config import CosaConfig
 from cosa_theory.nn.peft.injection import Injection
@@ -43,7 +44,9 @@ def combined_config(
     """
     problems = _term_problems(configs, adapters, weights, adapter_name)
     if not problems:
-        problems = _setting_problems(configs, adapters) + _module_problems(model, adapters)
+        # Settings that differ say why the projections do.
+        problems = _setting_problems(configs, adapters) or _projection_problems(model, adapters)
+        problems += _module_problems(model, adapters)
     if problems:
         raise InputError(*problems)
     first = configs[adapters[0]]
@@ -102,16 +105,25 @@ def _setting_problems(configs: Mapping[str, CosaConfig], adapters: Sequence[str]
     return problems
 
 
-def _module_problems(model: nn.Module, adapters: Sequence[str]) -> list[str]:
-    problems = []
+def _projection_problems(model: nn.Module, adapters: Sequence[str]) -> list[str]:
+    """Say in one sentence in how many layers the projections differ."""
+    different = []
     for name, layer in _layers(model, adapters):
-        for role, projection in (("L", layer.left), ("R", layer.right)):
+        for projection in (layer.left, layer.right):
             own = [projection(adapter) for adapter in adapters if adapter in layer.cosa_Y]
             if any(not _same(own[0], other) for other in own[1:]):
-                problems.append(
-                    f"the adapters have different {role} in {name}; only adapters with the same "
-                    "projections can be added"
-                )
+                different.append(name)
+    names = list(dict.fromkeys(different))
+    if not names:
+        return []
+    return [
+        f"the adapters have different projections in {len(names)} layers ({first_few(names, 3)}); "
+        "only adapters with the same projections can be added"
+    ]
+
+
+def _module_problems(model: nn.Module, adapters: Sequence[str]) -> list[str]:
+    problems = []
     wrapped = sum(
         any(adapter in module.modules_to_save for adapter in adapters)
         for module in model.modules()

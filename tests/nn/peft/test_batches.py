@@ -139,8 +139,9 @@ DIFFERENT = [
 def test_adapters_with_other_projections_cannot_be_added(changes, message):
     model = two(**changes)
     before = state_of(model)
-    with pytest.raises(InputError, match=message):
-        model.base_model.add_weighted_adapter(["one", "two"], [1.0, 1.0], "sum")
+    with pytest.raises(InputError, match=message) as caught:
+        model.base_model.add_weighted_adapter(["one", "two"], [1.0, 1.0], "sum", "linear")
+    assert len(caught.value.problems) == 1  # and not one for each layer
     assert same_state(model, before)
     assert set(model.peft_config) == {"one", "two"}
 
@@ -156,6 +157,8 @@ def test_terms_that_make_no_sum_are_named():
     ):
         with pytest.raises(InputError, match=message):
             add(adapters, weights, name)
+    with pytest.raises(InputError, match="combination_type is 'svd': it must be"):
+        add(["one", "two"], [1, 1], "sum", combination_type="svd")
 
 
 def test_pefts_conversion_to_lora_reproduces_the_update():

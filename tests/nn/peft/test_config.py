@@ -1,6 +1,7 @@
 """The configuration checks its fields and survives a file."""
 
 import copy
+import json
 import pickle
 
 import pytest
@@ -95,6 +96,33 @@ def test_the_defaults_are_those_of_the_paper_with_a_plain_alpha():
 def test_a_value_that_cannot_be_used_is_named(changes, message):
     with pytest.raises(InputError, match=message):
         CosaConfig(**changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"r": 8}, "'r': .* give a and b"),
+        ({"rank_pattern": {"q": 4}}, "'rank_pattern': .* shape_pattern"),
+        ({"lora_alpha": 16}, "'lora_alpha': give alpha, which is not divided by a rank"),
+        ({"lora_dropout": 0.1}, "'lora_dropout': give dropout"),
+        ({"use_rslora": True}, "'use_rslora': it is a setting of LoRA"),
+        ({"target_parameters": ["w"]}, "'target_parameters': .* give target_modules"),
+        ({"aplha": 2.0}, "'aplha': the closest setting is alpha"),
+        ({"zzzz": 2.0}, "'zzzz': leave it out"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else None,
+)
+def test_a_setting_that_there_is_not_is_answered_with_what_stands_for_it(changes, message):
+    with pytest.raises(InputError, match=message):
+        CosaConfig(a=4, b=4, **changes)
+
+
+def test_settings_of_a_later_version_are_left_out_of_a_file_with_a_warning(tmp_path):
+    CosaConfig(a=4, b=4).save_pretrained(tmp_path)
+    file = tmp_path / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"zzzz": 1, "lora_alpha": 16}))
+    with pytest.warns(UserWarning, match=r"Unexpected keyword arguments \['lora_alpha', 'zzzz'\]"):
+        assert CosaConfig.from_pretrained(tmp_path) == CosaConfig(a=4, b=4)
 
 
 def test_all_problems_are_reported_together():
