@@ -88,6 +88,14 @@ class CosaFolder:
             whole[f"{known_name(place, places)}.{last}".removeprefix(".")] = tensor
         return replace(self, layers=layers, whole=whole)
 
+    def renamed(self, names: Mapping[str, str]) -> "CosaFolder":
+        """Return the adapter with other names for some of its layers, drawn as before."""
+        layers = {
+            names.get(name, name): replace(one, name=names.get(name, name))
+            for name, one in self.layers.items()
+        }
+        return replace(self, layers=layers)
+
     def core(self, name: str) -> np.ndarray:
         """Return a layer's core Y, shape (a, b), in float32 (float64 if stored so).
 

@@ -150,6 +150,8 @@ class CosaConfig(PeftConfig):
         # folder this configuration was read from.
         self._records: dict[str, Any] = {}
         self._folder: str | None = None
+        # Layers of the folder that the model names otherwise, by their names in the folder.
+        self._renamed: dict[str, str] = {}
 
     def settings(self) -> CosaSettings:
         """Return the part that does not depend on PEFT, checked.

@@ -1,8 +1,10 @@
 """What an injection will do, settled and checked before the model is touched."""
 
+import itertools
+import re
 import warnings
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -21,7 +23,7 @@ from cosa_theory.nn.pairs import Pair, Placement, layer_pairs
 from cosa_theory.nn.peft.config import CosaConfig
 from cosa_theory.nn.peft.targeting import base_of, is_quantised_linear
 from cosa_theory.nn.projection import FrozenProjection, ProjectionSpec
-from cosa_theory.nn.settings import LayerSpec
+from cosa_theory.nn.settings import SHARED_KEY, LayerSpec
 from cosa_theory.nn.targets import closest
 from cosa_theory.nn.wrappers import named_places
 
@@ -59,6 +61,17 @@ def prepare_injections(
     folder = folder and folder.named_as(targets)
     records = {} if folder is None else folder.layers
     described = {known_name(name, targets): one for name, one in (config.layers or {}).items()}
+    if folder is not None and (config.modules_to_save, config.bias) in (
+        (None, "none"),
+        ([], "none"),
+    ):
+        config._renamed = renamed_layers(folder.layers, sizes)
+        folder = folder.renamed(config._renamed)
+        records = folder.layers
+        described = {config._renamed.get(name, name): one for name, one in described.items()}
+        for field in ("shape_pattern", "alpha_pattern"):
+            patterns = _patterns(getattr(config, field), config._renamed, sizes)
+            setattr(config, field, patterns)
     _raise_if(_misfits(sizes, described, records))
     drawn = config.settings().layers(
         {
@@ -67,6 +80,7 @@ def prepare_injections(
             if name not in records or not (records[name].left and records[name].right)
         }
     )
+    drawn = _keyed(drawn, described)
     _raise_if(_other_cores(drawn, described, records))
     _warn_of_idle_patterns(config, sizes)
     specs = ({} if folder is None else layer_specs(folder)) | drawn
@@ -169,6 +183,67 @@ def _misfits(
         if name not in described
     ]
     return _shortened(problems)
+
+
+def renamed_layers(
+    records: Mapping[str, CosaRecord], sizes: Mapping[str, tuple[int, int]]
+) -> dict[str, str]:
+    """Return which layers of an adapter have other names in a model, if that is certain.
+
+    Of those that the model lacks, each must have one layer of its size that the adapter lacks, and
+    whose name ends as no other does; together they must be all. `key_mapping` of PEFT renames the
+    tensors only once the projections are there, and is compared with this.
+    """
+    missing = [name for name in records if name not in sizes]
+    free = [name for name in sizes if name not in records]
+    pairs: dict[str, str] = {}
+    for name in missing if len(missing) == len(free) else ():
+        one = records[name]
+        alike = [other for other in free if sizes[other] == (one.m, one.n)]
+        common = {other: _common_parts(name, other) for other in alike}
+        most = max(common.values(), default=0)
+        best = [other for other in alike if common[other] == most]
+        if most and len(best) == 1:
+            pairs[name] = best[0]
+    return pairs if len(set(pairs.values())) == len(missing) else {}
+
+
+def _patterns(
+    patterns: Mapping[str, Any], renamed: Mapping[str, str], names: Iterable[str]
+) -> dict[str, Any]:
+    """Return patterns by which renamed layers have what they had; those of no layer are dropped."""
+    if not renamed:
+        return dict(patterns)
+    had = {new: by_pattern(patterns, old, None) for old, new in renamed.items()}
+    exact = {
+        f"^{re.escape(name)}": value
+        for name, value in had.items()
+        if value is not None and value != by_pattern(patterns, name, None)
+    }
+    used = {
+        pattern: value
+        for pattern, value in patterns.items()
+        if any(by_pattern({pattern: True}, name, False) for name in names)
+    }
+    return exact | used
+
+
+def _common_parts(name: str, other: str) -> int:
+    """Return how many parts two names have in common at their ends."""
+    parts = zip(reversed(name.split(".")), reversed(other.split(".")), strict=False)
+    return len(list(itertools.takewhile(lambda pair: pair[0] == pair[1], parts)))
+
+
+def _keyed(drawn: Mapping[str, LayerSpec], described: Mapping[str, Any]) -> dict[str, LayerSpec]:
+    """Draw layers for the names that they were trained with, if the model has others."""
+    result = {}
+    for name, spec in drawn.items():
+        key = described[name]["key"] if name in described else spec.key
+        if SHARED_KEY not in (key, spec.key) and key != spec.key:
+            left, right = (replace(one, key=(key, *one.key[1:])) for one in (spec.left, spec.right))
+            spec = replace(spec, left=left, right=right)
+        result[name] = spec
+    return result
 
 
 def _shortened(problems: list[str], most: int = 5) -> list[str]:

@@ -130,6 +130,7 @@ def restore_stored(
     for key, value in state_dict.items():
         match = TENSOR.fullmatch(base_name(key))
         name = known_name(match["module"] or "", layers) if match else ""
+        name = config._renamed.get(name, name)
         if match is None or name not in layers:
             rest[_own_name(key, places)] = value
             continue
@@ -145,6 +146,7 @@ def restore_stored(
             "PeftModel.from_pretrained or load_adapter, which translate its settings too"
         )
     problems = _core_problems(layers, found, adapter, label)
+    problems += _mapped_otherwise(config, found)
     changes = _changes(layers, found, adapter)
     problems += [
         f"{label}: {role} of {name} is {tuple(values.shape)}, and {(old.k, old.d)} is expected"
@@ -196,6 +198,22 @@ def _core_problems(
                 "or the file is damaged: use an earlier checkpoint"
             )
     return problems
+
+
+def _mapped_otherwise(config: CosaConfig, found: Mapping[str, Mapping[str, Tensor]]) -> list[str]:
+    """Say where PEFT's `key_mapping` leads to another layer than the projections were put in."""
+    folder = config.stored() if config._renamed else None
+    if folder is None:
+        return []
+    return [
+        f"key_mapping gives {new} another core than that of {old}, whose projections it has; map "
+        f"the names so that {old} becomes {new}"
+        for old, new in config._renamed.items()
+        if "Y" in found.get(new, {})
+        and not torch.equal(
+            found[new]["Y"].cpu().float(), torch.from_numpy(folder.core(old)).float()
+        )
+    ]
 
 
 def _is_finite(values: Tensor) -> bool:

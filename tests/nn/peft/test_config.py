@@ -32,6 +32,7 @@ FULL = {
     "layers_pattern": ["layers"],
     "fan_in_fan_out": True,
     "bias": "cosa_only",
+    "model_type": "llama",
     "layers": {"lin0": {"key": "lin0", "size": [4, 5], "core": [3, 2], "L": "0", "R": "1"}},
     "task_type": "CAUSAL_LM",
     "inference_mode": True,

@@ -392,3 +392,46 @@ def test_unknown_targets_are_answered_with_the_closest_names():
     with pytest.raises(ValueError, match="larger than 2 of 2 layers"):
         get_peft_model(base, config(target_modules=["q_proj"], a=17, clip=False))
     assert same_state(base, before)
+
+
+class Under(torch.nn.Module):
+    """A model whose only child has a name that later versions may change."""
+
+    def __init__(self, **parts):
+        super().__init__()
+        for name, part in parts.items():
+            self.add_module(name, part)
+
+    def forward(self, x):
+        for part in self.children():
+            x = part(x)
+        return x
+
+
+@pytest.mark.parametrize("stored", [False, True])
+@pytest.mark.parametrize("mapping", [None, {"^model": "lm"}])
+def test_an_adapter_follows_its_layers_into_a_model_that_names_them_otherwise(
+    stored, mapping, tmp_path
+):
+    inner = mlp()
+    settings = {"save_projections": stored, "alpha_pattern": {r"^model\.lin1": 3.0}}
+    model = adapted(config(**settings), lambda: Under(model=mlp()))
+    expected = model(X)
+    model.save_pretrained(tmp_path / "old")
+    again = PeftModel.from_pretrained(Under(lm=inner), tmp_path / "old", key_mapping=mapping).eval()
+    assert torch.equal(again(X), expected)
+    again.save_pretrained(tmp_path / "new")  # by the new names, drawn for the old
+    third = PeftModel.from_pretrained(Under(lm=mlp()), tmp_path / "new").eval()
+    assert torch.allclose(third(X), expected, atol=1e-6)
+    with pytest.raises(InputError, match=r"no core for|core for model\.lin"):
+        PeftModel.from_pretrained(Under(lm=mlp(), more=mlp()), tmp_path / "old")
+
+
+def test_a_key_mapping_to_other_layers_than_the_projections_are_of_is_refused(tmp_path):
+    square = {"a": torch.nn.Linear(4, 4), "b": torch.nn.Linear(4, 4)}
+    model = adapted(config(target_modules=["a", "b"], a=2, b=2), lambda: Under(old=Under(**square)))
+    model.save_pretrained(tmp_path)
+    with pytest.raises(InputError, match=r"key_mapping gives new\.a another core than that of old"):
+        PeftModel.from_pretrained(
+            Under(new=Under(**square)), tmp_path, key_mapping={"^old.a": "new.b", "^old.b": "new.a"}
+        )
