@@ -16,6 +16,7 @@ CONTRACT = {
         "FAMILIES compare_families singular_values sparsity_profile summarize"
     ),
     "cosa_theory.deltas": "open_pair",
+    "cosa_theory.errors": "InputError",
     "cosa_theory.survey": "survey_pair",
     "cosa_theory.audit": "ASSUMPTIONS audit_pair",
     "cosa_theory.nn": "CosaLinear add_cosa load_cosa merge_cosa save_cosa",
