@@ -20,6 +20,7 @@ from cosa_theory.nn.targets import (
     linear_layers,
     modules_by_ending,
     replace_modules,
+    warn_of_idle_patterns,
 )
 from cosa_theory.nn.ties import separate
 from cosa_theory.nn.wrappers import named_places, named_tensors, plain_names, uncompiled
@@ -143,6 +144,8 @@ def add_cosa(
     )
     sizes = {name: (one.out_features, one.in_features) for name, one in linears.items()}
     specs = settings.layers(sizes)
+    warn_of_idle_patterns("shape_pattern", settings.shape_pattern, sizes)
+    warn_of_idle_patterns("alpha_pattern", settings.alpha_pattern, sizes)
     with progress_bar("Projections drawn", progress) as advance:
         places = {name: Placement.of(linear) for name, linear in linears.items()}
         pairs = layer_pairs(specs, places, threads=threads, progress=advance)

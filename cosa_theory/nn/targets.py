@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from cosa_theory.deltas.matching import expression, first_few
+from cosa_theory.deltas.matching import by_pattern, expression, first_few
 from cosa_theory.ground.checks import refuse
 from cosa_theory.ground.errors import InputError
 from cosa_theory.nn.adaptable import layer_obstacles
@@ -31,6 +31,7 @@ __all__ = [
     "refuse_unmatched",
     "replace_modules",
     "stacked_experts",
+    "warn_of_idle_patterns",
 ]
 
 ALL_LINEAR = "all-linear"
@@ -306,6 +307,17 @@ def modules_by_ending(
     matches = _matcher(setting, listed)
     first = {module: name for name, module in reversed(places.items()) if matches(name)}
     return tuple(name for name, module in places.items() if first.get(module) == name)
+
+
+def warn_of_idle_patterns(setting: str, patterns: Iterable[str], names: Iterable[str]) -> None:
+    """Warn of patterns for layers that are not adapted, or do not exist."""
+    idle = [
+        pattern
+        for pattern in patterns
+        if not any(by_pattern({pattern: True}, name, False) for name in names)
+    ]
+    if idle:
+        warnings.warn(f"{setting} has {idle}, which match no targeted module", stacklevel=4)
 
 
 def minimal_targets(names: Sequence[str], places: Iterable[str]) -> list[str] | str:

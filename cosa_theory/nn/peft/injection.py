@@ -24,7 +24,7 @@ from cosa_theory.nn.peft.config import CosaConfig
 from cosa_theory.nn.peft.targeting import base_of, is_quantised_linear
 from cosa_theory.nn.projection import FrozenProjection, ProjectionSpec
 from cosa_theory.nn.settings import SHARED_KEY, LayerSpec
-from cosa_theory.nn.targets import closest
+from cosa_theory.nn.targets import closest, warn_of_idle_patterns
 from cosa_theory.nn.wrappers import named_places
 
 __all__ = ["Injection", "prepare_injections", "refuse_unusable_values"]
@@ -82,7 +82,7 @@ def prepare_injections(
     )
     drawn = _keyed(drawn, described)
     _raise_if(_other_cores(drawn, described, records))
-    _warn_of_idle_patterns(config, sizes)
+    warn_of_idle_patterns("shape_pattern", config.shape_pattern, sizes)  # PEFT does of alphas
     specs = ({} if folder is None else layer_specs(folder)) | drawn
     pairs = layer_pairs(
         {name: specs[name] for name in sizes},
@@ -276,17 +276,6 @@ def _other_cores(
                 "share_projections, or load the adapter into the model it was trained for"
             )
     return _shortened(problems)
-
-
-def _warn_of_idle_patterns(config: CosaConfig, names: Iterable[str]) -> None:
-    """Warn of shapes for layers that do not exist, as PEFT does for alphas."""
-    idle = [
-        pattern
-        for pattern in config.shape_pattern
-        if not any(by_pattern({pattern: True}, name, False) for name in names)
-    ]
-    if idle:
-        warnings.warn(f"shape_pattern has {idle}, which match no targeted module", stacklevel=4)
 
 
 def _warn_of_zeros(pairs: Mapping[str, Pair]) -> None:

@@ -149,5 +149,5 @@ def _refuse_unmatched_indices(config: CosaConfig, found: Sequence[str]) -> None:
     if missing and found:
         raise InputError(
             f"layers_to_transform has {missing[0]!r}, and no layer that target_modules matches is "
-            f"in a block of this index; there are {', '.join(sorted(here, key=int)[:8]) or 'none'}"
+            "in a block of this index; the first index is 0"
         )
