@@ -27,7 +27,7 @@ def to_lora(
         Path,
         typer.Option(
             metavar="DIR",
-            help="Folder for the LoRA adapter. One that is in it is replaced, other files stay.",
+            help="Folder for the LoRA adapter. An earlier export in it is replaced, others stay.",
         ),
     ],
     rank: Annotated[

@@ -26,10 +26,10 @@ from cosa_theory.deltas.matching import first_few
 from cosa_theory.deltas.opening import read_json
 from cosa_theory.ground.checks import choice, real, whole
 from cosa_theory.ground.errors import InputError, Problems
-from cosa_theory.ground.swap import swapped
+from cosa_theory.ground.manifest import check_folder, own_files
 from cosa_theory.ground.tensor_files import read_bytes
 from cosa_theory.ground.tensor_writer import file_order, write_tensors
-from cosa_theory.nn.card import loading_lines, write_card
+from cosa_theory.nn.card import CARD, loading_lines, write_card
 from cosa_theory.nn.lora_factors import (
     Array,
     as_bytes,
@@ -53,6 +53,8 @@ from cosa_theory.nn.lora_folder import (
 from cosa_theory.spectrum import singular_values_of_product
 
 __all__ = ["LORA_DTYPES", "LoraExport", "LoraLayer", "to_lora"]
+
+_PART = "adapter"
 
 LORA_DTYPES = ("float32", "float16", "bfloat16")
 """Types in which the factors can be stored."""
@@ -148,7 +150,8 @@ def to_lora(
     folder : path
         A CoSA adapter, with or without stored projections, or one of the released code with them.
     out : path
-        The folder of the LoRA adapter. A LoRA adapter in it is replaced, other files stay.
+        The folder of the LoRA adapter. An earlier export in it is replaced, as a whole; any other
+        file in the way is refused, and the rest stays.
     rank : int, optional
         The largest rank of a layer.
     energy : float, optional
@@ -187,6 +190,7 @@ def to_lora(
     """
     adapter, out = read_cosa_folder(Path(folder)), Path(out)
     _check(adapter, out, rank, energy, dtype)
+    check_folder(out, _PART, (ADAPTER_CONFIG, ADAPTER_WEIGHTS, CARD), inputs=(folder,))
     done, total = itertools.count(1), len(adapter.layers) * (1 if energy is None else 2)
 
     def step(name: str) -> None:
@@ -199,7 +203,7 @@ def to_lora(
     layout = tensor_layout(adapter, stored, dtype)
     layers: dict[str, LoraLayer] = {}
     # Readers that do not finish what a kill interrupts find no configuration then, and no mixture.
-    with _named_on_error(out), swapped(out, last=ADAPTER_CONFIG) as new:
+    with _named_on_error(out), own_files(out, _PART, last=ADAPTER_CONFIG) as new:
         contents = _contents(adapter, layout, ranks, layers, step)
         write_tensors(new / ADAPTER_WEIGHTS, layout, contents)
         text = json.dumps(settings, indent=2, sort_keys=True)

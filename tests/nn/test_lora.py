@@ -448,11 +448,24 @@ def test_a_lora_adapter_is_replaced_and_other_files_stay(tmp_path):
     to_lora(tmp_path / "cosa", tmp_path / "lora", rank=2)
     assert served(tmp_path / "lora")[1]["r"] == 2
     assert sorted(path.name for path in (tmp_path / "lora").iterdir()) == [
+        ".cosa-theory.json",
         "README.md",
         "adapter_config.json",
         "adapter_model.safetensors",
         "tokenizer.json",
     ]
+
+
+@pytest.mark.parametrize("name", ["adapter_model.safetensors", "README.md"])
+def test_a_file_of_somebody_else_is_not_replaced_by_an_export(tmp_path, name):
+    cosa_adapter(tmp_path / "cosa")
+    (tmp_path / "lora").mkdir()
+    (tmp_path / "lora" / name).write_text("mine")
+    with pytest.raises(InputError, match=name):
+        to_lora(tmp_path / "cosa", tmp_path / "lora")
+    assert [path.read_text() for path in (tmp_path / "lora").iterdir()] == ["mine"]
+    with pytest.raises(InputError, match="inside"):
+        to_lora(tmp_path / "cosa", tmp_path)
 
 
 def test_the_same_adapter_gives_the_same_bytes(tmp_path):
