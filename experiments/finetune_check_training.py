@@ -222,7 +222,7 @@ def _last_checkpoint(run: Path) -> str | None:
         # The trainer writes its state last.
         try:
             whole.append((int(json.loads((path / _STATE).read_text())["global_step"]), path))
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             shutil.rmtree(path)
     return str(max(whole)[1]) if whole else None
 
