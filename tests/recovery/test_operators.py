@@ -85,7 +85,7 @@ def lying(matvec, rmatvec=None, **settings):
         (object(), "object"),
         ("text", "numbers"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
 def test_what_is_no_real_operator_is_refused_with_its_fault(operator, names):
     with pytest.raises(InputError, match=names) as error:
