@@ -226,7 +226,7 @@ class CosaModel(BaseTuner):
         ]
         problems = tie_problems(self.model, adapted)
         if problems:
-            raise InputError(*problems)
+            raise InputError(problems[0])  # the others have the same cause
         super()._check_merge_allowed()
 
     def _unload_and_optionally_merge(self, merge: bool = True, **kwargs: Any) -> Any:
