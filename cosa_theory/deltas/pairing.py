@@ -88,12 +88,12 @@ def _paired(
     pairs = {name: (name, other) for name, other in match.pairs.items()}
     notices = []
     if match.translated:
-        how = (
-            "match without the parts that wrappers put into names."
+        count = f"{match.translated} tensor{'s' * (match.translated > 1)} matched"
+        notices.append(
+            f"{count} without the parts that wrappers put into names."
             if plain is None
-            else "match by the names that transformers gives them when it loads the model."
+            else f"{count} by the names that transformers gives when it loads the model."
         )
-        notices.append(f"{match.translated} tensors {how}")
     alone = {name for name in match.only_in_tuned if layers_in(name, right[name])}
     for name in sorted(alone):
         stored = _tied_partner(name, right, left, base, plain, models, 0)

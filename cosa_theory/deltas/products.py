@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 
 from cosa_theory.deltas.checkpoint import Checkpoint
 from cosa_theory.deltas.layers import Matrix
+from cosa_theory.deltas.tying import is_vocabulary
 from cosa_theory.ground.tensor_files import TensorInfo
 
 __all__ = ["AdapterCheckpoint"]
@@ -56,7 +57,8 @@ class AdapterCheckpoint(Checkpoint):
             if base[base_name].shape == info.shape[::-1]:
                 self.infos[name] = TensorInfo(info.dtype, info.shape[::-1])
                 self.products[name] = not self.products[name]
-            if base[base_name].shape == self.infos[name].shape:
+            # A head is a linear layer also where the others are Conv1D layers.
+            if base[base_name].shape == self.infos[name].shape and not is_vocabulary(name):
                 seen.add(self.products[name])
         if squares and seen - {self._flag}:
             return [

@@ -58,17 +58,23 @@ def tied_layers(
             groups.setdefault(key, []).append(layer)
     tied: list[tuple[str, str]] = []
     for group in groups.values():
-        kept: dict[tuple[bytes, bytes], list[SelectedLayer]] = {}
+        first: dict[bytes, list[SelectedLayer]] = {}
         for layer in group if len(group) > 1 else []:
-            samples = base.sample(layer.base_name), tuned.sample(layer.tuned_name)
-            if not any(samples[0]) or not any(samples[1]):
+            first.setdefault(base.sample(layer.base_name), []).append(layer)
+        for sample, alike in first.items():
+            if len(alike) == 1 or not any(sample):
                 continue  # zero matrices are alike without being one
-            others = kept.setdefault(samples, [])
-            twin = next((other for other in others if _same(base, tuned, layer, other)), None)
-            if twin is None:
-                others.append(layer)
-            else:
-                tied.append((layer.name, twin.name))
+            kept: dict[bytes, list[SelectedLayer]] = {}
+            for layer in alike:
+                second = tuned.sample(layer.tuned_name)
+                if not any(second):
+                    continue
+                others = kept.setdefault(second, [])
+                twin = next((other for other in others if _same(base, tuned, layer, other)), None)
+                if twin is None:
+                    others.append(layer)
+                else:
+                    tied.append((layer.name, twin.name))
     return tied
 
 

@@ -55,7 +55,9 @@ def errors(capsys):
 def test_the_first_line_of_the_text_is_the_verdict_and_every_layer_is_listed(pair, capsys):
     assert main(["spectrum", *pair, *QUICK]) == 0
     printed = capsys.readouterr()
-    assert printed.out.startswith("Low rank wins in 4 of 4 matrices at equal trainable parameters")
+    assert printed.out.startswith(
+        "4 of 5 layers compared: Low rank wins in 4 of 4 matrices at equal trainable parameters"
+    )
     for block in range(2):
         assert f"\nmodel.layers.{block}.attn.q_proj.weight " in printed.out
     assert "\nmlp.up_proj " in printed.out
@@ -66,7 +68,7 @@ def test_the_first_line_of_the_text_is_the_verdict_and_every_layer_is_listed(pai
 def test_json_is_one_document_alone_on_standard_output(pair, capsys):
     assert main(["spectrum", *pair, "--json", *QUICK]) == 0
     document = json.loads(capsys.readouterr().out)
-    assert document["verdict"].startswith("Low rank wins in 4 of 4")
+    assert document["verdict"].startswith("4 of 5 layers compared: Low rank wins in 4 of 4")
     assert len(document["layers"]) == 4
     assert {row["family"] for row in document["families"]} == {"truncated_svd", "cosa_gaussian"}
     made = document["provenance"]
@@ -91,7 +93,7 @@ def test_report_renders_the_same_page_from_the_tables_alone(made, capsys):
     (made / "report.html").unlink()
     assert main(["report", str(made)]) == 0
     printed = capsys.readouterr().out
-    assert printed.startswith("Low rank wins in 4 of 4")
+    assert printed.startswith("4 of 5 layers compared: Low rank wins in 4 of 4")
     assert printed.rstrip().endswith(str(made / "report.html"))
     assert (made / "report.html").read_bytes() == page
 
@@ -200,7 +202,7 @@ def test_remedies_are_spelt_as_options_and_they_work(pair, tmp_path, capsys):
     assert main([*run, "--on-shape", "skip"]) == 2
     assert "--on-nonfinite skip" in errors(capsys)[-1]
     assert main([*run, "--on-shape", "skip", "--on-nonfinite", "skip"]) == 0
-    assert capsys.readouterr().out.startswith("No matrix was compared")
+    assert capsys.readouterr().out.startswith("0 of 2 layers compared: No matrix was compared")
     (tmp_path / "model.pt").write_bytes(b"\x80\x04N.")
     assert main(["spectrum", str(tmp_path / "model.pt"), pair[1]]) == 2
     assert "--allow-pickle" in errors(capsys)[-1]
@@ -239,7 +241,7 @@ def test_the_installed_command_pipes_json_and_survives_a_closed_pipe(pair):
     environment = {**os.environ, "COLUMNS": "40"}  # nothing may be wrapped to the terminal
     piped = subprocess.run([*run, "--json"], capture_output=True, text=True, env=environment)
     assert piped.returncode == 0
-    assert json.loads(piped.stdout)["verdict"].startswith("Low rank wins")
+    assert json.loads(piped.stdout)["verdict"].startswith("4 of 5 layers compared: Low rank wins")
     reader, writer = os.pipe()
     os.close(reader)
     closed = subprocess.run(run, stdout=writer, stderr=subprocess.PIPE, text=True, env=environment)
