@@ -15,8 +15,8 @@ from cosa_theory.cli.app import (
     provenance_of,
     whole_numbers,
 )
+from cosa_theory.ground.array_files import read_array
 from cosa_theory.ground.errors import InputError
-from cosa_theory.ground.tensor_files import read_array
 
 __all__ = ["rip"]
 

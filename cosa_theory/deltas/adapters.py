@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,13 @@ from cosa_theory.deltas.cosa_adapters import read_cosa_folder
 from cosa_theory.deltas.cosa_products import CosaCheckpoint
 from cosa_theory.deltas.cosa_released import ADAPTER_CONFIG, PEFT_TYPES, WRAPPER
 from cosa_theory.deltas.layers import FLOAT_DTYPES, Matrix
-from cosa_theory.deltas.matching import by_pattern
-from cosa_theory.deltas.opening import open_checkpoint, read_json
+from cosa_theory.deltas.opening import open_checkpoint
 from cosa_theory.deltas.products import AdapterCheckpoint
-from cosa_theory.ground.errors import InputError
+from cosa_theory.ground.checks import MOST_SIZE, factor, whole
+from cosa_theory.ground.errors import InputError, quoted
+from cosa_theory.ground.expressions import by_pattern, name_end
+from cosa_theory.ground.fields import Field, either, flag, optional, read_fields, table_of, text
+from cosa_theory.ground.reading import read_json
 from cosa_theory.ground.swap import reading
 
 __all__ = ["LoraCheckpoint", "open_adapter"]
@@ -31,6 +35,17 @@ __all__ = ["LoraCheckpoint", "open_adapter"]
 _WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 _FACTOR = re.compile(r"(?P<module>.+)\.lora_(?P<embedding>embedding_)?(?P<side>[AB])(\.weight)?")
 _CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
+
+_rank = partial(whole, most=MOST_SIZE)
+_FIELDS = {
+    "r": Field(_rank, 8),
+    "lora_alpha": Field(factor, 8),
+    "rank_pattern": Field(optional(table_of(_rank, name_end))),
+    "alpha_pattern": Field(optional(table_of(factor, name_end))),
+    "use_rslora": Field(optional(flag)),
+    "fan_in_fan_out": Field(optional(flag)),
+    "init_lora_weights": Field(optional(either(flag, text, must="true, false or a method"))),
+}
 
 # Settings under which the update is not s · B A of the stored factors, with the plain reason.
 _NOT_A_PRODUCT = {
@@ -67,8 +82,9 @@ class LoraCheckpoint(AdapterCheckpoint):
         problems = _setting_problems(label, settings)
         if problems:
             raise InputError(*problems)
-        super().__init__(label, stored, bool(settings.get("fan_in_fan_out")))
-        self._settings = settings
+        read = read_fields(settings, _FIELDS, f"{label}/{ADAPTER_CONFIG}")
+        super().__init__(label, stored, bool(read["fan_in_fan_out"]))
+        self._settings = read
         self._low_rank: dict[str, _LowRank] = {}
         factors: dict[str, dict[str, str]] = {}
         embeddings: set[str] = set()
@@ -76,7 +92,9 @@ class LoraCheckpoint(AdapterCheckpoint):
             name = key.removeprefix(WRAPPER)
             match = _FACTOR.fullmatch(name)
             if match:
-                factors.setdefault(match["module"], {})[match["side"]] = key
+                other = factors.setdefault(match["module"], {}).setdefault(match["side"], key)
+                if other != key:
+                    problems.append(f"{label}: the tensors {other} and {key} are the same factor.")
                 if match["embedding"]:
                     embeddings.add(match["module"])
             elif "lora_" in name or "trainable_tokens" in name:
@@ -120,10 +138,12 @@ class LoraCheckpoint(AdapterCheckpoint):
 
     def _scaling(self, module: str) -> tuple[int, float]:
         """Return rank and scaling of a module, by PEFT's rule for patterns."""
-        settings = self._settings
-        rank = by_pattern(settings.get("rank_pattern"), module, settings.get("r", 8))
-        alpha = by_pattern(settings.get("alpha_pattern"), module, settings.get("lora_alpha", 8))
-        return rank, alpha / (math.sqrt(rank) if settings.get("use_rslora") else rank)
+        settings, where = self._settings, f"{self.label}/{ADAPTER_CONFIG}"
+        rank, alpha = (
+            by_pattern(settings[patterns], module, settings[default], f"{where}: {patterns}")
+            for patterns, default in (("rank_pattern", "r"), ("alpha_pattern", "lora_alpha"))
+        )
+        return rank, alpha / (math.sqrt(rank) if settings["use_rslora"] else rank)
 
     def _factors(self, name: str) -> tuple[Matrix, Matrix]:
         """Return (s · B, A)."""
@@ -172,8 +192,8 @@ def _setting_problems(label: str, settings: Mapping[str, Any]) -> list[str]:
     kind = settings.get("peft_type")
     if kind != "LORA":
         return [
-            f"{label}: a {kind} adapter; only LoRA and CoSA adapters are read: merge it into "
-            "its model."
+            f"{label}: a {kind if isinstance(kind, str) else quoted(kind)} adapter; only LoRA and "
+            "CoSA adapters are read: merge it into its model."
         ]
     problems = [
         f"{label}: {key} is set, and {reason}: merge it into its model and pass that."

@@ -144,10 +144,12 @@ def as_numpy(tensor: Any) -> NDArray[np.floating[Any]]:
     return np.ascontiguousarray(copy.numpy())
 
 
-def _natural(name: str) -> list[tuple[int, int | str]]:
+def _natural(name: str) -> list[tuple[int, int, str]]:
     """Return a sorting key in which numbers count as numbers: layer.9 before layer.10."""
-    parts = re.split(r"(\d+)", name)
-    return [(0, int(part)) if part.isdecimal() else (1, part) for part in parts if part]
+    parts = filter(None, re.split(r"(\d+)", name))
+    return [
+        (0, len(part.lstrip("0")), part) if part.isdecimal() else (1, 0, part) for part in parts
+    ]
 
 
 def _describe(value: Any) -> TensorInfo:

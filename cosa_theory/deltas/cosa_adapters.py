@@ -24,9 +24,10 @@ from cosa_theory.deltas.cosa_released import (
     is_released,
     translated_settings,
 )
-from cosa_theory.deltas.opening import open_checkpoint, read_json
+from cosa_theory.deltas.opening import open_checkpoint
 from cosa_theory.deltas.wrapped_names import known_name
 from cosa_theory.ground.errors import InputError
+from cosa_theory.ground.reading import read_json
 from cosa_theory.ground.swap import reading
 from cosa_theory.ground.tensor_files import read_bytes
 from cosa_theory.projections import ENSEMBLES, draw_fingerprint, fingerprint, make_projection

@@ -3,18 +3,60 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from cosa_theory.deltas.cosa_released import ADAPTER_CONFIG, ADAPTER_WEIGHTS, TENSOR, base_name
 from cosa_theory.deltas.layers import FLOAT_DTYPES, shape_text
-from cosa_theory.deltas.matching import by_pattern, expression, first_few
+from cosa_theory.deltas.matching import first_few
 from cosa_theory.deltas.wrapped_names import known_name, unwrapped_name
-from cosa_theory.ground.checks import choice, pair, real, refuse, whole
+from cosa_theory.ground.checks import MOST_SIZE, choice, factor, pair, real, refuse, whole
 from cosa_theory.ground.errors import InputError, Problems
+from cosa_theory.ground.expressions import by_pattern, name_end
+from cosa_theory.ground.fields import (
+    Field,
+    either,
+    flag,
+    items,
+    optional,
+    read_fields,
+    table_of,
+    text,
+)
 from cosa_theory.ground.tensor_files import TensorInfo
 from cosa_theory.projections import KINDS
 
 __all__ = ["CosaRecord", "check_description", "cosa_records"]
+
+_MOST_ENTRIES = 2**32
+"""Of a projection: 16 GiB in float32."""
+
+_sizes = partial(pair, most=MOST_SIZE)
+_names = either(text, items(text), must="a list of names")
+_print = either(text, must="a fingerprint")
+_DESCRIPTION = {
+    "size": Field(_sizes),
+    "core": Field(_sizes),
+    "key": Field(text),
+    "L": Field(optional(_print)),
+    "R": Field(optional(_print)),
+    "Y": Field(optional(_print)),
+}
+_FIELDS = {
+    "seed": Field(partial(whole, least=0)),
+    "alpha": Field(factor),
+    "scale": Field(partial(choice, allowed=("synthesis", "analysis"))),
+    "kind": Field(partial(choice, allowed=KINDS)),  # another may be one of a later version
+    "options": Field(optional(table_of(real, text))),
+    "layers": Field(optional(table_of(lambda _, described: described))),  # checked one by one
+    "shape_pattern": Field(optional(table_of(_sizes, name_end))),
+    "alpha_pattern": Field(optional(table_of(factor, name_end))),
+    "dropout": Field(optional(partial(real, least=0, below=1))),
+    "bias": Field(optional(partial(choice, allowed=("none", "all", "cosa_only")))),
+    "fan_in_fan_out": Field(optional(flag)),
+    "modules_to_save": Field(optional(items(text))),
+    "target_modules": Field(optional(_names)),
+}
 
 
 @dataclass(frozen=True)
@@ -50,17 +92,19 @@ def cosa_records(
     found: dict[str, dict[str, str]] = {}
     others: dict[str, str] = {}
     problems = Problems()
-    _check_settings(problems, settings, f"{label}/{ADAPTER_CONFIG}")
-    usable = not problems
+    read: dict[str, Any] = {}
+    where = f"{label}/{ADAPTER_CONFIG}"
+    with problems:
+        read = read_fields(settings, _FIELDS, where)
     layers = settings.get("layers")
     described = layers if isinstance(layers, Mapping) else {}
     described = {unwrapped_name(name): entry for name, entry in described.items()}
     for tensor in infos:
-        name = base_name(tensor)
+        name, other = base_name(tensor), tensor
         match = TENSOR.fullmatch(name)
         if match:
             module = known_name(match["module"] or "", described)
-            found.setdefault(module, {})[match["role"]] = tensor
+            other = found.setdefault(module, {}).setdefault(match["role"], tensor)
         elif re.search(r"(^|\.)(cosa|lora)_", name):
             problems.add(f"{label}: the tensor {tensor} is not understood.")
         else:
@@ -68,6 +112,9 @@ def cosa_records(
             copied = name.replace(".modules_to_save.", ".")
             if copied == name or copied not in others:
                 others[copied] = tensor
+            continue
+        if other != tensor:
+            problems.add(f"{label}: the tensors {other} and {tensor} are the same one of {name}.")
     problems.add(
         *(
             f"{label}: {name} is in {ADAPTER_CONFIG}, but {ADAPTER_WEIGHTS} has no core for it."
@@ -82,11 +129,11 @@ def cosa_records(
         _refuse_released_without(found, label)
         for name, tensors in found.items():
             with problems:
-                patterns = settings.get("alpha_pattern")
-                alpha = by_pattern(patterns, name, settings["alpha"]) if usable else 1.0
-                alpha = real(f"{label}: alpha of {name}", alpha)
-                where = f"{label}: {name}"
-                records[name] = _record(name, tensors, described.get(name), alpha, infos, where)
+                alpha = by_pattern(
+                    read.get("alpha_pattern"), name, read.get("alpha"), f"{where}: alpha_pattern"
+                )
+                given = (described.get(name), alpha, infos, f"{label}: {name}")
+                records[name] = _record(name, tensors, *given)
     problems.report()
     return _with_shared(records), others
 
@@ -124,7 +171,9 @@ def _record(
                 "stored: save the adapter again with this library."
             )
         described = {"size": [left[0], right[1]], "core": list(core), "key": name}
-    check_description(f"{where}: its description in {ADAPTER_CONFIG} (layers)", described)
+    described = check_description(
+        f"{where}: its description in {ADAPTER_CONFIG} (layers)", described
+    )
     (m, n), (a, b) = described["size"], described["core"]
     expected = {"Y": (core, (a, b)), "L": (left, (m, a)), "R": (right, (b, n))}
     problems.add(
@@ -136,11 +185,11 @@ def _record(
         )
     )
     problems.report()
-    prints = described.get("L"), described.get("R")
+    prints = described["L"], described["R"]
     stored = tensors.get("L"), tensors.get("R")
     key, place = described["key"], tensors["Y"]
     return CosaRecord(
-        name, m, n, a, b, alpha, key, place, *stored, prints, described.get("Y"), released
+        name, m, n, a, b, alpha, key, place, *stored, prints, described["Y"], released
     )
 
 
@@ -162,17 +211,15 @@ def _refuse_released_without(found: Mapping[str, Mapping[str, str]], label: str)
         )
 
 
-def check_description(where: str, described: Any) -> None:
-    """Refuse a description of a layer, as adapter_config.json has it, that cannot be used."""
+def check_description(where: str, described: Any) -> dict[str, Any]:
+    """Return the description of a layer, as adapter_config.json has it, or refuse it."""
     if not isinstance(described, Mapping):
         raise refuse(where, described, "an object with key, size, core, L and R")
-    for name in ("size", "core"):
-        pair(f"{where}: {name}", described.get(name))
-    if not isinstance(described.get("key"), str):
-        raise refuse(f"{where}: key", described.get("key"), "the name that the draw belongs to")
-    for role in "LRY":
-        if not isinstance(described.get(role), (str, type(None))):
-            raise refuse(f"{where}: {role}", described[role], "a fingerprint")
+    read = read_fields(described, _DESCRIPTION, where)
+    for role, k, d in zip("LR", read["core"], read["size"], strict=True):
+        if k * d > _MOST_ENTRIES:
+            raise refuse(f"{where}: {role}", f"{k} × {d}", f"at most {_MOST_ENTRIES:,} numbers")
+    return read
 
 
 def _with_shared(records: Mapping[str, CosaRecord]) -> dict[str, CosaRecord]:
@@ -192,23 +239,3 @@ def _with_shared(records: Mapping[str, CosaRecord]) -> dict[str, CosaRecord]:
         )
         for name, one in records.items()
     }
-
-
-def _check_settings(found: Problems, settings: Mapping[str, Any], where: str) -> None:
-    """Note which settings of the adapter cannot be used."""
-    with found:
-        whole(f"{where}: seed", settings.get("seed"), least=0)
-    with found:
-        real(f"{where}: alpha", settings.get("alpha"))
-    with found:
-        choice(f"{where}: scale", settings.get("scale"), ("synthesis", "analysis"))
-    with found:  # another may be an ensemble of a later version
-        choice(f"{where}: kind", settings.get("kind"), KINDS)
-    for name in ("options", "layers", "alpha_pattern"):
-        value = settings.get(name)
-        if value is not None and not isinstance(value, Mapping):
-            found.append(refuse(f"{where}: {name}", value, "an object"))
-        elif name == "alpha_pattern":
-            for pattern in value or ():
-                with found:
-                    expression(f"{where}: a name in {name}", pattern)

@@ -8,12 +8,14 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
-from cosa_theory.deltas.matching import by_pattern
 from cosa_theory.deltas.wrapped_names import unwrapped_name
-from cosa_theory.ground.checks import real
+from cosa_theory.ground.checks import MOST_SIZE, choice, factor, real, whole
 from cosa_theory.ground.errors import InputError
+from cosa_theory.ground.expressions import by_pattern, name_end
+from cosa_theory.ground.fields import Field, flag, optional, read_fields, table_of
 from cosa_theory.ground.tensor_files import TensorInfo
 
 __all__ = [
@@ -47,6 +49,17 @@ def base_name(tensor: str) -> str:
 
 
 _RELEASED = ("lora_alpha", "compression_a", "use_compression")
+_divisor = partial(real, above=0, most=MOST_SIZE)
+_FIELDS = {
+    "r": Field(_divisor, 8),
+    "lora_alpha": Field(factor, 8),
+    "rank_pattern": Field(optional(table_of(_divisor, name_end))),
+    "alpha_pattern": Field(optional(table_of(factor, name_end))),
+    "use_rslora": Field(optional(flag)),
+    "compression_seed": Field(optional(partial(whole, least=0))),
+    "lora_dropout": Field(optional(partial(real, least=0, below=1))),
+    "bias": Field(optional(partial(choice, allowed=("none", "all", "lora_only")))),
+}
 _CARRIED = (  # settings that mean the same in the released code
     "base_model_name_or_path",
     "revision",
@@ -89,7 +102,9 @@ def translated_settings(
             f"{label}: holds no core (a tensor that ends in lora_Y.weight): it was trained without "
             "compression, as plain LoRA; set its peft_type to 'LORA'."
         )
-    alphas = {name: _released_alpha(settings, name, label) for name in shapes}
+    where = f"{label}/{ADAPTER_CONFIG}"
+    read = read_fields(settings, _FIELDS, where)
+    alphas = {name: _released_alpha(read, name, where) for name in shapes}
     shape = Counter(shapes.values()).most_common(1)[0][0]
     alpha = Counter(alphas.values()).most_common(1)[0][0]
     result = {name: settings[name] for name in _CARRIED if name in settings}
@@ -98,14 +113,12 @@ def translated_settings(
         "a": shape[0],
         "b": shape[1],
         "alpha": alpha,
-        "seed": settings.get("compression_seed") or 0,
+        "seed": read["compression_seed"] or 0,
         "kind": "gaussian",
         "options": {},
         "scale": "analysis",
-        "dropout": float(settings.get("lora_dropout") or 0.0),
-        "bias": {"lora_only": "cosa_only", None: "none"}.get(
-            settings.get("bias"), settings.get("bias")
-        ),
+        "dropout": read["lora_dropout"] or 0.0,
+        "bias": (read["bias"] or "none").replace("lora", "cosa"),
         "save_projections": True,
         "shape_pattern": {
             "^" + re.escape(name): list(one) for name, one in shapes.items() if one != shape
@@ -116,10 +129,8 @@ def translated_settings(
     }
 
 
-def _released_alpha(settings: Mapping[str, Any], name: str, label: str) -> float:
+def _released_alpha(read: Mapping[str, Any], name: str, where: str) -> float:
     """Return lora_alpha / r, or lora_alpha / √r, of one layer of the released code."""
-    r = by_pattern(settings.get("rank_pattern"), name, settings.get("r", 8))
-    alpha = by_pattern(settings.get("alpha_pattern"), name, settings.get("lora_alpha", 8))
-    r = real(f"{label}/{ADAPTER_CONFIG}: r", r, above=0)
-    alpha = real(f"{label}/{ADAPTER_CONFIG}: lora_alpha", alpha)
-    return alpha / (math.sqrt(r) if settings.get("use_rslora") else r)
+    r = by_pattern(read["rank_pattern"], name, read["r"], f"{where}: rank_pattern")
+    alpha = by_pattern(read["alpha_pattern"], name, read["lora_alpha"], f"{where}: alpha_pattern")
+    return float(alpha / (math.sqrt(r) if read["use_rslora"] else r))

@@ -2,12 +2,11 @@
 
 import difflib
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from cosa_theory.ground.errors import InputError
+from cosa_theory.ground.expressions import Expression
 
-__all__ = ["NameFilter", "by_pattern", "expression", "first_few"]
+__all__ = ["NameFilter", "first_few"]
 
 
 def first_few(names: Sequence[str], count: int = 5) -> str:
@@ -16,27 +15,6 @@ def first_few(names: Sequence[str], count: int = 5) -> str:
         return ", ".join(names)
     words = {3: "three", 5: "five"}
     return f"first {words[count]}: {', '.join(names[:count])}"
-
-
-def by_pattern(patterns: Mapping[str, Any] | None, module: str, default: Any) -> Any:
-    """Return the value of the first pattern that a module's name ends with.
-
-    A pattern is a regular expression for the whole name or for its last parts, after a dot; the
-    first that matches counts, in the order of the file (PEFT's `get_pattern_key`).
-    """
-    for pattern, value in (patterns or {}).items():
-        if re.match(rf"(.*\.)?({pattern})$", module):
-            return value
-    return default
-
-
-def expression(argument: str, pattern: Any) -> re.Pattern[str]:
-    """Compile a regular expression, or raise InputError in the name of an argument."""
-    try:
-        return re.compile(pattern + "")  # compiled ones and bytes are no text
-    except (re.error, TypeError) as error:
-        text = f"{argument} is {pattern!r}: it must be a regular expression ({error})"
-        raise InputError(text, argument=argument) from error
 
 
 # Looking for the closest name is a courtesy; it may not take minutes on a huge model.
@@ -81,9 +59,9 @@ class NameFilter:
         return problems
 
 
-def _expressions(role: str, patterns: str | Sequence[str] | None) -> list[re.Pattern[str]]:
+def _expressions(role: str, patterns: str | Sequence[str] | None) -> list[Expression]:
     listed = [patterns] if isinstance(patterns, str) else patterns or ()
-    return [expression(role, pattern) for pattern in listed]
+    return [Expression(role, pattern) for pattern in listed]
 
 
 def _nearest(pattern: str, names: Sequence[str]) -> str:

@@ -1,8 +1,6 @@
 """Opening what a user names: a file, a folder with an index, a hub id, a module, tensors."""
 
-import json
 import os
-import pickle
 import re
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -10,14 +8,17 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from cosa_theory.deltas.checkpoint import Checkpoint, FileCheckpoint, MemoryCheckpoint
-from cosa_theory.ground.errors import InputError, Problems
+from cosa_theory.ground.errors import InputError, Problems, quoted, reason
+from cosa_theory.ground.fields import Field, read_fields, table_of, text
+from cosa_theory.ground.reading import file_size, read_json
 from cosa_theory.ground.tensor_files import TensorInfo, is_pickle, read_header
 
-__all__ = ["from_hub", "locate", "open_checkpoint", "read_json"]
+__all__ = ["from_hub", "locate", "open_checkpoint"]
 
 _PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _HUB_FILES = ("*.safetensors", "*.safetensors.index.json", "config.json", "adapter_config.json")
+_INDEX = {"weight_map": Field(table_of(text))}
 _HUB_PICKLES = ("*.bin", "*.bin.index.json")
 
 
@@ -45,10 +46,13 @@ def open_checkpoint(source: Any, role: str, allow_pickle: bool = False) -> Check
 
 def locate(source: str | os.PathLike[str], role: str, allow_pickle: bool = False) -> Path:
     """Return the path a source names, downloading it first if it is a hub id."""
-    path = Path(source).expanduser()
-    if path.exists():
-        return path
     text = os.fspath(source)
+    try:
+        path = Path(source).expanduser()
+        if path.exists():
+            return path
+    except (OSError, RuntimeError, ValueError) as error:  # too long, not allowed, no such user
+        raise InputError(f"{role}: {text} cannot be read ({reason(error)}).") from error
     if not _HUB_ID.fullmatch(text) or text.endswith((".safetensors", ".json", *_PICKLE_SUFFIXES)):
         raise InputError(f"{role}: no such file or folder: {text}.")
     files = [*_HUB_FILES, *(_HUB_PICKLES if allow_pickle else ())]
@@ -80,7 +84,8 @@ def from_hub(identifier: str, where: str, files: Sequence[str]) -> Path:
 def _open_path(path: Path, allow_pickle: bool) -> Checkpoint:
     described = (path if path.is_dir() else path.parent) / "config.json"
     config = read_json(described) if described.is_file() else {}
-    files = [path] if path.is_file() else _weight_files(path)
+    files = _weight_files(path) if path.is_dir() else [path]
+    file_size(files[0])
     first = files[0]
     if first.name.endswith(".index.json"):
         folder = first.parent
@@ -124,30 +129,21 @@ def _weight_files(folder: Path) -> list[Path]:
     )
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object from a file."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{path}: not valid JSON ({error}).") from error
-    if not isinstance(value, dict):
-        raise InputError(f"{path}: expected a JSON object, found a {type(value).__name__}.")
-    return value
-
-
 def _read_index(path: Path) -> dict[str, set[str]]:
     """Return shard file name to the set of tensors that the index puts there."""
-    weight_map = read_json(path).get("weight_map")
-    if not isinstance(weight_map, dict) or not weight_map:
+    weight_map = read_fields(read_json(path), _INDEX, f"{path}")["weight_map"]
+    if not weight_map:
         raise InputError(f"{path}: the index has no weight_map.")
     shards: dict[str, set[str]] = {}
     for name, shard in weight_map.items():
-        shards.setdefault(str(shard), set()).add(name)
-    leaving = [shard for shard in shards if _leaves_folder(shard)]
-    if leaving:
-        raise InputError(
-            *(f"{path}: the index names {shard!r}, a path outside its folder." for shard in leaving)
-        )
+        shards.setdefault(shard, set()).add(name)
+    problems = [
+        f"{path}: the index names {quoted(shard)}, a path outside its folder."
+        for shard in shards
+        if _leaves_folder(shard)
+    ]
+    if problems:
+        raise InputError(*problems)
     return shards
 
 
@@ -169,7 +165,7 @@ def _merge_shards(index: Path, shards: Mapping[str, set[str]]) -> dict[str, Tens
     for shard, expected in shards.items():
         path = index.parent / shard
         with problems:
-            if not path.is_file():
+            if not os.path.isfile(path):
                 raise InputError(
                     f"{path}: missing; {index.name} expects {len(expected)} tensors in this shard."
                 )
@@ -203,18 +199,24 @@ def _open_pickles(
 
     tensors: dict[str, Any] = {}
     for path in files:
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise InputError(f"{path}: missing; the index expects this shard.")
         if path.suffix == ".safetensors":
             raise InputError(f"{path}: a pickle under the name of a safetensors file: rename it.")
+        file_size(path)
         mapped = zipfile.is_zipfile(path)  # only torch's newer format can be mapped
         try:
             loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-        except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise InputError(f"{path}: the weights-only loader refused it ({reason}).") from error
+        except Exception as error:  # a pickle's instructions can fail in any way
+            said = str(error).strip().partition("\n")[0] or type(error).__name__
+            raise InputError(f"{path}: the weights-only loader refused it ({said}).") from error
         if not isinstance(loaded, Mapping):
             raise InputError(f"{path}: holds a {type(loaded).__name__}, not a state dict.")
         nested = loaded.get("state_dict")
-        tensors.update(nested if isinstance(nested, Mapping) else loaded)
+        found = nested if isinstance(nested, Mapping) else loaded
+        if twice := tensors.keys() & {str(name) for name in found}:
+            raise InputError(
+                f"{path}: the tensor {min(twice)} is in another file of the model too."
+            )
+        tensors |= {str(name): value for name, value in found.items()}
     return MemoryCheckpoint(str(label), tensors, config)

@@ -14,10 +14,13 @@ import numpy as np
 from array_api_compat import array_namespace
 from numpy.typing import NDArray
 
-from cosa_theory.ground.errors import InputError
+from cosa_theory.ground.errors import InputError, quoted
 
 __all__ = [
+    "MOST_ALPHA",
+    "MOST_SIZE",
     "choice",
+    "factor",
     "finite",
     "matrix",
     "numbers",
@@ -30,9 +33,16 @@ __all__ = [
 ]
 
 
+MOST_SIZE = 2**24
+"""The largest size of a layer or of a core: no vocabulary comes near it."""
+
+MOST_ALPHA = 1e12
+"""The largest factor of an update, so that products in float32 stay numbers."""
+
+
 def refuse(argument: str, value: Any, must: str) -> InputError:
     """Return the error "`argument` is `value`: it must be `must`", for checks of one place only."""
-    return InputError(f"{argument} is {value!r}: it must be {must}", argument=argument)
+    return InputError(f"{argument} is {quoted(value)}: it must be {must}", argument=argument)
 
 
 def whole(argument: str, value: Any, least: int = 1, most: int | None = None) -> int:
@@ -45,13 +55,14 @@ def whole(argument: str, value: Any, least: int = 1, most: int | None = None) ->
     return number
 
 
-def pair(argument: str, value: Any) -> tuple[int, int]:
+def pair(argument: str, value: Any, most: int | None = None) -> tuple[int, int]:
     """Return two whole numbers of at least 1, such as the shape of a core."""
     try:
         first, second = value
-        return whole(argument, first), whole(argument, second)
+        return whole(argument, first, most=most), whole(argument, second, most=most)
     except (TypeError, ValueError):  # an InputError is a ValueError
-        raise refuse(argument, value, "two whole numbers of at least 1") from None
+        bounds = "of at least 1" if most is None else f"from 1 to {most:,}"
+        raise refuse(argument, value, f"two whole numbers {bounds}") from None
 
 
 def real(
@@ -74,6 +85,11 @@ def real(
     if math.isfinite(number) and least <= number <= most and above < number < below:
         return number
     raise refuse(argument, value, _range(least, most, above, below) or "a finite number")
+
+
+def factor(argument: str, value: Any) -> float:
+    """Return the factor of an adapter's update."""
+    return real(argument, value, least=-MOST_ALPHA, most=MOST_ALPHA)
 
 
 def _range(least: float, most: float, above: float, below: float = math.inf) -> str:

@@ -1,9 +1,58 @@
 """The one exception for input that a user can mend, and several of them raised as one."""
 
+import re
+import reprlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
-__all__ = ["InputError", "Problems"]
+__all__ = ["MOST_CHARACTERS", "MOST_PROBLEMS", "InputError", "Problems", "quoted", "reason"]
+
+MOST_CHARACTERS = 300
+"""Of one sentence: what comes from a file may be long, what is said of it is not."""
+
+MOST_PROBLEMS = 20
+"""Sentences of one error; the last one counts those that are left out."""
+
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxlist, _SHORT.maxtuple, _SHORT.maxdict, _SHORT.maxset = 3, 8, 8, 8, 8
+_SHORT.maxstring = _SHORT.maxlong = _SHORT.maxother = 80
+
+
+def quoted(value: Any) -> str:
+    """Return a value as Python writes it, with the middle left out of what is long or deep."""
+    try:
+        return _SHORT.repr(value)
+    except Exception:  # a number of thousands of digits, an object that cannot describe itself
+        return f"a {type(value).__name__} too large to show"
+
+
+def reason(error: BaseException) -> str:
+    """Return what another library's exception says, on one line, or its name if it says nothing."""
+    return " ".join(str(error)[:2000].split()).rstrip(".") or type(error).__name__
+
+
+def _sentence(text: str) -> str:
+    """Return a text without characters that are not seen, and no longer than a sentence may be.
+
+    Long words, such as paths and names of tensors, lose their middle first; then the sentence does.
+    """
+    if len(text) > 20 * MOST_CHARACTERS:
+        text = f"{text[: 10 * MOST_CHARACTERS]}…{text[-9 * MOST_CHARACTERS :]}"
+    if not text.isprintable():
+        text = "".join(one if one.isprintable() else _escaped(one) for one in text)
+    for longest in (200, 120, 100):
+        if len(text) <= MOST_CHARACTERS:
+            return text
+        half = longest // 2
+        text = re.sub(
+            rf"(\S{{{half}}})\S{{{longest - 2 * half + 2},}}(\S{{{half}}})", r"\1…\2", text
+        )
+    head, tail = MOST_CHARACTERS * 3 // 5, MOST_CHARACTERS * 2 // 5 - 3
+    return text if len(text) <= MOST_CHARACTERS else f"{text[:head]} … {text[-tail:]}"
+
+
+def _escaped(one: str) -> str:
+    return one.encode("unicode_escape").decode()
 
 
 class InputError(ValueError):
@@ -11,7 +60,8 @@ class InputError(ValueError):
 
     The message is one plain sentence that names the thing, its value and the remedy; several
     independent problems found at once are kept apart in `problems`, so that a command can print
-    one line for each.
+    one line for each. Whatever the text quotes, a sentence has at most `MOST_CHARACTERS`, all of
+    them visible, and an error at most `MOST_PROBLEMS` sentences.
 
     Parameters
     ----------
@@ -41,14 +91,18 @@ class InputError(ValueError):
         remedies: Sequence[tuple[str, str | bool]] = (),
         causes: "Sequence[InputError]" = (),
     ) -> None:
-        self.problems: tuple[str, ...] = (
-            *problems,
-            *(text for one in causes for text in one.problems),
-        )
+        found = (*problems, *(text for one in causes for text in one.problems))
+        if len(found) > MOST_PROBLEMS:
+            left = len(found) - MOST_PROBLEMS + 1
+            found = (*found[: MOST_PROBLEMS - 1], f"{left:,} more problems like these")
+        self.problems: tuple[str, ...] = tuple(map(_sentence, found))
         self.argument = argument
         self._remedies = remedies
         self._causes = causes
-        super().__init__("\n".join(self.problems))
+        super().__init__(*self.problems)
+
+    def __str__(self) -> str:
+        return "\n".join(self.problems)
 
     def spelt(self, options: Mapping[str, str]) -> tuple[str, ...]:
         """Return the sentences in the words of a command.

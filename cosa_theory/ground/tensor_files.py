@@ -1,4 +1,4 @@
-"""Reading tensors from files: safetensors, whose header is checked first, and one array of .npy.
+"""Reading tensors from safetensors files, whose header is checked first.
 
 A safetensors file is an unsigned 64-bit little-endian length, a JSON object of that length that
 gives every tensor's type, shape and place, and the bytes themselves. The checks here need only the
@@ -6,10 +6,9 @@ header and the size of the file, so a damaged download is found in milliseconds.
 no torch, which has the types that numpy lacks but takes seconds to import.
 """
 
-import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -17,13 +16,14 @@ from typing import Any, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
-from cosa_theory.ground.errors import InputError
+from cosa_theory.ground.errors import InputError, quoted
+from cosa_theory.ground.reading import file_size, open_file, parse_json
 
 __all__ = [
     "DTYPE_CODES",
     "TensorInfo",
     "is_pickle",
-    "read_array",
+    "is_shape",
     "read_bytes",
     "read_header",
     "read_metadata",
@@ -61,6 +61,7 @@ DTYPE_CODES = {name: (code, bits) for code, (name, bits) in _DTYPES.items()}
 _LENGTH_BYTES = 8
 # The safetensors library refuses longer headers; so a larger number means "not safetensors".
 _MAX_HEADER = 100_000_000
+_MOST_AXES, _MOST_ENTRIES = 64, 2**59  # of a numpy array, whose bytes are numbered by an int64
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class TensorInfo:
 
 def is_pickle(path: Path) -> bool:
     """Tell whether a file starts like a pickle or like the zip archive torch wraps one in."""
-    with path.open("rb") as file:
+    with open_file(path) as file:
         start = file.read(_LENGTH_BYTES + 1)
     if (
         start[_LENGTH_BYTES:] == b"{"
@@ -101,7 +102,7 @@ def read_header(path: str | os.PathLike[str]) -> dict[str, TensorInfo]:
         in one error.
     """
     path = Path(path)
-    size = path.stat().st_size
+    size = file_size(path)
     header, start = _read_json(path, size)
     problems: list[str] = []
     infos: dict[str, TensorInfo] = {}
@@ -127,7 +128,7 @@ def _read_json(path: Path, size: int) -> tuple[dict[str, Any], int]:
             f"{path}: a safetensors file has at least {_LENGTH_BYTES} bytes, this one has {size}: "
             "download it again."
         )
-    with path.open("rb") as file:
+    with open_file(path) as file:
         length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
         if length > _MAX_HEADER:
             raise InputError(
@@ -140,53 +141,52 @@ def _read_json(path: Path, size: int) -> tuple[dict[str, Any], int]:
                 f"bytes, found {size}: download it again."
             )
         raw = file.read(length)
-    try:
-        header = json.loads(raw.decode("utf-8"), object_pairs_hook=_without_duplicates)
-    except (UnicodeDecodeError, json.JSONDecodeError, _DuplicateError) as error:
-        raise InputError(f"{path}: the safetensors header is not valid JSON ({error}).") from error
-    if not isinstance(header, dict):
+    header = parse_json(raw, f"{path}: the safetensors header is")
+    if not isinstance(header, dict) or raw[:1] != b"{":  # the library takes no space before it
         raise InputError(f"{path}: the safetensors header is not a JSON object.")
     return header, _LENGTH_BYTES + length
 
 
-class _DuplicateError(ValueError):
-    """A name that occurs twice in one JSON object."""
-
-
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise _DuplicateError(f"the name {twice!r} occurs twice")
-    return result
-
-
 def _tensor(path: Path, name: str, entry: Any, start: int) -> TensorInfo | str:
     """Return the description of one tensor, or the sentence that says what is wrong with it."""
-    where = f"{path}: tensor {name!r}"
+    where = f"{path}: tensor {quoted(name)}"
     if not isinstance(entry, dict):
         return f"{where} has no description in the header."
     code, shape, offsets = (entry.get(key) for key in ("dtype", "shape", "data_offsets"))
     if not isinstance(code, str) or code not in _DTYPES:
-        return f"{where} has the unknown type {code!r}; known are {', '.join(_DTYPES)}."
-    if not _are_sizes(shape):
-        return f"{where} has the invalid shape {shape!r}."
-    if not _are_sizes(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
-        return f"{where} has the invalid byte range {offsets!r}."
+        return f"{where} has the unknown type {quoted(code)}; known are {', '.join(_DTYPES)}."
+    if not isinstance(shape, list) or not is_shape(shape):
+        return f"{where} has the invalid shape {quoted(shape)}."
+    if not _is_range(offsets):
+        return f"{where} has the invalid byte range {quoted(offsets)}."
     dtype, bits = _DTYPES[code]
     expected = (math.prod(shape) * bits + 7) // 8
     if offsets[1] - offsets[0] != expected:
         return (
-            f"{where} ({code}, shape {tuple(shape)}) needs {expected} bytes, but the header gives "
-            f"it {offsets[1] - offsets[0]}."
+            f"{where} ({code}, shape {quoted(tuple(shape))}) needs {expected} bytes, but the "
+            f"header gives it {offsets[1] - offsets[0]}."
         )
     return TensorInfo(dtype, tuple(shape), path, start + offsets[0], start + offsets[1])
 
 
-def _are_sizes(value: Any) -> TypeGuard[list[int]]:
-    """Tell whether a value is a list of non-negative integers (JSON's true is not one)."""
-    return isinstance(value, list) and all(type(item) is int and item >= 0 for item in value)
+def is_shape(value: Any) -> TypeGuard[Sequence[int]]:
+    """Tell whether a value is the shape of an array that can be: its sizes, True being none."""
+    return (
+        isinstance(value, list | tuple)
+        and len(value) <= _MOST_AXES
+        and all(type(size) is int and size >= 0 for size in value)
+        and math.prod(size or 1 for size in value) < _MOST_ENTRIES
+    )
+
+
+def _is_range(value: Any) -> TypeGuard[list[int]]:
+    """Tell whether a value is two places in a file, in their order."""
+    return (
+        isinstance(value, list)
+        and len(value) == 2
+        and all(type(place) is int for place in value)
+        and 0 <= value[0] <= value[1] < 2**63
+    )
 
 
 def _layout_problems(
@@ -197,9 +197,13 @@ def _layout_problems(
     end, previous = start, ""
     for name, info in sorted(infos.items(), key=lambda item: (item[1].start, item[1].stop)):
         if info.start < end:
-            problems.append(f"{path}: tensors {previous!r} and {name!r} overlap in the file.")
+            problems.append(
+                f"{path}: tensors {quoted(previous)} and {quoted(name)} overlap in the file."
+            )
         elif info.start > end:
-            problems.append(f"{path}: {info.start - end} unused bytes before tensor {name!r}.")
+            problems.append(
+                f"{path}: {info.start - end} unused bytes before tensor {quoted(name)}."
+            )
         end, previous = max(end, info.stop), name
     if size < end:
         problems.append(
@@ -211,13 +215,24 @@ def _layout_problems(
     return problems
 
 
-def read_metadata(spec: str) -> dict[str, str]:
-    """Return what the safetensors file in FILE[:TENSOR] says of itself; of other files, nothing."""
-    path = Path(spec if os.path.exists(spec) else spec.rpartition(":")[0])
-    if path.suffix != ".safetensors":
+def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
+    """Return what a safetensors file says of itself, text by name.
+
+    Raises
+    ------
+    InputError
+        If the header cannot be read, or it says something else than text.
+    """
+    path = Path(path)
+    header, _ = _read_json(path, file_size(path))
+    metadata = header.get("__metadata__")
+    if metadata is None:
         return {}
-    header, _ = _read_json(path, path.stat().st_size)
-    return dict(header.get("__metadata__") or {})
+    if not isinstance(metadata, dict) or not all(isinstance(one, str) for one in metadata.values()):
+        raise InputError(
+            f"{path}: __metadata__ is {quoted(metadata)}: it must be names with texts."
+        )
+    return metadata
 
 
 def read_bytes(info: TensorInfo) -> bytes:
@@ -245,58 +260,3 @@ def read_tensor(info: TensorInfo, part: int | None = None) -> NDArray[Any]:
     array = np.empty(shape, np.float32)  # of which bfloat16 is the upper half
     np.left_shift(stored, 16, out=array.view(np.uint32), dtype=np.uint32)
     return array
-
-
-def read_array(spec: str, option: str) -> NDArray[Any]:
-    """Read an array from a .npy file, or a tensor from a .safetensors file.
-
-    `spec` is FILE, or FILE:TENSOR where the file holds several, and `option` what errors call it.
-    As stored, half precision in float32. Raises `InputError` if there is no such file or tensor, or
-    the file is neither or damaged; pickled objects are refused.
-    """
-    path, tensor = spec, ""
-    if not os.path.exists(path) and ":" in spec:
-        path, _, tensor = spec.rpartition(":")
-    if os.path.isdir(path):
-        raise InputError(f"{option} is {spec}: that is a folder, name a file in it")
-    if not os.path.isfile(path):
-        raise InputError(f"{option} is {spec}: there is no such file")
-    if path.endswith(".npy"):
-        if tensor:
-            raise InputError(f"{path} holds one array without a name: leave out :{tensor}")
-        return _read_npy(path)
-    if path.endswith(".safetensors"):
-        return _read_named(path, tensor)
-    raise InputError(f"{path} is neither .npy nor .safetensors: convert it to one of them")
-
-
-def _read_npy(path: str) -> NDArray[Any]:
-    # Not np.load: for anything without the magic string it supposes a pickle and advises to load
-    # it unsafely.
-    try:
-        with open(path, "rb") as file:
-            return np.lib.format.read_array(file, allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        reason = str(error)
-        if "magic string" in reason:
-            reason = "it does not begin as a .npy file does"
-        elif "Object arrays" in reason:
-            reason = "it holds pickled objects, which are never loaded"
-        raise InputError(
-            f"{path} cannot be read as an array of numbers ({reason}): save one with numpy.save"
-        ) from error
-
-
-def _read_named(path: str, tensor: str) -> NDArray[Any]:
-    infos = read_header(path)
-    if not tensor and len(infos) == 1:
-        tensor = next(iter(infos))
-    if tensor not in infos:
-        asked = f"no tensor {tensor!r}" if tensor else f"{len(infos)} tensors"
-        known = ", ".join(list(infos)[:5]) + (", …" if len(infos) > 5 else "")
-        raise InputError(f"{path} has {asked}: name one as {path}:NAME (it has {known})")
-    dtype = infos[tensor].dtype
-    if dtype.startswith("float") and DTYPE_CODES[dtype][1] < 16:
-        raise InputError(f"{path}: tensor {tensor!r} is stored as {dtype}: convert it to float32")
-    array = read_tensor(infos[tensor])
-    return array.astype(np.float32) if dtype == "float16" else array

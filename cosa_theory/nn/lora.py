@@ -23,10 +23,10 @@ from cosa_theory.deltas.cosa_adapters import (
 )
 from cosa_theory.deltas.cosa_products import thin_factors
 from cosa_theory.deltas.matching import first_few
-from cosa_theory.deltas.opening import read_json
 from cosa_theory.ground.checks import choice, real, whole
 from cosa_theory.ground.errors import InputError, Problems
 from cosa_theory.ground.manifest import check_folder, own_files
+from cosa_theory.ground.reading import read_json
 from cosa_theory.ground.tensor_files import read_bytes
 from cosa_theory.ground.tensor_writer import file_order, write_tensors
 from cosa_theory.nn.card import CARD, loading_lines, write_card

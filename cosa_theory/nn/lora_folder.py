@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from cosa_theory.deltas.cosa_adapters import WRAPPER, CosaFolder
-from cosa_theory.deltas.opening import read_json
 from cosa_theory.deltas.wrapped_names import unwrapped_name
+from cosa_theory.ground.reading import read_json
 
 __all__ = [
     "EXPERT_TYPES",

@@ -9,9 +9,9 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from cosa_theory.deltas.matching import by_pattern, expression
-from cosa_theory.ground.checks import choice, pair, real, refuse, sizes, whole
-from cosa_theory.ground.errors import InputError, Problems
+from cosa_theory.ground.checks import MOST_SIZE, choice, factor, pair, refuse, sizes, whole
+from cosa_theory.ground.errors import InputError, Problems, quoted
+from cosa_theory.ground.expressions import by_pattern, name_end
 from cosa_theory.nn.projection import ProjectionSpec
 from cosa_theory.projections import ENSEMBLES, KINDS
 
@@ -117,27 +117,30 @@ class CosaSettings:
                 found.append(refuse(name, getattr(self, name), "a mapping"))
         found.report()  # the other checks look into them
         checked: dict[str, Any] = {"shape_pattern": {}, "alpha_pattern": {}}
-        for name, least in (("a", 1), ("b", 1), ("seed", 0)):
+        for name, bounds in (("a", (1, MOST_SIZE)), ("b", (1, MOST_SIZE)), ("seed", (0, None))):
             with found:
-                checked[name] = whole(name, getattr(self, name), least)
+                checked[name] = whole(name, getattr(self, name), *bounds)
         with found:
-            checked["alpha"] = real("alpha", self.alpha)
+            checked["alpha"] = factor("alpha", self.alpha)
         with found:
             choice("kind", self.kind, KINDS)
         with found:
             choice("scale", self.scale, SCALES)
         for pattern, shape in self.shape_pattern.items():
             with found:
-                expression("a name in shape_pattern", pattern)
-                checked["shape_pattern"][pattern] = pair(f"shape_pattern of {pattern!r}", shape)
+                name_end("a name in shape_pattern", pattern)
+                where = f"shape_pattern of {quoted(pattern)}"
+                checked["shape_pattern"][pattern] = pair(where, shape, MOST_SIZE)
         for pattern, alpha in self.alpha_pattern.items():
             with found:
-                expression("a name in alpha_pattern", pattern)
-                checked["alpha_pattern"][pattern] = real(f"alpha_pattern of {pattern!r}", alpha)
+                name_end("a name in alpha_pattern", pattern)
+                where = f"alpha_pattern of {quoted(pattern)}"
+                checked["alpha_pattern"][pattern] = factor(where, alpha)
         allowed = ENSEMBLES[self.kind].options if self.kind in KINDS else ()
         found.add(
             *(
-                f"option {name} is {value!r}: {self.kind} takes {', '.join(allowed) or 'no option'}"
+                f"option {name} is {quoted(value)}: "
+                f"{self.kind} takes {', '.join(allowed) or 'no option'}"
                 for name, value in self.options.items()
                 if name not in allowed
             )

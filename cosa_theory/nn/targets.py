@@ -12,9 +12,10 @@ from typing import Any
 
 from torch import nn
 
-from cosa_theory.deltas.matching import by_pattern, expression, first_few
+from cosa_theory.deltas.matching import first_few
 from cosa_theory.ground.checks import refuse
 from cosa_theory.ground.errors import InputError
+from cosa_theory.ground.expressions import Expression, by_pattern
 from cosa_theory.nn.adaptable import layer_obstacles
 from cosa_theory.nn.wrappers import named_places
 
@@ -124,7 +125,7 @@ def is_all_linear(target_modules: Any) -> bool:
 def _matcher(setting: str, wanted: Any) -> Callable[[str], bool]:
     """Return the test of a name: PEFT's rule for lists and for regular expressions."""
     if isinstance(wanted, str):
-        pattern = expression(setting, wanted)
+        pattern = Expression(setting, wanted)
         return lambda name: pattern.fullmatch(name) is not None
     names = set(_names(setting, wanted))
     return lambda name: not names.isdisjoint(_ends(name))
@@ -154,12 +155,13 @@ def refuse_unmatched(target_modules: str | Sequence[str], model: nn.Module) -> N
     places = named_places(model)
     experts = stacked_experts(model)
     if isinstance(target_modules, str):
-        if any(re.fullmatch(target_modules, name) for name in places):
+        pattern = Expression("target_modules", target_modules)
+        if any(pattern.fullmatch(name) for name in places):
             return
         sentence = f"target_modules is {target_modules!r}, which matches no module's whole name"
         if any(name.endswith(f".{target_modules}") for name in places):
             remedy = f"; for all names that end so, give the list [{target_modules!r}]"
-        elif any(re.fullmatch(target_modules, name) for name in experts):
+        elif any(pattern.fullmatch(name) for name in experts):
             remedy = _no_layers(experts)
         else:
             remedy = _endings(places)

@@ -267,11 +267,11 @@ BAD_SETTINGS = {
     ),
     "alpha pattern": (
         lambda config: config.update(alpha_pattern={"q_proj": "big"}),
-        f"alpha of {FIRST} is 'big'",
+        "alpha_pattern of .q_proj. is .big.",
     ),
     "seed of another run": (
         lambda config: config.update(seed=4),
-        f"L of {FIRST}, drawn from seed 4, .* trained with .*save_projections",
+        "L of model.layers.0.*q_proj, drawn from seed 4, .*save_projections",
     ),
     "layer without core": (
         lambda config: config["layers"].update({"x.y": config["layers"][FIRST]}),

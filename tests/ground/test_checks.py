@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cosa_theory.ground.checks import choice, finite, matrix, real, refuse, sizes, whole
-from cosa_theory.ground.errors import InputError, Problems
+from cosa_theory.ground.errors import InputError, Problems, quoted
 
 NO_NUMBERS = (None, "3", b"3", [3], {}, math.nan, object)
 WHOLE = st.integers(-(10**6), 10**6)
@@ -62,7 +62,7 @@ def test_real_numbers_of_any_library_are_floats_within_their_bounds(value, bound
 
 @pytest.mark.parametrize("value", [*NO_NUMBERS, True, np.True_, math.inf, -math.inf, 10**400, 1j])
 def test_what_is_no_finite_number_is_no_real_one(value):
-    assert f"size is {value!r}: it must be a finite number" in refused(real, value)
+    assert f"size is {quoted(value)}: it must be a finite number" in refused(real, value)
 
 
 def test_a_choice_is_one_of_the_names_and_others_are_told_them():

@@ -130,11 +130,6 @@ def test_arrays_written_here_are_read_by_the_library_and_back(kinds):
         assert read_metadata(f"{path}") == {"about": "a test"}
 
 
-def test_other_files_say_nothing_of_themselves(tmp_path):
-    np.save(tmp_path / "x.npy", np.ones(2))
-    assert read_metadata(str(tmp_path / "x.npy")) == {}
-
-
 def test_contents_that_do_not_follow_the_layout_are_refused(tmp_path):
     layout = {"a": ("float32", (2,)), "b": ("float32", (1,))}
     for contents in ([("a", b"1234")], [("b", b"1234")], [("a", b"12345678")]):

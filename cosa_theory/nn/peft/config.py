@@ -15,10 +15,10 @@ from cosa_theory.deltas.cosa_adapters import (
     read_cosa_folder,
 )
 from cosa_theory.deltas.cosa_records import check_description
-from cosa_theory.deltas.opening import read_json
 from cosa_theory.deltas.wrapped_names import unwrapped_name
 from cosa_theory.ground.checks import choice, real, refuse
 from cosa_theory.ground.errors import InputError, Problems
+from cosa_theory.ground.reading import read_json
 from cosa_theory.ground.swap import reading, swapped
 from cosa_theory.nn.folder import write_cosa_card
 from cosa_theory.nn.peft.lora_habits import UnexpectedSetting

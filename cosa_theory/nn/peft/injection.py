@@ -15,9 +15,9 @@ from transformers.pytorch_utils import Conv1D
 
 from cosa_theory.deltas.cosa_adapters import CosaRecord
 from cosa_theory.deltas.cosa_released import WRAPPER
-from cosa_theory.deltas.matching import by_pattern
 from cosa_theory.deltas.wrapped_names import known_name
 from cosa_theory.ground.errors import InputError
+from cosa_theory.ground.expressions import by_pattern
 from cosa_theory.nn.folder import layer_specs, read_cores, whole_problems
 from cosa_theory.nn.pairs import Pair, Placement, layer_pairs
 from cosa_theory.nn.peft.config import CosaConfig

@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from cosa_theory.ground.array_files import read_array
 from cosa_theory.ground.checks import matrix, real, whole
 from cosa_theory.ground.errors import InputError
 from cosa_theory.ground.progress import Advance
-from cosa_theory.ground.tensor_files import read_array
 from cosa_theory.isometry.jl import jl_min_dim
 from cosa_theory.isometry.jl_curves import KroneckerVariance, kronecker_variance
 from cosa_theory.isometry.vectors import sample_rows, synthetic_vectors

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from cosa_theory.deltas.matching import by_pattern, first_few
+from cosa_theory.deltas.matching import first_few
+from cosa_theory.ground.expressions import by_pattern
 from cosa_theory.laws.norms import GramMoments
 from cosa_theory.nn.settings import CosaSettings
 from cosa_theory.projections import ENSEMBLES

@@ -5,8 +5,8 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 
-from cosa_theory.deltas.matching import by_pattern
 from cosa_theory.ground.errors import InputError
+from cosa_theory.ground.expressions import by_pattern
 from cosa_theory.nn.settings import CosaSettings
 from cosa_theory.spectrum.budget import cosa_shape
 from cosa_theory.studies.plan.shapes import ModelLayers

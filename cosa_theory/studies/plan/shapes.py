@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cosa_theory.deltas.opening import from_hub, read_json
+from cosa_theory.deltas.opening import from_hub
 from cosa_theory.ground.errors import InputError
+from cosa_theory.ground.reading import read_json
 from cosa_theory.nn.targets import closest, linear_layers, replace_modules, stacked_experts
 
 if TYPE_CHECKING:

@@ -130,9 +130,9 @@ def _factors(settings: Mapping[str, Any], core: tuple[int, int]) -> Factors:
 
 def _unchecked(core: str, factors: Factors) -> tuple[str, ...]:
     """Compare the projections with what the core's file says of them."""
-    from cosa_theory.ground.tensor_files import read_metadata
+    from cosa_theory.ground.array_files import read_array_metadata
 
-    if check_fingerprints(factors, read_metadata(core), core):
+    if check_fingerprints(factors, read_array_metadata(core), core):
         return ()
     return (
         f"{core} does not name the fingerprints of its projections: whether those of "

@@ -133,7 +133,7 @@ def read_matrix(spec: str, option: str, shape: tuple[int, int] | None = None) ->
 
     Refuses a FILE or FILE:TENSOR, which `option` asks for, that is none or has another `shape`.
     """
-    from cosa_theory.ground.tensor_files import read_array
+    from cosa_theory.ground.array_files import read_array
 
     array = read_array(spec, option)
     matrix(spec, array, shape)
