@@ -6,13 +6,20 @@ for the class that the configuration names, which is built without weights and w
 model's author. Only names that do not match otherwise lead here: the import takes seconds.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Architecture", "architecture"]
+__all__ = ["Architecture", "architecture", "oversized"]
 
-_MOST_MODULES = 20_000  # of any kind that a configuration asks for: a model of more is not built
+# Fields that say how many parts there are or how large they are, and far more than any model has.
+_COUNTS = re.compile(r"(^|_)(layers?|blocks?|depths?|stages?|levels?|experts?|codebooks)($|_)")
+_SIZES = re.compile(
+    r"(^|_)(size|dim|positions?|embeddings|length|heads?|labels|embd|model|ctx)($|_)"
+)
+_MOST_COUNT = 10_000
+_MOST_SIZE = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -57,7 +64,7 @@ def architecture(config: Mapping[str, Any]) -> Architecture | None:
         or not classes
     ):
         return None
-    if _largest_count(config) > _MOST_MODULES:
+    if oversized(config):
         return None
     try:
         import torch
@@ -80,13 +87,21 @@ def architecture(config: Mapping[str, Any]) -> Architecture | None:
     return Architecture(tuple(renamings), prefix, known, tied)
 
 
-def _largest_count(config: Mapping[str, Any]) -> float:
-    """Return the largest number in a configuration that may be one of modules to build."""
-    words = ("layer", "depth", "block", "expert", "stage", "num_", "head")
-    largest = 0.0
+def oversized(config: Mapping[str, Any]) -> tuple[str, float, int] | None:
+    """Return a field of a configuration whose model would take hours or all memory to build.
+
+    transformers makes as many modules, or entries of a list, as a field says. Returned are its
+    name, its value and the most there may be.
+    """
     for name, value in config.items():
         if isinstance(value, Mapping):
-            largest = max(largest, _largest_count(value))
-        elif isinstance(value, int | float) and any(word in str(name) for word in words):
-            largest = max(largest, value)
-    return largest
+            found = oversized(value)
+            if found:
+                return found
+            continue
+        size, count = _SIZES.search(str(name)), _COUNTS.search(str(name))
+        most = _MOST_SIZE if size else _MOST_COUNT if count else None
+        for number in value if isinstance(value, (list, tuple)) else [value]:
+            if most is not None and isinstance(number, (int, float)) and number > most:
+                return str(name), number, most
+    return None

@@ -10,7 +10,7 @@ from typing import Any
 from cosa_theory.deltas.checkpoint import Checkpoint, FileCheckpoint, MemoryCheckpoint
 from cosa_theory.ground.errors import InputError, Problems, quoted, reason
 from cosa_theory.ground.fields import Field, read_fields, table_of, text
-from cosa_theory.ground.reading import file_size, read_json
+from cosa_theory.ground.reading import decoded_floats, file_size, read_json
 from cosa_theory.ground.tensor_files import TensorInfo, is_pickle, read_header
 
 __all__ = ["from_hub", "locate", "open_checkpoint"]
@@ -83,7 +83,7 @@ def from_hub(identifier: str, where: str, files: Sequence[str]) -> Path:
 
 def _open_path(path: Path, allow_pickle: bool) -> Checkpoint:
     described = (path if path.is_dir() else path.parent) / "config.json"
-    config = read_json(described) if described.is_file() else {}
+    config = decoded_floats(read_json(described)) if described.is_file() else {}
     files = _weight_files(path) if path.is_dir() else [path]
     file_size(files[0])
     first = files[0]

@@ -6,6 +6,7 @@ number or nesting beyond what Python takes.
 """
 
 import json
+import math
 import os
 import re
 import stat
@@ -16,12 +17,13 @@ from typing import Any, BinaryIO
 
 from cosa_theory.ground.errors import InputError, quoted, reason
 
-__all__ = ["file_bytes", "file_size", "open_file", "parse_json", "read_json"]
+__all__ = ["decoded_floats", "file_bytes", "file_size", "open_file", "parse_json", "read_json"]
 
 _MOST_BYTES = 100_000_000
 """Of a file that is read as a whole: as many as the safetensors library takes in a header."""
 
 _MOST_LEVELS = 100
+_FLOATS = {"Infinity": math.inf, "-Infinity": -math.inf, "NaN": math.nan}
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
@@ -80,6 +82,19 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise InputError(f"{Path(path)}: expected a JSON object, found a {type(value).__name__}.")
     return value
+
+
+def decoded_floats(value: Any) -> Any:
+    """Return a value of JSON with numbers in place of what transformers writes for them.
+
+    ``{"__float__": "Infinity"}`` stands for ∞, and so on for −∞ and NaN, at any depth.
+    """
+    if isinstance(value, dict):
+        tag = value.get("__float__")
+        if len(value) == 1 and isinstance(tag, str) and tag in _FLOATS:
+            return _FLOATS[tag]
+        return {name: decoded_floats(one) for name, one in value.items()}
+    return [decoded_floats(one) for one in value] if isinstance(value, list) else value
 
 
 def parse_json(raw: bytes, where: str) -> Any:

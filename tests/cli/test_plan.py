@@ -73,8 +73,8 @@ def test_json_has_totals_shapes_and_what_is_recommended(config, capsys):
 
 def test_the_recommended_shapes_are_settings_that_give_what_was_promised(config, capsys):
     from cosa_theory.nn import CosaSettings
+    from cosa_theory.nn.shapes import model_layers
     from cosa_theory.studies.plan.costs import TrainingStep, cosa_budget
-    from cosa_theory.studies.plan.shapes import model_layers
 
     found = document(capsys, config, *CORE)
     *patterns, (_, a, b) = (tuple(row.values()) for row in found["recommended"])

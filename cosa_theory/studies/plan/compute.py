@@ -12,6 +12,7 @@ from cosa_theory.deltas.matching import first_few
 from cosa_theory.ground.expressions import by_pattern
 from cosa_theory.laws.norms import GramMoments
 from cosa_theory.nn.settings import CosaSettings
+from cosa_theory.nn.shapes import ModelLayers, model_layers
 from cosa_theory.projections import ENSEMBLES
 from cosa_theory.studies.plan.core_shapes import balanced_settings, budget_settings
 from cosa_theory.studies.plan.costs import (
@@ -22,7 +23,6 @@ from cosa_theory.studies.plan.costs import (
     equal_ranks,
     lora_budget,
 )
-from cosa_theory.studies.plan.shapes import ModelLayers, model_layers
 
 __all__ = ["ASKED", "BALANCED", "LORA", "Plan", "make_plan"]
 
@@ -55,7 +55,7 @@ def make_plan(
     Parameters
     ----------
     source : path, hub id or mapping
-        As for `cosa_theory.studies.plan.shapes.model_layers`.
+        As for `cosa_theory.nn.shapes.model_layers`.
     settings : CosaSettings
         The adapter. With `rank` or `parameters` its shapes are replaced.
     step : TrainingStep

@@ -8,8 +8,8 @@ from dataclasses import replace
 from cosa_theory.ground.errors import InputError
 from cosa_theory.ground.expressions import by_pattern
 from cosa_theory.nn.settings import CosaSettings
+from cosa_theory.nn.shapes import ModelLayers
 from cosa_theory.spectrum.budget import cosa_shape
-from cosa_theory.studies.plan.shapes import ModelLayers
 
 __all__ = ["balanced_settings", "budget_settings", "shape_patterns"]
 

@@ -21,8 +21,8 @@ from cosa_theory.nn.projection import (
     frozen_projection,
 )
 from cosa_theory.nn.settings import CosaSettings, LayerSpec
+from cosa_theory.nn.shapes import ModelLayers
 from cosa_theory.projections import ENSEMBLES
-from cosa_theory.studies.plan.shapes import ModelLayers
 
 if TYPE_CHECKING:
     import torch

@@ -16,7 +16,7 @@ from cosa_theory.ground.errors import InputError
 from cosa_theory.nn import add_cosa
 from cosa_theory.nn.lora import to_lora
 from cosa_theory.nn.peft import CosaConfig, CosaLayer
-from cosa_theory.studies.plan.shapes import model_layers
+from cosa_theory.nn.shapes import model_layers
 from tests.nn.peft.architectures import ARCHITECTURES
 
 SETTINGS = {"a": 6, "b": 5, "seed": 1}

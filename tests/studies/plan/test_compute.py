@@ -15,6 +15,7 @@ from cosa_theory.ground.errors import InputError
 from cosa_theory.nn import CosaLinear, CosaSettings, add_cosa, save_cosa
 from cosa_theory.nn.model import cosa_layers
 from cosa_theory.nn.projection import ProjectionSpec, frozen_projection
+from cosa_theory.nn.shapes import ModelLayers, model_layers
 from cosa_theory.nn.sparse_form import SparseProjection
 from cosa_theory.projections import KINDS
 from cosa_theory.studies.plan.compute import make_plan
@@ -28,7 +29,6 @@ from cosa_theory.studies.plan.costs import (
     file_bytes,
     lora_budget,
 )
-from cosa_theory.studies.plan.shapes import ModelLayers, model_layers
 
 SIZES = {
     "hidden_size": 64,

@@ -5,8 +5,8 @@ from hypothesis import settings as run
 from hypothesis import strategies as st
 
 from cosa_theory.nn.settings import CosaSettings
+from cosa_theory.nn.shapes import ModelLayers
 from cosa_theory.studies.plan.core_shapes import balanced_settings, shape_patterns
-from cosa_theory.studies.plan.shapes import ModelLayers
 
 PART = st.sampled_from(["layers", "0", "1", "12", "attn", "q_proj", "dense", "out.put", "a+b"])
 NAMES = st.lists(PART, min_size=1, max_size=4).map(".".join)

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cosa_theory.deltas.architecture import oversized
 from cosa_theory.deltas.opening import from_hub
-from cosa_theory.ground.errors import InputError
-from cosa_theory.ground.reading import read_json
+from cosa_theory.ground.checks import refuse
+from cosa_theory.ground.errors import InputError, quoted, reason
+from cosa_theory.ground.reading import decoded_floats, read_json
 from cosa_theory.nn.targets import closest, linear_layers, replace_modules, stacked_experts
 
 if TYPE_CHECKING:
@@ -61,6 +63,10 @@ def model_layers(
     layers = linear_layers(model, target_modules)
     inputs, problem = _shared_inputs(model, layers)
     sizes = {name: (layer.out_features, layer.in_features) for name, layer in layers.items()}
+    empty = [name for name, size in sizes.items() if not all(size)]
+    if empty:
+        m, n = sizes[empty[0]]
+        raise InputError(f"{empty[0]} would be {m} × {n}: its configuration has a size of zero")
     notices = [*_stacked_experts(model), *([problem] if problem else [])]
     return ModelLayers(type(model).__name__, sizes, inputs, tuple(notices))
 
@@ -106,13 +112,20 @@ def _built(fields: Mapping[str, Any]) -> "nn.Module":
             "the layers of a model are found by building it with transformers, which is not "
             "installed: install cosa-theory[llm]"
         ) from error
-    kind = fields["model_type"]
+    fields = decoded_floats(dict(fields))
+    found = oversized(fields)
+    if found:
+        name, value, most = found
+        raise refuse(name, value, f"at most {most:,}, or the model cannot be built to be planned")
+    kind = fields.get("model_type")
+    if not isinstance(kind, str):
+        raise refuse("model_type", kind, "a name")
     if kind not in transformers.CONFIG_MAPPING:
         own = "it brings its own code, which is not run" if "auto_map" in fields else ""
         near = own or closest(kind, list(transformers.CONFIG_MAPPING))
         raise InputError(
-            f"transformers {transformers.__version__} has no model type {kind!r} ({near}), so its "
-            "layers are unknown"
+            f"transformers {transformers.__version__} has no model type {quoted(kind)} ({near}), "
+            "so its layers are unknown"
         )
     # Attention kernels may not be installed, and a model's own code is not run.
     left_out = ("model_type", "attn_implementation", "auto_map")
@@ -125,7 +138,7 @@ def _built(fields: Mapping[str, Any]) -> "nn.Module":
     except (*_UNUSABLE, StrictDataclassError) as error:
         raise InputError(
             f"transformers cannot build a {kind} model from this configuration "
-            f"({type(error).__name__}: {' '.join(str(error).split()) or 'no reason given'})"
+            f"({type(error).__name__}: {reason(error)})"
         ) from error
     replace_modules(
         model,

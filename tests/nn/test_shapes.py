@@ -5,6 +5,7 @@ import sys
 
 import pytest
 import torch
+import transformers
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -14,7 +15,7 @@ from transformers import (
 from transformers.pytorch_utils import Conv1D
 
 from cosa_theory.ground.errors import InputError
-from cosa_theory.studies.plan.shapes import model_layers, read_config
+from cosa_theory.nn.shapes import model_layers, read_config
 from paper_checks.models import load_models
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 64}
@@ -242,3 +243,33 @@ def test_unknown_targets_name_the_closest():
 def test_without_transformers_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
     assert "install cosa-theory[llm]" in problem({"model_type": "llama"})
+
+
+def test_numbers_that_transformers_spells_as_objects_are_read(tmp_path):
+    sizes = {"vocab_size": 50, "hidden_size": 32, "state_size": 8, "num_hidden_layers": 2}
+    heads = {"num_heads": 8, "head_dim": 8, "n_groups": 1, "chunk_size": 8}
+    transformers.Mamba2Config(**sizes, **heads).save_pretrained(tmp_path)
+    assert "__float__" in (tmp_path / "config.json").read_text()
+    assert model_layers(tmp_path).sizes
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("num_hidden_layers", 2**31),
+        ("num_hidden_layers", float("inf")),
+        ("hidden_size", 2**40),
+        ("hidden_size", 0),
+        ("num_labels", 10**9),
+        ("num_key_value_heads", 0),
+        ("model_type", ["llama"]),
+    ],
+)
+def test_a_model_that_cannot_be_built_is_refused_in_one_short_sentence(field, value):
+    fields = transformers.LlamaConfig(
+        vocab_size=50, hidden_size=32, num_hidden_layers=1, num_attention_heads=4
+    ).to_dict()
+    with pytest.raises(InputError) as caught:
+        model_layers({**fields, field: value})
+    (sentence,) = caught.value.problems
+    assert len(sentence) <= 300
