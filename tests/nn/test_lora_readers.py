@@ -1,6 +1,7 @@
 """What software makes of an exported adapter: PEFT, and what knows one rank and no patterns."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -153,10 +154,9 @@ def test_a_model_whose_experts_peft_converts_is_told_when_it_is_saved(tmp_path):
 
 def test_a_kill_leaves_an_export_that_is_old_or_new_or_none_to_other_software(tmp_path):
     base = Tiny()
-    old = PeftModel.from_pretrained(base, lora_of_peft(tmp_path / "lora")).eval()
-    expected = [old(TOKENS).detach()]
     _, new = trained(Tiny(), tmp_path / "cosa")
-    expected.append(new)
+    old = PeftModel.from_pretrained(base, earlier_export(tmp_path)).eval()
+    expected = [old(TOKENS).detach(), new]
     found, hidden, at = [], [], 1
     while killed(at, lambda: to_lora(tmp_path / "cosa", tmp_path / "lora")):
         at += 1
@@ -168,17 +168,18 @@ def test_a_kill_leaves_an_export_that_is_old_or_new_or_none_to_other_software(tm
         open_pair(Tiny().state_dict(), tmp_path / "lora")  # finishes what was interrupted
         values = PeftModel.from_pretrained(Tiny(), tmp_path / "lora").eval()(TOKENS)
         assert any(torch.allclose(values, one, atol=1e-4) for one in expected)
-        lora_of_peft(tmp_path / "lora")
+        earlier_export(tmp_path)
     assert found[0] == 0
     assert found[-1] == 1
     assert all(hidden)
 
 
-def lora_of_peft(folder):
-    """Save a LoRA adapter of the same rank, with another scale."""
-    torch.manual_seed(4)
-    config = LoraConfig(
-        r=5, lora_alpha=80, target_modules=["up", "square"], init_lora_weights=False
-    )
-    get_peft_model(Tiny(), config).save_pretrained(folder)
-    return folder
+def earlier_export(folder):
+    """Export the adapter with cores of a third of the size; return where."""
+    shutil.rmtree(folder / "third", ignore_errors=True)
+    shutil.copytree(folder / "cosa", folder / "third")
+    path = folder / "third" / "adapter_config.json"
+    settings = json.loads(path.read_text())
+    path.write_text(json.dumps({**settings, "alpha": settings["alpha"] / 3}))
+    to_lora(folder / "third", folder / "lora")
+    return folder / "lora"

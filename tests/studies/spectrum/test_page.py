@@ -8,7 +8,14 @@ import pandas as pd
 import pytest
 from pandas.testing import assert_frame_equal
 
-from cosa_theory.page.document import Document, read_document, write_document
+from cosa_theory.ground.manifest import own_files
+from cosa_theory.page.document import (
+    RESULTS,
+    Document,
+    read_document,
+    write_document,
+    write_tables,
+)
 from cosa_theory.page.text import render_view
 from cosa_theory.page.views import number
 from cosa_theory.studies.shown import document_page, document_text
@@ -93,8 +100,11 @@ def test_the_stored_document_comes_back_equal_and_gives_an_equal_page(tmp_path):
 def test_a_later_survey_takes_the_audit_of_an_earlier_one_with_it(tmp_path):
     tables = toy_tables(blocks=1)
     document = Survey(**tables).document({})
-    write_document(document, tmp_path)
-    write_document(Document("audit", "Old.", (), {"rows": CHECKS}, {}), tmp_path / "audit")
+    audit = Document("audit", "Old.", (), {"rows": CHECKS}, {})
+    with own_files(tmp_path, RESULTS, last="spectrum.json") as new:
+        write_tables(document, new)
+        write_tables(audit, new / "audit")
+    assert (tmp_path / "audit" / "audit.json").is_file()
     (tmp_path / "audit" / "mine.txt").write_text("kept")
     write_document(document, tmp_path)
     assert [path.name for path in (tmp_path / "audit").iterdir()] == ["mine.txt"]
