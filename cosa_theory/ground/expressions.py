@@ -21,6 +21,7 @@ _SECONDS = 1.0
 
 _ORDINARY = 1e-3
 _MOST_CHARACTERS = 1_000_000
+_SPECIAL = re.compile(r"[\\^$*+?{}\[\]|()\n]")
 _BRANCHING = "*+?{|("
 """Without these an expression matches in one way, or in none: nothing is tried twice."""
 
@@ -117,9 +118,53 @@ def by_pattern(
 
     A pattern is a regular expression for the whole name or for its last parts, after a dot; the
     first that matches counts, in the order of the file (PEFT's `get_pattern_key`). `where` is what
-    the error about a pattern that takes too long to match calls them.
+    the error about a pattern that takes too long to match calls them. Names of layers, as most
+    patterns are, are looked up; only expressions are tried one after another.
     """
-    for pattern, value in (patterns or {}).items():
-        if _end_of_name(f"a name in {where}", pattern).match(module):
-            return value
-    return default
+    if not patterns:
+        return default
+    listed = tuple(patterns)
+    names, others = _sorted_out(listed)
+    found = len(listed) if "\n" in module else _first_name(names, module, len(listed))
+    for place in others if "\n" not in module else range(len(listed)):
+        if place > found:
+            break
+        if _end_of_name(f"a name in {where}", listed[place]).match(module):
+            found = place
+            break
+    return patterns[listed[found]] if found < len(listed) else default
+
+
+_Names = dict[int, dict[tuple[int, ...], dict[str, int]]]
+"""Length of a pattern, then where it has dots, then the pattern: its place in the file."""
+
+
+@lru_cache(maxsize=100)
+def _sorted_out(patterns: tuple[Any, ...]) -> tuple[_Names, tuple[int, ...]]:
+    """Return the patterns in which no sign but the dot is special, and the places of the others."""
+    names: _Names = {}
+    others = []
+    for place, pattern in enumerate(patterns):
+        if isinstance(pattern, str) and not _SPECIAL.search(pattern):
+            dots = tuple(i for i, sign in enumerate(pattern) if sign == ".")
+            names.setdefault(len(pattern), {}).setdefault(dots, {}).setdefault(pattern, place)
+        else:
+            others.append(place)
+    return names, tuple(others)
+
+
+def _first_name(names: _Names, module: str, found: int) -> int:
+    """Return the place of the first of the patterns without special signs, or `found`.
+
+    The dot of a pattern stands for any character, so the end of the module's name is looked up
+    with dots where the patterns have theirs.
+    """
+    starts = [0, *(i + 1 for i, sign in enumerate(module) if sign == ".")]
+    for start in starts:
+        end = module[start:]
+        for dots, places in names.get(len(end), {}).items():
+            signs = list(end)
+            for i in dots:
+                signs[i] = "."
+            found = min(found, places.get("".join(signs), found))
+    return found
