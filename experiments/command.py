@@ -13,19 +13,22 @@ import argparse
 import dataclasses
 import json
 import os
+import sys
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import pandas as pd
 
 from cosa_theory.ground.checks import real, whole
-from cosa_theory.ground.errors import InputError
+from cosa_theory.ground.errors import InputError, quoted, reason
 from cosa_theory.ground.manifest import check_folder, own_files
 from cosa_theory.ground.printable import printable
 from cosa_theory.ground.program import note, program
 from cosa_theory.ground.provenance import provenance
+from cosa_theory.ground.reading import file_bytes
 
 __all__ = [
     "check_table",
@@ -181,35 +184,62 @@ def read_config(start: Config, path: Path | None, **overrides: Any) -> Config:
         No such file, not TOML, a field that the settings do not have, or a value that they
         refuse with a ValueError.
     """
-    given: dict[str, Any] = {}
-    if path is not None:
-        try:
-            given = tomllib.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise InputError(f"configuration {path}: {error.strerror}") from error
-        except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise InputError(f"configuration {path}: {error}") from error
+    given = {} if path is None else _toml(path)
+    kinds = get_type_hints(type(start))
     known = [field.name for field in dataclasses.fields(start)]  # type: ignore[arg-type]
     unknown = [name for name in given if name not in known]
     if unknown:
-        raise InputError(f"configuration {path}: no field {unknown[0]!r}, only {', '.join(known)}")
+        only = f"only {', '.join(known)}"
+        raise InputError(f"configuration {path}: no field {quoted(unknown[0])}, {only}")
     for name, value in given.items():
-        kind = _kind(getattr(start, name))
-        if kind and _kind(value) != kind:
-            raise InputError(f"configuration {path}: {name} is {value!r}: it must be {kind}")
+        if must := _must(kinds[name], value):
+            raise InputError(f"configuration {path}: {name} is {quoted(value)}: it must be {must}")
     given |= {name: value for name, value in overrides.items() if value is not None}
     try:
-        changes = {name: _frozen(value) for name, value in given.items()}
-        return dataclasses.replace(start, **changes)  # type: ignore[type-var]
-    except (TypeError, ValueError) as error:
+        return dataclasses.replace(start, **given)  # type: ignore[type-var]
+    except (TypeError, ValueError, ArithmeticError, LookupError) as error:
         where = "" if path is None else f"configuration {path}: "
-        raise InputError(f"{where}{error}", argument=getattr(error, "argument", None)) from error
+        argument = getattr(error, "argument", None)
+        raise InputError(f"{where}{reason(error)}", argument=argument) from error
 
 
-def _kind(value: Any) -> str:
-    """Name the kind of a setting; nothing for one that may be of several kinds."""
-    kinds = {bool: "true or false", int: "a number", float: "a number", str: "text"}
-    return "an array" if isinstance(value, (tuple, list)) else kinds.get(type(value), "")
+def _toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file, its arrays as tuples."""
+    raw = file_bytes(path)
+    try:
+        return {name: _frozen(value) for name, value in tomllib.loads(raw.decode("utf-8")).items()}
+    except RecursionError as error:
+        raise InputError(f"configuration {path}: nested too deep") from error
+    except ValueError as error:
+        raise InputError(f"configuration {path}: {reason(error)}") from error
+
+
+def _must(kind: Any, value: Any) -> str:
+    """Say what a value of a file must be to be of the kind of its field, "" if it is."""
+    inner = get_args(kind)
+    if get_origin(kind) in (Union, UnionType):
+        return "" if any(not _must(one, value) for one in inner) else _must(inner[0], value)
+    if kind is tuple or get_origin(kind) is tuple:
+        if not isinstance(value, tuple):
+            return "an array"
+        each = inner[:1] * len(value) if inner[1:] == (...,) else inner or (Any,) * len(value)
+        if len(each) != len(value):
+            return f"an array of {len(each)}"
+        musts = (_must(one, item) for one, item in zip(each, value, strict=True))
+        return next((f"an array; an item must be {must}" for must in musts if must), "")
+    fits = kind not in _WORDS or type(value) is kind or (kind is float and type(value) is int)
+    if fits and type(value) in (int, float):
+        fits = abs(value) <= (_LARGEST if type(value) is int else sys.float_info.max)
+    return "" if fits else _WORDS.get(kind, "a finite number")
+
+
+_LARGEST = 2**53  # so that it is the same in float64
+_WORDS = {
+    bool: "true or false",
+    int: f"a whole number, at most {_LARGEST:,}",
+    float: "a finite number",
+    str: "text",
+}
 
 
 def _frozen(value: Any) -> Any:

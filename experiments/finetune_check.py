@@ -30,6 +30,7 @@ from cosa_theory.ground.checks import choice, refuse, whole
 from cosa_theory.ground.errors import InputError
 from cosa_theory.ground.program import note, program
 from cosa_theory.ground.sweep import run_cells
+from cosa_theory.page.document import read_table
 from experiments.command import (
     check_table,
     read_config,
@@ -332,7 +333,7 @@ def stored_or_short(
         As for `run`.
     """
     if (out / f"{NAME}.json").is_file():
-        return pd.read_parquet(out / f"{NAME}.parquet")
+        return read_table(out / f"{NAME}.parquet")
     note(f"no comparison of trainings in {out}: making a short one")
     config = dataclasses.replace(PRESETS["short"], seed=seed)
     table, grid = run(config, out, jobs=jobs)

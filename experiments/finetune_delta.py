@@ -33,7 +33,9 @@ from cosa_theory.ground.manifest import check_folder, is_damaged, own_files
 from cosa_theory.ground.program import program
 from cosa_theory.ground.progress import progress_bar
 from cosa_theory.ground.provenance import provenance
+from cosa_theory.ground.reading import read_json
 from cosa_theory.ground.swap import reading
+from cosa_theory.page.document import read_table
 from cosa_theory.projections import stream
 from experiments.command import command_parser, read_config, run_command
 
@@ -117,7 +119,7 @@ def run(config: Config, out: str | Path = DEFAULT_OUT) -> pd.DataFrame:
     with reading(out):
         finished = _is_finished(out, identity)
     if finished:
-        return pd.read_parquet(out / "loss.parquet")
+        return read_table(out / "loss.parquet")
     check_folder(out, PART, FILES)
     started = time.perf_counter()
     with torch_settings(config):
@@ -155,8 +157,8 @@ def _is_finished(out: Path, identity: str) -> bool:
     if is_damaged(out, FILES):
         return False
     try:
-        return bool(json.loads((out / "summary.json").read_text())["identity"] == identity)
-    except (ValueError, KeyError, TypeError):  # damaged, without a list to tell
+        return bool(read_json(out / "summary.json")["identity"] == identity)
+    except (ValueError, KeyError):  # damaged, without a list to tell
         return False
 
 

@@ -12,7 +12,7 @@ from cosa_theory.ground.manifest import check_folder, own_files
 from cosa_theory.ground.printable import printable
 from cosa_theory.ground.program import program
 from cosa_theory.ground.swap import reading
-from cosa_theory.page.document import read_document, read_table
+from cosa_theory.page.document import read_document, read_table, showing
 from cosa_theory.page.presentation import Drawing
 from cosa_theory.page.style import save_figure
 from cosa_theory.studies import presentation
@@ -88,9 +88,11 @@ def _run(
     check_figure(chosen.out, name)
     with reading(chosen.results):
         tables = read(chosen.results)
-    if not drawing.drawable(tables):
-        raise InputError(f"{chosen.results} holds nothing to draw for the figure {name}")
-    store_figure(drawing.draw(tables), chosen.out, name)
+    with showing(chosen.results):
+        if not drawing.drawable(tables):
+            raise InputError(f"{chosen.results} holds nothing to draw for the figure {name}")
+        figure = drawing.draw(tables)
+    store_figure(figure, chosen.out, name)
     return 0
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from cosa_theory.ground.errors import InputError
 from cosa_theory.ground.printable import shortened
 from cosa_theory.ground.program import program
-from cosa_theory.page.document import read_document
+from cosa_theory.page.document import read_document, showing
 from cosa_theory.studies.spectrum.figures import layer_figure
 from figures.command import check_figure, store_figure
 
@@ -33,13 +33,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command.add_argument("--out", type=Path, required=True, metavar="DIR", help="where to write")
     chosen = command.parse_args(arguments)
     tables = read_document(chosen.results, "spectrum").tables
-    names = list(tables["layers"]["layer"])
-    if chosen.layer not in names:
-        near = get_close_matches(chosen.layer, names, 3, 0) or names[:1]
-        raise InputError(f"no layer is named {chosen.layer!r}; the nearest: {', '.join(near)}")
+    with showing(chosen.results):
+        names = list(tables["layers"]["layer"])
+        if chosen.layer not in names:
+            near = get_close_matches(chosen.layer, names, 3, 0) or names[:1]
+            raise InputError(f"no layer is named {chosen.layer!r}; the nearest: {', '.join(near)}")
+        figure = layer_figure(tables, chosen.layer)
     name = shortened(chosen.layer.replace("/", "_").removesuffix(".weight"), 100)
     check_figure(chosen.out, name)
-    store_figure(layer_figure(tables, chosen.layer), chosen.out, name)
+    store_figure(figure, chosen.out, name)
     return 0
 
 

@@ -23,7 +23,7 @@ def report(
 ) -> None:
     """Render stored results again: report.html and the figures, from the tables alone."""
     from cosa_theory.ground.swap import reading
-    from cosa_theory.page.document import read_document
+    from cosa_theory.page.document import read_document, showing
     from cosa_theory.studies import commands
     from cosa_theory.studies.shown import check_page, write_document_page
 
@@ -38,4 +38,6 @@ def report(
     check_page(results, stored[0])
     document = read_document(results, stored[0])
     print(printable(document.verdict))
-    print(f"\nReport: {printable(str(write_document_page(document, results)))}")
+    with showing(results):
+        page = write_document_page(document, results)
+    print(f"\nReport: {printable(str(page))}")

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cosa_theory.ground.files import atomic_path
+from cosa_theory.ground.reading import open_file, parse_json
 
 __all__ = ["cell_name", "from_cell", "read_array_cell", "read_cell", "write_cell"]
 
@@ -74,13 +75,14 @@ def read_cell(path: Path) -> dict[str, Any] | None:
 def read_array_cell(path: Path) -> tuple[dict[str, Any] | None, NDArray[Any] | None]:
     """Return a cell's record and its array, each None where there is none."""
     try:
-        digest, _, body = path.read_bytes().partition(b"\n")
+        with open_file(path) as file:
+            digest, _, body = file.read().partition(b"\n")
         if digest != _digest(path, body):
             return None, None
         text, _, rest = body.partition(b"\n")
         array = np.load(io.BytesIO(rest), allow_pickle=False) if rest else None
-        record = json.loads(text)
-    except (OSError, ValueError, EOFError, RecursionError):
+        record = parse_json(text, "", halves=True)
+    except Exception:  # numpy's reader of headers raises whatever Python's parser can
         return None, None
     return (record, array) if isinstance(record, dict) else (None, None)
 

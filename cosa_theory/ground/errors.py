@@ -5,6 +5,8 @@ import reprlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
+from cosa_theory.ground.printable import printable
+
 __all__ = ["MOST_CHARACTERS", "MOST_PROBLEMS", "InputError", "Problems", "quoted", "reason"]
 
 MOST_CHARACTERS = 300
@@ -38,8 +40,7 @@ def _sentence(text: str) -> str:
     """
     if len(text) > 20 * MOST_CHARACTERS:
         text = f"{text[: 10 * MOST_CHARACTERS]}…{text[-9 * MOST_CHARACTERS :]}"
-    if not text.isprintable():
-        text = "".join(one if one.isprintable() else _escaped(one) for one in text)
+    text = printable(text)
     for longest in (200, 120, 100):
         if len(text) <= MOST_CHARACTERS:
             return text
@@ -49,10 +50,6 @@ def _sentence(text: str) -> str:
         )
     head, tail = MOST_CHARACTERS * 3 // 5, MOST_CHARACTERS * 2 // 5 - 3
     return text if len(text) <= MOST_CHARACTERS else f"{text[:head]} … {text[-tail:]}"
-
-
-def _escaped(one: str) -> str:
-    return one.encode("unicode_escape").decode()
 
 
 class InputError(ValueError):

@@ -16,13 +16,13 @@ from pathlib import Path
 
 from cosa_theory.ground.errors import InputError
 from cosa_theory.ground.files import remove_leftovers, temporary_name
+from cosa_theory.ground.reading import read_json
 from cosa_theory.ground.swap import check_way, is_inside, new_names, reading, swapped
 
 __all__ = ["MANIFEST", "check_folder", "is_damaged", "own_files"]
 
 MANIFEST = ".cosa-theory.json"
 _FORMAT = 1
-_LARGEST = 64 << 20  # bytes of a JSON file that is looked into
 
 
 @dataclass(frozen=True)
@@ -161,9 +161,9 @@ def _gone(
 def _read(folder: Path) -> dict[str, _Entry]:
     """Return the listed files by name, none of a damaged list."""
     path = folder / MANIFEST
-    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        if not path.is_symlink() and path.is_file() and path.stat().st_size <= _LARGEST:
-            content = json.loads(path.read_text(encoding="utf-8"))
+    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+        if not path.is_symlink():
+            content = read_json(path, own=True)
             if content["format"] == _FORMAT:
                 return {
                     name: _Entry(str(entry["part"]), str(entry["sha256"]))
@@ -209,11 +209,12 @@ def _is_older(home: Path) -> bool:
     if _read(home):
         return False
     for path in home.glob("*.json"):
-        with suppress(OSError, ValueError, RecursionError):
-            if path.name != MANIFEST and path.stat().st_size <= _LARGEST and path.is_file():
-                content = json.loads(path.read_text(encoding="utf-8"))
-                if isinstance(content, dict) and {"verdict", "provenance"} <= content.keys():
-                    return True
+        with suppress(InputError):
+            if (
+                path.name != MANIFEST
+                and {"verdict", "provenance"} <= read_json(path, own=True).keys()
+            ):
+                return True
     return False
 
 

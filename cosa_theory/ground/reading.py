@@ -76,9 +76,13 @@ def file_bytes(path: str | os.PathLike[str]) -> bytes:
         return file.read()
 
 
-def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read a JSON object from a file; a byte order mark before it is left out."""
-    value = parse_json(file_bytes(path).removeprefix(b"\xef\xbb\xbf"), f"{os.fspath(path)}:")
+def read_json(path: str | os.PathLike[str], *, own: bool = False) -> dict[str, Any]:
+    """Read a JSON object from a file; a byte order mark before it is left out.
+
+    A file of our `own` may name files whose names are no text: halves of characters stay.
+    """
+    raw = file_bytes(path).removeprefix(b"\xef\xbb\xbf")
+    value = parse_json(raw, f"{os.fspath(path)}:", halves=own)
     if not isinstance(value, dict):
         raise InputError(f"{Path(path)}: expected a JSON object, found a {type(value).__name__}.")
     return value
@@ -97,10 +101,11 @@ def decoded_floats(value: Any) -> Any:
     return [decoded_floats(one) for one in value] if isinstance(value, list) else value
 
 
-def parse_json(raw: bytes, where: str) -> Any:
+def parse_json(raw: bytes, where: str, *, halves: bool = False) -> Any:
     """Return the value of a JSON text in UTF-8, in whose `InputError` comes first `where` it is.
 
-    NaN and infinities are taken, as Python and transformers write them.
+    NaN and infinities are taken, as Python and transformers write them, and `halves` of surrogate
+    pairs where asked for.
     """
     try:
         text = raw.decode("utf-8")
@@ -111,7 +116,7 @@ def parse_json(raw: bytes, where: str) -> Any:
         raise InputError(f"{where} not valid JSON (nested over {_MOST_LEVELS} deep).") from error
     except ValueError as error:  # among others of a number with thousands of digits
         raise InputError(f"{where} not valid JSON ({reason(error)}).") from error
-    if _SURROGATE.search(text):
+    if not halves and _SURROGATE.search(text):
         try:
             json.dumps(value, ensure_ascii=False).encode()
         except UnicodeEncodeError as error:

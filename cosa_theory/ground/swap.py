@@ -20,6 +20,7 @@ from pathlib import Path, PurePosixPath
 
 from cosa_theory.ground.errors import InputError
 from cosa_theory.ground.files import remove_leftovers, sync_folder, temporary_name
+from cosa_theory.ground.reading import read_json
 
 try:
     import fcntl
@@ -30,6 +31,8 @@ __all__ = ["PENDING", "check_way", "is_inside", "new_names", "reading", "swapped
 
 PENDING = ".cosa-theory.new"
 _PLAN = ".plan.json"
+_MOST_NAME, _MOST_PART = 1000, 255
+"""Characters of a name, and of each of its parts, that file systems take."""
 
 
 @contextmanager
@@ -121,7 +124,9 @@ def is_inside(name: str) -> bool:
     except UnicodeEncodeError:
         return False
     plain = path.as_posix() == name and "\0" not in name and not Path(name).drive
-    return plain and bool(path.parts) and not path.is_absolute() and ".." not in path.parts
+    short = len(name) <= _MOST_NAME and all(len(part) <= _MOST_PART for part in path.parts)
+    inner = bool(path.parts) and not path.is_absolute() and ".." not in path.parts
+    return plain and short and inner
 
 
 def _pending(folder: Path) -> bool:
@@ -201,9 +206,9 @@ def _finish(folder: Path) -> None:
         return
     names = new_names(pending)
     try:
-        plan = json.loads((pending / _PLAN).read_text())
+        plan = read_json(pending / _PLAN, own=True)
         last, removed = str(plan["last"]), [name for name in plan["removed"] if is_inside(name)]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         if names:
             raise InputError(f"{pending} is damaged: delete it, and run again") from error
         last, removed = "", []

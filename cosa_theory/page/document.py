@@ -1,9 +1,9 @@
 """The result of one command as a document: verdict, notices, tables; stored and read back."""
 
-import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -12,10 +12,13 @@ from typing import Any, TypeAlias
 import numpy as np
 import pandas as pd
 
-from cosa_theory.ground.errors import InputError
+from cosa_theory.ground.checks import refuse
+from cosa_theory.ground.errors import InputError, reason
+from cosa_theory.ground.fields import Field, items, read_fields, table_of, text
 from cosa_theory.ground.manifest import own_files
 from cosa_theory.ground.printable import json_text, printable
-from cosa_theory.ground.swap import reading
+from cosa_theory.ground.reading import open_file, read_json
+from cosa_theory.ground.swap import is_inside, reading
 
 __all__ = [
     "FIGURES",
@@ -26,6 +29,7 @@ __all__ = [
     "read_document",
     "read_table",
     "records",
+    "showing",
     "write_document",
     "write_tables",
 ]
@@ -158,11 +162,13 @@ def write_tables(document: Document, new: Path) -> None:
 def read_table(path: Path) -> pd.DataFrame:
     """Read a stored table; `InputError` where it is missing or damaged."""
     try:
-        return pd.read_parquet(path)
-    except (ValueError, OSError) as error:  # pyarrow's own are among them
-        reason = str(error).splitlines()[0]
+        with open_file(path) as file:
+            return pd.read_parquet(file)
+    except InputError as error:
+        raise InputError(f"{str(error).rstrip('.')}: run the command again") from error
+    except Exception as error:  # pandas reads metadata of its own, which may say anything
         raise InputError(
-            f"{path} cannot be read as parquet ({reason}): run the command again"
+            f"{path} cannot be read as parquet ({reason(error)}): run the command again"
         ) from error
 
 
@@ -198,18 +204,57 @@ def _read(folder: Path, command: str) -> Document:
             f"missing): make them with its option --out {folder}"
         )
     try:
-        content = json.loads(summary.read_text(encoding="utf-8"))
-        names = [str(name) for name in content["tables"]]
-        return Document(
-            command,
-            content["verdict"],
-            tuple(content["notices"]),
-            {name: read_table(folder / f"{name}.parquet") for name in names},
-            content["provenance"],
-            unlisted=tuple(name for name in names if name not in content),
-        )
+        content = read_json(summary, own=True)
+        found = read_fields(content, _FIELDS, os.fspath(summary))
+    except InputError as error:
+        again = f"run `cosa-theory {command}` again"
+        problems = (f"{one.rstrip('.')}: {again}" for one in error.problems)
+        raise InputError(*problems) from error
+    return Document(
+        command,
+        found["verdict"],
+        tuple(found["notices"]),
+        {name: read_table(folder / f"{name}.parquet") for name in found["tables"]},
+        found["provenance"],
+        unlisted=tuple(name for name in found["tables"] if name not in content),
+    )
+
+
+@contextmanager
+def showing(folder: str | os.PathLike[str]) -> Iterator[None]:
+    """Refuse stored results that the block reads but cannot show: an `InputError` names them."""
+    try:
+        yield
     except InputError:
         raise
-    except (ValueError, KeyError, TypeError) as error:
-        problem = f"{summary} is damaged ({error}): run `cosa-theory {command}` again"
-        raise InputError(problem) from error
+    except _UNUSABLE as error:
+        raise InputError(
+            f"the results in {os.fspath(folder)} are damaged or of another version "
+            f"({type(error).__name__}: {reason(error)}): run the command again"
+        ) from error
+
+
+def _table_name(argument: str, value: Any) -> str:
+    name = text(argument, value)
+    if "/" in name or not is_inside(name):
+        raise refuse(argument, value, "the name of a table")
+    return name
+
+
+# What drawing tables with other columns or values than expected can raise.
+_UNUSABLE = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    NotImplementedError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+_FIELDS = {
+    "verdict": Field(text),
+    "notices": Field(items(text)),
+    "tables": Field(items(_table_name)),
+    "provenance": Field(table_of(lambda argument, value: value)),
+}
