@@ -4,6 +4,13 @@ Sizes are positive whole numbers. An argument outside the range that is stated f
 with an `InputError` that names it.
 """
 
+from cosa_theory.laws.decoders import (
+    InputMoments,
+    best_gain,
+    decoder_error,
+    gram_growth,
+    input_moments,
+)
 from cosa_theory.laws.isometry import (
     RIP_ALGORITHMS,
     dictionary_edges,
@@ -51,12 +58,15 @@ from cosa_theory.laws.synthesis import (
 __all__ = [
     "RIP_ALGORITHMS",
     "GramMoments",
+    "InputMoments",
     "MatrixMoments",
     "advantage_bound",
     "bai_yin_edges",
     "best_core_noise",
+    "best_gain",
     "chi_square_failure",
     "core_participation",
+    "decoder_error",
     "dictionary_edges",
     "energy_law",
     "energy_variance",
@@ -64,7 +74,9 @@ __all__ = [
     "exact_failure",
     "fourth_power",
     "gradient_step_squared_cosine",
+    "gram_growth",
     "haar_failure",
+    "input_moments",
     "isotropic_core_norm",
     "kronecker_inflation",
     "kronecker_rip_upper",
