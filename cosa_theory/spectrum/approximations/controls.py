@@ -1,0 +1,70 @@
+"""Controls: what must return everything, and what must return nothing."""
+
+import math
+from functools import partial
+
+import numpy as np
+
+from cosa_theory import laws
+from cosa_theory.projections import ENSEMBLES
+from cosa_theory.spectrum.approximations.base import (
+    Approximation,
+    Given,
+    Matrix,
+    Stored,
+    register,
+)
+from cosa_theory.spectrum.approximations.cores import core_moments
+
+__all__: list[str] = []
+
+
+def _noise(given: Given, energy: float) -> Matrix:
+    """Return independent normal entries with the energy of ΔW times `energy`."""
+    entries = given.stream("noise").standard_normal(given.shape).astype(given.delta.dtype)
+    return entries * given.delta.dtype.type(
+        math.sqrt(energy) * np.linalg.norm(given.delta) / np.linalg.norm(entries)
+    )
+
+
+def _adjoint_error(m: int, n: int, rank: int) -> float:
+    left, right = core_moments(ENSEMBLES["haar"], m, n, rank)
+    return float(laws.decoder_error(left, m, right, laws.InputMoments(n, 1.0)))
+
+
+def _noisy(given: Given) -> Matrix:
+    """Return ΔW and noise with the error that the adjoint of a Haar core has."""
+    return given.delta + _noise(given, _adjoint_error(*given.shape, given.rank))
+
+
+def _shuffled(given: Given) -> Matrix:
+    """Return the entries of ΔW in another order: its histogram without its structure."""
+    return given.stream("shuffle").permutation(given.delta.ravel()).reshape(given.shape)
+
+
+_record = partial(
+    Approximation, group="control", stored=lambda m, n, rank: Stored.of(m * n), budgeted=False
+)
+
+register(_record(name="exact", label="ΔW itself", make=lambda given: given.delta), 91)
+register(
+    Approximation(
+        name="noisy",
+        label="ΔW + noise of the adjoint's error",
+        group="control",
+        make=_noisy,
+        stored=lambda m, n, rank: Stored.of(m * n),
+        law=lambda m, n, rank: 1 - _adjoint_error(m, n, rank),
+    ),
+    92,
+)
+register(
+    _record(
+        name="noise",
+        label="noise of ΔW's energy",
+        make=lambda given: _noise(given, 1.0),
+        law=lambda m, n, rank: -1.0,
+    ),
+    93,
+)
+register(_record(name="shuffled", label="ΔW shuffled", make=_shuffled), 94)

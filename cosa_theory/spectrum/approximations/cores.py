@@ -1,0 +1,129 @@
+"""Cores: the best core of fixed projections, the same core decoded by its adjoint, LoRA-XS."""
+
+import warnings
+
+import numpy as np
+
+from cosa_theory import laws
+from cosa_theory.linear.basis import CosaBasis, RankDeficientWarning
+from cosa_theory.projections import ENSEMBLES, Ensemble
+from cosa_theory.spectrum.approximations.base import (
+    Approximation,
+    Given,
+    Matrix,
+    Stored,
+    budget,
+    core_shape,
+    register,
+    rounded,
+)
+from cosa_theory.spectrum.budget import lora_xs_rank
+
+__all__ = ["core_moments"]
+
+
+def _basis(given: Given, ensemble: Ensemble) -> CosaBasis:
+    m, n = given.shape
+    size = core_shape(m, n, given.rank)
+    return CosaBasis.sample(
+        m,
+        n,
+        size.a,
+        size.b,
+        kind=ensemble.name,
+        seed=given.seed,
+        scale="analysis",
+        key=given.key,
+        dtype=given.delta.dtype,
+    )
+
+
+def _stored(m: int, n: int, rank: int) -> Stored:
+    return Stored.of(core_shape(m, n, rank).parameters)
+
+
+def _law(m: int, n: int, rank: int) -> float:
+    size = core_shape(m, n, rank)
+    return float(laws.energy_law(m, n, size.a, size.b))
+
+
+def _decoder_law(ensemble: Ensemble, m: int, n: int, rank: int) -> float:
+    """Return the expected share of the energy that the adjoint leaves: negative, far below zero."""
+    left, right = core_moments(ensemble, m, n, rank)
+    return 1 - float(laws.decoder_error(left, m, right, laws.InputMoments(n, 1.0)))
+
+
+def core_moments(
+    ensemble: Ensemble, m: int, n: int, rank: int
+) -> tuple[laws.GramMoments, laws.GramMoments]:
+    """Return the moments of the two projections of a core at a budget."""
+    size = core_shape(m, n, rank)
+    return (
+        laws.GramMoments(*ensemble.moments(size.a, m)),
+        laws.GramMoments(*ensemble.moments(size.b, n)),
+    )
+
+
+def _register(ensemble: Ensemble) -> None:
+    """Add the two decoders of a core under one ensemble; see docs/theory.md, 6.3."""
+
+    def best(given: Given) -> Matrix:
+        basis = _basis(given, ensemble)
+        with warnings.catch_warnings():  # of many best cores any one will do
+            warnings.simplefilter("ignore", RankDeficientWarning)
+            core = basis.best_core(given.delta)
+        projected: Matrix = basis.synthesize(rounded(core))
+        return projected
+
+    def adjoint(given: Given) -> Matrix:
+        basis = _basis(given, ensemble)
+        back: Matrix = basis.synthesize(rounded(basis.encode(given.delta)))
+        return back
+
+    shared = {"group": "CoSA core", "stored": _stored, "ensemble": ensemble.name}
+    register(
+        Approximation(
+            name=f"best_core_{ensemble.name}",
+            label=f"best core, {ensemble.label}",
+            make=best,
+            law=_law,
+            **shared,
+        ),
+        10 + 2 * ensemble.order,
+    )
+    register(
+        Approximation(
+            name=f"adjoint_{ensemble.name}",
+            label=f"adjoint, {ensemble.label}",
+            make=adjoint,
+            unbiased=True,
+            law=lambda m, n, rank: _decoder_law(ensemble, m, n, rank),
+            **shared,
+        ),
+        11 + 2 * ensemble.order,
+    )
+
+
+def _lora_xs(given: Given) -> Matrix:
+    """Return U_r U_rᵀ ΔW V_r V_rᵀ with the top singular vectors of W."""
+    assert given.base is not None
+    m, n = given.shape
+    rank = lora_xs_rank(m, n, budget(m, n, given.rank))
+    left, _, right = np.linalg.svd(given.base, full_matrices=False)
+    left, right = left[:, :rank], right[:rank]
+    return left @ rounded(left.T @ given.delta @ right.T) @ right
+
+
+for _ensemble in ENSEMBLES.values():
+    _register(_ensemble)
+register(
+    Approximation(
+        name="lora_xs",
+        label="LoRA-XS (singular basis of W)",
+        group="low rank",
+        make=_lora_xs,
+        stored=lambda m, n, rank: Stored.of(lora_xs_rank(m, n, budget(m, n, rank)) ** 2),
+        needs_base=True,
+    ),
+    3,
+)

@@ -1,0 +1,113 @@
+"""Low rank: the best, all but the best, and what sketches find without a decomposition."""
+
+from functools import partial
+
+import numpy as np
+
+from cosa_theory.projections import make_projection
+from cosa_theory.spectrum.approximations.base import (
+    Approximation,
+    Given,
+    Matrix,
+    Stored,
+    budget,
+    register,
+    rounded,
+)
+
+__all__: list[str] = []
+
+_SECOND = 1.5  # columns of the second sketch of Nyström over those of the first
+
+
+def _within(m: int, n: int, rank: int) -> int:
+    return min(rank, m, n)
+
+
+def _factors(m: int, n: int, rank: int) -> Stored:
+    return Stored.of(min(_within(m, n, rank) * (m + n), m * n))
+
+
+def _truncated(given: Given) -> Matrix:
+    """Return the best update of rank r: C. Eckart, G. Young, Psychometrika 1 (1936)."""
+    left, sigma, right = given.singular
+    rank = _within(*given.shape, given.rank)
+    return rounded(left[:, :rank] * sigma[:rank]) @ rounded(right[:rank])
+
+
+def _remainder(given: Given) -> Matrix:
+    left, sigma, right = given.singular
+    rank = _within(*given.shape, given.rank)
+    return given.delta - (left[:, :rank] * sigma[:rank]) @ right[:rank]
+
+
+def _range_finder(given: Given) -> Matrix:
+    """Return Q Qᵀ ΔW for the range Q of ΔW Ω, Ω Gaussian with r columns.
+
+    Two passes over ΔW: N. Halko, P.-G. Martinsson, J. Tropp, SIAM Review 53 (2011).
+    """
+    m, n = given.shape
+    rank = _within(m, n, given.rank)
+    omega = _gaussian(given, rank, n, "range finder")
+    basis = np.linalg.qr(given.delta @ omega.T)[0]
+    return rounded(basis) @ rounded(basis.T @ given.delta)
+
+
+def _nystroem_sizes(m: int, n: int, rank: int) -> tuple[int, int]:
+    """Return the columns k and l of the two sketches: m k + n l ≤ r(m + n) with l near 1.5 k."""
+    first = max(1, int(budget(m, n, rank) / (m + _SECOND * n)))
+    second = max(first, (budget(m, n, rank) - first * m) // n)
+    return min(first, n), min(second, m)
+
+
+def _nystroem(given: Given) -> Matrix:
+    """Return (ΔW Ω)(Ψ ΔW Ω)⁺(Ψ ΔW), from one pass over ΔW.
+
+    Generalised Nyström: Y. Nakatsukasa, arXiv 2009.11392 (2020). It is exact where ΔW has a rank
+    of at most the columns of Ω.
+    """
+    m, n = given.shape
+    first, second = _nystroem_sizes(m, n, given.rank)
+    omega = _gaussian(given, first, n, "right sketch")
+    psi = _gaussian(given, second, m, "left sketch")
+    columns, rows = rounded(given.delta @ omega.T), rounded(psi @ given.delta)
+    basis, triangle = np.linalg.qr(rows @ omega.T)
+    return (columns @ np.linalg.pinv(triangle)) @ (basis.T @ rows)
+
+
+def _nystroem_stored(m: int, n: int, rank: int) -> Stored:
+    first, second = _nystroem_sizes(m, n, rank)
+    return Stored.of(first * m + second * n)
+
+
+def _gaussian(given: Given, k: int, d: int, role: str) -> Matrix:
+    drawn: Matrix = make_projection(
+        "gaussian", k, d, seed=given.seed, key=(*given.key, role), dtype=given.delta.dtype
+    )
+    return drawn
+
+
+_record = partial(Approximation, group="low rank", stored=_factors)
+
+register(_record(name="svd", label="truncated SVD", make=_truncated), 0)
+register(_record(name="range_finder", label="two-pass range finder", make=_range_finder), 1)
+register(
+    Approximation(
+        name="nystroem",
+        label="single-pass Nyström",
+        group="low rank",
+        make=_nystroem,
+        stored=_nystroem_stored,
+    ),
+    2,
+)
+register(
+    Approximation(
+        name="remainder",
+        label="all but the top r",
+        group="control",
+        make=_remainder,
+        stored=lambda m, n, rank: Stored.of(m * n),
+    ),
+    90,
+)
