@@ -116,10 +116,10 @@ def gather_moments(
 
         return before
 
-    with _hooked([(modules[name.removesuffix(".weight")], hook(name)) for name in names]):
-        with torch.inference_mode():
-            for mask in run():
-                seen.clear()
+    hooks = [(modules[name.removesuffix(".weight")], hook(name)) for name in names]
+    with _hooked(hooks), torch.inference_mode():
+        for mask in run():  # noqa: B007 (the hooks read it)
+            seen.clear()
     owners = {name: shared[name] for name in names if name in shared}
     means = {
         name: (gathered[name].total / gathered[name].count).numpy()

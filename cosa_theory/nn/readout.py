@@ -216,3 +216,10 @@ class Readout:
             one = nn.functional.cross_entropy(outputs[index], following, reduction="none")
             np.add.at(totals, np.asarray(places)[rows.numpy()], one.double().numpy())
         return totals
+
+    def tokens(self) -> NDArray[np.int64]:
+        """Return how many positions of each text are kept."""
+        totals = np.zeros(self.count, dtype=np.int64)
+        for (places, _), (rows, _) in zip(self.batches, self.kept, strict=True):
+            np.add.at(totals, np.asarray(places)[rows.numpy()], 1)
+        return totals

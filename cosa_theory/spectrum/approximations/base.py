@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cosa_theory.ground.errors import InputError
+from cosa_theory.laws import InputMoments
 from cosa_theory.projections import stream
 from cosa_theory.spectrum.budget import CosaShape, cosa_shape
 
@@ -27,6 +28,8 @@ __all__ = [
 
 Matrix = NDArray[Any]
 Singular = tuple[Matrix, NDArray[Any], Matrix]
+
+Law = Callable[[int, int, int, InputMoments], float]
 
 VALUE_BITS = 16
 """Bits of a stored number; numbers are rounded to as many before they are used (`rounded`)."""
@@ -137,7 +140,8 @@ class Approximation:
     needs_base : bool
         Whether it cannot be made without W.
     law : callable, optional
-        (m, n, rank) to the expected share of the energy, where it is known for every ΔW.
+        (m, n, rank, `cosa_theory.laws.InputMoments`) to the expected E‖(Â − ΔW)x‖²/E‖ΔW x‖², where
+        it is known for every ΔW.
     """
 
     name: str
@@ -149,7 +153,7 @@ class Approximation:
     unbiased: bool = False
     ensemble: str = ""
     needs_base: bool = False
-    law: Callable[[int, int, int], float] | None = None
+    law: Law | None = None
 
 
 APPROXIMATIONS: dict[str, Approximation] = {}

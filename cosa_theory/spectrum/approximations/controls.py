@@ -14,7 +14,7 @@ from cosa_theory.spectrum.approximations.base import (
     Stored,
     register,
 )
-from cosa_theory.spectrum.approximations.cores import core_moments
+from cosa_theory.spectrum.approximations.cores import adjoint_law
 
 __all__: list[str] = []
 
@@ -28,8 +28,7 @@ def _noise(given: Given, energy: float) -> Matrix:
 
 
 def _adjoint_error(m: int, n: int, rank: int) -> float:
-    left, right = core_moments(ENSEMBLES["haar"], m, n, rank)
-    return float(laws.decoder_error(left, m, right, laws.InputMoments(n, 1.0)))
+    return adjoint_law(ENSEMBLES["haar"], m, n, rank, laws.InputMoments(n, 1.0))
 
 
 def _noisy(given: Given) -> Matrix:
@@ -54,7 +53,8 @@ register(
         group="control",
         make=_noisy,
         stored=lambda m, n, rank: Stored.of(m * n),
-        law=lambda m, n, rank: 1 - _adjoint_error(m, n, rank),
+        # Noise meets every input alike.
+        law=lambda m, n, rank, inputs: _adjoint_error(m, n, rank) * inputs.spread / n,
     ),
     92,
 )
@@ -63,7 +63,7 @@ register(
         name="noise",
         label="noise of ΔW's energy",
         make=lambda given: _noise(given, 1.0),
-        law=lambda m, n, rank: -1.0,
+        law=lambda m, n, rank, inputs: 1 + inputs.spread / n,
     ),
     93,
 )

@@ -1,6 +1,7 @@
 """Cores: the best core of fixed projections, the same core decoded by its adjoint, LoRA-XS."""
 
 import warnings
+from functools import partial
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from cosa_theory.spectrum.approximations.base import (
 )
 from cosa_theory.spectrum.budget import lora_xs_rank
 
-__all__ = ["core_moments"]
+__all__ = ["adjoint_law"]
 
 
 def _basis(given: Given, ensemble: Ensemble) -> CosaBasis:
@@ -42,17 +43,6 @@ def _stored(m: int, n: int, rank: int) -> Stored:
     return Stored.of(core_shape(m, n, rank).parameters)
 
 
-def _law(m: int, n: int, rank: int) -> float:
-    size = core_shape(m, n, rank)
-    return float(laws.energy_law(m, n, size.a, size.b))
-
-
-def _decoder_law(ensemble: Ensemble, m: int, n: int, rank: int) -> float:
-    """Return the expected share of the energy that the adjoint leaves: negative, far below zero."""
-    left, right = core_moments(ensemble, m, n, rank)
-    return 1 - float(laws.decoder_error(left, m, right, laws.InputMoments(n, 1.0)))
-
-
 def core_moments(
     ensemble: Ensemble, m: int, n: int, rank: int
 ) -> tuple[laws.GramMoments, laws.GramMoments]:
@@ -62,6 +52,21 @@ def core_moments(
         laws.GramMoments(*ensemble.moments(size.a, m)),
         laws.GramMoments(*ensemble.moments(size.b, n)),
     )
+
+
+def adjoint_law(
+    ensemble: Ensemble, m: int, n: int, rank: int, inputs: laws.InputMoments, gain: float = 1.0
+) -> float:
+    """Return the expected error of q times the adjoint of a core at a budget."""
+    left, right = core_moments(ensemble, m, n, rank)
+    return float(laws.decoder_error(left, m, right, inputs, gain))
+
+
+def _best_core_law(m: int, n: int, rank: int, inputs: laws.InputMoments) -> float:
+    """Return that of least squares on invariant ranges, which is the Haar adjoint times ab/(mn)."""
+    size = core_shape(m, n, rank)
+    law = float(laws.energy_law(m, n, size.a, size.b))
+    return adjoint_law(ENSEMBLES["haar"], m, n, rank, inputs, law)
 
 
 def _register(ensemble: Ensemble) -> None:
@@ -86,7 +91,7 @@ def _register(ensemble: Ensemble) -> None:
             name=f"best_core_{ensemble.name}",
             label=f"best core, {ensemble.label}",
             make=best,
-            law=_law,
+            law=_best_core_law,
             **shared,
         ),
         10 + 2 * ensemble.order,
@@ -97,7 +102,7 @@ def _register(ensemble: Ensemble) -> None:
             label=f"adjoint, {ensemble.label}",
             make=adjoint,
             unbiased=True,
-            law=lambda m, n, rank: _decoder_law(ensemble, m, n, rank),
+            law=partial(adjoint_law, ensemble),
             **shared,
         ),
         11 + 2 * ensemble.order,

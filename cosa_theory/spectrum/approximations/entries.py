@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+from cosa_theory.laws import InputMoments
 from cosa_theory.linear.transforms import DCT
 from cosa_theory.spectrum.approximations.base import (
     Approximation,
@@ -71,6 +72,11 @@ def _share(m: int, n: int, rank: int) -> float:
     return budget(m, n, rank) / (m * n)
 
 
+def _masked_law(p: float, gain: float, inputs: InputMoments) -> float:
+    """Return the error of q M ∘ ΔW, M of independent entries that are 1 with probability p."""
+    return (gain * p - 1) ** 2 + gain**2 * p * (1 - p) * inputs.aligned
+
+
 register(
     Approximation(
         name="mask",
@@ -78,7 +84,7 @@ register(
         group="entries",
         make=_masked,
         stored=_free,
-        law=_share,
+        law=lambda m, n, rank, inputs: _masked_law(_share(m, n, rank), 1.0, inputs),
     ),
     40,
 )
@@ -90,7 +96,9 @@ register(
         make=_rescaled,
         stored=_free,
         unbiased=True,
-        law=lambda m, n, rank: 2 - 1 / _share(m, n, rank),
+        law=lambda m, n, rank, inputs: _masked_law(
+            _share(m, n, rank), 1 / _share(m, n, rank), inputs
+        ),
     ),
     41,
 )

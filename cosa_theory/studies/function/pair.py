@@ -1,0 +1,306 @@
+"""The study of a pair: what every approximation of its update returns of the model's function."""
+
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from cosa_theory.deltas import open_pair
+from cosa_theory.deltas.matching import first_few, match_names
+from cosa_theory.ground.checks import choice, whole
+from cosa_theory.ground.errors import InputError
+from cosa_theory.ground.tensor_files import TensorInfo
+from cosa_theory.page.document import Document
+from cosa_theory.spectrum.approximations import select_approximations
+from cosa_theory.spectrum.budget import check_ranks
+from cosa_theory.studies.function.compute import (
+    Bench,
+    LayerMoments,
+    layer_moments,
+    run_trials,
+    trials,
+)
+from cosa_theory.studies.function.decompositions import Decompositions
+from cosa_theory.studies.function.tables import build_tables
+from cosa_theory.studies.function.texts import check_texts, general_texts
+from cosa_theory.studies.function.verdict import verdict
+
+if TYPE_CHECKING:
+    from cosa_theory.nn.moments import Moments
+    from cosa_theory.nn.readout import Readout, TextModel
+
+__all__ = ["RANKS", "SVD_RANKS", "Function", "function_pair"]
+
+RANKS = (2, 8, 32)
+"""Default budgets, as ranks of a LoRA."""
+
+SVD_RANKS = (1, 2, 4, 8, 16, 32, 64)
+"""Ranks at which the truncated SVD is measured besides."""
+
+TASKS = ("embeddings", "causal-lm")
+
+
+@dataclass(frozen=True)
+class Function:
+    """What approximations of an update return of a model's function.
+
+    Parameters
+    ----------
+    approximations : pandas.DataFrame
+        One row per approximation, budget and gain: what it stores (`numbers`, `bits`), the share of
+        the energy it holds (`energy`, negative where its error exceeds the update), the same under
+        the inputs' second moments (`weighted`), what the laws predict of either (`energy_law`,
+        `weighted_law`).
+    function : pandas.DataFrame
+        One row per row of `approximations` and set of texts: `recovered` with its interval; for
+        causal models also `loss_recovered`, of the excess loss, and `divergence`, the mean
+        Kullback-Leibler divergence from the tuned model's next-token distribution, in nats.
+    layers : pandas.DataFrame
+        `energy` and `weighted` of every matrix.
+    prediction : pandas.DataFrame
+        Per set of texts, the rank correlation of each predictor with function recovered.
+    notices : tuple of str
+        What a reader should know.
+    """
+
+    approximations: pd.DataFrame
+    function: pd.DataFrame
+    layers: pd.DataFrame
+    prediction: pd.DataFrame
+    notices: tuple[str, ...] = ()
+
+    @property
+    def verdict(self) -> str:
+        """One plain sentence, computed from the tables."""
+        return verdict(self.approximations, self.function)
+
+    def document(self, provenance: Mapping[str, Any]) -> Document:
+        """Return the tables with their verdict; those of single layers are too many to list."""
+        names = ("approximations", "function", "prediction", "layers")
+        return Document(
+            "function",
+            self.verdict,
+            self.notices,
+            {name: getattr(self, name) for name in names},
+            provenance,
+            unlisted=("layers",),
+        )
+
+
+def function_pair(
+    base: str | os.PathLike[str],
+    tuned: Any,
+    *,
+    texts: Sequence[str] | None = None,
+    general: Sequence[str] | None = None,
+    task: str | None = None,
+    ranks: Iterable[int] = RANKS,
+    approximations: Iterable[str] | None = None,
+    moments: "Moments | None" = None,
+    seed: int = 0,
+    max_tokens: int = 128,
+    cells: str | os.PathLike[str] | None = None,
+    progress: Callable[[int, int, str], None] | None = None,
+    **opening: Any,
+) -> Function:
+    """Put every approximation of an update into its model, and measure what the model then says.
+
+    Parameters
+    ----------
+    base : path or hub id
+        A folder of transformers: weights, configuration, tokenizer.
+    tuned : path, hub id or tensors
+        The same fine-tuned, or an adapter, as `cosa_theory.deltas.open_pair` takes it.
+    texts : sequence of str, optional
+        Of the fine-tuning's domain: at least eight. A quarter of them is held out, to choose gains
+        on; without them, of the general texts.
+    general : sequence of str, optional
+        Texts of another kind; by default 64 news wires (see `cosa_theory.assets`).
+    task : {"embeddings", "causal-lm"}, optional
+        What f is: mean-pooled embeddings, or logits. By default what the architecture is for.
+    ranks : iterable of int
+        Budgets, as ranks of a LoRA with as many numbers.
+    approximations : iterable of str, optional
+        Names of `cosa_theory.spectrum.approximations.APPROXIMATIONS`; all by default.
+    moments : Moments, optional
+        Of the layers' inputs, as `cosa_theory.nn.moments.read_moments` returns them; by default
+        gathered from the base model on the texts.
+    seed : int
+        Of projections, masks, noise and the resamples of texts.
+    max_tokens : int
+        Longer texts are cut.
+    cells : path, optional
+        A folder where every finished approximation is kept; an interrupted study resumes from it.
+    progress : callable, optional
+        Called as ``progress(done, total, title)`` after each approximation.
+    **opening
+        Further arguments of `open_pair`, such as `include`.
+
+    Returns
+    -------
+    Function
+
+    Raises
+    ------
+    InputError
+        For texts, models or settings that do not fit: before any long work.
+
+    Notes
+    -----
+    f(W) is the base with every matrix as it was, f(W + ΔW) the base with the matrices of its linear
+    layers as tuned; other tensors (biases, norms, embeddings) stay the base's in both. In memory
+    there are the base model, its gain-scaled approximations where one is searched for, and one
+    layer at a time.
+    """
+    from cosa_theory.nn.readout import load_text_model
+
+    if task is not None:
+        choice("task", task, TASKS)
+    budgets = check_ranks(ranks)
+    chosen = trials(select_approximations(approximations), budgets, SVD_RANKS)
+    whole("seed", seed, 0)
+    whole("max_tokens", max_tokens, least=4)
+    pair = open_pair(base, tuned, **opening)
+    sets = _sets(texts, general)
+    model = load_text_model(base, task)
+    model.normalised = _normalised(base)
+    weights, left_out = _exchanged(pair.names, {one.name: one.shape for one in pair.layers}, model)
+    readouts = {name: _readout(model, listed, max_tokens) for name, listed in sets.items()}
+    notices = [*pair.report.notices, *left_out]
+    if moments is None:
+        moments = _gather(model, list(weights.values()), readouts)
+    with tempfile.TemporaryDirectory(prefix="cosa_theory.") as folder:
+        rank = max(one.rank for one in chosen) or 1
+        bench = Bench(
+            model,
+            pair,
+            weights,
+            readouts,
+            _of_updates(pair, weights, moments),
+            seed,
+            Decompositions(Path(folder), rank),
+        )
+        changes = _checked(bench.changes())
+        results = run_trials(
+            bench, chosen, cells=None if cells is None else Path(cells), progress=progress
+        )
+    tables = build_tables(chosen, results, changes, dict(bench_shapes(pair, weights)), seed)
+    return Function(notices=tuple(notices), **tables)
+
+
+def bench_shapes(pair: Any, weights: Mapping[str, str]) -> Iterator[tuple[str, tuple[int, int]]]:
+    """Yield name and shape of every exchanged matrix."""
+    for layer in pair.layers:
+        if layer.name in weights:
+            yield layer.name, layer.shape
+
+
+def _sets(texts: Sequence[str] | None, general: Sequence[str] | None) -> dict[str, Sequence[str]]:
+    """Return the sets of texts by name, a quarter of the first held out."""
+    named: dict[str, Sequence[str]] = {}
+    if texts is not None:
+        check_texts("texts", texts)
+        named["domain"] = texts
+    named["general"] = general_texts(64) if general is None else general
+    check_texts("general", named["general"])
+    first = next(iter(named))
+    held_out = named[first][::4]
+    measured = [text for place, text in enumerate(named[first]) if place % 4]
+    return {**named, first: measured, "held out": held_out}
+
+
+def _normalised(base: str | os.PathLike[str]) -> bool:
+    """Tell whether the embeddings of a sentence encoder are used at length one."""
+    listed = Path(base) / "modules.json"
+    return listed.is_file() and "Normalize" in listed.read_text(encoding="utf-8", errors="replace")
+
+
+def _exchanged(
+    names: Sequence[str], shapes: Mapping[str, tuple[int, int]], model: "TextModel"
+) -> tuple[dict[str, str], list[str]]:
+    """Match updates to the weights of the model's linear layers, and tell what is left out."""
+    parameters = model.weights()
+    match = match_names(
+        {name: TensorInfo("float32", shapes[name]) for name in names},
+        {name: TensorInfo("float32", tuple(one.shape)) for name, one in parameters.items()},
+    )
+    weights = {
+        name: other
+        for name, other in match.pairs.items()
+        if tuple(parameters[other].shape) == shapes[name]
+    }
+    if not weights:
+        raise InputError(
+            "none of the updates belongs to a linear layer of the base model: its linear layers "
+            f"are {first_few(list(parameters), 3)}; the updates {first_few(list(names), 3)}"
+        )
+    others = [name for name in names if name not in weights]
+    told = (
+        [f"{len(others)} matrices of no linear layer stay the base's: {first_few(others, 3)}."]
+        if others
+        else []
+    )
+    return weights, told
+
+
+def _readout(model: "TextModel", texts: Sequence[str], max_tokens: int) -> "Readout":
+    from cosa_theory.nn.readout import Readout
+
+    return Readout(model, texts, max_tokens)
+
+
+def _gather(
+    model: "TextModel", names: Sequence[str], readouts: "Mapping[str, Readout]"
+) -> "Moments":
+    """Gather the second moments of all layers' inputs on the first set of texts."""
+    from cosa_theory.nn.moments import gather_moments
+
+    batches = [batch for _, batch in next(iter(readouts.values())).batches]
+    tokens = sum(int(batch["attention_mask"].sum()) for batch in batches)
+
+    def run() -> Iterator[Any]:
+        for batch in batches:
+            yield batch["attention_mask"]
+            model.network(**batch)
+
+    return gather_moments(model.network, names, run, tokens)
+
+
+def _of_updates(
+    pair: Any, weights: Mapping[str, str], moments: "Moments"
+) -> dict[str, LayerMoments]:
+    """Return the moments of the updates that have some."""
+    found = {}
+    for layer in pair:
+        matrix = moments.matrices.get(weights.get(layer.name, ""))
+        if matrix is None:
+            continue
+        if len(matrix) != layer.shape[1]:
+            raise InputError(
+                f"the moments of {weights[layer.name]} are {len(matrix)} × {len(matrix)}, its layer "
+                f"has {layer.shape[1]} inputs: gather them with this model"
+            )
+        one = layer_moments(layer, matrix)
+        if one is not None:
+            found[layer.name] = one
+    return found
+
+
+def _checked(
+    changes: dict[str, dict[str, list[float]]],
+) -> dict[str, dict[str, list[float]]]:
+    """Refuse models that say the same."""
+    for name, change in changes.items():
+        total = float(np.sum(change["squared"]))
+        if not np.isfinite(total):
+            raise InputError(f"the models' outputs on the {name} texts are not finite")
+        if total == 0:
+            raise InputError(
+                f"no change to recover: base and tuned say the same on the {name} texts"
+            )
+    return changes
