@@ -172,7 +172,7 @@ def read_moments(path: str | os.PathLike[str]) -> Moments:
         If the file is damaged, or is not one of moments.
     """
     path = Path(path)
-    infos, metadata = read_header(path), read_metadata(path)
+    infos, metadata = read_header(path), read_metadata(os.fspath(path))
     try:
         if metadata["format"] != _FORMAT:
             raise KeyError

@@ -33,7 +33,7 @@ class TextModel:
     def weights(self) -> dict[str, nn.Parameter]:
         """Return the matrices of its linear layers by name, each once, in the order of the model.
 
-        A `Conv1D` of transformers stores the transpose of what it multiplies by; it counts as well.
+        `Conv1D` of transformers counts as well, although it stores in × out (`transposed`).
         """
         found, seen = {}, set()
         for name, module in self.network.named_modules():
@@ -44,6 +44,14 @@ class TextModel:
                 seen.add(id(weight))
                 found[f"{name}.weight"] = weight
         return found
+
+    def transposed(self) -> set[str]:
+        """Return the names of those that are stored in × out."""
+        return {
+            f"{name}.weight"
+            for name, module in self.network.named_modules()
+            if type(module).__name__ == "Conv1D"
+        }
 
     def batches(
         self, texts: Sequence[str], max_tokens: int, size: int = 16
@@ -92,11 +100,8 @@ def load_text_model(source: str | os.PathLike[str], task: str | None = None) -> 
         config = AutoConfig.from_pretrained(name)
         heads = getattr(config, "architectures", None) or []
         causal = any(head.endswith(("ForCausalLM", "LMHeadModel")) for head in heads)
-        chosen: Task = (
-            "causal-lm"
-            if (task or ("causal-lm" if causal else "")) == "causal-lm"
-            else ("embeddings")
-        )
+        wanted = task or ("causal-lm" if causal else "embeddings")
+        chosen: Task = "causal-lm" if wanted == "causal-lm" else "embeddings"
         if chosen == "causal-lm" and not causal:
             raise InputError(
                 f"task is 'causal-lm', but {name} is {', '.join(heads) or 'of no named kind'}, "

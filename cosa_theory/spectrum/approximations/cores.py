@@ -85,25 +85,23 @@ def _register(ensemble: Ensemble) -> None:
         back: Matrix = basis.synthesize(rounded(basis.encode(given.delta)))
         return back
 
-    shared = {"group": "CoSA core", "stored": _stored, "ensemble": ensemble.name}
+    record = partial(Approximation, group="CoSA core", stored=_stored, ensemble=ensemble.name)
     register(
-        Approximation(
+        record(
             name=f"best_core_{ensemble.name}",
             label=f"best core, {ensemble.label}",
             make=best,
             law=_best_core_law,
-            **shared,
         ),
         10 + 2 * ensemble.order,
     )
     register(
-        Approximation(
+        record(
             name=f"adjoint_{ensemble.name}",
             label=f"adjoint, {ensemble.label}",
             make=adjoint,
             unbiased=True,
             law=partial(adjoint_law, ensemble),
-            **shared,
         ),
         11 + 2 * ensemble.order,
     )

@@ -1,5 +1,7 @@
 """Rounding: every entry kept, at few bits, with one scale for each row."""
 
+from functools import partial
+
 import numpy as np
 
 from cosa_theory.spectrum.approximations.base import (
@@ -29,7 +31,7 @@ def _bits(given: Given, bits: int) -> Matrix:
     return np.clip(np.rint(given.delta / safe), -levels, levels) * scales
 
 
-def _stored(bits: int, m: int, n: int) -> Stored:
+def _stored(bits: int, m: int, n: int, rank: int) -> Stored:
     return Stored(m * n + m, bits * m * n + VALUE_BITS * m)
 
 
@@ -39,7 +41,7 @@ register(
         label="signs, a scale per row",
         group="rounding",
         make=_signs,
-        stored=lambda m, n, rank: _stored(1, m, n),
+        stored=partial(_stored, 1),
         budgeted=False,
     ),
     60,
@@ -50,8 +52,8 @@ for _place, _count in enumerate((2, 3, 4, 8)):
             name=f"bits_{_count}",
             label=f"rounded to {_count} bits",
             group="rounding",
-            make=lambda given, count=_count: _bits(given, count),
-            stored=lambda m, n, rank, count=_count: _stored(count, m, n),
+            make=partial(_bits, bits=_count),
+            stored=partial(_stored, _count),
             budgeted=False,
         ),
         61 + _place,

@@ -4,6 +4,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,11 +56,24 @@ def trials(
 
 @dataclass(frozen=True)
 class LayerMoments:
-    """C of the inputs of a layer, and the moments of its update under C and under the identity."""
+    """Second moments C of a layer's inputs, and those of its update under them.
+
+    Parameters
+    ----------
+    matrix : array
+        C.
+    weighted : InputMoments
+        Of the update.
+    mapped : float
+        tr(ΔW C ΔWᵀ).
+    transposed : bool
+        Whether the layer stores in × out, so that its inputs meet the rows of ΔW.
+    """
 
     matrix: NDArray[Any]
     weighted: InputMoments
-    mapped: float  # tr(ΔW C ΔWᵀ)
+    mapped: float
+    transposed: bool = False
 
 
 @dataclass
@@ -227,12 +241,14 @@ class Bench:
             found["law"] = law(m, n, max(trial.rank, 1), InputMoments(n, 1.0))
         moments = self.moments.get(layer.name)
         if moments is not None:
-            seen = update.astype(np.float32) @ moments.matrix
+            seen = update.astype(np.float32)
+            seen = moments.matrix @ seen if moments.transposed else seen @ moments.matrix
             found["mapped"] = moments.mapped
             found["weighted_norm"] = float(np.vdot(seen, made)) / moments.mapped
             found["weighted_inner"] = float(np.vdot(seen, delta)) / moments.mapped
             if law is not None:
-                found["weighted_law"] = law(m, n, max(trial.rank, 1), moments.weighted)
+                out, into = (n, m) if moments.transposed else (m, n)
+                found["weighted_law"] = law(out, into, max(trial.rank, 1), moments.weighted)
         return found
 
     def identity(self) -> str:
@@ -270,16 +286,18 @@ def run_trials(
     results = []
     for done, trial in enumerate(chosen, start=1):
         identity = shared | {"approximation": trial.approximation.name, "rank": trial.rank}
-        results.append(from_cell(cells, identity, [], lambda one=trial: bench.measure(one)))
+        results.append(from_cell(cells, identity, [], partial(bench.measure, trial)))
         if progress is not None:
             progress(done, len(chosen), trial.title)
     return results
 
 
-def layer_moments(layer: LayerDelta, matrix: NDArray[Any]) -> LayerMoments | None:
+def layer_moments(layer: LayerDelta, matrix: NDArray[Any], transposed: bool) -> LayerMoments | None:
     """Return the moments of a layer's update under those of its inputs; None where it sees none."""
     delta = layer.delta.astype(np.float64)
+    if transposed:
+        delta = delta.T
     mapped = float(np.vdot(delta @ matrix, delta))
     if not (mapped > 0 and math.isfinite(mapped)):
         return None
-    return LayerMoments(matrix, input_moments(delta, matrix), mapped)
+    return LayerMoments(matrix, input_moments(delta, matrix), mapped, transposed)

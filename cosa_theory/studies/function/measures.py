@@ -66,7 +66,7 @@ class Resampling:
 
 
 def rank_correlation(
-    predictor: Sequence[float], function: NDArray[np.float64]
+    predictor: Sequence[float] | NDArray[np.float64], function: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Return Spearman's rank correlation of a predictor with each row of `function`.
 

@@ -101,7 +101,8 @@ def function_pair(
     task: str | None = None,
     ranks: Iterable[int] = RANKS,
     approximations: Iterable[str] | None = None,
-    moments: "Moments | None" = None,
+    moments: str | os.PathLike[str] | None = None,
+    save_moments: str | os.PathLike[str] | None = None,
     seed: int = 0,
     max_tokens: int = 128,
     cells: str | os.PathLike[str] | None = None,
@@ -127,9 +128,11 @@ def function_pair(
         Budgets, as ranks of a LoRA with as many numbers.
     approximations : iterable of str, optional
         Names of `cosa_theory.spectrum.approximations.APPROXIMATIONS`; all by default.
-    moments : Moments, optional
-        Of the layers' inputs, as `cosa_theory.nn.moments.read_moments` returns them; by default
-        gathered from the base model on the texts.
+    moments : path, optional
+        Second moments of the layers' inputs, stored before; by default they are gathered from the
+        base model on the first set of texts.
+    save_moments : path, optional
+        Where to store them (`cosa_theory.nn.moments.write_moments`).
     seed : int
         Of projections, masks, noise and the resamples of texts.
     max_tokens : int
@@ -157,6 +160,7 @@ def function_pair(
     there are the base model, its gain-scaled approximations where one is searched for, and one
     layer at a time.
     """
+    from cosa_theory.nn.moments import write_moments
     from cosa_theory.nn.readout import load_text_model
 
     if task is not None:
@@ -170,10 +174,12 @@ def function_pair(
     model = load_text_model(base, task)
     model.normalised = _normalised(base)
     weights, left_out = _exchanged(pair.names, {one.name: one.shape for one in pair.layers}, model)
+    weights, zero = _changed(pair, weights)
     readouts = {name: _readout(model, listed, max_tokens) for name, listed in sets.items()}
-    notices = [*pair.report.notices, *left_out]
-    if moments is None:
-        moments = _gather(model, list(weights.values()), readouts)
+    notices = [*pair.report.notices, *left_out, *zero]
+    inputs = _inputs(model, list(weights.values()), readouts, moments)
+    if save_moments is not None:
+        write_moments(inputs, save_moments, {"model": os.fspath(base)})
     with tempfile.TemporaryDirectory(prefix="cosa_theory.") as folder:
         rank = max(one.rank for one in chosen) or 1
         bench = Bench(
@@ -181,7 +187,7 @@ def function_pair(
             pair,
             weights,
             readouts,
-            _of_updates(pair, weights, moments),
+            _of_updates(pair, weights, inputs, model),
             seed,
             Decompositions(Path(folder), rank),
         )
@@ -248,18 +254,33 @@ def _exchanged(
     return weights, told
 
 
+def _changed(pair: Any, weights: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+    """Leave out updates that are zero, and tell which."""
+    changed = {layer.name for layer in pair if layer.name in weights and layer.delta.any()}
+    if not changed:
+        raise InputError("no change to recover: the update of every linear layer is zero")
+    zero = [name for name in weights if name not in changed]
+    told = [f"{len(zero)} updates are zero and left out: {first_few(zero, 3)}."] if zero else []
+    return {name: other for name, other in weights.items() if name in changed}, told
+
+
 def _readout(model: "TextModel", texts: Sequence[str], max_tokens: int) -> "Readout":
     from cosa_theory.nn.readout import Readout
 
     return Readout(model, texts, max_tokens)
 
 
-def _gather(
-    model: "TextModel", names: Sequence[str], readouts: "Mapping[str, Readout]"
+def _inputs(
+    model: "TextModel",
+    names: Sequence[str],
+    readouts: "Mapping[str, Readout]",
+    stored: str | os.PathLike[str] | None,
 ) -> "Moments":
-    """Gather the second moments of all layers' inputs on the first set of texts."""
-    from cosa_theory.nn.moments import gather_moments
+    """Read the second moments of all layers' inputs, or gather them on the first set of texts."""
+    from cosa_theory.nn.moments import gather_moments, read_moments
 
+    if stored is not None:
+        return read_moments(stored)
     batches = [batch for _, batch in next(iter(readouts.values())).batches]
     tokens = sum(int(batch["attention_mask"].sum()) for batch in batches)
 
@@ -272,20 +293,23 @@ def _gather(
 
 
 def _of_updates(
-    pair: Any, weights: Mapping[str, str], moments: "Moments"
+    pair: Any, weights: Mapping[str, str], moments: "Moments", model: "TextModel"
 ) -> dict[str, LayerMoments]:
     """Return the moments of the updates that have some."""
     found = {}
     for layer in pair:
-        matrix = moments.matrices.get(weights.get(layer.name, ""))
+        weight = weights.get(layer.name, "")
+        matrix = moments.matrices.get(weight)
         if matrix is None:
             continue
-        if len(matrix) != layer.shape[1]:
+        transposed = weight in model.transposed()
+        inputs = layer.shape[0 if transposed else 1]
+        if len(matrix) != inputs:
             raise InputError(
-                f"the moments of {weights[layer.name]} are {len(matrix)} × {len(matrix)}, its layer "
-                f"has {layer.shape[1]} inputs: gather them with this model"
+                f"the moments of {weight} are {len(matrix)} × {len(matrix)}, its layer has "
+                f"{inputs} inputs: gather them with this model"
             )
-        one = layer_moments(layer, matrix)
+        one = layer_moments(layer, matrix, transposed)
         if one is not None:
             found[layer.name] = one
     return found

@@ -27,6 +27,8 @@ APPROXIMATION_COLUMNS = {
     "bits": "float64",
     "energy": "float64",
     "weighted": "float64",
+    "signal": "float64",
+    "noise": "float64",
     "energy_law": "float64",
     "weighted_law": "float64",
 }
@@ -55,6 +57,7 @@ PREDICTORS = {
     "energy": "captured energy",
     "weighted": "activation-weighted energy",
     "weighted_law": "its law, where there is one",
+    "signal_and_noise": "signal and noise, calibrated on one control",
 }
 """What may tell the function before it is measured, by the column of the approximations."""
 
@@ -81,17 +84,22 @@ def build_tables(
                 one, draws = _function(run["texts"][name], changes[name], resampling[name])
                 read.append({**key, "texts": name, **one})
                 resampled[name].append(draws)
-    table = typed_frame(rows, APPROXIMATION_COLUMNS)
+    table = _frame(rows, APPROXIMATION_COLUMNS)
     prediction = [
         row for name in sets for row in _prediction(table, name, np.array(resampled[name]).T, read)
     ]
     per_layer = named_tables(_layers(chosen, results), {"layers": LAYER_COLUMNS})
     return {
         "approximations": table,
-        "function": typed_frame(read, FUNCTION_COLUMNS),
+        "function": _frame(read, FUNCTION_COLUMNS),
         "layers": per_layer["layers"],
         "prediction": typed_frame(prediction, PREDICTION_COLUMNS),
     }
+
+
+def _frame(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> pd.DataFrame:
+    """Return a table in which what a row does not have is null."""
+    return typed_frame([dict.fromkeys(columns) | dict(row) for row in rows], dict(columns))
 
 
 def _key(trial: Trial, gain: float) -> dict[str, Any]:
@@ -131,6 +139,10 @@ def _pooled(layers: Sequence[Mapping[str, Any]], gain: float) -> dict[str, float
         if not seen:
             continue
         found[name] = sum(one[weight] * _share(one, gain, kind) for one in seen) / total
+        if kind:
+            signal = gain * sum(one["mapped"] * one[f"{kind}inner"] for one in seen) / total
+            norm = gain**2 * sum(one["mapped"] * one[f"{kind}norm"] for one in seen) / total
+            found |= {"signal": signal, "noise": norm - signal**2}
         if all(f"{kind}law" in one for one in seen):
             error = sum(one[weight] * one[f"{kind}law"] for one in seen) / total
             scaled = error if gain == 1 else gain**2 * (error + 1) - 2 * gain + 1
@@ -164,13 +176,17 @@ def _prediction(
 ) -> Iterator[dict[str, Any]]:
     """Yield the rank correlation of each predictor with function recovered, over approximations.
 
-    Where an approximation has no law, its measured weighted energy stands in for it.
+    Where an approximation has no law, its measured weighted energy stands in for it. The last one
+    splits Â into a part along ΔW and the rest, under the inputs' second moments: with c of the
+    first and d of the second it predicts 1 − (1 − c)² − λd, where λ, how little noise counts, is
+    what ΔW with added noise was measured to lose.
     """
     function = np.array([row["recovered"] for row in read if row["texts"] == texts])
     columns = {
         "energy": table["energy"],
         "weighted": table["weighted"],
         "weighted_law": table["weighted_law"].fillna(table["weighted"]),
+        "signal_and_noise": _signal_and_noise(table, function),
     }
     for name, column in columns.items():
         values = column.to_numpy(dtype=float)
@@ -189,12 +205,22 @@ def _prediction(
         }
 
 
+def _signal_and_noise(table: pd.DataFrame, function: NDArray[np.float64]) -> pd.Series:
+    """Return 1 − (1 − c)² − λd of every approximation; null without the control."""
+    control = (table["approximation"] == "noisy").to_numpy()
+    noise = table["noise"].to_numpy(dtype=float)
+    if not control.any():
+        return pd.Series(np.nan, index=table.index)
+    loss = float(np.median((1 - function[control]) / noise[control]))
+    return 1 - (1 - table["signal"]) ** 2 - loss * table["noise"]
+
+
 def _layers(chosen: Sequence[Trial], results: Sequence[Result]) -> Iterator[dict[str, Any]]:
     """Yield the shares of every layer, as `named_tables` takes them."""
     for trial, result in zip(chosen, results, strict=True):
         for run in result["runs"]:
             for one in result["layers"]:
-                shares = {"energy": _share(one, run["gain"])}
+                shares = {"energy": _share(one, run["gain"]), "weighted": None}
                 if "mapped" in one:
                     shares["weighted"] = _share(one, run["gain"], "weighted_")
                 yield {"name": one["name"], "layers": [{**_key(trial, run["gain"]), **shares}]}

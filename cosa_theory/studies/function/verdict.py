@@ -48,7 +48,7 @@ def verdict(approximations: pd.DataFrame, function: pd.DataFrame) -> str:
         words = "truncated SVD of equal size" if clauses else f"truncated SVD of rank {rank}"
         clauses.append(f"{words} returns {percent(low)}" + ("" if clauses else f" {on}"))
     if not clauses:
-        best = rows.loc[rows["recovered"].idxmax()]
+        best = rows.sort_values("recovered").iloc[-1]
         clauses.append(f"{best['label']} returns most {on}: {percent(best['recovered'])}")
     controls = [one for name in _CONTROLS if (one := returned(name)) is not None]
     if controls:
