@@ -25,7 +25,7 @@ _MOST_LOGITS = 1 << 27
 class TextModel:
     """A model in evaluation mode, its tokenizer, and what is asked of it."""
 
-    network: nn.Module
+    network: Any  # an nn.Module of transformers
     tokenizer: Any
     task: Task
     normalised: bool = False  # whether its embeddings are used at length one

@@ -113,7 +113,8 @@ def _lora_xs(given: Given) -> Matrix:
     m, n = given.shape
     rank = lora_xs_rank(m, n, budget(m, n, given.rank))
     left, _, right = np.linalg.svd(given.base, full_matrices=False)
-    left, right = left[:, :rank], right[:rank]
+    dtype = given.delta.dtype
+    left, right = left[:, :rank].astype(dtype), right[:rank].astype(dtype)
     return left @ rounded(left.T @ given.delta @ right.T) @ right
 
 

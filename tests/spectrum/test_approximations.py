@@ -1,0 +1,128 @@
+"""Approximations of an update: what they store, what they keep, and the laws of their errors."""
+
+import math
+
+import numpy as np
+import pytest
+
+from cosa_theory.ground.errors import InputError
+from cosa_theory.laws import InputMoments, input_moments
+from cosa_theory.spectrum.approximations import (
+    APPROXIMATIONS,
+    Given,
+    select_approximations,
+)
+from cosa_theory.spectrum.approximations.base import rounded
+
+M, N, RANK = 24, 40, 3
+RNG = np.random.default_rng(0)
+DELTA = (RNG.standard_normal((M, 10)) * 0.7 ** np.arange(10)) @ RNG.standard_normal((10, N))
+BASE = RNG.standard_normal((M, N))
+
+
+def given(delta=DELTA, rank=RANK, draw=0, **changes):
+    return Given(delta, rank, base=BASE, seed=draw, key=("layer",), **changes)
+
+
+def error(made, delta=DELTA):
+    return np.sum((made - delta) ** 2) / np.sum(delta**2)
+
+
+@pytest.mark.parametrize("name", APPROXIMATIONS)
+def test_every_approximation_is_reproducible_and_keeps_shape_and_type(name):
+    one = APPROXIMATIONS[name]
+    for delta in (DELTA, DELTA.astype(np.float32)):
+        made = one.make(given(delta))
+        assert made.shape == delta.shape
+        assert made.dtype == delta.dtype
+        np.testing.assert_array_equal(made, one.make(given(delta)))
+    stored = one.stored(M, N, RANK)
+    assert stored.bits >= stored.numbers or one.group == "rounding"
+    if one.budgeted and one.group != "control":
+        assert 0 < stored.numbers <= RANK * (M + N)
+
+
+@pytest.mark.parametrize("name", ["svd", "range_finder", "nystroem"])
+def test_an_update_of_exact_low_rank_is_found(name):
+    delta = RNG.standard_normal((M, 1)) @ RNG.standard_normal((1, N))
+    assert error(APPROXIMATIONS[name].make(given(delta)), delta) < 1e-6
+
+
+def test_the_best_of_a_rank_and_the_rest_are_the_update():
+    best, rest = (APPROXIMATIONS[name].make(given()) for name in ("svd", "remainder"))
+    sigma = np.linalg.svd(DELTA, compute_uv=False)
+    share = np.sum(sigma[:RANK] ** 2) / np.sum(sigma**2)
+    assert 1 - error(best) == pytest.approx(share, abs=1e-4)
+    np.testing.assert_allclose(best + rest, DELTA, atol=1e-2)
+
+
+ROOT = RNG.standard_normal((N, 4))
+LAWFUL = [name for name, one in APPROXIMATIONS.items() if one.law is not None]
+
+
+@pytest.mark.parametrize("name", LAWFUL)
+def test_drawn_errors_have_the_mean_of_the_law_under_any_inputs(name):
+    one, draws = APPROXIMATIONS[name], 150
+    plain, weighted = np.empty(draws), np.empty(draws)
+    for draw in range(draws):
+        made = one.make(given(draw=draw)) - DELTA
+        plain[draw] = np.sum(made**2) / np.sum(DELTA**2)
+        weighted[draw] = np.sum((made @ ROOT) ** 2) / np.sum((DELTA @ ROOT) ** 2)
+    for measured, inputs in (
+        (plain, InputMoments(N, 1.0)),
+        (weighted, input_moments(DELTA, ROOT @ ROOT.T)),
+    ):
+        spread = 4 * measured.std(ddof=1) / math.sqrt(draws)
+        assert abs(measured.mean() - one.law(M, N, RANK, inputs)) < spread + 1e-3
+
+
+UNBIASED = [name for name, one in APPROXIMATIONS.items() if one.unbiased]
+
+
+@pytest.mark.parametrize("name", UNBIASED)
+def test_what_is_called_unbiased_is_the_update_on_average(name):
+    draws = np.array([APPROXIMATIONS[name].make(given(draw=draw)) for draw in range(100)])
+    z = (draws.mean(axis=0) - DELTA) / (draws.std(axis=0, ddof=1) / 10)
+    assert np.mean(np.abs(z) < 3) > 0.97
+    assert np.sum(z**2) / z.size < 1.5
+
+
+def test_the_largest_entries_hold_more_than_random_ones_and_cost_their_places():
+    top, mask = APPROXIMATIONS["top_entries"], APPROXIMATIONS["mask"]
+    assert error(top.make(given())) < error(mask.make(given()))
+    count = top.stored(M, N, RANK).numbers
+    assert np.count_nonzero(top.make(given())) == count == mask.stored(M, N, RANK).numbers
+    places = top.stored(M, N, RANK).bits - mask.stored(M, N, RANK).bits
+    assert places == pytest.approx(math.log2(math.comb(M * N, count)), rel=1e-9)
+
+
+def test_rounding_stays_within_half_a_step_and_signs_have_the_best_scale():
+    for bits in (2, 4, 8):
+        made = APPROXIMATIONS[f"bits_{bits}"].make(given())
+        step = np.abs(DELTA).max(axis=1, keepdims=True) / (2 ** (bits - 1) - 1)
+        assert np.all(np.abs(made - DELTA) <= step * (0.5 + 2e-3 * 2**bits))
+    made = APPROXIMATIONS["signs"].make(given())
+    for factor in (0.9, 1.1):
+        assert error(made) < error(factor * made)
+
+
+def test_the_controls_are_what_they_say():
+    np.testing.assert_array_equal(APPROXIMATIONS["exact"].make(given()), DELTA)
+    shuffled = APPROXIMATIONS["shuffled"].make(given())
+    np.testing.assert_array_equal(np.sort(shuffled, axis=None), np.sort(DELTA, axis=None))
+    noise = APPROXIMATIONS["noise"].make(given())
+    assert np.sum(noise**2) == pytest.approx(np.sum(DELTA**2))
+
+
+def test_stored_values_have_half_precision_at_any_scale():
+    for scale in (1e-30, 1.0, 1e30):
+        values = scale * DELTA
+        assert np.max(np.abs(rounded(values) - values)) <= 2**-11 * np.max(np.abs(values))
+    np.testing.assert_array_equal(rounded(np.zeros(3)), np.zeros(3))
+
+
+def test_an_unknown_approximation_is_named():
+    with pytest.raises(InputError, match="'svf'") as caught:
+        select_approximations(["svd", "svf"])
+    assert caught.value.argument == "approximations"
+    assert [one.name for one in select_approximations(["mask", "svd"])] == ["svd", "mask"]
