@@ -71,6 +71,8 @@ def gather_moments(
 ) -> Moments:
     """Gather C = E[x xᵀ] of the inputs of linear layers while a model runs.
 
+    See docs/theory.md, 6.2.
+
     Parameters
     ----------
     network : nn.Module

@@ -37,7 +37,7 @@ VALUE_BITS = 16
 
 @dataclass(frozen=True)
 class Stored:
-    """What an approximation stores of one matrix.
+    """What an approximation stores of one matrix; see docs/theory.md, 6.4.
 
     Parameters
     ----------
@@ -172,6 +172,8 @@ def register(one: Approximation, place: int) -> None:
 
 def select_approximations(names: Iterable[str] | None) -> tuple[Approximation, ...]:
     """Return approximations by their names, all of them by default, in the order of the tables.
+
+    Sketches that identify low rank are among them; see docs/theory.md, 6.5.
 
     Raises
     ------
