@@ -365,8 +365,16 @@ def _convert(name: str, pickled: Pickle, content: Path, target: Path) -> None:
             f"asset {name!r}: its weights are pickled, and reading them takes torch: install "
             "cosa-theory[llm]"
         ) from error
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    for key in pickled.entry:
-        state = state[key]
-    save_file({key: tensor.contiguous() for key, tensor in state.items()}, target)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        for key in pickled.entry:
+            state = state[key]
+        tensors = {key: tensor.contiguous() for key, tensor in state.items()}
+    except Exception as error:  # what torch raises for a file that it refuses differs by its kind
+        raise InputError(
+            f"asset {name!r}: {pickled.member} holds more than weights, so it is not read: this "
+            "version of torch and its pinned version do not fit together"
+        ) from error
+    target.parent.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, target)
     path.unlink()

