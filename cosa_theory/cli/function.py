@@ -95,7 +95,7 @@ def function(
     chosen = None if approximations is None else [one.strip() for one in approximations.split(",")]
     domain = None if texts is None else read_texts(texts, most_texts)
     others = general_texts(most_texts) if general is None else read_texts(general, most_texts)
-    check_out(out)
+    check_out(out, "function", base, tuned, texts, general, moments)
     cells = None if out is None else out / CELLS
     kept = f"finished approximations are kept in {cells}, the same command resumes"
     with (

@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from cosa_theory.deltas import open_pair
-from cosa_theory.deltas.matching import first_few, match_names
+from cosa_theory.deltas.matching import first_few
+from cosa_theory.deltas.renaming import match_names
 from cosa_theory.ground.checks import choice, whole
 from cosa_theory.ground.errors import InputError
 from cosa_theory.ground.tensor_files import TensorInfo

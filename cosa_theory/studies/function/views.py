@@ -143,6 +143,7 @@ _TERMS = (
 PRESENTATION = Presentation(
     title="Function, not only energy",
     views=_at_budget,
+    tables=("approximations", "function", "prediction", "layers"),
     detail_views=_everything,
     figures=_figures,
     terms=_TERMS,
