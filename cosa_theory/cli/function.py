@@ -12,6 +12,7 @@ from cosa_theory.cli.app import (
     Exclude,
     Include,
     Json,
+    Partial,
     ResumingOut,
     Seed,
     TunedArgument,
@@ -77,6 +78,7 @@ def function(
     seed: Seed = 0,
     include: Include = None,
     exclude: Exclude = None,
+    partial: Partial = False,
     allow_pickle: AllowPickle = False,
     out: ResumingOut = None,
     as_json: Json = False,
@@ -119,5 +121,6 @@ def function(
             include=include or None,
             exclude=exclude or None,
             allow_pickle=allow_pickle,
+            partial=partial,
         )
     deliver(found.document(provenance_of(settings, seed)), out, as_json)

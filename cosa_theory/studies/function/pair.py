@@ -30,6 +30,7 @@ from cosa_theory.studies.function.decompositions import Decompositions
 from cosa_theory.studies.function.tables import build_tables
 from cosa_theory.studies.function.texts import check_texts, general_texts
 from cosa_theory.studies.function.verdict import verdict
+from cosa_theory.studies.layers import coverage_of
 
 if TYPE_CHECKING:
     from cosa_theory.nn.moments import Moments
@@ -67,6 +68,8 @@ class Function:
         Per set of texts, the rank correlation of each predictor with function recovered.
     notices : tuple of str
         What a reader should know.
+    coverage : str
+        How a verdict on a part of the layers begins.
     """
 
     approximations: pd.DataFrame
@@ -74,11 +77,12 @@ class Function:
     layers: pd.DataFrame
     prediction: pd.DataFrame
     notices: tuple[str, ...] = ()
+    coverage: str = ""
 
     @property
     def verdict(self) -> str:
         """One plain sentence, computed from the tables."""
-        return verdict(self.approximations, self.function)
+        return self.coverage + verdict(self.approximations, self.function)
 
     def document(self, provenance: Mapping[str, Any]) -> Document:
         """Return the tables with their verdict; those of single layers are too many to list."""
@@ -197,7 +201,7 @@ def function_pair(
             bench, chosen, cells=None if cells is None else Path(cells), progress=progress
         )
     tables = build_tables(chosen, results, changes, dict(bench_shapes(pair, weights)), seed)
-    return Function(notices=tuple(notices), **tables)
+    return Function(notices=tuple(notices), coverage=coverage_of(pair), **tables)
 
 
 def bench_shapes(pair: Any, weights: Mapping[str, str]) -> Iterator[tuple[str, tuple[int, int]]]:
