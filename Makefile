@@ -9,7 +9,7 @@ ROOM ?= ground
 # Hub access is never needed: the model and the texts ship inside pinned wheels.
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: report test test-fast lint clean
+.PHONY: report test test-fast fuzz lint clean
 .DELETE_ON_ERROR:
 
 report: $(VENV)/.installed-llm
@@ -21,6 +21,10 @@ test: $(VENV)/.installed-llm $(VENV)/.installed-cluster $(VENV)/.installed-bench
 
 test-fast: $(VENV)/.installed-llm $(VENV)/.installed-cluster $(VENV)/.installed-bench $(VENV)/.installed-dev lint
 	$(BIN)/python -m pytest -n 2 --dist worksteal tests/$(ROOM)
+
+# Damaged files for every reader, for ten minutes; those that break one are kept in results/fuzz.
+fuzz: $(VENV)/.installed-llm $(VENV)/.installed-cluster $(VENV)/.installed-bench $(VENV)/.installed-dev
+	$(BIN)/python -m tests.fuzz --seconds 600
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
