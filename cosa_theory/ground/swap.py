@@ -212,6 +212,8 @@ def _finish(folder: Path) -> None:
         if names:
             raise InputError(f"{pending} is damaged: delete it, and run again") from error
         last, removed = "", []
+    for name in (*names, *removed):  # a downloaded plan may not reach out through a link
+        check_way(folder, name)
     if last in names:
         (folder / last).unlink(missing_ok=True)
     for name in filter(lambda name: os.path.lexists(folder / name), removed):

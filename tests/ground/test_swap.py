@@ -187,3 +187,20 @@ def test_a_reader_never_sees_files_of_two_writers(tmp_path):
         for writer in writers:
             writer.join()
     assert sorted(path.name for path in Path(tmp_path).iterdir()) == ["a.txt", "b.txt"]
+
+
+@pytest.mark.parametrize("what", ["removed", "moved"])
+def test_a_plan_that_came_with_a_folder_reaches_nothing_through_a_link(what, tmp_path):
+    outside, folder = tmp_path / "outside", tmp_path / "folder"
+    for one in (outside, folder / PENDING):
+        one.mkdir(parents=True)
+    (outside / "mine.txt").write_text("mine")
+    (folder / "linked").symlink_to(outside)
+    removed = ["linked/mine.txt"] if what == "removed" else []
+    if what == "moved":
+        (folder / PENDING / "linked").mkdir()
+        (folder / PENDING / "linked" / "mine.txt").write_text("theirs")
+    (folder / PENDING / ".plan.json").write_text(json.dumps({"last": "", "removed": removed}))
+    with pytest.raises(InputError, match="linked"), reading(folder):
+        pass
+    assert (outside / "mine.txt").read_text() == "mine"
