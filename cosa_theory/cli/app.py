@@ -203,7 +203,7 @@ def whole_numbers(option: str, text: str, example: str) -> list[int]:
     `InputError` if a part is not a positive whole number.
     """
     parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() and int(part) > 0 for part in parts):
+    if not all(part.isdecimal() and len(part) < 10 and int(part) > 0 for part in parts):
         raise InputError(f"{option} is {text!r}: give positive integers, as in {option} {example}")
     return [int(part) for part in parts]
 

@@ -107,6 +107,9 @@ class PairReport:
     notices: tuple[str, ...] = ()
 
 
+_BLOCK_DIGITS = 9  # a longer run of digits numbers no block, and may be too long for an int
+
+
 def module_and_block(name: str) -> tuple[str, int | None]:
     """Split a tensor's name into the kind of module it belongs to and the number of its block.
 
@@ -121,11 +124,11 @@ def module_and_block(name: str) -> tuple[str, int | None]:
         What follows the first number, without a final ".weight": "attention.self.query". If
         nothing follows, what precedes the number; without a number, the whole name.
     block : int or None
-        The first number that is a part of the name: 3; None without one.
+        The first number of at most nine digits that is a part of the name: 3; None without one.
     """
     parts = name.removesuffix(".weight").split(".")
     for position, part in enumerate(parts):
-        if part.isdecimal():
+        if part.isdecimal() and len(part) <= _BLOCK_DIGITS:
             around = parts[position + 1 :] or parts[:position]
             return ".".join(around) or name, int(part)
     return ".".join(parts), None

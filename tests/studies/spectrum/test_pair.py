@@ -183,6 +183,8 @@ def test_the_rounding_edge_is_the_largest_singular_value_of_such_noise():
         ("classifier.0.weight", "classifier", 0),
         ("0.weight", "0.weight", 0),
         ("h2o.proj", "h2o.proj", None),
+        ("hash." + "9" * 5000 + ".2.q", "q", 2),
+        ("9" * 5000, "9" * 5000, None),
     ],
 )
 def test_a_name_splits_into_module_and_block(name, module, block):
