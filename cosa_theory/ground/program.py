@@ -11,15 +11,23 @@ from contextlib import contextmanager, suppress
 from typing import Any, ParamSpec
 
 from cosa_theory.ground.errors import InputError
-from cosa_theory.ground.printable import READABLE, printable
+from cosa_theory.ground.printable import READABLE, printable, shortened
 
 __all__ = ["note", "program", "terminal_width"]
 
 Given = ParamSpec("Given")
 
 
+_LONGEST_WORD = 300
+
+
 def note(text: str) -> None:
-    """Print one line on standard error, where that is open: what is noted never ends the work."""
+    """Print one line on standard error, where that is open: what is noted never ends the work.
+
+    Of words longer than a path may be, such as a forged tensor's name, the middle is left out.
+    """
+    if len(text) > _LONGEST_WORD:
+        text = " ".join(shortened(word, _LONGEST_WORD) for word in text.split(" "))
     if sys.stderr is not None:  # print would take standard output instead
         try:
             print(printable(text), file=sys.stderr, flush=True)

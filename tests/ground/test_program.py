@@ -175,3 +175,11 @@ def test_closed_and_full_streams_are_quiet_and_end_with_a_code(redirection, code
     assert said in run.stderr
     assert not any(word in run.stderr for word in ("Traceback", "Exception", "BrokenPipe"))
     assert code or kept.read_text() == "kept"
+
+
+def test_a_note_leaves_out_the_middle_of_a_name_without_end(capsys):
+    note("note: " + "a" * 5000 + " and path/to/b")
+    printed = capsys.readouterr().err
+    assert len(printed) < 400
+    assert printed.startswith("note: aaa")
+    assert printed.endswith("a and path/to/b\n")
