@@ -135,10 +135,6 @@ class Approximation:
         Whether it depends on the budget; what does not is measured once.
     unbiased : bool
         Whether its mean over draws is ΔW, so that a factor below 1 lowers its error.
-    ensemble : str
-        Of a core, the name of its projections; "" for others.
-    needs_base : bool
-        Whether it cannot be made without W.
     law : callable, optional
         (m, n, rank, `cosa_theory.laws.InputMoments`) to the expected E‖(Â − ΔW)x‖²/E‖ΔW x‖², where
         it is known for every ΔW.
@@ -151,8 +147,6 @@ class Approximation:
     stored: Callable[[int, int, int], Stored]
     budgeted: bool = True
     unbiased: bool = False
-    ensemble: str = ""
-    needs_base: bool = False
     law: Law | None = None
 
 

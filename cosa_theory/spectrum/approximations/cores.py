@@ -85,7 +85,7 @@ def _register(ensemble: Ensemble) -> None:
         back: Matrix = basis.synthesize(rounded(basis.encode(given.delta)))
         return back
 
-    record = partial(Approximation, group="CoSA core", stored=_stored, ensemble=ensemble.name)
+    record = partial(Approximation, group="CoSA core", stored=_stored)
     register(
         record(
             name=f"best_core_{ensemble.name}",
@@ -127,7 +127,6 @@ register(
         group="low rank",
         make=_lora_xs,
         stored=lambda m, n, rank: Stored.of(lora_xs_rank(m, n, budget(m, n, rank)) ** 2),
-        needs_base=True,
     ),
     3,
 )

@@ -200,11 +200,11 @@ def function_pair(
         results = run_trials(
             bench, chosen, cells=None if cells is None else Path(cells), progress=progress
         )
-    tables = build_tables(chosen, results, changes, dict(bench_shapes(pair, weights)), seed)
+    tables = build_tables(chosen, results, changes, dict(_shapes(pair, weights)), seed)
     return Function(notices=tuple(notices), coverage=coverage_of(pair), **tables)
 
 
-def bench_shapes(pair: Any, weights: Mapping[str, str]) -> Iterator[tuple[str, tuple[int, int]]]:
+def _shapes(pair: Any, weights: Mapping[str, str]) -> Iterator[tuple[str, tuple[int, int]]]:
     """Yield name and shape of every exchanged matrix."""
     for layer in pair.layers:
         if layer.name in weights:
