@@ -24,8 +24,10 @@ CLAIM = Claim(
     "`python -m experiments.finetune_check` (a short run where there are none): a sentence encoder "
     "on Reuters R8 and, in longer runs, SmolLM2-135M on library functions, trained with CoSA and "
     "with LoRA of as many trainable parameters in every layer, each at the learning rate that is "
-    "best on a validation part. 95 % t intervals of the difference over equal seeds; models with "
-    "a single seed do not decide.",
+    "best on a validation part. 95 % intervals of the difference, paired on equal seeds and equal "
+    "held-out items, over both: a bootstrap over items (texts; modules of functions), which are "
+    "the same for every seed, and Student's t over seeds, as resampling three values would "
+    "understate their spread. Models with a single seed do not decide.",
     quantity=f"{THRESHOLDS['c8_accuracy'].quantity}; or {THRESHOLDS['c8_loss'].quantity}",
     criterion=f"{THRESHOLDS['c8_accuracy']}; {THRESHOLDS['c8_loss']}; for each model and variant "
     f"of CoSA; and as controls {THRESHOLDS['c8_gain']}, and {THRESHOLDS['c8_budget']}",

@@ -90,6 +90,29 @@ THRESHOLDS: dict[str, Threshold] = {
         "The usual 90 % of explained energy, a relative error of 0.32; a decoded update with less "
         "is another update.",
     ),
+    "c4_function": Threshold(
+        "function recovered: share of the change of the model's embeddings that comes back",
+        "at least",
+        0.9,
+        "The usual share of explained variation once more, 90 %: with less, whoever exchanges the "
+        "tuned model for the decoded one sees another model. It is the bound set for the energy, "
+        "and not chosen by what was known of this pair when it was stated: about 3 % by least "
+        "squares, 81 to 87 % by the adjoint, 97 % by a random mask over p.",
+    ),
+    "c4_null": Threshold(
+        "function recovered by noise of the update's energy, and by the update shuffled",
+        "at most",
+        0.05,
+        "What knows nothing of the update must return nothing: were it more than a twentieth, as "
+        "much of what a decoder returns would be chance.",
+    ),
+    "c4_exact": Threshold(
+        "function recovered by the update itself",
+        "at least",
+        0.999,
+        "Only rounding in single precision is allowed: otherwise what was put into the model is "
+        "not what was meant.",
+    ),
     "c4_law": Threshold(
         "|z| of all measured shares together against the energy law",
         "at most",
@@ -102,6 +125,13 @@ THRESHOLDS: dict[str, Threshold] = {
         "at most",
         1.0,
         "Below 1 the CoSA core holds more of the update than any rank-r matrix, above 1 less.",
+    ),
+    "c5_noise": Threshold(
+        "largest |excess − 1| of drawn noise, its ratio over that of the null",
+        "at most",
+        0.1,
+        "The null is a limit for large layers, so on those of a few hundred rows it is off by some "
+        "per cent; an excess within a tenth of it is not read as structure.",
     ),
     "c5_bound": Threshold(
         "CoSA's advantage over rank r, as a share of (m+n)/max(m,n)",
@@ -155,12 +185,22 @@ THRESHOLDS: dict[str, Threshold] = {
         "Whole numbers in the core's shape cost this much on narrow layers; a comparison at other "
         "sizes is another claim.",
     ),
+    "c9_lora": Threshold(
+        "rank of the update over LoRA's rank at equal trainable parameters, ab/(m+n)",
+        "at least",
+        2.0,
+        "The whole numbers in a core's shape and in LoRA's rank make ratios a little above 1 out "
+        "of nothing; a factor of two they cannot make. LoRA's rank is not rounded down, which "
+        "would flatter CoSA. Known when this was stated: about 10 on the updates of an encoder.",
+    ),
     "c9_rank": Threshold(
         "rank of the update over mn/(m+n)",
         "at least",
         1.0,
         "A matrix of rank r is cheaper to store as two factors, r(m+n) numbers, than as it is "
-        "exactly when r < mn/(m+n): below that it is low-rank.",
+        "exactly when r < mn/(m+n): below that it is low-rank. The strictest reading of the claim, "
+        "and no small core can meet it: as the rank is at most min(a, b), ab must be (mn/(m+n))² "
+        "at least, a quarter of a square layer's entries.",
     ),
     "c9_wall": Threshold(
         "largest measured rank over min(a, b)",
