@@ -14,6 +14,7 @@ from cosa_theory.ground.errors import InputError
 from cosa_theory.ground.scales import in_safe_range
 from cosa_theory.spectrum.budget import check_ranks, cosa_shape, default_ranks, lora_parameters
 from cosa_theory.spectrum.families.base import FAMILIES, Captured, Draws, Family, Update
+from cosa_theory.spectrum.families.null import noise_top_share
 from cosa_theory.spectrum.singular_values import singular_values
 
 __all__ = [
@@ -46,6 +47,8 @@ CROSSOVER_COLUMNS = {
     "top_share": "float64",
     "law": "float64",
     "crossover_ratio": "float64",
+    "noise_ratio": "float64",
+    "excess": "float64",
     "advantage_bound": "float64",
     "winner": "object",
 }
@@ -159,7 +162,9 @@ def crossover(sigma: ArrayLike, m: int, n: int, ranks: Iterable[int] | None = No
     At rank r the truncated SVD holds the share of energy in the top r singular values, whatever an
     adapter with a random span of dimension ab holds ab/(mn) in expectation: CoSA wins exactly where
     the spectrum is so flat that the top-r share is below the law. Since that share is at least
-    r/min(m, n), its advantage is at most (m + n)/max(m, n) ≤ 2. See docs/theory.md, 1.5.
+    r/min(m, n), its advantage is at most (m + n)/max(m, n) ≤ 2. Low rank is ahead on independent
+    noise too, whose top singular values are above its average: only what exceeds that null speaks
+    of structure. See docs/theory.md, 1.5 to 1.7.
 
     Parameters
     ----------
@@ -175,9 +180,12 @@ def crossover(sigma: ArrayLike, m: int, n: int, ranks: Iterable[int] | None = No
     pandas.DataFrame
         One row for each budget: `rank_budget` (r); `parameters` (r(m + n), spent by low rank and
         not exceeded by CoSA); `top_share`; `law` (ab/(mn), with the integer shape that CoSA can
-        afford); `crossover_ratio` (top_share/law: above 1 low rank wins); `advantage_bound` (no
-        spectrum makes 1/crossover_ratio larger); `winner` ("low rank", "cosa", or "tie" where
-        the shares agree, as when both span everything). Null for a zero update.
+        afford); `crossover_ratio` (top_share/law: above 1 low rank wins); `noise_ratio` (what
+        independent noise of this shape gives in its place, in expectation); `excess`
+        (crossover_ratio/noise_ratio: below 1 the spectrum is flatter than noise);
+        `advantage_bound` (no spectrum makes 1/crossover_ratio larger); `winner` ("low rank",
+        "cosa", or "tie" where the shares agree, as when both span everything). For a zero update
+        all but the law, the noise ratio and the bound are null.
 
     Raises
     ------
@@ -195,6 +203,7 @@ def crossover(sigma: ArrayLike, m: int, n: int, ranks: Iterable[int] | None = No
         budget = lora_parameters(m, n, rank)
         law = cosa_shape(m, n, budget).parameters / (m * n)
         top = None if energy is None else float(energy[min(rank, m, n) - 1] / energy[-1])
+        noise = noise_top_share(m, n, rank)
         records.append(
             {
                 "rank_budget": rank,
@@ -202,6 +211,8 @@ def crossover(sigma: ArrayLike, m: int, n: int, ranks: Iterable[int] | None = No
                 "top_share": top,
                 "law": law,
                 "crossover_ratio": None if top is None else top / law,
+                "noise_ratio": noise / law,
+                "excess": None if top is None else top / noise,
                 "advantage_bound": bound,
                 "winner": _winner(top, law),
             }

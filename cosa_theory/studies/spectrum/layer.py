@@ -19,7 +19,7 @@ from cosa_theory.studies.layers import delta_spectrum, spectrum_of
 __all__ = ["SurveySettings", "identity", "survey_layer"]
 
 # Raised when the content of a stored cell changes meaning, so that older ones are computed anew.
-_CELL_FORMAT = 3
+_CELL_FORMAT = 4
 
 
 @dataclass(frozen=True)

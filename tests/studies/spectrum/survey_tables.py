@@ -7,6 +7,7 @@ from cosa_theory.spectrum.families.compare import (
     FAMILY_COLUMNS,
     typed_frame,
 )
+from cosa_theory.spectrum.families.null import noise_top_share
 from cosa_theory.studies.spectrum.pair import LAYER_COLUMNS, SPECTRUM_COLUMNS
 
 MODULES = {
@@ -108,9 +109,12 @@ def _shares(key, sigma, generator, ranks):
                 | {"ci_high": share + half if total else None, "law": law}
             )
         ratio = top / law if total else None
+        noise = noise_top_share(m, n, rank)
         crossover.append(
             {**common, "parameters": a * b, "top_share": top, "law": law}
-            | {"crossover_ratio": ratio, "advantage_bound": (m + n) / max(m, n)}
+            | {"crossover_ratio": ratio, "noise_ratio": noise / law}
+            | {"excess": top / noise if total else None}
+            | {"advantage_bound": (m + n) / max(m, n)}
             | {"winner": None if ratio is None else "low rank" if ratio > 1 else "cosa"}
         )
     return families, crossover
