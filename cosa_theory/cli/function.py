@@ -1,5 +1,6 @@
 """`cosa-theory function`: what approximations of an update do to the model."""
 
+from functools import partial as with_arguments
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -38,13 +39,15 @@ def function(
     texts: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Texts of the fine-tuning's domain, one on each line, 8 at least."
+            metavar="FILE",
+            help="Texts of the fine-tuning's domain, one on each line, 8 at least; in a file named "
+            '*.jsonl a JSON string or an object with a "text" on each.',
         ),
     ] = None,
     general: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Texts of another kind. [default: news wires of Reuters]"
+            metavar="FILE", help="Texts of another kind, likewise. [default: news wires of Reuters]"
         ),
     ] = None,
     task: Annotated[
@@ -90,13 +93,15 @@ def function(
     """
     settings = dict(locals())
     from cosa_theory.ground.progress import progress_bar
+    from cosa_theory.ground.texts import read_texts
     from cosa_theory.studies.function.pair import function_pair
-    from cosa_theory.studies.function.texts import general_texts, read_texts
+    from cosa_theory.studies.function.texts import FEWEST, general_texts
 
     budgets = whole_numbers("--ranks", ranks, "2,8,32")
     chosen = None if approximations is None else [one.strip() for one in approximations.split(",")]
-    domain = None if texts is None else read_texts(texts, most_texts)
-    others = general_texts(most_texts) if general is None else read_texts(general, most_texts)
+    read = with_arguments(read_texts, most=most_texts, least=FEWEST)
+    domain = None if texts is None else read(texts)
+    others = general_texts(most_texts) if general is None else read(general, argument="general")
     check_out(out, "function", base, tuned, texts, general, moments)
     cells = None if out is None else out / CELLS
     kept = f"finished approximations are kept in {cells}, the same command resumes"

@@ -1,15 +1,16 @@
 """The first-step gradient of a language model on a few texts, with the loss it was trained on."""
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from cosa_theory.deltas.gradients import first_step_gradients
+from cosa_theory.deltas.language_models import load_language_model
 from cosa_theory.deltas.layers import LayerDelta
 from cosa_theory.ground.checks import whole
 from cosa_theory.ground.errors import InputError
+from cosa_theory.ground.texts import read_texts
 from cosa_theory.projections import stream
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def text_gradients(
     model : path or hub id
         A folder of transformers with weights and tokenizer: the pair's base.
     data : path
-        UTF-8 text, one text per line; empty lines are left out.
+        Read as `cosa_theory.ground.texts.read_texts` does.
     batch : int
         How many texts, from the first on.
     max_tokens : int
@@ -61,10 +62,12 @@ def text_gradients(
     """
     whole("batch", batch)
     whole("max_tokens", max_tokens, least=2)  # one to predict another
-    texts = _read_texts(Path(data), batch)
-    network, tokenizer, masked = _load(os.fspath(model))
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    texts = read_texts(data, batch, argument="data")
+    name = os.fspath(model)
+    network, tokenizer = load_language_model(model, partial(_head, name))
+    masked = type(network).__name__.endswith("ForMaskedLM")
+    if masked and tokenizer.mask_token_id is None:
+        raise InputError(f"{name}: predicts masked tokens, and its tokenizer has no mask.")
     inputs = tokenizer(
         texts, padding=True, truncation=True, max_length=max_tokens, return_tensors="pt"
     )
@@ -73,85 +76,18 @@ def text_gradients(
     return list(first_step_gradients(network, label(tokens, tokenizer, seed)))
 
 
-def _read_texts(data: Path, batch: int) -> list[str]:
-    """Return the first texts of a file."""
-    texts: list[str] = []
-    try:
-        with data.open(encoding="utf-8") as file:
-            for line in file:
-                if line.strip():
-                    texts.append(line.strip())
-                if len(texts) == batch:
-                    break
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{data}: cannot be read as UTF-8 text ({error}).") from error
-    if not texts:
-        raise InputError(f"{data}: holds no text: put one text on each line.")
-    return texts
-
-
-def _load(model: str) -> tuple[Any, Any, bool]:
-    """Return the model with its head, its tokenizer, and whether it is a masked model."""
-    try:
-        import torch
-        from transformers import (
-            AutoConfig,
-            AutoModelForCausalLM,
-            AutoModelForMaskedLM,
-            AutoTokenizer,
-        )
-    except ImportError as error:
-        raise InputError(
-            f"{model}: reading a language model needs transformers: install cosa-theory[llm]."
-        ) from error
-    try:
-        with _quiet():
-            config = AutoConfig.from_pretrained(model)
-            kind, masked = _head(model, getattr(config, "architectures", None) or [])
-            loader = AutoModelForMaskedLM if masked else AutoModelForCausalLM
-            tokenizer = AutoTokenizer.from_pretrained(model)
-            network = loader.from_pretrained(model, dtype=torch.float32)
-    except (OSError, ValueError, KeyError) as error:  # a missing file, or one that does not fit
-        if isinstance(error, InputError):
-            raise
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(
-            f"{model}: transformers cannot load a model and its tokenizer from it ({reason}): name "
-            "a folder with both, or check the name on the hub and the network"
-        ) from error
-    if masked and tokenizer.mask_token_id is None:
-        raise InputError(f"{model}: {kind} predicts masked tokens, and its tokenizer has no mask.")
-    return network, tokenizer, masked
-
-
-def _head(model: str, architectures: list[str]) -> tuple[str, bool]:
-    """Return the architecture, and whether its loss is on masked tokens."""
+def _head(model: str, architectures: Sequence[str]) -> str:
+    """Return the class of transformers that has the loss of an architecture."""
     for name in architectures:
         if name.endswith("ForMaskedLM"):
-            return name, True
+            return "AutoModelForMaskedLM"
         if name.endswith(("ForCausalLM", "LMHeadModel")):
-            return name, False
+            return "AutoModelForCausalLM"
     named = ", ".join(architectures) or "no architecture"
     raise InputError(
         f"{model}: its config names {named}, which has no loss on plain text: save the gradient "
         "of your own training's first step, and pass that file as gradients."
     )
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep loading reports and progress bars of transformers off the screen."""
-    from transformers.utils import logging
-
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
 
 
 def _label_all(

@@ -4,18 +4,17 @@ import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from cosa_theory.deltas.language_models import load_language_model
 from cosa_theory.ground.errors import InputError
 
-__all__ = ["Difference", "Readout", "Task", "TextModel", "load_text_model"]
-
-Task = Literal["embeddings", "causal-lm"]
+__all__ = ["Difference", "Readout", "TextModel", "load_text_model"]
 
 # Of the logits of one model that are kept in memory; positions are thinned to fit.
 _MOST_LOGITS = 1 << 27
@@ -27,7 +26,7 @@ class TextModel:
 
     network: Any  # an nn.Module of transformers
     tokenizer: Any
-    task: Task
+    task: str  # of "embeddings" and "causal-lm"
     normalised: bool = False  # whether its embeddings are used at length one
 
     def weights(self) -> dict[str, nn.Parameter]:
@@ -89,44 +88,22 @@ def load_text_model(source: str | os.PathLike[str], task: str | None = None) -> 
     InputError
         If it cannot be loaded, or has no head for the task.
     """
-    try:
-        from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer
-    except ImportError as error:
-        raise InputError(
-            f"{source}: running a language model needs transformers: install cosa-theory[llm]"
-        ) from error
-    name = os.fspath(source)
-    try:
-        config = AutoConfig.from_pretrained(name)
-        heads = getattr(config, "architectures", None) or []
+    name, chosen = os.fspath(source), "embeddings"
+
+    def choose(heads: Sequence[str]) -> str:
+        nonlocal chosen
         causal = any(head.endswith(("ForCausalLM", "LMHeadModel")) for head in heads)
-        wanted = task or ("causal-lm" if causal else "embeddings")
-        chosen: Task = "causal-lm" if wanted == "causal-lm" else "embeddings"
+        chosen = task or ("causal-lm" if causal else "embeddings")
         if chosen == "causal-lm" and not causal:
             raise InputError(
                 f"task is 'causal-lm', but {name} is {', '.join(heads) or 'of no named kind'}, "
                 "which predicts no next token: ask for embeddings",
                 argument="task",
             )
-        loader = AutoModelForCausalLM if chosen == "causal-lm" else AutoModel
-        tokenizer = AutoTokenizer.from_pretrained(name)
-        network = loader.from_pretrained(name, dtype=torch.float32)
-    except InputError:
-        raise
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0][:120] if str(error).strip() else "no reason"
-        raise InputError(
-            f"{name}: transformers cannot load a model and its tokenizer from it ({reason}): name "
-            "a folder with both, or check the name on the hub and the network"
-        ) from error
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
-    if len(tokenizer) > network.get_input_embeddings().num_embeddings:
-        raise InputError(
-            f"{name}: its tokenizer has {len(tokenizer)} tokens, its model embeds "
-            f"{network.get_input_embeddings().num_embeddings}: they do not belong together"
-        )
-    return TextModel(network.eval(), tokenizer, chosen)
+        return "AutoModelForCausalLM" if chosen == "causal-lm" else "AutoModel"
+
+    network, tokenizer = load_language_model(source, choose)
+    return TextModel(network, tokenizer, chosen)
 
 
 @dataclass(frozen=True)

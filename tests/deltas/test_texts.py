@@ -90,16 +90,11 @@ def test_a_folder_without_a_model_or_tokenizer_is_named(causal, tmp_path, data):
 
 
 def test_data_without_text_are_refused(causal, tmp_path):
-    with pytest.raises(InputError, match=r"none\.txt: cannot be read as UTF-8 text"):
-        text_gradients(causal, tmp_path / "none.txt")
     empty = tmp_path / "empty.txt"
     empty.write_text("\n \n")
-    with pytest.raises(InputError, match="holds no text: put one text on each line"):
+    with pytest.raises(InputError, match=r"empty\.txt: holds 0 different texts") as caught:
         text_gradients(causal, empty)
-    binary = tmp_path / "binary.txt"
-    binary.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(InputError, match="cannot be read as UTF-8"):
-        text_gradients(causal, binary)
+    assert caught.value.argument == "data"
 
 
 @pytest.mark.parametrize(("name", "value"), [("batch", 0), ("max_tokens", 1)])

@@ -16,6 +16,7 @@ from cosa_theory.deltas.renaming import match_names
 from cosa_theory.ground.checks import choice, whole
 from cosa_theory.ground.errors import InputError
 from cosa_theory.ground.tensor_files import TensorInfo
+from cosa_theory.ground.texts import check_texts
 from cosa_theory.page.document import Document
 from cosa_theory.spectrum.approximations import select_approximations
 from cosa_theory.spectrum.budget import check_ranks
@@ -28,7 +29,7 @@ from cosa_theory.studies.function.compute import (
 )
 from cosa_theory.studies.function.decompositions import Decompositions
 from cosa_theory.studies.function.tables import build_tables
-from cosa_theory.studies.function.texts import check_texts, general_texts
+from cosa_theory.studies.function.texts import FEWEST, general_texts
 from cosa_theory.studies.function.verdict import verdict
 from cosa_theory.studies.layers import coverage_of
 
@@ -215,10 +216,10 @@ def _sets(texts: Sequence[str] | None, general: Sequence[str] | None) -> dict[st
     """Return the sets of texts by name, a quarter of the first held out."""
     named: dict[str, Sequence[str]] = {}
     if texts is not None:
-        check_texts("texts", texts)
+        check_texts("texts", texts, FEWEST)
         named["domain"] = texts
     named["general"] = general_texts(64) if general is None else general
-    check_texts("general", named["general"])
+    check_texts("general", named["general"], FEWEST)
     first = next(iter(named))
     held_out = named[first][::4]
     measured = [text for place, text in enumerate(named[first]) if place % 4]
