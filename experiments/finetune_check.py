@@ -41,12 +41,12 @@ from experiments.command import (
 )
 from experiments.finetune_check_results import METHODS, best_rates, read_rates, verdict
 
-__all__ = ["DEFAULT_OUT", "PRESETS", "Cell", "Config", "run", "stored_or_short"]
+__all__ = ["DEFAULT_OUT", "PRESETS", "Cell", "Config", "inputs_of", "run", "stored_or_short"]
 
 NAME, VERSION = "finetune_check", 1
 DEFAULT_OUT = Path("results") / NAME
 
-_ASSETS = {"encoder": ("encoder", "texts"), "decoder": ("smollm2",)}
+MODELS = ("encoder", "decoder")
 GRID: dict[tuple[str, str], tuple[float, ...]] = {
     ("encoder", "full"): (1e-5, 3e-5, 1e-4, 3e-4),
     ("encoder", "lora"): (3e-4, 1e-3, 3e-3, 1e-2),
@@ -118,7 +118,7 @@ class Config:
     threads: int = 1
 
     def __post_init__(self) -> None:
-        for what, known in (("models", tuple(_ASSETS)), ("methods", tuple(METHODS))):
+        for what, known in (("models", MODELS), ("methods", tuple(METHODS))):
             chosen = getattr(self, what)
             for name in chosen:
                 choice(what, name, known)
@@ -193,13 +193,15 @@ def cell(config: Config, model: str, method: str, part: str, rate: float, seed: 
     """Return the cell of one training of a configuration."""
     names = ("steps", "batch", "tokens", "blocks", "items")
     settings: dict[str, Any] = {name: getattr(config, f"{model}_{name}") for name in names}
-    settings |= {"rank": config.rank, "threads": config.threads, "inputs": _inputs(model)}
+    settings |= {"rank": config.rank, "threads": config.threads, "inputs": inputs_of(model)}
     return Cell(model, method, part, rate, seed, **settings)
 
 
-def _inputs(model: str) -> str:
+def inputs_of(task: str) -> str:
+    """Name what the result of a training depends on besides its settings."""
     packages = [f"{name} {version(name)}" for name in ("torch", "transformers", "peft")]
-    assets = [f"{name} {ASSETS[name].sha256[:12]}" for name in _ASSETS[model]]
+    used = ("smollm2",) if task == "decoder" else ("encoder", "texts")
+    assets = [f"{name} {ASSETS[name].sha256[:12]}" for name in used]
     return ", ".join([f"python {platform.python_version()}", *packages, *assets])
 
 

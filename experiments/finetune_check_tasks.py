@@ -1,7 +1,7 @@
 """What the end-to-end check trains on: a text classifier, and a language model of code.
 
 - ``encoder``: all-MiniLM-L6-v2 with a linear head on its mean-pooled output, on Reuters R8; the
-  score is the accuracy.
+  score is the accuracy. ``encoder_r52`` and ``encoder_20newsgroups`` are the same on other texts.
 - ``decoder``: SmolLM2-135M, on documented functions of the standard library: signature and
   docstring are given, and the score is the mean loss of the body's tokens, in nats. No module is
   on both sides of a split.
@@ -15,7 +15,7 @@ import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -26,12 +26,12 @@ from scipy.stats import binomtest
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer
 
-from cosa_theory.assets import Text, asset_folder, read_reuters
+from cosa_theory.assets import Text, asset_folder, read_newsgroups, read_reuters
 from cosa_theory.projections import stream
 from experiments.finetune_delta import Classifier, quiet_transformers
 from experiments.function_bodies import FunctionText, read_functions, split_modules
 
-__all__ = ["TASKS", "Example", "Score", "Task", "decoder_base", "score"]
+__all__ = ["TASKS", "Example", "Score", "Task", "decoder_base", "read_labelled", "score"]
 
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 # Shares of the modules, and of the training texts, that are kept back.
@@ -133,18 +133,20 @@ class LabelledClassifier(Classifier):
 
 @dataclass(frozen=True)
 class EncoderTask(Task):
-    """Reuters R8 with the sentence encoder; `classes` is the number of its categories."""
+    """Labelled texts with the sentence encoder; `classes` is the number of their categories."""
 
     classes: int
     metric = "accuracy"
     head = "head"
 
     @classmethod
-    def load(cls, folder: Path, max_tokens: int, held_out: int) -> "EncoderTask":
+    def load(
+        cls, folder: Path, max_tokens: int, held_out: int, corpus: str = "r8"
+    ) -> "EncoderTask":
         """Tokenise both splits; at most `held_out` texts of each held-out part."""
         del folder  # the encoder is used as it was unpacked
         base = asset_folder("encoder")
-        train, test = read_reuters("train"), read_reuters("test")
+        train, test = read_labelled(corpus, "train"), read_labelled(corpus, "test")
         classes = sorted({text.category for text in train})
         tokenizer = AutoTokenizer.from_pretrained(base)
 
@@ -364,9 +366,14 @@ def _bootstrap(
     return float(low), float(high)
 
 
+def read_labelled(corpus: str, split: str) -> list[Text]:
+    """Return a split of Reuters ("r8", "r52") or of 20 Newsgroups ("20newsgroups")."""
+    return read_newsgroups(split) if corpus == "20newsgroups" else read_reuters(split, corpus)
+
+
 @lru_cache(maxsize=2)
-def _encoder(folder: Path, max_tokens: int, held_out: int) -> Task:
-    return EncoderTask.load(folder, max_tokens, held_out)
+def _encoder(corpus: str, folder: Path, max_tokens: int, held_out: int) -> Task:
+    return EncoderTask.load(folder, max_tokens, held_out, corpus)
 
 
 @lru_cache(maxsize=2)
@@ -374,5 +381,10 @@ def _decoder(folder: Path, max_tokens: int, held_out: int) -> Task:
     return DecoderTask.load(folder, max_tokens, held_out)
 
 
-TASKS: dict[str, Callable[[Path, int, int], Task]] = {"encoder": _encoder, "decoder": _decoder}
+TASKS: dict[str, Callable[[Path, int, int], Task]] = {
+    "encoder": partial(_encoder, "r8"),
+    "encoder_r52": partial(_encoder, "r52"),
+    "encoder_20newsgroups": partial(_encoder, "20newsgroups"),
+    "decoder": _decoder,
+}
 """How to load each task: maps (folder for unpacked models, max_tokens, held_out)."""

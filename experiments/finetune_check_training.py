@@ -7,7 +7,7 @@ import random
 import shutil
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -73,7 +73,13 @@ def start(task: Task, part: str, seed: int, threads: int) -> dict[str, Any]:
 
 
 def train(
-    task: Task, settings: Settings, part: str, run: Path, adapter: Path | None, checkpoint: int
+    task: Task,
+    settings: Settings,
+    part: str,
+    run: Path,
+    adapter: Path | None,
+    checkpoint: int,
+    progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Train, resuming where an earlier attempt was stopped, and measure.
 
@@ -88,9 +94,12 @@ def train(
     run : path
         Folder for checkpoints, deleted at the end.
     adapter : path, optional
-        Where the trained adapter is kept, in PEFT's format.
+        Where the trained adapter is kept, in PEFT's format; of a full fine-tuning the whole model
+        without its head.
     checkpoint : int
         Steps between two checkpoints.
+    progress : callable, optional
+        Called as ``progress(done, total)`` after each step.
 
     Returns
     -------
@@ -116,7 +125,7 @@ def train(
         )
         size = counts(model, task.head)
         saved = kept_bytes(model, task.collate(task.train[: settings.batch]))
-        log = _Log()
+        log = _Log(progress)
         trainer = _trainer(task, model, settings, run, checkpoint, log)
         trainer.train(resume_from_checkpoint=_last_checkpoint(run))
         result = score(task, model, getattr(task, part), settings.seed)
@@ -190,7 +199,8 @@ def _optimiser(model: nn.Module, head: str | None, rate: float) -> torch.optim.O
 class _Log(TrainerCallback):
     """The time of every step taken here, and the loss of every step of the training."""
 
-    def __init__(self) -> None:
+    def __init__(self, progress: Callable[[int, int], None] | None = None) -> None:
+        self._progress = progress
         self._times: list[float] = []
         self._losses: dict[int, float] = {}
         self._started = 0.0
@@ -198,8 +208,10 @@ class _Log(TrainerCallback):
     def on_step_begin(self, *_: Any, **__: Any) -> None:
         self._started = time.perf_counter()
 
-    def on_step_end(self, *_: Any, **__: Any) -> None:
+    def on_step_end(self, args: Any, state: Any, *_: Any, **__: Any) -> None:
         self._times.append(time.perf_counter() - self._started)
+        if self._progress is not None:
+            self._progress(state.global_step, state.max_steps)
 
     def on_train_end(self, args: Any, state: Any, *_: Any, **__: Any) -> None:
         # The state remembers the steps before an interruption too.
@@ -228,12 +240,13 @@ def _last_checkpoint(run: Path) -> str | None:
 
 
 def _store(model: nn.Module, adapter: Path | None, trainable: int) -> int:
-    """Keep a trained adapter; return the bytes of its weights' file, or of the trained weights."""
-    if adapter is None or not isinstance(model, PeftModel):
+    """Keep what was trained; return the bytes of its weights' file, or of the trained weights."""
+    if adapter is None:
         return 4 * trainable
+    kept: Any = model if isinstance(model, PeftModel) else getattr(model, "encoder", model)
     with swapped(adapter) as folder:
-        model.save_pretrained(os.fspath(folder))
-    return (adapter / "adapter_model.safetensors").stat().st_size
+        kept.save_pretrained(os.fspath(folder))
+    return sum(path.stat().st_size for path in adapter.glob("*model.safetensors"))
 
 
 def kept_bytes(model: nn.Module, inputs: dict[str, Tensor]) -> int:

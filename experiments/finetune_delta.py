@@ -1,4 +1,4 @@
-"""A real weight update: full fine-tuning of a small sentence encoder on labelled texts.
+"""A real weight update: full fine-tuning of a small sentence encoder on Reuters R8.
 
 Every weight of the encoder is trained together with a linear head on its mean-pooled output.
 Saved are the encoder's weights before and after, under the same names, so that the difference of
@@ -27,8 +27,8 @@ from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer
 from transformers.utils import logging
 
-from cosa_theory.assets import ASSETS, Text, asset_folder, read_newsgroups, read_reuters
-from cosa_theory.ground.checks import choice, real, whole
+from cosa_theory.assets import ASSETS, Text, asset_folder, read_reuters
+from cosa_theory.ground.checks import real, whole
 from cosa_theory.ground.manifest import check_folder, is_damaged, own_files
 from cosa_theory.ground.program import program
 from cosa_theory.ground.progress import progress_bar
@@ -59,8 +59,6 @@ class Config:
 
     Attributes
     ----------
-    corpus : {"r8", "r52", "20newsgroups"}
-        What it learns to tell apart: the categories of Reuters R8 or R52, or of 20 Newsgroups.
     steps, batch : int
         Optimiser steps, and texts in each.
     max_tokens : int
@@ -79,7 +77,6 @@ class Config:
         Torch threads. Sums in another order round differently, so this is part of the settings.
     """
 
-    corpus: str = "r8"
     steps: int = 100
     batch: int = 16
     max_tokens: int = 64
@@ -91,7 +88,6 @@ class Config:
     threads: int = 2
 
     def __post_init__(self) -> None:
-        choice("corpus", self.corpus, ("r8", "r52", "20newsgroups"))
         for field in ("steps", "batch", "max_tokens", "test_texts", "threads"):
             whole(field, getattr(self, field))
         for field in ("learning_rate", "head_learning_rate"):
@@ -220,7 +216,7 @@ class Task:
     model : Classifier
         The encoder before training, with a new head.
     train, test : list of Text
-        Both splits of the corpus.
+        Both splits of Reuters R8.
     """
 
     model: Classifier
@@ -233,7 +229,7 @@ class Task:
     def load(cls, config: Config) -> "Task":
         """Return the task; the head's first weights are drawn from torch's generator."""
         folder = asset_folder("encoder")
-        train, test = (_texts(config.corpus, split) for split in ("train", "test"))
+        train, test = read_reuters("train"), read_reuters("test")
         with quiet_transformers():
             # Mean pooling does not use BERT's pooler, which would only add an untrained matrix.
             encoder = AutoModel.from_pretrained(folder, add_pooling_layer=False)
@@ -258,10 +254,6 @@ class Task:
         )
         inputs = {name: tokens[name] for name in ("input_ids", "attention_mask")}
         return inputs, torch.tensor([self.classes.index(text.category) for text in texts])
-
-
-def _texts(corpus: str, split: str) -> list[Text]:
-    return read_newsgroups(split) if corpus == "20newsgroups" else read_reuters(split, corpus)
 
 
 def _fine_tune(config: Config) -> tuple[Weights, Weights, pd.DataFrame, tuple[int, int]]:
@@ -345,19 +337,17 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the experiment from the command line; the result is the exit code."""
     parser = command_parser(
         "experiments.finetune_delta",
-        "Fully fine-tune a small encoder on labelled texts; save it before and after.",
+        "Fully fine-tune a small encoder on Reuters R8; save it before and after.",
         out=DEFAULT_OUT,
         example="--out results/finetune_delta",
     )
     parser.add_argument("--config", type=Path, help="TOML file with fields of Config")
-    parser.add_argument("--corpus", help="r8, r52 or 20newsgroups (default: r8)")
     parser.add_argument("--steps", type=int, help="optimiser steps (default: 100)")
     parser.add_argument("--seed", type=int, help="default: 0")
     chosen = parser.parse_args(arguments)
 
     def body() -> None:
-        given = {name: getattr(chosen, name) for name in ("corpus", "steps", "seed")}
-        config = read_config(Config(), chosen.config, **given)
+        config = read_config(Config(), chosen.config, steps=chosen.steps, seed=chosen.seed)
         run(config, chosen.out)
         summary = json.loads((chosen.out / "summary.json").read_text())
         low, high = summary["accuracy_ci95"]

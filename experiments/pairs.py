@@ -7,16 +7,18 @@ Example: `python -m experiments.pairs --get sre_encoder`
 """
 
 import html
+import json
 import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from cosa_theory.assets import asset_folder, read_newsgroups, read_reuters
+from cosa_theory.assets import asset_folder
 from cosa_theory.deltas import open_pair
 from cosa_theory.ground.checks import choice
 from cosa_theory.ground.printable import printable
@@ -24,6 +26,8 @@ from cosa_theory.ground.program import program
 from cosa_theory.page.text import render_view
 from cosa_theory.page.views import MISSING, Column, View, count, percent
 from experiments.command import command_parser, run_command
+from experiments.full_finetuning import Config, run
+from experiments.function_bodies import read_functions, split_modules
 
 __all__ = ["PAIRS", "Pair", "table"]
 
@@ -77,32 +81,40 @@ def _chgnet() -> tuple[Path, Path]:
     return folder / "0.3.0" / "model.safetensors", folder / "r2scan" / "model.safetensors"
 
 
-def _ours(corpus: str, steps: int) -> Pair:
-    """Return an encoder fine-tuned here on a corpus of labelled texts."""
-    folder = RESULTS / f"encoder_{corpus}_{steps}"
-
-    def paths() -> tuple[Path, Path]:
-        from experiments.finetune_delta import Config, run
-
-        run(Config(corpus=corpus, steps=steps), folder)
-        return asset_folder("encoder"), folder / "tuned.safetensors"
+def _ours(corpus: str, steps: int, **settings: Any) -> Pair:
+    """Return a model fine-tuned here, the encoder on labelled texts or the decoder on functions."""
+    config = Config(corpus, steps, **settings)
+    model = "decoder" if corpus == "functions" else "encoder"
+    folder = RESULTS / f"{model}_{corpus}_{steps}"
 
     def texts() -> list[str]:
-        news = corpus == "20newsgroups"
-        return [
-            one.text for one in (read_newsgroups("test") if news else read_reuters("test", corpus))
-        ]
+        if corpus == "functions":
+            from experiments.finetune_check_tasks import TEST_SHARE, VALIDATION_SHARE
 
-    label = {"r8": "Reuters R8", "r52": "Reuters R52", "20newsgroups": "20 Newsgroups"}[corpus]
+            *_, held_out = split_modules(read_functions(), (VALIDATION_SHARE, TEST_SHARE))
+            return [one.prompt + one.body for one in held_out]
+        from experiments.finetune_check_tasks import read_labelled
+
+        return [one.text for one in read_labelled(corpus, "test")]
+
+    about, licence = _OURS[corpus]
     return Pair(
         folder.name,
-        f"sentence encoder, {label}, {steps:,} steps, here",
-        "Apache-2.0",
-        paths,
+        f"{about}, {steps:,} steps, here",
+        licence,
+        lambda: run(config, folder),
         lambda: (folder / "summary.json").is_file(),
         texts,
     )
 
+
+_OURS = {
+    "r8": ("sentence encoder, Reuters R8", "Apache-2.0"),
+    "r52": ("sentence encoder, Reuters R52", "Apache-2.0"),
+    "20newsgroups": ("sentence encoder, 20 Newsgroups", "Apache-2.0"),
+    "functions": ("SmolLM2-135M, library functions", "Apache-2.0"),
+}
+"""What was trained, and the licence of the weights it began with."""
 
 PAIRS: dict[str, Pair] = {
     one.name: one
@@ -125,6 +137,7 @@ PAIRS: dict[str, Pair] = {
             for corpus in ("r8", "r52", "20newsgroups")
             for steps in (100, 1000, 5000)
         ),
+        _ours("functions", 100, batch=4, tokens=128, learning_rate=2e-5, items=40),
     )
 }
 """Every pair by its name."""
@@ -158,6 +171,10 @@ def _size(base: Path, tuned: Path) -> dict[str, float]:
     return {"matrices": matrices, "entries": entries, "relative_change": relative}
 
 
+def _line(text: str, file: Path) -> str:
+    return json.dumps(text) if file.suffix == ".jsonl" else " ".join(text.split())
+
+
 _COLUMNS = (
     Column("pair", "pair", text=True),
     Column("about", "what was trained", text=True),
@@ -178,7 +195,10 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--get", metavar="NAME", help="fetch or train this pair; print its paths")
     parser.add_argument(
-        "--texts", type=Path, metavar="FILE", help="write texts of its domain there, one a line"
+        "--texts",
+        type=Path,
+        metavar="FILE",
+        help="write texts of its domain there, one a line; with their line breaks to a .jsonl",
     )
     chosen = parser.parse_args(arguments)
 
@@ -192,7 +212,7 @@ def main(arguments: list[str] | None = None) -> int:
         for path in pair.paths():
             print(printable(str(path)))
         if chosen.texts is not None and pair.domain is not None:
-            lines = [" ".join(text.split()) for text in pair.domain()]
+            lines = [_line(text, chosen.texts) for text in pair.domain()]
             chosen.texts.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
     return run_command(body)

@@ -1,12 +1,13 @@
 """Pairs of models before and after fine-tuning: listed with their sizes, fetched or made."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from cosa_theory.deltas import open_pair
-from experiments import finetune_delta, pairs
+from experiments import pairs
 from experiments.pairs import PAIRS, main, table
 
 
@@ -32,11 +33,20 @@ def test_a_pair_still_to_be_made_is_listed_without_a_size(capsys, monkeypatch, t
 
 def test_a_pair_of_ours_is_trained_on_its_corpus_for_its_steps(capsys, monkeypatch):
     asked = []
-    monkeypatch.setattr(finetune_delta, "run", lambda config, out: asked.append((config, out)))
-    assert main(["--get", "encoder_r52_1000"]) == 0
-    ((config, out),) = asked
-    assert (config.corpus, config.steps) == ("r52", 1000)
-    assert capsys.readouterr().out.splitlines()[1] == str(Path(out) / "tuned.safetensors")
+
+    def run(config, out):
+        asked.append(config)
+        return Path("before"), out / "tuned"
+
+    monkeypatch.setattr(pairs, "run", run)
+    for name, corpus, steps in (
+        ("encoder_r52_1000", "r52", 1000),
+        ("decoder_functions_100", "functions", 100),
+    ):
+        assert main(["--get", name]) == 0
+        assert (asked[-1].corpus, asked[-1].steps) == (corpus, steps)
+        printed = capsys.readouterr().out.splitlines()
+        assert printed == ["before", str(pairs.RESULTS / name / "tuned")]
 
 
 def test_the_domain_of_a_pair_is_written_as_texts(tmp_path):
@@ -47,6 +57,15 @@ def test_the_domain_of_a_pair_is_written_as_texts(tmp_path):
     path = tmp_path / "texts.txt"
     assert main(["--get", "sre_encoder", "--texts", str(path)]) == 0
     assert path.read_text(encoding="utf-8").splitlines() == pairs._sre_texts()
+
+
+def test_texts_keep_their_line_breaks_in_a_file_of_json_lines(tmp_path, monkeypatch):
+    monkeypatch.setattr(pairs, "run", lambda config, out: (out, out))
+    path = tmp_path / "texts.jsonl"
+    assert main(["--get", "decoder_functions_100", "--texts", str(path)]) == 0
+    texts = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    assert texts == PAIRS["decoder_functions_100"].domain()
+    assert all(text.startswith(("def ", "async def ")) and "\n" in text for text in texts)
 
 
 def test_an_unknown_pair_is_named(capsys):
