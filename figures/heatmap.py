@@ -1,4 +1,4 @@
-"""Flatness and crossover ratio of every layer, module type against block.
+"""Flatness and excess over noise of every layer, module type against block.
 
 Example: `python -m figures.heatmap results/report --out results/figures`
 """

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -96,6 +97,18 @@ def test_report_renders_the_same_page_from_the_tables_alone(made, capsys):
     assert printed.startswith("4 of 5 layers compared: Low rank wins in 4 of 4")
     assert printed.rstrip().endswith(str(made / "report.html"))
     assert (made / "report.html").read_bytes() == page
+
+
+def test_results_of_before_the_noise_null_are_refused_with_the_remedy(made, capsys, tmp_path):
+    old = shutil.copytree(made, tmp_path / "old")
+    table = pd.read_parquet(old / "crossover.parquet")
+    table.drop(columns=["noise_ratio", "excess"]).to_parquet(old / "crossover.parquet")
+    assert main(["report", str(old)]) == 2
+    error = capsys.readouterr().err
+    assert len(error.strip().splitlines()) == 1
+    assert str(old) in error
+    assert "excess" in error
+    assert "run the command again" in error
 
 
 def test_a_second_run_replaces_the_results_and_computes_nothing_twice(

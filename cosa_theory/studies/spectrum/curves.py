@@ -7,6 +7,7 @@ from matplotlib.colors import Colormap
 from matplotlib.ticker import MaxNLocator, NullFormatter, NullLocator, StrMethodFormatter
 
 from cosa_theory.page.style import BLACK, BLUE, GREY, MATRIX_STYLES
+from cosa_theory.spectrum.families.null import noise_top_share
 from cosa_theory.studies.spectrum.verdict import LARGEST_MISFIT
 
 __all__ = ["plot_cumulative_energy", "plot_spectrum"]
@@ -102,10 +103,10 @@ def plot_cumulative_energy(
     """Draw the share of ‖ΔW‖²_F held by the i largest singular values, against i.
 
     The dashed line i(m + n)/(mn) is what a CoSA core with as many trainable parameters as rank i
-    captures on average: where a curve lies above it, low rank wins. The dotted line i/min(m, n)
-    is a perfectly flat spectrum. One curve per layer of the shape m × n, from the rows of ΔW;
-    zero updates have no shares and are left out. `colours` maps the depth of a block, from 0 to 1
-    over the table, to a colour.
+    captures on average: where a curve lies above it, low rank wins. The dash-dotted curve is
+    independent noise, the dotted line i/min(m, n) a perfectly flat spectrum. One curve per layer
+    of the shape m × n, from the rows of ΔW; zero updates have no shares and are left out. `colours`
+    maps the depth of a block, from 0 to 1 over the table, to a colour.
     """
     rows = spectra[spectra["matrix"] == "delta"]
     blocks = rows["block"].dropna()
@@ -123,6 +124,9 @@ def plot_cumulative_energy(
         ax.plot(ordered["index"], share, color=colour, lw=1.0, solid_capstyle="round")
     index = np.linspace(1, min(m, n), 400)
     ax.plot(index, index / min(m, n), color=GREY, ls=":", lw=1.0, label="flat spectrum")
+    ranks = np.unique(np.geomspace(1, min(m, n), 60).astype(int)).tolist()
+    noise = [noise_top_share(m, n, rank) for rank in ranks]
+    ax.plot(ranks, noise, color=GREY, ls="-.", lw=1.2, label="noise")
     equal = index * (m + n) / (m * n)
     inside = equal <= 1
     ax.plot(index[inside], equal[inside], color=BLUE, ls="--", lw=1.2, label="CoSA, equal size")

@@ -19,7 +19,7 @@ from cosa_theory.page.style import COLUMN_WIDTH, PAGE_WIDTH, house_style, label_
 from cosa_theory.studies.spectrum.budgets import at_budget, common_budgets, middle_budget
 from cosa_theory.studies.spectrum.curves import plot_cumulative_energy, plot_spectrum
 from cosa_theory.studies.spectrum.family_curves import plot_captured_energy, plot_law_ratio
-from cosa_theory.studies.spectrum.maps import plot_crossover_map, plot_flatness_map
+from cosa_theory.studies.spectrum.maps import plot_excess_map, plot_flatness_map
 from cosa_theory.studies.spectrum.pooling import pool_families
 
 __all__ = [
@@ -168,7 +168,7 @@ def captured_figure(tables: Tables) -> Figure:
 
 
 def heatmap_figure(tables: Tables) -> Figure:
-    """Draw flatness and crossover ratio of every layer: module type against block.
+    """Draw flatness and excess over noise of every layer: module type against block.
 
     Two heat maps, one above the other, page wide.
     """
@@ -182,8 +182,8 @@ def heatmap_figure(tables: Tables) -> Figure:
         plot_flatness_map(axes[0], tables["layers"])
         axes[0].set_title("flatness of ΔW: geometric over arithmetic mean of σ²")
         if budget is not None:
-            plot_crossover_map(axes[1], at_budget(tables["crossover"], budget))
-            axes[1].set_title(f"crossover ratio at the budget of rank {budget}")
+            plot_excess_map(axes[1], at_budget(tables["crossover"], budget))
+            axes[1].set_title(f"excess of the crossover ratio over noise, budget of rank {budget}")
     return figure
 
 
@@ -193,8 +193,8 @@ FIGURES: dict[str, Drawing] = {
         "How fast the energy of the update piles up",
         "Each curve is one layer: the share of ‖ΔW‖² held by its i largest singular values. The "
         "dashed line is what a CoSA core with the parameters of rank i captures on average, "
-        "i(m + n)/(mn); where the curve lies above it, low rank wins. Dotted: a perfectly flat "
-        "spectrum.",
+        "i(m + n)/(mn); where the curve lies above it, low rank wins. So it does on independent "
+        "noise of the same shape (dash-dotted). Dotted: a perfectly flat spectrum.",
         lambda tables: not tables["spectra"].query("matrix == 'delta' and sigma > 0").empty,
     ),
     "captured_energy": Drawing(
@@ -209,9 +209,10 @@ FIGURES: dict[str, Drawing] = {
         heatmap_figure,
         "Layer by layer",
         "Flatness is the geometric over the arithmetic mean of σ² (1 for a flat spectrum). The "
-        "crossover ratio is the share of ‖ΔW‖² in the top r singular values over the share ab/(mn) "
-        "of a CoSA core of equal size: above 1 low rank wins, below 1 CoSA wins, and it cannot "
-        "fall below max(m, n)/(m + n).",
+        "excess is the crossover ratio (the share of ‖ΔW‖² in the top r singular values over the "
+        "share ab/(mn) of a CoSA core of equal size) over that of independent noise of the same "
+        "shape and rank: at 1 the update is as flat as noise, and low rank still ahead where noise "
+        "has a ratio above 1; CoSA can only win below.",
         lambda tables: bool(tables["layers"]["flatness"].notna().any()),
     ),
     "spectra": Drawing(

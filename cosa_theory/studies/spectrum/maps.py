@@ -1,4 +1,4 @@
-"""Layer × module heat maps of a survey: flatness, and the crossover ratio."""
+"""Layer × module heat maps of a survey: flatness, and the excess over the noise null."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from matplotlib.colors import LogNorm, Normalize
 
 from cosa_theory.page.heatmap import draw_cells, module_grid
 
-__all__ = ["plot_crossover_map", "plot_flatness_map"]
+__all__ = ["plot_excess_map", "plot_flatness_map"]
 
 
 def _number(value: float) -> str:
@@ -59,20 +59,20 @@ def plot_flatness_map(ax: Axes, layers: pd.DataFrame) -> None:
     bar.set_ticks([1e-3, 1e-2, 1e-1, 1.0], labels=["≤ 0.001", "0.01", "0.1", "1"])
 
 
-def plot_crossover_map(ax: Axes, crossover: pd.DataFrame) -> None:
-    """Draw the crossover ratio of each layer on a logarithmic scale that diverges around 1.
+def plot_excess_map(ax: Axes, crossover: pd.DataFrame) -> None:
+    """Draw the excess of each layer on a logarithmic scale that diverges around 1.
 
-    The ratio is the share of ‖ΔW‖² in the top r singular values over the law ab/(mn) of a CoSA
-    core with as many parameters: above 1 low rank wins, below 1 CoSA does. The rows are those of
-    one budget; cells without a value (zero updates) stay grey.
+    The excess is the crossover ratio over that of independent noise of the same shape: above 1 the
+    top r singular values hold more than those of noise, below 1 the spectrum is flatter than
+    noise. The rows are those of one budget; cells without a value (zero updates) stay grey.
     """
-    grid = module_grid(crossover, "crossover_ratio")
-    ratios = crossover["crossover_ratio"].astype(float)
-    ratios = ratios[np.isfinite(ratios) & (ratios > 0)]
-    # The same distance on both sides of 1, so that the neutral colour means a tie.
-    reach = max(2.0, float(np.exp(np.abs(np.log(ratios)).max()))) if len(ratios) else 2.0
+    grid = module_grid(crossover, "excess")
+    excess = crossover["excess"].astype(float)
+    excess = excess[np.isfinite(excess) & (excess > 0)]
+    # The same distance on both sides of 1, so that the neutral colour means noise.
+    reach = max(2.0, float(np.exp(np.abs(np.log(excess)).max()))) if len(excess) else 2.0
     bar = _draw(ax, grid, LogNorm(1 / reach, reach), "PuOr_r", "")
-    bar.set_label("top-r share / law ab/(mn)\n(above 1: low rank wins)")
+    bar.set_label("crossover ratio / that of noise\n(below 1: flatter than noise)")
     ticks = np.outer(10.0 ** np.arange(-6, 7), (1, 2, 5)).ravel()
     if reach > 30:
         ticks = ticks[::3]

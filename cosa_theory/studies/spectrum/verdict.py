@@ -78,11 +78,21 @@ def _shares(chosen: pd.DataFrame, families: pd.DataFrame) -> str:
         core = f"a Gaussian CoSA core of the same size {_median_and_range(joined['captured'])}"
     else:
         core = f"a CoSA core of the same size {_median_and_range(joined['law'])} in expectation"
-    factor = float(np.median(joined["crossover_ratio"]))
-    text = f"{low} of the update's energy, {core}"
-    if factor < 1:
-        return f"{text}, a median factor of {_number(1 / factor)} for CoSA"
-    return f"{text}, a median factor of {_number(factor)} for low rank"
+    factor, null, excess = (
+        float(np.median(joined[name])) for name in ("crossover_ratio", "noise_ratio", "excess")
+    )
+    size, side = _factor(factor)
+    noise, its_side = _factor(null)
+    return (
+        f"{low} of the update's energy, {core}, a median factor of {size} for {side}, where noise "
+        f"of the same shape gives {noise}{'' if its_side == side else f' for {its_side}'} (median "
+        f"excess {_number(excess)})"
+    )
+
+
+def _factor(ratio: float) -> tuple[str, str]:
+    """Return a crossover ratio as the factor by which a side is ahead, and the side."""
+    return (_number(1 / ratio), "CoSA") if ratio < 1 else (_number(ratio), "low rank")
 
 
 def _median_and_range(shares: pd.Series) -> str:

@@ -10,7 +10,7 @@ from cosa_theory.studies.spectrum.family_curves import (
     plot_captured_energy,
     plot_law_ratio,
 )
-from cosa_theory.studies.spectrum.maps import plot_crossover_map, plot_flatness_map
+from cosa_theory.studies.spectrum.maps import plot_excess_map, plot_flatness_map
 from cosa_theory.studies.spectrum.pooling import pool_families
 from tests.studies.spectrum.survey_tables import toy_tables
 
@@ -66,12 +66,21 @@ def test_cumulative_energy_ends_at_one_beside_the_line_of_equal_parameters(ax):
     index, share = labelled(ax, "CoSA, equal size").get_data()
     np.testing.assert_allclose(share, index * (96 + 24) / (96 * 24))
     assert share.max() <= 1
+    index, noise = labelled(ax, "noise").get_data()
+    assert (index[0], index[-1], noise[-1]) == (1, 24, 1)
+    # What the table gives noise, without the law of a core that it is divided by there.
+    row = tables["crossover"].query("layer == @LAYER and rank_budget == 4").iloc[0]
+    assert noise[list(index).index(4)] == pytest.approx(row["noise_ratio"] * row["law"])
 
 
 def test_a_zero_update_has_no_cumulative_curve(ax):
     tables = toy_tables(zero_layer=LAYER)
     plot_cumulative_energy(ax, tables["spectra"][tables["spectra"]["layer"] == LAYER], 96, 24)
-    assert {line.get_label() for line in ax.lines} == {"flat spectrum", "CoSA, equal size"}
+    assert {line.get_label() for line in ax.lines} == {
+        "flat spectrum",
+        "noise",
+        "CoSA, equal size",
+    }
 
 
 def test_pooled_shares_weigh_layers_by_energy_and_their_half_widths_add_in_squares():
@@ -126,12 +135,14 @@ def test_measured_over_law_leaves_out_families_without_a_law(ax):
 
 
 @pytest.mark.parametrize("worst", [0.6, 1.3, 40.0])
-def test_the_crossover_colours_are_neutral_exactly_at_one(ax, worst):
+def test_the_colours_of_the_excess_are_neutral_exactly_at_one(ax, worst):
     crossover = toy_tables()["crossover"]
     rows = crossover[crossover["rank_budget"] == 2].copy()
-    rows["crossover_ratio"] = np.linspace(min(worst, 1.1), max(worst, 1.1), len(rows))
-    plot_crossover_map(ax, rows)
-    assert ax.collections[0].norm(1.0) == pytest.approx(0.5)
+    rows["excess"] = np.linspace(min(worst, 1.1), max(worst, 1.1), len(rows))
+    plot_excess_map(ax, rows)
+    drawn = ax.collections[0]
+    assert drawn.norm(1.0) == pytest.approx(0.5)
+    assert sorted(drawn.get_array().compressed()) == pytest.approx(rows["excess"])
 
 
 def test_heat_map_cells_hold_their_layer_and_gaps_stay_empty(ax):

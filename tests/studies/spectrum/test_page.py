@@ -139,10 +139,14 @@ def test_columns_of_the_text_are_aligned():
 
 
 def test_a_zero_update_is_shown_with_dashes():
-    (row,) = (row for row in layer_view(toy_tables(zero_layer=ZERO)).rows if row[0] == ZERO)
+    tables = toy_tables(zero_layer=ZERO)
+    (row,) = (row for row in layer_view(tables).rows if row[0] == ZERO)
     assert row[1:3] == ("24 × 24", "0")
-    assert {cell for place, cell in enumerate(row[3:], 3) if place != 10} == {"–"}
-    assert row[10] == "15.6 %"  # the law is there whatever the update is
+    assert {cell for place, cell in enumerate(row[3:], 3) if place not in (10, 12)} == {"–"}
+    # The law and what noise gives are there whatever the update is.
+    assert row[10] == "15.6 %"
+    stored = tables["crossover"].query("layer == @ZERO and rank_budget == 2")
+    assert row[12] == number(stored["noise_ratio"].item())
 
 
 def test_the_module_view_gives_medians_and_counts_of_its_layers():

@@ -381,14 +381,28 @@ def test_low_rank_wins_where_spectra_decay():
         "Low rank wins in 3 of 3 matrices at equal trainable parameters (rank 4): the truncated "
         "SVD holds 100 % of the update's energy, a Gaussian CoSA core of the same size "
     )
-    ratio = survey.crossover.query("rank_budget == 4")["crossover_ratio"].median()
-    assert text.endswith(f"a median factor of {ratio:.2g} for low rank.")
+    ratio, noise, excess = (
+        f"{survey.crossover.query('rank_budget == 4')[name].median():.2g}"
+        for name in ("crossover_ratio", "noise_ratio", "excess")
+    )
+    assert text.endswith(
+        f"a median factor of {ratio} for low rank, where noise of the same shape gives {noise} "
+        f"(median excess {excess})."
+    )
 
 
 def test_cosa_wins_where_spectra_are_flat():
     text = verdict([flat("l.0.q"), flat("l.1.q", 1)], ranks=[5])
     assert text.startswith("CoSA wins in 2 of 2 matrices at equal trainable parameters (rank 5)")
-    assert text.endswith("a median factor of 2 for CoSA.")
+    assert "a median factor of 2 for CoSA, where noise of the same shape gives 1.5 for" in text
+
+
+def test_noise_itself_has_no_excess_and_low_rank_wins_all_the_same():
+    drawn = np.random.default_rng(0).standard_normal((3, 60, 40)).astype(np.float32)
+    layers = [dataclasses.replace(layer(f"l.{i}.q", 60, 40), delta=drawn[i]) for i in range(3)]
+    text = verdict(layers, ranks=[4])
+    assert text.startswith("Low rank wins in 3 of 3")
+    assert text.endswith("(median excess 1).")
 
 
 def test_a_mixed_outcome_names_both_counts():
