@@ -197,11 +197,9 @@ def judge(tables: Mapping[str, pd.DataFrame], stated: Mapping[str, Any]) -> pd.D
             (new["predictor"], stated["prediction"]["least_correlation"], True),
             ("energy", new["energy_correlation_at_most"], False),
         ):
-            one = domain.loc[predictor]
+            ends = domain.loc[predictor, ["correlation", "low", "high"]].tolist()
             words = f"rank correlation of {predictor} {'at least' if above else 'at most'} {bound}"
-            rows.append(
-                _row(name, words, one["correlation"], one["low"], one["high"], bound, above)
-            )
+            rows.append(_row(name, words, ends, bound, above))
     functions = dict(_each(tables["function"]))
     for name, table in functions.items():
         at = table[(table["gain"] == 1) & table["rank"].isin([8])].set_index("approximation")
