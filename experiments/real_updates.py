@@ -165,11 +165,10 @@ def function_of(
             **settings,
         )
     key = ["approximation", "rank", "gain"]
-    read = found.function.set_index([*key, "texts"])[["recovered", "low", "high"]].unstack("texts")
-    read.columns = [
-        texts if what == "recovered" else f"{texts}_{what}" for what, texts in read.columns
-    ]
-    table = found.approximations.merge(read.reset_index(), on=key, how="left")
+    table = found.approximations
+    for kind, rows in found.function.groupby("texts", sort=False):
+        named = {"recovered": str(kind), "low": f"{kind}_low", "high": f"{kind}_high"}
+        table = table.merge(rows[[*key, *named]].rename(columns=named), on=key, how="left")
     return table.assign(pair=name), found.prediction.assign(pair=name)
 
 
@@ -197,7 +196,8 @@ def judge(tables: Mapping[str, pd.DataFrame], stated: Mapping[str, Any]) -> pd.D
             (new["predictor"], stated["prediction"]["least_correlation"], True),
             ("energy", new["energy_correlation_at_most"], False),
         ):
-            ends = domain.loc[predictor, ["correlation", "low", "high"]].tolist()
+            one = domain.loc[predictor]
+            ends = [float(one[column]) for column in ("correlation", "low", "high")]
             words = f"rank correlation of {predictor} {'at least' if above else 'at most'} {bound}"
             rows.append(_row(name, words, ends, bound, above))
     functions = dict(_each(tables["function"]))
