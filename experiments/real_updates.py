@@ -196,7 +196,7 @@ def judge(tables: Mapping[str, pd.DataFrame], stated: Mapping[str, Any]) -> pd.D
             (new["predictor"], stated["prediction"]["least_correlation"], True),
             ("energy", new["energy_correlation_at_most"], False),
         ):
-            one = domain.loc[predictor]
+            one: Any = domain.loc[predictor]
             ends = [float(one[column]) for column in ("correlation", "low", "high")]
             words = f"rank correlation of {predictor} {'at least' if above else 'at most'} {bound}"
             rows.append(_row(name, words, ends, bound, above))
