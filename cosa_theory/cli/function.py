@@ -73,8 +73,8 @@ def function(
         Path | None, typer.Option(metavar="FILE", help="Store those moments, as safetensors.")
     ] = None,
     most_texts: Annotated[
-        int, typer.Option(min=8, metavar="N", help="Most texts of each kind.")
-    ] = 64,
+        int, typer.Option(min=8, metavar="N", help="Most texts of each kind: time grows with them.")
+    ] = 32,
     max_tokens: Annotated[
         int, typer.Option(min=4, metavar="N", help="Longer texts are cut.")
     ] = 128,

@@ -18,6 +18,7 @@ __all__ = ["Difference", "Readout", "TextModel", "load_text_model"]
 
 # Of the logits of one model that are kept in memory; positions are thinned to fit.
 _MOST_LOGITS = 1 << 27
+_ROWS = 64  # of logits that are compared at a time, so that what is computed stays in the cache
 
 
 @dataclass
@@ -55,20 +56,22 @@ class TextModel:
     def batches(
         self, texts: Sequence[str], max_tokens: int, size: int = 16
     ) -> list[tuple[list[int], Any]]:
-        """Return the texts in batches of similar length: their places, and what the model takes."""
-        lengths = [len(text) for text in texts]
-        order = sorted(range(len(texts)), key=lengths.__getitem__)
+        """Return the texts in batches of similar length: their places, and what the model takes.
+
+        They are padded at the end, whatever the tokenizer does: so positions count from a text's
+        first token.
+        """
+        pad = self.tokenizer.pad_token_id or 0
+        ids = self.tokenizer(list(texts), truncation=True, max_length=max_tokens)["input_ids"]
+        order = sorted(range(len(ids)), key=lambda place: len(ids[place]))
         batches = []
         for start in range(0, len(order), size):
             places = order[start : start + size]
-            encoded = self.tokenizer(
-                [texts[place] for place in places],
-                padding=True,
-                truncation=True,
-                max_length=max_tokens,
-                return_tensors="pt",
-            )
-            taken = {key: encoded[key] for key in ("input_ids", "attention_mask")}
+            rows = [torch.tensor(ids[place], dtype=torch.long) for place in places]
+            taken = {
+                "input_ids": nn.utils.rnn.pad_sequence(rows, True, pad),
+                "attention_mask": nn.utils.rnn.pad_sequence(list(map(torch.ones_like, rows)), True),
+            }
             batches.append((places, taken))
         return batches
 
@@ -108,19 +111,22 @@ def load_text_model(source: str | os.PathLike[str], task: str | None = None) -> 
 
 @dataclass(frozen=True)
 class Difference:
-    """How far two models are apart on each text.
+    """How far a model is from the one that is remembered, on each text.
 
     Parameters
     ----------
     squared : array, shape (texts,)
         ‖f − g‖² over the embedding, or over the logits of the positions that are kept.
     divergence : array, shape (texts,), optional
-        Sum over positions of the Kullback-Leibler divergence of f's next-token distribution from
-        g's, in nats; for causal models.
+        Sum over positions of the Kullback-Leibler divergence of the remembered next-token
+        distribution from the model's, in nats; for causal models.
+    loss : array, shape (texts,), optional
+        By how much its cross-entropy of the next tokens is larger, summed over positions, in nats.
     """
 
     squared: NDArray[np.float64]
     divergence: NDArray[np.float64] | None = None
+    loss: NDArray[np.float64] | None = None
 
 
 class Readout:
@@ -137,9 +143,9 @@ class Readout:
 
     Attributes
     ----------
-    positions : tensor or None
-        Of a causal model, which predicted tokens are kept, per batch: all of them where their
-        logits fit into 512 MB, else evenly spaced ones.
+    kept : list of (tensor, tensor)
+        Of a causal model, row and column of the positions that are kept in each batch: all whose
+        next token is known where their logits fit into 512 MB, else evenly spaced ones.
     """
 
     def __init__(self, model: TextModel, texts: Sequence[str], max_tokens: int) -> None:
@@ -147,61 +153,86 @@ class Readout:
         self.count = len(texts)
         self.batches = model.batches(texts, max_tokens)
         self.kept = self._positions() if model.task == "causal-lm" else []
+        self._reference: list[torch.Tensor] = []
+        self._log_sums: list[torch.Tensor] = []
+
+    def outputs(self) -> Iterator[torch.Tensor]:
+        """Yield f of every batch: embeddings (texts × width), or kept logits (tokens × words)."""
+        return map(self._output, range(len(self.batches)))
 
     @torch.inference_mode()
-    def outputs(self) -> list[torch.Tensor]:
-        """Return f of every batch: embeddings (texts × width), or kept logits (tokens × words)."""
-        return list(self._outputs())
-
-    def _outputs(self) -> Iterator[torch.Tensor]:
-        if self.model.task == "embeddings":
-            for _, batch in self.batches:
-                hidden = self.model.network(**batch).last_hidden_state
-                mask = batch["attention_mask"].unsqueeze(-1).to(hidden.dtype)
-                pooled = (hidden * mask).sum(1) / mask.sum(1)
-                yield nn.functional.normalize(pooled) if self.model.normalised else pooled
-            return
-        for (_, batch), (rows, columns) in zip(self.batches, self.kept, strict=True):
-            yield self.model.network(**batch).logits[rows, columns]
+    def _output(self, index: int) -> torch.Tensor:
+        batch = self.batches[index][1]
+        if self.kept:
+            found: torch.Tensor = self.model.network(**batch).logits[self.kept[index]]
+            return found
+        hidden = self.model.network(**batch).last_hidden_state
+        mask = batch["attention_mask"].unsqueeze(-1).to(hidden.dtype)
+        pooled = (hidden * mask).sum(1) / mask.sum(1)
+        return nn.functional.normalize(pooled) if self.model.normalised else pooled
 
     def _positions(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """Return row and column of every position whose next token is known and kept."""
         found = [torch.nonzero(batch["attention_mask"][:, 1:]) for _, batch in self.batches]
         width = self.model.network.get_input_embeddings().num_embeddings
         total = sum(len(one) for one in found)
         step = max(1, math.ceil(total * width / _MOST_LOGITS))
         return [(one[::step, 0], one[::step, 1]) for one in found]
 
-    def difference(self, first: list[torch.Tensor], second: list[torch.Tensor]) -> Difference:
-        """Return how far two outputs are apart, in the order of the texts."""
-        squared = np.zeros(self.count)
-        divergence = np.zeros(self.count) if self.kept else None
-        for index, (places, _) in enumerate(self.batches):
-            f, g = first[index], second[index]
-            gaps = (f - g).double().square().sum(1).numpy()
-            rows = np.asarray(places)
-            if divergence is None:
-                squared[rows] = gaps
-                continue
-            owners = rows[self.kept[index][0].numpy()]
-            np.add.at(squared, owners, gaps)
-            log_f, log_g = f.log_softmax(1), g.log_softmax(1)
-            np.add.at(divergence, owners, (log_f.exp() * (log_f - log_g)).sum(1).double().numpy())
-        return Difference(squared, divergence)
+    def remember(self) -> None:
+        """Take what the model says now for what it is compared with later."""
+        self._reference = list(self.outputs())
+        if self.kept:
+            self._log_sums = [_log_sum_exp(one) for one in self._reference]
 
-    def losses(self, outputs: list[torch.Tensor]) -> NDArray[np.float64]:
-        """Return the cross-entropy of the next tokens, summed over each text's kept positions."""
-        totals = np.zeros(self.count)
-        for index, (places, batch) in enumerate(self.batches):
-            rows, columns = self.kept[index]
-            following = batch["input_ids"][rows, columns + 1]
-            one = nn.functional.cross_entropy(outputs[index], following, reduction="none")
-            np.add.at(totals, np.asarray(places)[rows.numpy()], one.double().numpy())
-        return totals
+    def apart(self) -> Difference:
+        """Run the model as it is, and tell how far it is from what is remembered."""
+        names = ("squared", "divergence", "loss") if self.kept else ("squared",)
+        totals = np.zeros((len(names), self.count))
+        for index, outputs in enumerate(self.outputs()):
+            gaps = self._gaps(index, outputs)
+            for total, gap in zip(totals, gaps, strict=True):
+                np.add.at(total, self._owners(index), gap.numpy())
+        return Difference(**dict(zip(names, totals, strict=True)))
+
+    def _owners(self, index: int) -> NDArray[np.int64]:
+        """Return the text that each row of a batch's outputs belongs to."""
+        places = np.asarray(self.batches[index][0])
+        return places[self.kept[index][0].numpy()] if self.kept else places
+
+    @torch.inference_mode()
+    def _gaps(self, index: int, outputs: torch.Tensor) -> list[torch.Tensor]:
+        """Return what `Difference` adds up, for each row of a batch's outputs g.
+
+        With f what is remembered and s the logarithm of its Σ exp, the divergence is
+        Σ exp(f − s)(f − g) − s + log Σ exp(g).
+        """
+        reference = self._reference[index]
+        if not self.kept:
+            return [(reference - outputs).square().sum(1, dtype=torch.float64)]
+        rows, columns = self.kept[index]
+        following = self.batches[index][1]["input_ids"][rows, columns + 1]
+        found = []
+        parts = (reference, self._log_sums[index], outputs, following)
+        for f, log_sum, g, word in zip(*(part.split(_ROWS) for part in parts), strict=True):
+            gap = f - g
+            squared = gap.square().sum(1, dtype=torch.float64)
+            said = gap.gather(1, word[:, None])[:, 0]
+            grown = _log_sum_exp(g) - log_sum
+            mean = gap.mul_((f - log_sum[:, None].float()).exp_()).sum(1, dtype=torch.float64)
+            found.append(torch.stack([squared, mean + grown, grown + said]))
+        return list(torch.cat(found, 1))
 
     def tokens(self) -> NDArray[np.int64]:
         """Return how many positions of each text are kept."""
-        totals = np.zeros(self.count, dtype=np.int64)
-        for (places, _), (rows, _) in zip(self.batches, self.kept, strict=True):
-            np.add.at(totals, np.asarray(places)[rows.numpy()], 1)
-        return totals
+        owners = [self._owners(index) for index in range(len(self.batches))]
+        return np.bincount(np.concatenate(owners), minlength=self.count)
+
+
+def _log_sum_exp(logits: torch.Tensor) -> torch.Tensor:
+    """Return log Σ exp of each row in double precision, without a copy of all."""
+    parts = []
+    for part in logits.split(_ROWS):
+        top = part.amax(1, keepdim=True)
+        total = (part - top).exp_().sum(1, dtype=torch.float64)
+        parts.append(total.log() + top[:, 0])
+    return torch.cat(parts)

@@ -32,32 +32,42 @@ def test_embeddings_are_means_over_tokens_without_padding(folders):
         torch.testing.assert_close(outputs[place], hidden[0].mean(0), rtol=1e-4, atol=1e-5)
 
 
-def test_losses_are_the_models_own_and_nothing_is_far_from_itself(folders):
+def test_excess_losses_are_the_models_own_and_nothing_is_far_from_itself(folders):
     model = load_text_model(folders["causal"])
     assert model.task == "causal-lm"
     readout = Readout(model, TEXTS, 32)
-    outputs = readout.outputs()
-    for place, text in enumerate(TEXTS):
-        ids = model.tokenizer(text, return_tensors="pt")["input_ids"]
-        if ids.shape[1] < 2:
-            assert readout.losses(outputs)[place] == 0
-            continue
-        with torch.no_grad():
-            loss = model.network(input_ids=ids, labels=ids).loss
-        assert readout.losses(outputs)[place] == pytest.approx(
-            float(loss) * (ids.shape[1] - 1), rel=1e-4
-        )
-    apart = readout.difference(outputs, outputs)
-    assert not apart.squared.any()
-    np.testing.assert_allclose(apart.divergence, 0, atol=1e-6)
+
+    def losses():
+        found = []
+        for text in TEXTS:
+            ids = model.tokenizer(text, return_tensors="pt")["input_ids"]
+            with torch.no_grad():
+                loss = model.network(input_ids=ids, labels=ids).loss
+            found.append(float(loss) * (ids.shape[1] - 1) if ids.shape[1] > 1 else 0.0)
+        return np.array(found)
+
+    readout.remember()
+    before = losses()
+    apart = readout.apart()
+    for zero in (apart.squared, apart.divergence, apart.loss):
+        np.testing.assert_allclose(zero, 0, atol=1e-9)
+    with torch.no_grad():
+        for weight in model.weights().values():
+            weight.add_(0.1 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(0)))
+    np.testing.assert_allclose(readout.apart().loss, losses() - before, rtol=1e-4, atol=1e-5)
 
 
-def test_the_divergence_of_two_models_is_that_of_their_next_token_distributions(folders):
+def test_the_divergence_of_two_models_is_that_of_their_next_token_distributions(
+    folders, monkeypatch
+):
     model = load_text_model(folders["causal"])
     readout = Readout(model, TEXTS, 32)
-    first = readout.outputs()
+    monkeypatch.setattr(module, "_ROWS", 3)
+    readout.remember()
+    first = list(readout.outputs())
     second = [one + torch.linspace(0, 1, one.shape[1]) for one in first]
-    apart = readout.difference(first, second)
+    monkeypatch.setattr(readout, "_output", second.__getitem__)
+    apart = readout.apart()
     expected = sum(
         float((f.softmax(1) * (f.softmax(1) / g.softmax(1)).log()).sum())
         for f, g in zip(first, second, strict=True)

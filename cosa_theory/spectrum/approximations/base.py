@@ -57,6 +57,11 @@ class Stored:
         return cls(numbers, VALUE_BITS * numbers + places)
 
 
+def _decomposed(name: str, matrix: Matrix) -> Singular:
+    left, sigma, right = np.linalg.svd(matrix, full_matrices=False)
+    return left, sigma, right
+
+
 @dataclass(frozen=True)
 class Given:
     """One update, and all that an approximation of it may depend on.
@@ -73,9 +78,9 @@ class Given:
         Of what is drawn.
     key : tuple of str or int
         Names the layer and the draw.
-    decompose : callable, optional
-        Returns the singular value decomposition of ΔW, thin or truncated beyond the largest rank
-        that is asked for; by default it is computed at every call.
+    decompose : callable
+        Maps the name "delta" or "base" and that matrix to its thin singular value decomposition,
+        which may be truncated beyond what is asked for; by default it is computed at every call.
     """
 
     delta: Matrix
@@ -83,7 +88,7 @@ class Given:
     base: Matrix | None = None
     seed: int = 0
     key: tuple[str | int, ...] = ()
-    decompose: Callable[[], Singular] | None = field(default=None, compare=False)
+    decompose: Callable[[str, Matrix], Singular] = field(default=_decomposed, compare=False)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -94,10 +99,7 @@ class Given:
     @property
     def singular(self) -> Singular:
         """U, σ and Vᵀ of the update, σ descending."""
-        if self.decompose is not None:
-            return self.decompose()
-        left, sigma, right = np.linalg.svd(self.delta, full_matrices=False)
-        return left, sigma, right
+        return self.decompose("delta", self.delta)
 
     def stream(self, *role: str | int) -> np.random.Generator:
         """Return the stream of what is drawn for this layer."""

@@ -3,8 +3,6 @@
 import warnings
 from functools import partial
 
-import numpy as np
-
 from cosa_theory import laws
 from cosa_theory.linear.basis import CosaBasis, RankDeficientWarning
 from cosa_theory.projections import ENSEMBLES, Ensemble
@@ -112,7 +110,7 @@ def _lora_xs(given: Given) -> Matrix:
     assert given.base is not None
     m, n = given.shape
     rank = lora_xs_rank(m, n, budget(m, n, given.rank))
-    left, _, right = np.linalg.svd(given.base, full_matrices=False)
+    left, _, right = given.decompose("base", given.base)
     dtype = given.delta.dtype
     left, right = left[:, :rank].astype(dtype), right[:rank].astype(dtype)
     return left @ rounded(left.T @ given.delta @ right.T) @ right

@@ -83,7 +83,7 @@ class Bench:
     Parameters
     ----------
     model : TextModel
-        At the base's weights; left there.
+        At the base's weights.
     pair : Pair
         The updates, by the base's names.
     weights : mapping of str to str
@@ -95,7 +95,7 @@ class Bench:
     seed : int
         Of what is drawn.
     decompositions : Decompositions
-        Of the updates.
+        Of updates and weights.
     """
 
     model: "TextModel"
@@ -108,10 +108,9 @@ class Bench:
 
     def __post_init__(self) -> None:
         self._parameters = self.model.weights()
-        self.put(lambda layer: layer.base)
-        self.before = {name: one.outputs() for name, one in self.readouts.items()}
         self.put(lambda layer: layer.base + layer.delta)
-        self.after = {name: one.outputs() for name, one in self.readouts.items()}
+        for readout in self.readouts.values():
+            readout.remember()
 
     def layers(self) -> Iterator[LayerDelta]:
         """Yield the updates that are exchanged, one after another."""
@@ -140,15 +139,15 @@ class Bench:
 
     def changes(self) -> dict[str, dict[str, list[float]]]:
         """Return, per set and text, how far the two models are apart: what is to be recovered."""
-        return {name: self._read(name, self.before[name]) for name in self.readouts}
+        self.put(lambda layer: layer.base)
+        return {name: self._read(name) for name in self.readouts}
 
-    def _read(self, name: str, outputs: list[Any]) -> dict[str, list[float]]:
+    def _read(self, name: str) -> dict[str, list[float]]:
         readout = self.readouts[name]
-        apart = readout.difference(self.after[name], outputs)
+        apart = readout.apart()
         found = {"squared": apart.squared.tolist()}
-        if apart.divergence is not None:
-            losses = readout.losses(outputs) - readout.losses(self.after[name])
-            found |= {"divergence": apart.divergence.tolist(), "loss": losses.tolist()}
+        if apart.divergence is not None and apart.loss is not None:
+            found |= {"divergence": apart.divergence.tolist(), "loss": apart.loss.tolist()}
             found["tokens"] = readout.tokens().tolist()
         return found
 
@@ -188,15 +187,11 @@ class Bench:
             base=layer.base,
             seed=self.seed,
             key=(layer.name, "function"),
-            decompose=lambda: self.decompositions.of(layer),
+            decompose=partial(self.decompositions.of, layer.name),
         )
 
     def _run(self, gain: float) -> dict[str, Any]:
-        texts = {
-            name: self._read(name, one.outputs())
-            for name, one in self.readouts.items()
-            if name != "held out"
-        }
+        texts = {name: self._read(name) for name in self.readouts if name != "held out"}
         return {"gain": gain, "texts": texts}
 
     def _best_gain(self, made: Mapping[str, NDArray[Any]]) -> float:
@@ -213,8 +208,7 @@ class Bench:
             nonlocal at
             self.shift(made, gain - at)
             at = gain
-            apart = self.readouts[name].difference(self.after[name], self.readouts[name].outputs())
-            return float(apart.squared.sum())
+            return float(self.readouts[name].apart().squared.sum())
 
         whole = left(1.0)
         found = minimize_scalar(

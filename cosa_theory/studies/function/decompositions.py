@@ -7,34 +7,39 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cosa_theory.deltas import LayerDelta
 from cosa_theory.ground.files import atomic_path
+from cosa_theory.spectrum.budget import lora_xs_rank
 
 __all__ = ["Decompositions"]
 
 
 class Decompositions:
-    """Truncated decompositions by the name of the update, computed once.
+    """Truncated decompositions of weights and their updates, each computed once.
 
     Parameters
     ----------
     folder : Path
         Where they are kept.
     rank : int
-        The most singular triples that are asked for.
+        The largest budget, as a rank of LoRA: as many singular triples are kept as LoRA-XS has of
+        that budget, which is more.
     """
 
     def __init__(self, folder: Path, rank: int) -> None:
         self.folder = folder
         self.rank = rank
 
-    def of(self, layer: LayerDelta) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-        """Return U, σ and Vᵀ of an update, cut to the largest rank."""
-        m = layer.shape[0]
-        path = self.folder / f"{hashlib.sha256(layer.name.encode()).hexdigest()[:32]}.npy"
+    def of(
+        self, layer: str, role: str, matrix: NDArray[Any]
+    ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+        """Return U, σ and Vᵀ of the matrix that has a role in a layer."""
+        m, n = matrix.shape
+        name = hashlib.sha256(f"{role} {layer}".encode()).hexdigest()[:32]
+        path = self.folder / f"{name}.npy"
         if not path.is_file():
-            left, sigma, right = np.linalg.svd(layer.delta, full_matrices=False)
-            kept = np.concatenate([left.T, sigma[:, None], right], axis=1)[: self.rank]
+            most = lora_xs_rank(m, n, min(self.rank * (m + n), m * n))
+            left, sigma, right = np.linalg.svd(matrix, full_matrices=False)
+            kept = np.concatenate([left.T, sigma[:, None], right], axis=1)[:most]
             with atomic_path(path) as temporary, temporary.open("wb") as file:
                 np.save(file, kept, allow_pickle=False)
         kept = np.load(path, allow_pickle=False)

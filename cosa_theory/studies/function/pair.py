@@ -127,7 +127,7 @@ def function_pair(
         Of the fine-tuning's domain: at least eight. A quarter of them is held out, to choose gains
         on; without them, of the general texts.
     general : sequence of str, optional
-        Texts of another kind; by default 64 news wires (see `cosa_theory.assets`).
+        Texts of another kind; by default 32 news wires (see `cosa_theory.assets`).
     task : {"embeddings", "causal-lm"}, optional
         What f is: mean-pooled embeddings, or logits. By default what the architecture is for.
     ranks : iterable of int
@@ -218,7 +218,7 @@ def _sets(texts: Sequence[str] | None, general: Sequence[str] | None) -> dict[st
     if texts is not None:
         check_texts("texts", texts, FEWEST)
         named["domain"] = texts
-    named["general"] = general_texts(64) if general is None else general
+    named["general"] = general_texts() if general is None else general
     check_texts("general", named["general"], FEWEST)
     first = next(iter(named))
     held_out = named[first][::4]

@@ -103,7 +103,7 @@ def test_function_is_measured_as_the_model_with_the_approximation_says(pairs, en
                 delta = states["tuned"][name] - states["base"][name]
                 weight.add_(change(delta))
         readout = Readout(model, measured, 128)
-        return torch.cat(readout.outputs())
+        return torch.cat(list(readout.outputs()))
 
     def truncated(delta):
         left, sigma, right = torch.linalg.svd(delta, full_matrices=False)
