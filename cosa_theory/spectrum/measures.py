@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from cosa_theory.ground.checks import choice, numbers, real, refuse
 from cosa_theory.ground.errors import InputError
 from cosa_theory.laws import marchenko_pastur_edges, participation_ratio
+from cosa_theory.spectrum.intruders import intruder_dimensions
 from cosa_theory.spectrum.noise import (
     beyond_rounding,
     noise_misfit,
@@ -18,9 +19,11 @@ from cosa_theory.spectrum.noise import (
     relative_rounding,
     spike_level,
 )
+from cosa_theory.spectrum.overlap import DIRECTIONS, subspace_overlap
 from cosa_theory.spectrum.singular_values import resolution, singular_values
+from cosa_theory.spectrum.storage import bf16_sparsity
 
-__all__ = ["SpectrumSummary", "summarize"]
+__all__ = ["SpectrumSummary", "beside_base", "summarize"]
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,12 @@ class SpectrumSummary:
         Kolmogorov-Smirnov distance between the values up to `mp_edge` and the fitted
         Marchenko-Pastur law: of the order of 1 / min(m, n) for true noise, and above about 0.1
         the floor is no such noise, and `noise_sd` only the scale of the bulk.
+    intruders, lowest_cosine, and their null
+        Those of `Intruders`; like all that follow None without the weight W that was updated.
+    left_overlap, right_overlap, and their null
+        Those of `Overlap`.
+    zero_share, bf16_lost_share, and its null
+        Those of `StoredShares`.
     """
 
     rank: int
@@ -84,6 +93,21 @@ class SpectrumSummary:
     mp_edge: float | None
     spikes: int | None
     noise_misfit: float | None
+    intruders: int | None = None
+    intruders_null_low: int | None = None
+    intruders_null_high: int | None = None
+    lowest_cosine: float | None = None
+    lowest_cosine_null_low: float | None = None
+    lowest_cosine_null_high: float | None = None
+    left_overlap: float | None = None
+    left_overlap_null: float | None = None
+    left_overlap_null_sd: float | None = None
+    right_overlap: float | None = None
+    right_overlap_null: float | None = None
+    right_overlap_null_sd: float | None = None
+    zero_share: float | None = None
+    bf16_lost_share: float | None = None
+    bf16_lost_null: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields as plain JSON values, in the order above."""
@@ -95,6 +119,7 @@ def summarize(
     shape: tuple[int, int] | None = None,
     method: str = "gram",
     rounding_rms: float | None = None,
+    base: Any = None,
 ) -> SpectrumSummary:
     """Summarise the spectrum of a matrix, or singular values computed before.
 
@@ -112,6 +137,8 @@ def summarize(
         Root mean square, per entry, of the error that storing the matrix has put into it, such as
         `LayerDelta.rounding_rms`; by default what the type of a matrix X implies, and 0 with
         singular values. Values that such errors explain are no part of the rank.
+    base : array of shape (m, n), optional
+        The weight W, where the matrix X is its update: adds what `beside_base` measures.
 
     Returns
     -------
@@ -122,7 +149,7 @@ def summarize(
     ------
     InputError
         If the method does not give the whole spectrum, the shape is missing or contradicts the
-        values, or the values are negative or not numbers.
+        values, the values are negative or not numbers, or W is no finite matrix of X's shape.
 
     References
     ----------
@@ -132,7 +159,10 @@ def summarize(
     """
     is_matrix = getattr(X, "ndim", None) == 2
     choice("method", method, ("gram", "svd") if is_matrix else ("gram", "svd", "product"))
-    stored = 0.0
+    stored, update = 0.0, X
+    if base is not None and not is_matrix:
+        text = "base is given beside singular values: give the matrix X, or leave base out"
+        raise InputError(text, argument="base")
     if is_matrix:
         shape, stored = (int(X.shape[0]), int(X.shape[1])), relative_rounding(X.dtype)
         X = singular_values(X, method=method)
@@ -148,7 +178,7 @@ def summarize(
     # Unit variance, scaled afterwards: the square of a tiny noise would underflow.
     edge = None if noise is None else noise * float(marchenko_pastur_edges(*shape, 1.0)[1])
     kept = sigma[:rank]
-    return SpectrumSummary(
+    summary = SpectrumSummary(
         rank=rank,
         resolved=rank == sigma.size,
         sigma_max=float(sigma[0]),
@@ -166,6 +196,23 @@ def summarize(
         spikes=None if noise is None else int(np.count_nonzero(sigma > spike_level(shape, noise))),
         noise_misfit=None if noise is None else noise_misfit(sigma, shape, noise),
     )
+    return summary if base is None else beside_base(summary, update, base)
+
+
+def beside_base(
+    summary: SpectrumSummary, delta: Any, base: Any, *, vectors: bool = True
+) -> SpectrumSummary:
+    """Return the summary of an update, with what only its base weight tells.
+
+    Adds `intruder_dimensions`, `subspace_overlap` (of directions within the rank) and
+    `bf16_sparsity`; without `vectors` the last one alone, which needs no decomposition.
+    """
+    found = bf16_sparsity(delta, base)._asdict()
+    if vectors and summary.sigma_max > 0:
+        found |= intruder_dimensions(delta, base)._asdict()
+    if vectors and summary.rank > 0:
+        found |= subspace_overlap(delta, base, r=min(DIRECTIONS, summary.rank))._asdict()
+    return dataclasses.replace(summary, **found)
 
 
 def _norm(sigma: NDArray[np.float64]) -> float:

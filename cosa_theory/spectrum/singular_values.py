@@ -19,7 +19,14 @@ from cosa_theory.ground.scales import unit_scale
 from cosa_theory.projections import stream
 from cosa_theory.spectrum.eigenvalues import symmetric_eigenvalues
 
-__all__ = ["METHODS", "resolution", "singular_values", "singular_values_of_product"]
+__all__ = [
+    "METHODS",
+    "resolution",
+    "row_blocks",
+    "short_gram",
+    "singular_values",
+    "singular_values_of_product",
+]
 
 METHODS = ("gram", "svd", "randomized")
 
@@ -200,8 +207,8 @@ def _check_finite(X: Any, name: str = "X") -> float:
     return largest
 
 
-def _blocks(tall: Any, scale: float) -> Iterator[Any]:
-    """Yield the rows of `tall`, in blocks, as float64 arrays times `scale`."""
+def row_blocks(tall: Any, scale: float = 1.0) -> Iterator[Any]:
+    """Yield the rows of a matrix, in blocks, as float64 arrays times `scale`."""
     xp = array_namespace(tall)
     rows = max(1, _BLOCK_BYTES // (8 * tall.shape[1]))
     for start in range(0, tall.shape[0], rows):
@@ -210,18 +217,18 @@ def _blocks(tall: Any, scale: float) -> Iterator[Any]:
         yield block if scale == 1.0 else block * scale
 
 
-def _short_gram(X: Any, scale: float = 1.0) -> Any:
+def short_gram(X: Any, scale: float = 1.0) -> Any:
     """Return the Gram matrix of scale·X on its short side; on the host, its lower triangle only."""
     tall = _tall(X)
     side = tall.shape[1]
     if not _on_host(X):
         xp = array_namespace(X)
         gram = xp.zeros((side, side), dtype=xp.float64, device=X.device)
-        for block in _blocks(tall, scale):
+        for block in row_blocks(tall, scale):
             gram += block.T @ block
         return gram
     gram = np.zeros((side, side), order="F")
-    for block in _blocks(tall, scale):
+    for block in row_blocks(tall, scale):
         # BLAS reads columns first: hand it whichever of block, blockᵀ lies that way, uncopied.
         by_rows = block.flags.c_contiguous
         operand = block.T if by_rows else block
@@ -232,13 +239,13 @@ def _short_gram(X: Any, scale: float = 1.0) -> Any:
 def _gram(X: Any) -> Any:
     """Singular values through the eigenvalues of the float64 Gram matrix."""
     scale = 1.0
-    gram = _short_gram(X)
+    gram = short_gram(X)
     # NaN, infinities, overflow and underflow all show on the diagonal, so that ordinary matrices
     # pay for no pass over their entries.
     squares = gram.diagonal()
     if not _SAFE_SQUARES[0] < float(squares.max()) < _SAFE_SQUARES[1]:
         scale = unit_scale(_check_finite(X))
-        gram = _short_gram(X, scale)
+        gram = short_gram(X, scale)
     if is_numpy_array(gram):
         squares = symmetric_eigenvalues(gram)
         values = np.sqrt(np.maximum(squares, 0.0))[::-1]
@@ -269,7 +276,7 @@ def _randomized(X: Any, k: int, seed: int) -> Any:
         basis, linalg, concat = xp.asarray(basis, device=X.device), xp.linalg, xp.concat
     for _ in range(_POWER_ITERATIONS):
         basis = linalg.qr(basis)[0]
-        basis = sum(block.T @ (block @ basis) for block in _blocks(tall, scale))
+        basis = sum(block.T @ (block @ basis) for block in row_blocks(tall, scale))
     basis = linalg.qr(basis)[0]
-    image = concat([block @ basis for block in _blocks(tall, scale)])
+    image = concat([block @ basis for block in row_blocks(tall, scale)])
     return _like(linalg.svdvals(image)[:k] / scale, X)

@@ -10,7 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cosa_theory.ground.errors import InputError
-from cosa_theory.spectrum import noise, singular_values_of_product, summarize
+from cosa_theory.spectrum import (
+    bf16_sparsity,
+    intruder_dimensions,
+    noise,
+    singular_values_of_product,
+    subspace_overlap,
+    summarize,
+)
 
 RATIOS = (
     "stable_rank",
@@ -31,6 +38,11 @@ spectra = st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=30).map(np.array)
 
 def summary(sigma, shape=None):
     return summarize(np.asarray(sigma, dtype=float), shape or (len(sigma), len(sigma)), "svd")
+
+
+def known(found):
+    """Return what a summary says; without the base weight some of it is None."""
+    return {name: value for name, value in found.as_dict().items() if value is not None}
 
 
 def test_every_measure_has_its_value_on_a_spectrum_worked_by_hand():
@@ -133,7 +145,7 @@ def test_a_summary_is_plain_json_without_nan(X):
 @pytest.mark.parametrize("shape", [(40, 30), (30, 40), (1, 9), (9, 1)])
 def test_a_matrix_a_tensor_and_their_singular_values_give_one_summary(shape):
     X = np.random.default_rng(0).standard_normal(shape)
-    whole = summarize(X).as_dict()
+    whole = known(summarize(X))
     shuffled = np.random.default_rng(1).permutation(np.linalg.svd(X, compute_uv=False))
     for other in (
         summarize(torch.from_numpy(X)),
@@ -141,7 +153,7 @@ def test_a_matrix_a_tensor_and_their_singular_values_give_one_summary(shape):
         summarize(torch.from_numpy(shuffled), shape),
         summarize(X, method="svd"),
     ):
-        assert other.as_dict() == pytest.approx(whole, rel=1e-9)
+        assert known(other) == pytest.approx(whole, rel=1e-9)
 
 
 def test_values_left_out_by_the_product_route_count_as_zeros():
@@ -231,3 +243,37 @@ def test_bad_arguments_are_named(argument, arguments):
     with pytest.raises(InputError) as error:
         summarize(*arguments)
     assert error.value.argument == argument
+
+
+def test_a_base_adds_what_only_it_tells_and_changes_nothing_else():
+    rng = np.random.default_rng(0)
+    W, delta = rng.standard_normal((2, 40, 25))
+    delta *= 1e-3
+    alone, found = summarize(delta), summarize(delta, base=W)
+    added = known(found).keys() - known(alone).keys()
+    of_functions = [
+        intruder_dimensions(delta, W),
+        subspace_overlap(delta, W),
+        bf16_sparsity(delta, W),
+    ]
+    assert {name: getattr(found, name) for name in added} == {
+        name: value for one in of_functions for name, value in one._asdict().items()
+    }
+    assert {name: getattr(found, name) for name in known(alone)} == known(alone)
+    assert summarize(torch.from_numpy(delta), base=torch.from_numpy(W)) == found
+
+
+def test_the_overlap_is_of_directions_within_the_rank_and_zero_updates_have_none():
+    W = np.random.default_rng(0).standard_normal((30, 20))
+    rank_one = np.outer(W[:, 0], W[0])
+    found = summarize(rank_one.astype(np.float32), base=W)
+    assert found.left_overlap == pytest.approx(subspace_overlap(rank_one, W, r=1).left_overlap)
+    zero = summarize(0 * W, base=W)
+    assert (zero.intruders, zero.left_overlap, zero.zero_share) == (None, None, 1.0)
+
+
+def test_a_base_needs_the_matrix_and_its_shape():
+    with pytest.raises(InputError, match="base is given beside singular values: give the matrix"):
+        summarize(np.ones(3), (3, 4), base=np.ones((3, 4)))
+    with pytest.raises(InputError, match=r"base has shape \(4, 3\)"):
+        summarize(np.ones((3, 4)), base=np.ones((4, 3)))

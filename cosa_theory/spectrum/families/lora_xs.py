@@ -1,22 +1,17 @@
 """Updates in the singular basis of the base weight: LoRA-XS."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import eigh
 
 from cosa_theory.ground.checks import refuse
 from cosa_theory.spectrum.budget import lora_xs_rank
 from cosa_theory.spectrum.families.base import Captured, Draws, Size, Update, register
+from cosa_theory.spectrum.singular_vectors import leading_vectors
 
 __all__ = ["LoraXS"]
-
-# Below this share of the largest singular value the Gram matrix resolves no singular vector.
-_RESOLVED = 1e-7
-# Rows upcast to float64 at a time, so that no float64 copy of a large float32 matrix is made.
-_BLOCK_ENTRIES = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -64,33 +59,12 @@ register(LoraXS(), place=2)
 def singular_core(delta: NDArray, base: NDArray, rank: int) -> NDArray[np.float64]:
     """Return U_rᵀ ΔW V_r for the top r singular vectors of W, up to the signs of its entries.
 
-    r is at most min(m, n); the leading s × s block is the core for rank s.
-
-    V comes from the eigenvectors of the float64 Gram matrix on the short side. W V_r = U_r Σ_r,
-    and a QR decomposition of it gives U_r orthonormal to machine precision, in the same order,
-    where a division by Σ_r would lose it for small singular values. If W's smallest wanted
-    singular value is below 1e-7 of its largest, the Gram matrix does not resolve its vectors, and
-    the direct SVD is taken.
+    r is at most min(m, n); the leading s × s block is the core for rank s. Where the Gram matrix
+    does not resolve the smallest wanted singular value, the direct SVD is taken.
     """
-    if base.shape[0] < base.shape[1]:
-        return singular_core(delta.T, base.T, rank).T
-    n = base.shape[1]
-    gram = np.zeros((n, n))
-    for rows in _row_blocks(base):
-        gram += rows.T @ rows
-    values, vectors = eigh(gram, subset_by_index=(n - rank, n - 1), overwrite_a=True)
-    right = vectors[:, ::-1]
-    if values[0] <= _RESOLVED**2 * values[-1]:
-        left, _, right_t = np.linalg.svd(base.astype(np.float64), full_matrices=False)
-        left, right = left[:, :rank], right_t[:rank].T
-    else:
-        left = np.linalg.qr(np.concatenate([rows @ right for rows in _row_blocks(base)]))[0]
+    left, _, right = leading_vectors(base, rank)
+    if right.shape[1] < rank:
+        whole, _, rows = np.linalg.svd(base.astype(np.float64), full_matrices=False)
+        left, right = whole[:, :rank], rows[:rank].T
     product = delta @ right.astype(delta.dtype)
     return (left.astype(delta.dtype).T @ product).astype(np.float64)
-
-
-def _row_blocks(matrix: NDArray) -> Iterator[NDArray[np.float64]]:
-    """Yield the rows in float64, some at a time."""
-    step = max(1, _BLOCK_ENTRIES // matrix.shape[1])
-    for start in range(0, matrix.shape[0], step):
-        yield matrix[start : start + step].astype(np.float64)
