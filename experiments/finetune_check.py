@@ -43,7 +43,7 @@ from experiments.finetune_check_results import METHODS, best_rates, read_rates, 
 
 __all__ = ["DEFAULT_OUT", "PRESETS", "Cell", "Config", "inputs_of", "run", "stored_or_short"]
 
-NAME, VERSION = "finetune_check", 1
+NAME, VERSION = "finetune_check", 2
 DEFAULT_OUT = Path("results") / NAME
 
 MODELS = ("encoder", "decoder")
@@ -333,9 +333,21 @@ def stored_or_short(
         The first seed of a run that has to be made.
     jobs : int, optional
         As for `run`.
+
+    Raises
+    ------
+    InputError
+        If the stored results cannot be read, or are from before the outcomes of single items were
+        kept.
     """
     if (out / f"{NAME}.json").is_file():
-        return read_table(out / f"{NAME}.parquet")
+        table = read_table(path := out / f"{NAME}.parquet")
+        if not {"item_sums", "item_weights"} <= set(table):
+            raise InputError(
+                f"{path} is of an older version, without the outcomes of single items: delete it "
+                f"with {NAME}.json, or run `python -m experiments.{NAME}` again"
+            )
+        return table
     note(f"no comparison of trainings in {out}: making a short one")
     config = dataclasses.replace(PRESETS["short"], seed=seed)
     table, grid = run(config, out, jobs=jobs)

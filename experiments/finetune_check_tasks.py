@@ -71,12 +71,17 @@ class Score:
         Accuracy with Wilson's interval; or loss in nats a token, with a bootstrap over groups.
     scored : int
         How many items.
+    item_sums, item_weights : list of float
+        For each group of items, in the order of their names, the sum that is averaged (hits, or
+        nats) and its weight (texts, or tokens): equal weights in every score of the same items.
     """
 
     value: float
     low: float
     high: float
     scored: int
+    item_sums: list[float]
+    item_weights: list[float]
 
 
 @dataclass(frozen=True)
@@ -342,25 +347,25 @@ def score(task: Task, model: nn.Module, examples: Sequence[Example], seed: int =
         weights.append(batch[1].cpu().numpy())
     total, weight = np.concatenate(sums), np.concatenate(weights)
     value = float(total.sum() / weight.sum())
+    groups, member = np.unique([example.group for example in order], return_inverse=True)
+    item_sums, item_weights = (np.bincount(member, x, len(groups)) for x in (total, weight))
     if task.metric == "accuracy":
         interval = binomtest(round(total.sum()), len(total)).proportion_ci(0.95, method="wilson")
         low, high = float(interval.low), float(interval.high)
     else:
-        low, high = _bootstrap(total, weight, [example.group for example in order], seed)
-    return Score(value, low, high, len(order))
+        low, high = _bootstrap(item_sums, item_weights, seed)
+    kept = (np.round(x, 6).tolist() for x in (item_sums, item_weights))
+    return Score(value, low, high, len(order), *kept)
 
 
 def _bootstrap(
-    total: NDArray[np.float64], weight: NDArray[np.float64], groups: Sequence[str], seed: int
+    sums: NDArray[np.float64], weights: NDArray[np.float64], seed: int
 ) -> tuple[float, float]:
     """Return the 95 % percentile interval of a weighted mean under resampling of groups."""
-    names, member = np.unique(groups, return_inverse=True)
-    if len(names) < 2:
+    groups = len(sums)
+    if groups < 2:
         return math.nan, math.nan
-    sums, weights = (np.bincount(member, x) for x in (total, weight))
-    picked = stream(seed, "finetune_check", "bootstrap").integers(
-        len(names), size=(_RESAMPLES, len(names))
-    )
+    picked = stream(seed, "finetune_check", "bootstrap").integers(groups, size=(_RESAMPLES, groups))
     means = sums[picked].sum(1) / weights[picked].sum(1)
     low, high = np.quantile(means, (0.025, 0.975))
     return float(low), float(high)

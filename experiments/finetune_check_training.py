@@ -67,7 +67,7 @@ class Settings:
 
 
 def start(task: Task, part: str, seed: int, threads: int) -> dict[str, Any]:
-    """Return the score before training, as columns value, low, high and scored."""
+    """Return the `Score` before training, as columns."""
     with isolated(seed, threads):
         return vars(score(task, task.model(), getattr(task, part), seed))
 
@@ -104,8 +104,8 @@ def train(
     Returns
     -------
     dict
-        value, low, high, scored (the score, and of how many items); train_loss (mean of the last
-        tenth of the steps); trainable_parameters, of which adapter_parameters without the head;
+        The `experiments.finetune_check_tasks.Score`; train_loss (mean of the last tenth of the
+        steps); trainable_parameters, of which adapter_parameters without the head;
         seconds_per_step (median); saved_bytes (kept for backward in one step), state_bytes
         (gradients and Adam's moments), frozen_bytes (projections); adapter_bytes (of the file, a
         head in it; of the trained weights where there is no file); device.

@@ -14,7 +14,6 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
-from scipy.stats import t
 from torch import nn
 
 from cosa_theory.deltas import open_pair
@@ -31,8 +30,6 @@ from experiments.finetune_check_results import (
     METHODS,
     best_rates,
     read_rates,
-    summarise,
-    verdict,
 )
 from experiments.finetune_check_tasks import (
     TASKS,
@@ -288,6 +285,8 @@ def test_the_loss_is_the_mean_over_the_tokens_of_bodies_alone(tmp_path):
     assert tokens == 6 * 8
     found = score(task, model, task.test)
     assert found.value == pytest.approx(nats / tokens, abs=1e-5)
+    assert found.item_weights == [16.0] * 3, "two functions of eight tokens in each module"
+    assert sum(found.item_sums) == pytest.approx(nats, abs=1e-3)
     assert found.scored == 6
 
 
@@ -302,13 +301,12 @@ def test_padding_and_the_order_of_items_do_not_change_the_loss(tmp_path):
 
 
 def test_the_interval_of_a_loss_resamples_groups_not_items():
-    total, groups = np.array([1.0, 1.0, 3.0, 3.0]), ["a", "a", "b", "b"]
-    low, high = _bootstrap(total, np.ones(4), groups, 0)
+    low, high = _bootstrap(np.array([2.0, 6.0]), np.full(2, 2.0), 0)
     assert (low, high) == (1.0, 3.0), "two groups: a quarter of the resamples have only one"
-    low, high = _bootstrap(np.tile(total, 50), np.ones(200), [str(n) for n in range(200)], 0)
-    half = 1.96 * np.std(total) / np.sqrt(200)
+    low, high = _bootstrap(np.tile([1.0, 3.0], 100), np.ones(200), 0)
+    half = 1.96 / np.sqrt(200)
     assert (low, high) == pytest.approx((2 - half, 2 + half), abs=0.3 * half)
-    assert np.isnan(_bootstrap(total, np.ones(4), ["a"] * 4, 0)).all()
+    assert np.isnan(_bootstrap(np.array([8.0]), np.array([4.0]), 0)).all()
 
 
 def test_functions_are_labelled_on_body_and_end_alone_and_long_ones_are_left_out():
@@ -355,6 +353,7 @@ def test_accuracy_counts_hits_and_has_wilsons_interval(texts):
     hits = sum(example.labels == 2 for example in texts.test)
     found = score(texts, Always(), texts.test)
     assert found.value == hits / 30
+    assert sorted(found.item_sums) == [0.0] * (30 - hits) + [1.0] * hits
     n, p, z = 30, hits / 30, 1.959963984540054
     half = z * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
     centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
@@ -382,69 +381,11 @@ def test_the_encoder_trains_with_a_head_that_is_equal_for_all_methods(texts, tmp
 # Results -----------------------------------------------------------------------------------------
 
 
-def test_the_summary_pairs_equal_seeds_and_has_t_intervals():
-    values = {"lora": [0.90, 0.92, 0.97], "cosa": [0.89, 0.90, 0.97], "full": [0.95]}
-    rows = summarise(results(values)).set_index("method")
-    differences = np.array([-0.01, -0.02, 0.0])
-    half = t.ppf(0.975, 2) * differences.std(ddof=1) / np.sqrt(3)
-    found = rows.loc["cosa", ["advantage", "advantage_low", "advantage_high"]].astype(float)
-    assert found.tolist() == pytest.approx([-0.01, -0.01 - half, -0.01 + half])
-    assert rows.loc["cosa", "parameter_ratio"] == pytest.approx(0.99)
-    assert rows.loc["full", ["pairs", "value_low", "value_high"]].tolist() == [1, 0.85, 1.05]
-    assert rows.loc["full", "advantage"] == pytest.approx(0.05), "on the seed that both have"
-    assert np.isnan(rows.loc["full", "advantage_low"])
-    assert np.isnan(rows.loc["lora", "advantage"])
-
-
-def test_a_seed_that_lora_was_not_trained_with_is_in_the_mean_but_not_in_the_lead():
-    rows = summarise(results({"lora": [0.90, 0.92], "cosa": [0.89, 0.90, 0.10]}))
-    row = rows.set_index("method").loc["cosa"]
-    assert row[["seeds", "pairs"]].tolist() == [3, 2]
-    assert row["value"] == pytest.approx(0.63)
-    assert row["advantage"] == pytest.approx(-0.015)
-
-
-def test_a_lower_loss_is_an_advantage():
-    rows = summarise(results({"lora": [2.0, 2.2], "cosa": [1.9, 2.0]}, "decoder", "loss"))
-    assert rows.set_index("method").loc["cosa", "advantage"] == pytest.approx(0.15)
-
-
-def test_trainings_given_up_are_left_out_of_the_summary():
-    table = results({"lora": [0.9, 0.9], "cosa": [0.8, 0.1]})
-    table.loc[3, "status"] = "timed out"
-    assert summarise(table).set_index("method").loc["cosa", "value"] == 0.8
-
-
-def test_the_verdict_names_the_best_first_with_its_seeds():
-    table = pd.concat(
-        [
-            results({"lora": [0.90], "cosa": [0.92]}),
-            results({"lora": [1.5], "cosa": [1.25]}, "decoder", "loss", before=2.84),
-        ]
-    )
-    assert verdict(table) == (
-        "With as many trainable parameters as LoRA of rank 8 has in every layer, best first; "
-        "encoder on Reuters R8, test accuracy: CoSA 92.0 % (1 seed), LoRA 90.0 % (1 seed); "
-        "language model on library functions, held-out loss in nats a token (before training "
-        "2.840): CoSA 1.250 (1 seed), LoRA 1.500 (1 seed)."
-    )
-
-
-def test_the_best_rate_is_that_of_the_best_value_and_an_end_of_the_grid_is_told():
-    grid = pd.DataFrame(
-        [
-            ("encoder", "lora", 1e-2, "accuracy", 0.9),
-            ("encoder", "lora", 1e-3, "accuracy", 0.9),
-            ("encoder", "lora", 1e-4, "accuracy", 0.5),
-            ("decoder", "cosa", 1e-3, "loss", 2.0),
-            ("decoder", "cosa", 1e-2, "loss", 1.0),
-            ("decoder", "cosa", 1e-1, "loss", np.nan),
-        ],
-        columns=["model", "method", "learning_rate", "metric", "value"],
-    )
-    best = best_rates(grid)
-    assert best["learning_rate"].tolist() == [1e-3, 1e-2]
-    assert best["at_edge"].tolist() == [False, True]
+def test_stored_results_without_the_outcomes_of_items_are_refused(tmp_path):
+    old = results({"lora": [0.9], "cosa": [0.9]}).drop(columns=["item_sums", "item_weights"])
+    finetune_check.store(old.assign(status="done"), pd.DataFrame(), TINY, tmp_path)
+    with pytest.raises(InputError, match=r"finetune_check\.parquet is of an older version.*again"):
+        finetune_check.stored_or_short(tmp_path)
 
 
 def test_the_stored_grid_is_that_of_the_quick_settings():

@@ -139,7 +139,8 @@ _TERMS: tuple[tuple[str, str], ...] = (
     (
         "lead over LoRA",
         "the mean difference over trainings with equal seeds, which see the same items in the same "
-        "order, with a 95 % t interval over the seeds.",
+        "order, with a 95 % interval over seeds and items: a bootstrap over the held-out items, "
+        "which are the same in every training, and Student's t over the seeds.",
     ),
     (
         "kept for backward",
