@@ -10,8 +10,8 @@ from paper_checks.base import Case, decide, exceptions, judge, spread
 from paper_checks.run import CHECKS
 from paper_checks.thresholds import THRESHOLDS, Threshold
 
-AT_MOST = Threshold("x", "at most", 1.0, "a reason")
-AT_LEAST = Threshold("x", "at least", 1.0, "a reason")
+AT_MOST = Threshold("x", "at most", 1.0, "2026-11-22", "a reason")
+AT_LEAST = Threshold("x", "at least", 1.0, "2026-11-22", "a reason")
 
 
 @pytest.mark.parametrize(
