@@ -358,9 +358,7 @@ def score(task: Task, model: nn.Module, examples: Sequence[Example], seed: int =
     return Score(value, low, high, len(order), *kept)
 
 
-def _bootstrap(
-    sums: NDArray[np.float64], weights: NDArray[np.float64], seed: int
-) -> tuple[float, float]:
+def _bootstrap(sums: NDArray[Any], weights: NDArray[Any], seed: int) -> tuple[float, float]:
     """Return the 95 % percentile interval of a weighted mean under resampling of groups."""
     groups = len(sums)
     if groups < 2:
