@@ -19,7 +19,7 @@ def noise_top_share(m: int, n: int, rank: int) -> float:
     """Return the expected share of energy in the top r singular values of i.i.d. Gaussian noise.
 
     By the Marchenko-Pastur law (see `cosa_theory.laws.noise_crossover`), which is too low at small
-    rank, by 1.1 % at rank 1 and 0.6 % at rank 8 for 64 × 64, by 0.9 and 0.3 % for 384 × 384. Where
+    rank: by 1.1 % at rank 1 and 0.6 % at rank 8 for 64 × 64, by 0.3 % at both for 384 × 384. Where
     the short side is at most 32 it is the mean over seeded draws, to 0.2 %. A rank of min(m, n) or
     more holds everything. Each shape and rank is computed once.
     """

@@ -136,7 +136,7 @@ def cumulative_figure(tables: Tables) -> Figure:
             plot_cumulative_energy(ax, kind.rows(tables["spectra"]), kind.m, kind.n, colours)
             ax.set_title(kind.title, linespacing=1.05)
         keep_outer_labels(axes, COLUMNS)
-        legend_above(figure, axes, 2)
+        legend_above(figure, axes, 3)
         if blocks.nunique() > 1:
             norm = Normalize(int(blocks.min()), int(blocks.max()))
             mappable = ScalarMappable(norm, colours)

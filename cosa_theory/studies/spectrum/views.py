@@ -302,8 +302,9 @@ _TERMS = (
         "small rank is between 1 and 2 (1.84 for 384 × 384 at rank 8). It follows from the "
         "Marchenko-Pastur law, and from seeded draws where a side is at most 32. The excess is "
         "the measured ratio over it. At an excess of 1 nothing tells the spectrum from noise, and "
-        "low rank wins all the same: CoSA wins on captured energy only where the spectrum is "
-        "flatter than noise.",
+        "low rank wins all the same where noise has a ratio above 1, up to a rank of about "
+        "0.4 min(m, n) on square matrices: there CoSA wins on captured energy only where the "
+        "spectrum is flatter than noise.",
     ),
     (
         "Stable rank, participation ratio, flatness",
