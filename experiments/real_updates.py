@@ -9,8 +9,7 @@ texts; and whether what was predicted of further pairs (`configs/function_predic
 
 import dataclasses
 import sys
-import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,17 +27,18 @@ from cosa_theory.page.text import render_view
 from cosa_theory.page.views import Column, View, count, number, percent
 from cosa_theory.spectrum import singular_values
 from cosa_theory.spectrum.families import crossover
+from cosa_theory.studies.audit.pair import audit_pair
+from cosa_theory.studies.audit.verdict import counts
 from cosa_theory.studies.spectrum.budgets import at_budget
 from experiments.command import check_table, command_parser, run_command, write_table
+from experiments.function_predictions import judge
 from experiments.pairs import PAIRS
 
-__all__ = ["Config", "energy_of", "function_of", "judge", "run"]
+__all__ = ["Config", "assumptions_of", "energy_of", "function_of", "run"]
 
 NAME = "real_updates"
 REFERENCE = Path(__file__).parent / "reference"
-PREDICTIONS = Path(__file__).parent / "configs" / "function_predictions.toml"
-SEEN_BEFORE = ("sre_encoder",)
-"""Pairs measured before the predictions were stated: they judge nothing."""
+TABLES = ("energy", "assumptions", "function", "prediction")
 
 
 @dataclass(frozen=True)
@@ -79,21 +79,25 @@ def run(config: Config, cells: Path | None = None) -> dict[str, pd.DataFrame]:
     Returns
     -------
     dict of str to pandas.DataFrame
-        ``energy``, see `energy_of`; ``function`` and ``prediction``, see `function_of`.
+        ``energy``, see `energy_of`; ``assumptions``, see `assumptions_of`; ``function`` and
+        ``prediction``, see `function_of`.
     """
-    energies, functions, predictions = [], [], []
+    found: dict[str, list[pd.DataFrame]] = {name: [] for name in TABLES}
     for name in config.chosen():
-        energies.append({"pair": name, **energy_of(*PAIRS[name].paths(), config.rank)})
-        if PAIRS[name].domain is None:
-            continue
+        paths = PAIRS[name].paths()
         kept = None if cells is None else cells / name
-        function, prediction = function_of(name, seed=config.seed, cells=kept)
-        functions.append(function)
-        predictions.append(prediction)
+        tables = {
+            "energy": pd.DataFrame([energy_of(*paths, config.rank)]),
+            "assumptions": assumptions_of(*paths, config.seed, kept),
+        }
+        if PAIRS[name].domain is not None:
+            tables |= function_of(name, seed=config.seed, cells=kept)
+        for kind, table in tables.items():
+            table.insert(0, "pair", name)
+            found[kind].append(table)
     return {
-        "energy": pd.DataFrame(energies),
-        "function": pd.concat(functions, ignore_index=True) if functions else pd.DataFrame(),
-        "prediction": pd.concat(predictions, ignore_index=True) if predictions else pd.DataFrame(),
+        kind: pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+        for kind, tables in found.items()
     }
 
 
@@ -129,9 +133,15 @@ def energy_of(base: Path, tuned: Path, rank: int = 8) -> dict[str, Any]:
     }
 
 
-def function_of(
-    name: str, *, seed: int = 0, cells: Path | None = None
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+def assumptions_of(
+    base: Path, tuned: Path, seed: int = 0, cells: Path | None = None
+) -> pd.DataFrame:
+    """Return in how many matrices each assumption of the theory holds, fails or is undecided."""
+    audit = audit_pair(open_pair(base, tuned), draws=4, seed=seed, cells=cells)
+    return counts(audit.assumptions).loc["update"].rename_axis("assumption").reset_index()
+
+
+def function_of(name: str, *, seed: int = 0, cells: Path | None = None) -> dict[str, pd.DataFrame]:
     """Return function and energy of every approximation of a pair, and what predicts function.
 
     The language model is measured at the budget of rank 8 alone, on half as many, shorter texts:
@@ -139,9 +149,10 @@ def function_of(
 
     Returns
     -------
-    (pandas.DataFrame, pandas.DataFrame)
-        A row per approximation, budget and gain, with `domain` and `general`, the function
-        recovered on either set of texts, and their intervals; a row per predictor and set of texts.
+    dict of str to pandas.DataFrame
+        ``function``, a row per approximation, budget and gain, with `domain` and `general`, the
+        function recovered on either set of texts, and their intervals; ``prediction``, a row per
+        predictor and set of texts.
     """
     from cosa_theory.studies.function.pair import function_pair
     from cosa_theory.studies.function.texts import general_texts
@@ -169,90 +180,7 @@ def function_of(
     for kind, rows in found.function.groupby("texts", sort=False):
         named = {"recovered": str(kind), "low": f"{kind}_low", "high": f"{kind}_high"}
         table = table.merge(rows[[*key, *named]].rename(columns=named), on=key, how="left")
-    return table.assign(pair=name), found.prediction.assign(pair=name)
-
-
-def judge(tables: Mapping[str, pd.DataFrame], stated: Mapping[str, Any]) -> pd.DataFrame:
-    """Judge what was predicted of pairs that had not been measured.
-
-    Parameters
-    ----------
-    tables : mapping
-        As `run` returns them.
-    stated : mapping
-        The file of predictions.
-
-    Returns
-    -------
-    pandas.DataFrame
-        `pair`, `prediction` in words, `value`, `low`, `high` and `outcome`: "holds", "fails", or
-        "undecided" where the interval holds the bound.
-    """
-    new = stated["new_pairs"]
-    rows = []
-    for name, correlations in _each(tables["prediction"]):
-        domain = correlations[correlations["texts"] == "domain"].set_index("predictor")
-        for predictor, bound, above in (
-            (new["predictor"], stated["prediction"]["least_correlation"], True),
-            ("energy", new["energy_correlation_at_most"], False),
-        ):
-            one: Any = domain.loc[predictor]
-            ends = [float(one[column]) for column in ("correlation", "low", "high")]
-            words = f"rank correlation of {predictor} {'at least' if above else 'at most'} {bound}"
-            rows.append(_row(name, words, ends, bound, above))
-    functions = dict(_each(tables["function"]))
-    for name, table in functions.items():
-        at = table[(table["gain"] == 1) & table["rank"].isin([8])].set_index("approximation")
-        for first, second in zip(new["order"], new["order"][1:], strict=False):
-            gap = _gap(at.loc[first], at.loc[second])
-            rows.append(_row(name, f"{first} above {second}", gap, 0.0, above=True))
-        for control in ("noise", "shuffled"):
-            one = table[table["approximation"] == control].iloc[0]
-            most = new["null_at_most"]
-            rows.append(_row(name, f"{control} returns nothing", _ends(one), most, above=False))
-    rows += _falls(functions)
-    columns = ["pair", "prediction", "value", "low", "high", "outcome"]
-    return pd.DataFrame(rows, columns=columns)
-
-
-def _each(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    for name, rows in table.groupby("pair", sort=False) if len(table) else ():
-        if name not in SEEN_BEFORE:
-            yield str(name), rows
-
-
-def _falls(functions: Mapping[str, pd.DataFrame]) -> Iterator[dict[str, Any]]:
-    """Yield whether the adjoint returns less after the longest training than after the shortest."""
-    for corpus in ("r8", "r52", "20newsgroups"):
-        ends = []
-        for steps in (100, 5000):
-            table = functions.get(f"encoder_{corpus}_{steps}")
-            if table is None:
-                break
-            at = table[(table["approximation"] == "adjoint_haar") & table["rank"].isin([8])]
-            ends.append(at[at["gain"] == 1].iloc[0])
-        if len(ends) == 2:
-            words = "Haar adjoint returns less after 5,000 steps"
-            yield _row(f"encoder_{corpus}", words, _gap(*ends), 0.0, above=True)
-
-
-def _ends(one: Any) -> list[float]:
-    return [float(one[name]) for name in ("domain", "domain_low", "domain_high")]
-
-
-def _gap(first: Any, second: Any) -> list[float]:
-    """Return a difference with the ends of both intervals: wider than it has to be."""
-    (value, low, high), (less, least, most) = _ends(first), _ends(second)
-    return [value - less, low - most, high - least]
-
-
-def _row(pair: str, words: str, ends: Sequence[float], bound: float, above: bool) -> dict[str, Any]:
-    value, low, high = ends
-    inside = low > bound if above else high <= bound
-    outside = high <= bound if above else low > bound
-    outcome = "holds" if inside else "fails" if outside else "undecided"
-    row = {"pair": pair, "prediction": words, "value": value, "low": low, "high": high}
-    return row | {"outcome": outcome}
+    return {"function": table, "prediction": found.prediction}
 
 
 def verdict(tables: Mapping[str, pd.DataFrame], judged: pd.DataFrame) -> str:
@@ -265,10 +193,10 @@ def verdict(tables: Mapping[str, pd.DataFrame], judged: pd.DataFrame) -> str:
         "times what noise of their shape gives)"
     )
     if len(judged):
-        counts = judged["outcome"].value_counts()
+        came = judged["outcome"].value_counts()
         text += (
-            f"; of {len(judged)} predictions {counts.get('holds', 0)} hold, "
-            f"{counts.get('fails', 0)} fail and {counts.get('undecided', 0)} are undecided"
+            f"; of {len(judged)} predictions {came.get('holds', 0)} hold, "
+            f"{came.get('fails', 0)} fail and {came.get('undecided', 0)} are undecided"
         )
     return text + "."
 
@@ -314,10 +242,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def body() -> None:
         config = Config(tuple(chosen.pairs), chosen.rank, chosen.seed)
-        beside = ("function", "prediction", "judged")
+        beside = (*TABLES[1:], "judged")
         check_table(chosen.out, NAME, beside=beside)
         tables = run(config, chosen.out / "cells")
-        judged = judge(tables, tomllib.loads(PREDICTIONS.read_text(encoding="utf-8")))
+        judged = judge(tables)
         tables |= {"judged": judged}
         text = verdict(tables, judged)
         write_table(
