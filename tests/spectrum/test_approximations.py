@@ -48,6 +48,22 @@ def test_an_update_of_exact_low_rank_is_found(name):
     assert error(APPROXIMATIONS[name].make(given(delta)), delta) < 1e-6
 
 
+@pytest.mark.parametrize("name", ["range_finder", "nystroem"])
+def test_a_sketch_tells_its_error_without_bias_and_with_the_known_variance(name):
+    one, draws, tests = APPROXIMATIONS[name], 1000, 10
+    made = one.make(given())
+    told = np.array([one.estimate(given(draw=draw + 1), made) for draw in range(draws)])
+    sigma = np.linalg.svd(DELTA - made, compute_uv=False)
+    variance = 2 * np.sum(sigma**4) / tests
+    z = (told[:, 0].mean() - np.sum(sigma**2)) / math.sqrt(variance / draws)
+    assert abs(z) < 4
+    # Of sums of weighted chi-squares the fourth cumulant is 48 Σ σ⁸, over tests³.
+    spread = math.sqrt((2 * variance**2 + 48 * np.sum(sigma**8) / tests**3) / draws)
+    assert abs(told[:, 0].var(ddof=1) - variance) < 4 * spread
+    within = told[:, 1]
+    assert abs(within.mean() - variance) < 4 * within.std(ddof=1) / math.sqrt(draws)
+
+
 def test_the_best_of_a_rank_and_the_rest_are_the_update():
     best, rest = (APPROXIMATIONS[name].make(given()) for name in ("svd", "remainder"))
     sigma = np.linalg.svd(DELTA, compute_uv=False)

@@ -140,6 +140,9 @@ class Approximation:
     law : callable, optional
         (m, n, rank, `cosa_theory.laws.InputMoments`) to the expected E‖(Â − ΔW)x‖²/E‖ΔW x‖², where
         it is known for every ΔW.
+    estimate : callable, optional
+        Maps what is given and Â to what the approximation itself tells of ‖Â − ΔW‖²: an estimate
+        without bias, and one of its variance.
     """
 
     name: str
@@ -150,6 +153,7 @@ class Approximation:
     budgeted: bool = True
     unbiased: bool = False
     law: Law | None = None
+    estimate: Callable[[Given, Matrix], tuple[float, float]] | None = None
 
 
 APPROXIMATIONS: dict[str, Approximation] = {}

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["Bench", "LayerMoments", "Trial", "layer_moments", "run_trials", "trials"]
 
 # Raised when the content of a stored cell changes meaning, so that older ones are computed anew.
-_CELL_FORMAT = 1
+_CELL_FORMAT = 2
 _GAIN_STEPS = 8
 
 
@@ -166,8 +166,13 @@ class Bench:
         unbiased = trial.approximation.unbiased
 
         def weight(layer: LayerDelta) -> NDArray[Any]:
-            update = trial.approximation.make(self._given(layer, trial.rank))
+            given = self._given(layer, trial.rank)
+            update = trial.approximation.make(given)
             layers.append(self._energies(layer, update, trial))
+            if trial.approximation.estimate is not None:
+                told, variance = trial.approximation.estimate(given, update)
+                energy = layers[-1]["energy"]
+                layers[-1] |= {"error": told / energy, "error_variance": variance / energy**2}
             if unbiased:
                 made[layer.name] = np.ascontiguousarray(update)
             total: NDArray[Any] = layer.base + update

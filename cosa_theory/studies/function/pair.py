@@ -58,7 +58,8 @@ class Function:
         One row per approximation, budget and gain: what it stores (`numbers`, `bits`), the share of
         the energy it holds (`energy`, negative where its error exceeds the update), the same under
         the inputs' second moments (`weighted`), what the laws predict of either (`energy_law`,
-        `weighted_law`).
+        `weighted_law`), and what a sketch's own test vectors tell of its energy (`energy_told`,
+        with the standard deviation `energy_told_sd`).
     function : pandas.DataFrame
         One row per row of `approximations` and set of texts: `recovered` with its interval; for
         causal models also `loss_recovered`, of the excess loss, and `divergence`, the mean

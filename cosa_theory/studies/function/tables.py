@@ -1,5 +1,6 @@
 """The tables of the study, from what was measured of every approximation."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -31,6 +32,8 @@ APPROXIMATION_COLUMNS = {
     "noise": "float64",
     "energy_law": "float64",
     "weighted_law": "float64",
+    "energy_told": "float64",
+    "energy_told_sd": "float64",
 }
 FUNCTION_COLUMNS = {
     **_KEY,
@@ -133,6 +136,11 @@ def _pooled(layers: Sequence[Mapping[str, Any]], gain: float) -> dict[str, float
     Laws are for a gain of 1: the error of q times an unbiased Â is q²(error + 1) − 2q + 1.
     """
     found: dict[str, float] = {}
+    if all("error" in one for one in layers):
+        energy = np.array([one["energy"] for one in layers]) / sum(one["energy"] for one in layers)
+        variance = energy**2 @ [one["error_variance"] for one in layers]
+        found["energy_told"] = 1 - float(energy @ [one["error"] for one in layers])
+        found["energy_told_sd"] = math.sqrt(variance)
     for name, kind, weight in (("energy", "", "energy"), ("weighted", "weighted_", "mapped")):
         seen = [one for one in layers if weight in one]
         total = sum(one[weight] for one in seen)

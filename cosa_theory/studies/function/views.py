@@ -45,6 +45,9 @@ def _columns(tables: Tables, table: pd.DataFrame) -> list[Column]:
         Column("energy", "energy", "1 − ‖Â − ΔW‖²/‖ΔW‖²", percent),
         Column("weighted", "weighted", "the same under the inputs' second moments", percent),
     ]
+    if "energy_told" in table and table["energy_told"].notna().any():
+        told = Column(None, "told", "energy as a sketch's own test vectors tell it", _told)
+        columns.insert(4, told)
     for texts in tables["function"]["texts"].unique():
         explanation = f"function recovered on {texts} texts, with its 95 % interval over texts"
         columns.append(Column(f"on {texts}", f"function, {texts}", explanation))
@@ -59,6 +62,12 @@ def _columns(tables: Tables, table: pd.DataFrame) -> list[Column]:
                 ),
             ]
     return [*columns, Column("gain", "q", "factor of an unbiased approximation", number)]
+
+
+def _told(row: Mapping[Any, Any]) -> str:
+    if pd.isna(row["energy_told"]):
+        return MISSING
+    return f"{percent(row['energy_told'])} ± {percent(row['energy_told_sd'])}"
 
 
 def _size(bits: float) -> str:
