@@ -2,27 +2,42 @@
 
 import json
 import os
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from weakref import ref
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
+from scipy.linalg.blas import ssyrk
 from torch import nn
 
+from cosa_theory.ground.cells import cell_name
 from cosa_theory.ground.errors import InputError
 from cosa_theory.ground.files import atomic_path
 from cosa_theory.ground.tensor_files import read_header, read_metadata, read_tensor
 
-__all__ = ["Moments", "gather_moments", "read_moments", "write_moments"]
+__all__ = [
+    "Moments",
+    "gather_moments",
+    "kept_tokens",
+    "model_fingerprint",
+    "read_moments",
+    "write_moments",
+]
 
-# Tokens that are kept of a layer at least, over its width: enough for every direction.
+# Tokens that are kept of a layer: as many for each of its inputs, ...
 _TOKENS_PER_INPUT = 2
-_FORMAT = "cosa_theory moments 1"
+# ... fewer where the products would cost more than this share of the model's own, ...
+_SHARE = 0.2
+# ... but never fewer than these, which are soon done.
+_FEWEST = 512
+_FORMAT = "cosa_theory moments 2"
 
 
 @dataclass(frozen=True)
@@ -35,20 +50,25 @@ class Moments:
         From the name of a weight (m × n) to C = Σ x xᵀ / count, n × n, float32.
     counts : mapping of str to int
         Tokens that each is the mean of.
+    model, texts : str
+        Digests of the model's weights (`model_fingerprint`) and of the tokens it was run on.
     """
 
     matrices: Mapping[str, NDArray[Any]]
     counts: Mapping[str, int]
+    model: str = ""
+    texts: str = ""
 
 
 class _Gathered:
-    """Σ x xᵀ of one layer, over a share of its tokens."""
+    """Σ x xᵀ of one layer, over a share of its tokens: its upper triangle."""
 
     def __init__(self, width: int, keep: float) -> None:
-        self.total = torch.zeros(width, width)
+        self.total = np.zeros((width, width), order="F")
         self.count = 0
         self.keep = keep
         self.due = 0.0
+        self.waiting: list[torch.Tensor] = []
 
     def add(self, inputs: torch.Tensor) -> None:
         """Add evenly spaced ones of the tokens (rows)."""
@@ -58,9 +78,50 @@ class _Gathered:
         if not taken:
             return
         places = torch.linspace(0, len(inputs) - 1, taken).round().long()
-        chosen = inputs[places].float()
-        self.total.addmm_(chosen.T, chosen)
+        self.waiting.append(inputs[places].float())
         self.count += taken
+        if sum(map(len, self.waiting)) >= len(self.total):
+            self.sum_up()
+
+    def sum_up(self) -> None:
+        """Add the products of the tokens that wait, in single precision, to the sum in double.
+
+        They wait until they are as many as the layer has inputs, so that the sum is seldom touched.
+        """
+        if self.waiting:
+            rows = torch.cat(self.waiting).cpu().numpy()
+            self.waiting = []
+            self.total += ssyrk(1.0, rows.T)
+
+    def mean(self) -> NDArray[np.float32]:
+        """Return C, all of it."""
+        self.sum_up()
+        upper = np.triu(self.total) / self.count
+        return np.ascontiguousarray(upper + np.triu(upper, 1).T, np.float32)
+
+
+def kept_tokens(shapes: Sequence[tuple[int, int]], tokens: int) -> list[int]:
+    """Return how many tokens are kept for the moments of each layer's inputs.
+
+    Twice its width, or as many as there are; and where a fifth of the multiplications of the layers
+    themselves, mn a token, does not pay for that, at n(n + 1)/2 a token, one number for all layers
+    that it does pay for, or 512 tokens. So the pass costs little more than the model alone.
+
+    Parameters
+    ----------
+    shapes : sequence of (int, int)
+        Rows m and inputs n of the layers.
+    tokens : int
+        How many there will be.
+    """
+    wanted = np.array([min(tokens, _TOKENS_PER_INPUT * n) for _, n in shapes])
+    price = np.array([n * (n + 1) / 2 for _, n in shapes])
+    allowance = _SHARE * tokens * sum(m * n for m, n in shapes)
+    most = bisect_right(
+        range(tokens + 1), allowance, key=lambda most: np.minimum(wanted, most) @ price
+    )
+    kept: list[int] = np.minimum(wanted, max(most - 1, _FEWEST)).tolist()
+    return kept
 
 
 def gather_moments(
@@ -81,17 +142,26 @@ def gather_moments(
         Names of its linear layers' weights, such as "encoder.layer.0.output.dense.weight".
     run : callable
         Returns an iterator that runs the model over the texts, batch by batch; before each batch
-        it yields the mask of its tokens (1 for a token, 0 for padding), or None for all of them.
+        it yields the mask of its tokens (1 for a token, 0 for padding on either side), or None
+        where all are: as in a batch of packed sequences. A layer that sees only the tokens, or a
+        choice of them, has another number of rows than the mask, and all its rows count.
     tokens : int
-        How many tokens there will be. Where there are more than twice a layer's width, evenly
-        spaced ones are kept, that many, so that the pass costs little more than the model itself.
+        How many tokens there will be, padding left out; of more than `kept_tokens` evenly spaced
+        ones are kept.
 
     Returns
     -------
     Moments
         In memory of one n × n matrix per layer; layers that are fed the same tensor share one.
+
+    Notes
+    -----
+    Products are of single precision, some hundred tokens at a time, their sum is of double: double
+    throughout would cost twice the time for digits that the inputs do not have.
     """
     modules = dict(network.named_modules(remove_duplicate=False))
+    shapes = [_shape(modules[name.removesuffix(".weight")]) for name in names]
+    kept = dict(zip(names, kept_tokens(shapes, tokens), strict=True))
     gathered: dict[str, _Gathered] = {}
     shared: dict[str, str] = {}
     mask: torch.Tensor | None = None
@@ -102,16 +172,14 @@ def gather_moments(
             inputs = arguments[0]
             first = seen.get(id(inputs))
             owner = shared.get(name)
-            if first is not None and owner in (None, first[0]) and first[1] is inputs:
+            if first is not None and owner in (None, first[0]) and first[1]() is inputs:
                 shared[name] = first[0]
                 return
-            # The tensor is held, so that its id means it alone until the batch is done.
-            seen[id(inputs)] = name, inputs
+            seen[id(inputs)] = name, ref(inputs)
             shared.setdefault(name, name)
             width = inputs.shape[-1]
             if name not in gathered:
-                keep = min(1.0, _TOKENS_PER_INPUT * width / max(tokens, 1))
-                gathered[name] = _Gathered(width, keep)
+                gathered[name] = _Gathered(width, min(1.0, kept[name] / max(tokens, 1)))
             rows = inputs.reshape(-1, width)
             fits = mask is not None and mask.numel() == len(rows)
             gathered[name].add(rows[mask.reshape(-1).bool()] if fits and mask is not None else rows)
@@ -123,15 +191,17 @@ def gather_moments(
         for mask in run():  # noqa: B007 (the hooks read it)
             seen.clear()
     owners = {name: shared[name] for name in names if name in shared}
-    means = {
-        name: (gathered[name].total / gathered[name].count).numpy()
-        for name in set(owners.values())
-        if gathered[name].count
-    }
+    means = {name: one.mean() for name, one in gathered.items() if one.count}
     return Moments(
         {name: means[owner] for name, owner in owners.items() if owner in means},
         {name: gathered[owner].count for name, owner in owners.items() if owner in means},
     )
+
+
+def _shape(module: nn.Module) -> tuple[int, int]:
+    """Return outputs and inputs of a linear layer; `Conv1D` of transformers stores in × out."""
+    rows, columns = module.weight.shape
+    return (rows, columns) if isinstance(module, nn.Linear) else (columns, rows)
 
 
 @contextmanager
@@ -144,11 +214,15 @@ def _hooked(hooks: Sequence[tuple[nn.Module, Callable[..., None]]]) -> Iterator[
             handle.remove()
 
 
-def write_moments(moments: Moments, path: str | os.PathLike[str], about: Mapping[str, Any]) -> None:
-    """Write moments as safetensors: one tensor per distinct C, and which layers it belongs to.
+def model_fingerprint(network: nn.Module) -> str:
+    """Return a digest of a model's weights, by name: what its moments depend on beside texts."""
+    state = dict(network.named_parameters())
+    weights = [one.detach().float().cpu().numpy() for one in state.values()]
+    return cell_name({"names": list(state)}, weights)
 
-    `about` says where they come from, as plain JSON values.
-    """
+
+def write_moments(moments: Moments, path: str | os.PathLike[str]) -> None:
+    """Write moments as safetensors: one tensor per distinct C, and which layers it belongs to."""
     tensors: dict[str, torch.Tensor] = {}
     owners: dict[str, str] = {}
     known: dict[int, str] = {}
@@ -159,22 +233,25 @@ def write_moments(moments: Moments, path: str | os.PathLike[str], about: Mapping
         "format": _FORMAT,
         "owners": json.dumps(owners),
         "counts": json.dumps(dict(moments.counts)),
-        "about": json.dumps(dict(about)),
+        "model": moments.model,
+        "texts": moments.texts,
     }
     with atomic_path(path) as temporary:
         save_file(tensors, temporary, metadata)
 
 
-def read_moments(path: str | os.PathLike[str]) -> Moments:
+def read_moments(path: str | os.PathLike[str], model: str) -> Moments:
     """Read what `write_moments` wrote.
 
     Raises
     ------
     InputError
-        If the file is damaged, or is not one of moments.
+        If the file is damaged, is not one of moments, or its moments are not of the model with
+        that fingerprint.
     """
     path = Path(path)
     infos, metadata = read_header(path), read_metadata(os.fspath(path))
+    remedy = "make it with the option --save-moments of cosa-theory function"
     try:
         if metadata["format"] != _FORMAT:
             raise KeyError
@@ -182,12 +259,12 @@ def read_moments(path: str | os.PathLike[str]) -> Moments:
         means = {name: read_tensor(infos[name]) for name in set(owners.values())}
         matrices = {name: means[owner] for name, owner in owners.items()}
         numbers = {name: int(counts[name]) for name in owners}
+        found = Moments(matrices, numbers, metadata["model"], metadata["texts"])
     except (KeyError, ValueError, TypeError, AttributeError) as error:
-        raise InputError(
-            f"{path} holds no moments of layers' inputs: make it with the option --save-moments of "
-            "cosa-theory function"
-        ) from error
+        raise InputError(f"{path} holds no moments of layers' inputs: {remedy}") from error
     for name, matrix in matrices.items():
         if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not np.isfinite(matrix).all():
             raise InputError(f"{path}: the moments of {name} are no finite square matrix")
-    return Moments(matrices, numbers)
+    if found.model != model:
+        raise InputError(f"{path}: its moments are not of this base model: {remedy} on this one")
+    return found

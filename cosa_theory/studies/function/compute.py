@@ -1,7 +1,6 @@
 """Every approximation put into the model, one after another, and what the model then says."""
 
 import hashlib
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,15 +13,16 @@ from numpy.typing import NDArray
 from cosa_theory import __version__
 from cosa_theory.deltas import LayerDelta
 from cosa_theory.ground.cells import cell_name, from_cell
-from cosa_theory.laws import InputMoments, input_moments
+from cosa_theory.laws import InputMoments
 from cosa_theory.spectrum.approximations import Approximation, Given
 from cosa_theory.studies.function.decompositions import Decompositions
+from cosa_theory.studies.function.inputs import LayerMoments
 from cosa_theory.studies.layers import Pair
 
 if TYPE_CHECKING:
     from cosa_theory.nn.readout import Readout, TextModel
 
-__all__ = ["Bench", "LayerMoments", "Trial", "layer_moments", "run_trials", "trials"]
+__all__ = ["Bench", "Trial", "run_trials", "trials"]
 
 # Raised when the content of a stored cell changes meaning, so that older ones are computed anew.
 _CELL_FORMAT = 2
@@ -52,28 +52,6 @@ def trials(
         chosen = sorted({*ranks, *svd_ranks}) if one.name == "svd" else list(ranks)
         found += [Trial(one, rank) for rank in (chosen if one.budgeted else [0])]
     return found
-
-
-@dataclass(frozen=True)
-class LayerMoments:
-    """Second moments C of a layer's inputs, and those of its update under them.
-
-    Parameters
-    ----------
-    matrix : array
-        C.
-    weighted : InputMoments
-        Of the update.
-    mapped : float
-        tr(ΔW C ΔWᵀ).
-    transposed : bool
-        Whether the layer stores in × out, so that its inputs meet the rows of ΔW.
-    """
-
-    matrix: NDArray[Any]
-    weighted: InputMoments
-    mapped: float
-    transposed: bool = False
 
 
 @dataclass
@@ -289,14 +267,3 @@ def run_trials(
         if progress is not None:
             progress(done, len(chosen), trial.title)
     return results
-
-
-def layer_moments(layer: LayerDelta, matrix: NDArray[Any], transposed: bool) -> LayerMoments | None:
-    """Return the moments of a layer's update under those of its inputs; None where it sees none."""
-    delta = layer.delta.astype(np.float64)
-    if transposed:
-        delta = delta.T
-    mapped = float(np.vdot(delta @ matrix, delta))
-    if not (mapped > 0 and math.isfinite(mapped)):
-        return None
-    return LayerMoments(matrix, input_moments(delta, matrix), mapped, transposed)

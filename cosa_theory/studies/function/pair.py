@@ -20,22 +20,16 @@ from cosa_theory.ground.texts import check_texts
 from cosa_theory.page.document import Document
 from cosa_theory.spectrum.approximations import select_approximations
 from cosa_theory.spectrum.budget import check_ranks
-from cosa_theory.studies.function.compute import (
-    Bench,
-    LayerMoments,
-    layer_moments,
-    run_trials,
-    trials,
-)
+from cosa_theory.studies.function.compute import Bench, run_trials, trials
 from cosa_theory.studies.function.decompositions import Decompositions
+from cosa_theory.studies.function.inputs import moments_of_inputs, moments_of_updates
 from cosa_theory.studies.function.tables import build_tables
 from cosa_theory.studies.function.texts import FEWEST, general_texts
 from cosa_theory.studies.function.verdict import verdict
 from cosa_theory.studies.layers import coverage_of
 
 if TYPE_CHECKING:
-    from cosa_theory.nn.moments import Moments
-    from cosa_theory.nn.readout import Readout, TextModel
+    from cosa_theory.nn.readout import TextModel
 
 __all__ = ["RANKS", "SVD_RANKS", "Function", "function_pair"]
 
@@ -167,8 +161,7 @@ def function_pair(
     there are the base model, its gain-scaled approximations where one is searched for, and one
     layer at a time.
     """
-    from cosa_theory.nn.moments import write_moments
-    from cosa_theory.nn.readout import load_text_model
+    from cosa_theory.nn.readout import Readout, load_text_model
 
     if task is not None:
         choice("task", task, TASKS)
@@ -182,11 +175,10 @@ def function_pair(
     model.normalised = _normalised(base)
     weights, left_out = _exchanged(pair.names, {one.name: one.shape for one in pair.layers}, model)
     weights, zero = _changed(pair, weights)
-    readouts = {name: _readout(model, listed, max_tokens) for name, listed in sets.items()}
-    notices = [*pair.report.notices, *left_out, *zero]
-    inputs = _inputs(model, list(weights.values()), readouts, moments)
-    if save_moments is not None:
-        write_moments(inputs, save_moments, {"model": os.fspath(base)})
+    readouts = {name: Readout(model, listed, max_tokens) for name, listed in sets.items()}
+    first = next(iter(readouts.values()))
+    inputs, told = moments_of_inputs(model, weights, first, moments, save_moments)
+    notices = [*pair.report.notices, *left_out, *zero, *told]
     with tempfile.TemporaryDirectory(prefix="cosa_theory.") as folder:
         rank = max(one.rank for one in chosen) or 1
         bench = Bench(
@@ -194,7 +186,7 @@ def function_pair(
             pair,
             weights,
             readouts,
-            _of_updates(pair, weights, inputs, model),
+            moments_of_updates(pair, weights, inputs, model.transposed()),
             seed,
             Decompositions(Path(folder), rank),
         )
@@ -269,57 +261,6 @@ def _changed(pair: Any, weights: Mapping[str, str]) -> tuple[dict[str, str], lis
     zero = [name for name in weights if name not in changed]
     told = [f"{len(zero)} updates are zero and left out: {first_few(zero, 3)}."] if zero else []
     return {name: other for name, other in weights.items() if name in changed}, told
-
-
-def _readout(model: "TextModel", texts: Sequence[str], max_tokens: int) -> "Readout":
-    from cosa_theory.nn.readout import Readout
-
-    return Readout(model, texts, max_tokens)
-
-
-def _inputs(
-    model: "TextModel",
-    names: Sequence[str],
-    readouts: "Mapping[str, Readout]",
-    stored: str | os.PathLike[str] | None,
-) -> "Moments":
-    """Read the second moments of all layers' inputs, or gather them on the first set of texts."""
-    from cosa_theory.nn.moments import gather_moments, read_moments
-
-    if stored is not None:
-        return read_moments(stored)
-    batches = [batch for _, batch in next(iter(readouts.values())).batches]
-    tokens = sum(int(batch["attention_mask"].sum()) for batch in batches)
-
-    def run() -> Iterator[Any]:
-        for batch in batches:
-            yield batch["attention_mask"]
-            model.network(**batch)
-
-    return gather_moments(model.network, names, run, tokens)
-
-
-def _of_updates(
-    pair: Any, weights: Mapping[str, str], moments: "Moments", model: "TextModel"
-) -> dict[str, LayerMoments]:
-    """Return the moments of the updates that have some."""
-    found = {}
-    for layer in pair:
-        weight = weights.get(layer.name, "")
-        matrix = moments.matrices.get(weight)
-        if matrix is None:
-            continue
-        transposed = weight in model.transposed()
-        inputs = layer.shape[0 if transposed else 1]
-        if len(matrix) != inputs:
-            raise InputError(
-                f"the moments of {weight} are {len(matrix)} × {len(matrix)}, its layer has "
-                f"{inputs} inputs: gather them with this model"
-            )
-        one = layer_moments(layer, matrix, transposed)
-        if one is not None:
-            found[layer.name] = one
-    return found
 
 
 def _checked(
