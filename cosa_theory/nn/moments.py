@@ -200,7 +200,8 @@ def gather_moments(
 
 def _shape(module: nn.Module) -> tuple[int, int]:
     """Return outputs and inputs of a linear layer; `Conv1D` of transformers stores in × out."""
-    rows, columns = module.weight.shape
+    weight: Any = module.weight
+    rows, columns = weight.shape
     return (rows, columns) if isinstance(module, nn.Linear) else (columns, rows)
 
 

@@ -178,6 +178,13 @@ class Readout:
         step = max(1, math.ceil(total * width / _MOST_LOGITS))
         return [(one[::step, 0], one[::step, 1]) for one in found]
 
+    def memory(self) -> int:
+        """Return the bytes of what is remembered of a causal model, and of the largest batch."""
+        words = self.model.network.get_input_embeddings().num_embeddings
+        kept = sum(len(rows) for rows, _ in self.kept)
+        largest = max(batch["input_ids"].numel() for _, batch in self.batches)
+        return 4 * words * (kept + 2 * largest) if self.kept else 0
+
     def remember(self) -> None:
         """Take what the model says now for what it is compared with later."""
         self._reference = list(self.outputs())

@@ -1,7 +1,7 @@
 """Every approximation put into the model, one after another, and what the model then says."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,11 +22,12 @@ from cosa_theory.studies.layers import Pair
 if TYPE_CHECKING:
     from cosa_theory.nn.readout import Readout, TextModel
 
-__all__ = ["Bench", "Trial", "run_trials", "trials"]
+__all__ = ["Bench", "Trial", "needed_memory", "run_trials", "trials"]
 
 # Raised when the content of a stored cell changes meaning, so that older ones are computed anew.
 _CELL_FORMAT = 2
 _GAIN_STEPS = 8
+_LAYER_BYTES = 60  # for each entry: W, ΔW, Â and what makes it, partly in double precision
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,29 @@ def trials(
         chosen = sorted({*ranks, *svd_ranks}) if one.name == "svd" else list(ranks)
         found += [Trial(one, rank) for rank in (chosen if one.budgeted else [0])]
     return found
+
+
+def needed_memory(
+    shapes: Iterable[tuple[int, int]], readouts: "Mapping[str, Readout]", chosen: Sequence[Trial]
+) -> dict[str, int]:
+    """Estimate the bytes that a study takes beside the model, by what takes them.
+
+    Parameters
+    ----------
+    shapes : iterable of (int, int)
+        Of the matrices that are exchanged. The moments of their inputs are counted once for each,
+        as if no two had the same inputs.
+    readouts, chosen
+        As of `Bench` and `run_trials`.
+    """
+    sizes = list(shapes)
+    scaled = any(trial.approximation.unbiased for trial in chosen)
+    return {
+        "moments of the inputs": sum(8 * n * n for _, n in sizes),
+        "the scaled update": sum(4 * m * n for m, n in sizes) if scaled else 0,
+        "the decomposition of the largest matrix": max(_LAYER_BYTES * m * n for m, n in sizes),
+        "logits": sum(readout.memory() for readout in readouts.values()),
+    }
 
 
 @dataclass

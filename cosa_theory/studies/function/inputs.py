@@ -84,8 +84,8 @@ def moments_of_inputs(
     tokens = sum(int(batch["attention_mask"].sum()) for batch in batches)
     found = gather_moments(model.network, list(weights.values()), run, tokens)
     if save is not None:
-        about = {"model": model_fingerprint(model.network), "texts": texts}
-        write_moments(replace(found, **about), save)
+        found = replace(found, model=model_fingerprint(model.network), texts=texts)
+        write_moments(found, save)
     return found, []
 
 

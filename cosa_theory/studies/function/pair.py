@@ -1,8 +1,10 @@
 """The study of a pair: what every approximation of its update returns of the model's function."""
 
+import math
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,17 +12,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from cosa_theory.deltas import open_pair
+from cosa_theory.deltas import DeltaPair, open_pair
 from cosa_theory.deltas.matching import first_few
 from cosa_theory.deltas.renaming import match_names
 from cosa_theory.ground.checks import choice, whole
 from cosa_theory.ground.errors import InputError
+from cosa_theory.ground.memory import check_memory
 from cosa_theory.ground.tensor_files import TensorInfo
 from cosa_theory.ground.texts import check_texts
 from cosa_theory.page.document import Document
 from cosa_theory.spectrum.approximations import select_approximations
 from cosa_theory.spectrum.budget import check_ranks
-from cosa_theory.studies.function.compute import Bench, run_trials, trials
+from cosa_theory.studies.function.compute import Bench, needed_memory, run_trials, trials
 from cosa_theory.studies.function.decompositions import Decompositions
 from cosa_theory.studies.function.inputs import moments_of_inputs, moments_of_updates
 from cosa_theory.studies.function.tables import build_tables
@@ -171,14 +174,18 @@ def function_pair(
     whole("max_tokens", max_tokens, least=4)
     pair = open_pair(base, tuned, **opening)
     sets = _sets(texts, general)
+    numbers = sum(math.prod(info.shape) for info in pair.base.infos.values())
+    check_memory("the study", {"the model": 4 * numbers}, "take a machine with more")
     model = load_text_model(base, task)
     model.normalised = _normalised(base)
-    weights, left_out = _exchanged(pair.names, {one.name: one.shape for one in pair.layers}, model)
-    weights, zero = _changed(pair, weights)
+    weights, left_out = _exchanged(pair, model)
     readouts = {name: Readout(model, listed, max_tokens) for name, listed in sets.items()}
+    shapes = {one.name: one.shape for one in pair.layers if one.name in weights}
+    needed = needed_memory(shapes.values(), readouts, chosen)
+    check_memory("the study", needed, "choose matrices with include, or take fewer, shorter texts")
     first = next(iter(readouts.values()))
     inputs, told = moments_of_inputs(model, weights, first, moments, save_moments)
-    notices = [*pair.report.notices, *left_out, *zero, *told]
+    notices = [*pair.report.notices, *left_out, *told]
     with tempfile.TemporaryDirectory(prefix="cosa_theory.") as folder:
         rank = max(one.rank for one in chosen) or 1
         bench = Bench(
@@ -194,15 +201,8 @@ def function_pair(
         results = run_trials(
             bench, chosen, cells=None if cells is None else Path(cells), progress=progress
         )
-    tables = build_tables(chosen, results, changes, dict(_shapes(pair, weights)), seed)
+    tables = build_tables(chosen, results, changes, shapes, seed)
     return Function(notices=tuple(notices), coverage=coverage_of(pair), **tables)
-
-
-def _shapes(pair: Any, weights: Mapping[str, str]) -> Iterator[tuple[str, tuple[int, int]]]:
-    """Yield name and shape of every exchanged matrix."""
-    for layer in pair.layers:
-        if layer.name in weights:
-            yield layer.name, layer.shape
 
 
 def _sets(texts: Sequence[str] | None, general: Sequence[str] | None) -> dict[str, Sequence[str]]:
@@ -225,13 +225,12 @@ def _normalised(base: str | os.PathLike[str]) -> bool:
     return listed.is_file() and "Normalize" in listed.read_text(encoding="utf-8", errors="replace")
 
 
-def _exchanged(
-    names: Sequence[str], shapes: Mapping[str, tuple[int, int]], model: "TextModel"
-) -> tuple[dict[str, str], list[str]]:
-    """Match updates to the weights of the model's linear layers, and tell what is left out."""
+def _exchanged(pair: DeltaPair, model: "TextModel") -> tuple[dict[str, str], list[str]]:
+    """Match changed updates to the weights of the model's linear layers, and tell what is not."""
     parameters = model.weights()
+    shapes = {layer.name: layer.shape for layer in pair.layers}
     match = match_names(
-        {name: TensorInfo("float32", shapes[name]) for name in names},
+        {name: TensorInfo("float32", shape) for name, shape in shapes.items()},
         {name: TensorInfo("float32", tuple(one.shape)) for name, one in parameters.items()},
     )
     weights = {
@@ -242,25 +241,39 @@ def _exchanged(
     if not weights:
         raise InputError(
             "none of the updates belongs to a linear layer of the base model: its linear layers "
-            f"are {first_few(list(parameters), 3)}; the updates {first_few(list(names), 3)}"
+            f"are {first_few(list(parameters), 3)}; the updates {first_few(list(shapes), 3)}"
         )
-    others = [name for name in names if name not in weights]
-    told = (
-        [f"{len(others)} matrices of no linear layer stay the base's: {first_few(others, 3)}."]
-        if others
-        else []
-    )
-    return weights, told
-
-
-def _changed(pair: Any, weights: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
-    """Leave out updates that are zero, and tell which."""
-    changed = {layer.name for layer in pair if layer.name in weights and layer.delta.any()}
-    if not changed:
-        raise InputError("no change to recover: the update of every linear layer is zero")
+    changed = {layer.name for layer in pair if layer.delta.any()}
     zero = [name for name in weights if name not in changed]
+    if len(zero) == len(weights):
+        raise InputError("no change to recover: the update of every linear layer is zero")
     told = [f"{len(zero)} updates are zero and left out: {first_few(zero, 3)}."] if zero else []
+    others = [name for name in shapes if name in changed and name not in weights]
+    others += _changed_vectors(pair)
+    if others:
+        told.append(
+            f"{len(others)} other tensors changed too and stay the base's: {first_few(others, 3)}."
+        )
     return {name: other for name, other in weights.items() if name in changed}, told
+
+
+def _changed_vectors(pair: DeltaPair) -> list[str]:
+    """Return the names of biases, norms and the like that differ; an adapter brings none."""
+    if pair.tuned.partial:
+        return []
+    base, tuned = (
+        {n: info for n, info in one.infos.items() if len(info.shape) == 1 and "float" in info.dtype}
+        for one in (pair.base, pair.tuned)
+    )
+    pairs: Mapping[str, str] = {}
+    with suppress(InputError):  # where their names do not match there is nothing to tell
+        pairs = match_names(base, tuned).pairs
+    same = {name: other for name, other in pairs.items() if base[name].shape == tuned[other].shape}
+    return [
+        name
+        for name, other in same.items()
+        if not np.array_equal(pair.base.load(name), pair.tuned.load(other))
+    ]
 
 
 def _checked(

@@ -5,6 +5,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from cosa_theory.ground import memory
 from cosa_theory.ground.errors import InputError
 from cosa_theory.studies.function import compute
 from cosa_theory.studies.function.pair import function_pair
@@ -204,6 +205,42 @@ def test_an_update_of_embeddings_alone_is_no_update_of_linear_layers(pairs, tmp_
     tuned = tuned_from(base, tmp_path / "tuned", names=("word_embeddings",))
     with pytest.raises(InputError, match="no change to recover"):
         function_pair(base, tuned, **QUICK)
+
+
+def test_tensors_that_stay_the_bases_are_told_where_they_changed(pairs, tmp_path, encoder):
+    base = pairs["headless"][0]
+    names = ("query", "query.bias", "word_embeddings", "LayerNorm.bias")
+    tuned = tuned_from(base, tmp_path / "tuned", names=("query", "word_embeddings"))
+    state = load_file(tuned / "model.safetensors")
+    vectors = [name for name in state if name.endswith(names[1::2])]
+    for name in vectors:
+        state[name] += 0.1
+    save_file(state, tuned / "model.safetensors", {"format": "pt"})
+    study = function_pair(base, tuned, **QUICK, approximations=["exact"])
+    told = f"{len(vectors) + 1} other tensors changed too and stay the base's"
+    assert any(notice.startswith(told) for notice in study.notices)
+    assert not any("stay the base's" in notice for notice in encoder.notices)
+
+
+@pytest.mark.parametrize(("free", "named"), [(10, "most for the model"), (10**4, "include")])
+def test_out_of_memory_is_foreseen_with_the_number(pairs, monkeypatch, free, named):
+    monkeypatch.setattr(memory, "available_memory", lambda: free)
+    monkeypatch.setattr(compute.Bench, "measure", lambda *_: pytest.fail("work began"))
+    with pytest.raises(InputError, match=f"needs about .* GB .*{named}") as caught:
+        function_pair(*pairs["headless"], **QUICK)
+    assert len(caught.value.problems) == 1
+
+
+def test_moments_of_other_texts_are_told_and_of_another_model_refused(pairs, tmp_path):
+    path = tmp_path / "moments.safetensors"
+    arguments = {"ranks": (1,), "approximations": ["exact"]}
+    function_pair(*pairs["causal"], texts=DOMAIN, general=GENERAL, **arguments, save_moments=path)
+    study = function_pair(
+        *pairs["causal"], texts=GENERAL, general=DOMAIN, **arguments, moments=path
+    )
+    assert any("other texts" in notice for notice in study.notices)
+    with pytest.raises(InputError, match="not of this base model"):
+        function_pair(*reversed(pairs["causal"]), general=DOMAIN, **arguments, moments=path)
 
 
 @pytest.mark.parametrize(
