@@ -72,6 +72,11 @@ def test_an_equal_run_is_read_back_and_another_setting_recomputes(tiny, monkeypa
 
 
 def test_an_interrupted_save_is_no_result(tiny, tmp_path, monkeypatch):
+    out, curve, *_ = tiny
+    weights = (load_file(out / f"{side}.safetensors") for side in ("base", "tuned"))
+    trained = (*weights, curve, (2, 4))
+    monkeypatch.setattr(finetune_delta, "_fine_tune", lambda _: trained)
+
     def interrupt(_):
         raise KeyboardInterrupt
 
@@ -97,14 +102,14 @@ def test_the_summary_says_how_sure_the_accuracy_is(tiny):
 
 
 def test_a_short_run_learns(tmp_path):
-    """Above the share of the largest class, 49.5 %, by more than four standard errors (8 %)."""
+    """Above the share of the largest class, 49.5 %, by more than four standard errors (20 %)."""
     curve = run(
-        Config(steps=30, batch=8, max_tokens=24, test_texts=150, threads=1), tmp_path / "short"
+        Config(steps=20, batch=8, max_tokens=20, test_texts=100, threads=1), tmp_path / "short"
     )
     accuracy = json.loads((tmp_path / "short" / "summary.json").read_text())["accuracy"]
     assert list(curve.columns) == ["step", "loss", "learning_rate"]
     assert curve.loss.iloc[-5:].mean() < 0.6 * curve.loss.iloc[:5].mean()
-    assert accuracy > 0.495 + 4 * math.sqrt(0.25 / 150)
+    assert accuracy > 0.495 + 4 * math.sqrt(0.25 / 100)
 
 
 def test_every_text_comes_once_before_any_comes_twice():
