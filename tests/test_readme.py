@@ -2,15 +2,19 @@
 
 import ast
 import contextlib
+import functools
 import importlib
 import inspect
+import io
 import os
 import pkgutil
 import re
+import runpy
 import shlex
 import subprocess
 import sys
 import tomllib
+import warnings
 from pathlib import Path
 
 import click
@@ -64,13 +68,19 @@ def test_every_python_block_runs_as_written(block, tmp_path):
         assert abs(names["basis"].captured_energy(names["dW"]) - 0.0208) < 0.003
 
 
+@functools.cache
 def options_of_module(name):
-    """The help of a module that runs with python -m."""
-    run = subprocess.run(
-        [sys.executable, "-m", name, "--help"], cwd=ROOT, capture_output=True, text=True
-    )
-    assert run.returncode == 0, run.stderr
-    return run.stdout
+    """The help of a module as python -m prints it; a process for each would take a minute."""
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stdout(io.StringIO()) as out,
+        warnings.catch_warnings(action="ignore"),  # that it is imported already
+        pytest.raises(SystemExit) as ended,
+    ):
+        patch.setattr(sys, "argv", [name, "--help"])
+        runpy.run_module(name, run_name="__main__", alter_sys=True)
+    assert not ended.value.code
+    return out.getvalue()
 
 
 def check_command(words):

@@ -143,7 +143,7 @@ def test_a_failure_is_decided_by_a_competitor_of_no_larger_norm():
     assert row["optimal"] < 8
     starved = compute(cell(s=44, draws=2, updates=8, iterations=10))
     assert starved["undecided"] > 0
-    fed = compute(cell(s=44, draws=2, updates=8))
+    fed = compute(cell(s=44, draws=2, updates=8, iterations=1000))
     assert fed["undecided"] <= 2
     assert fed["successes"] > starved["successes"]
 

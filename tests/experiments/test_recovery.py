@@ -20,7 +20,7 @@ from experiments.command import read_config
 from experiments.recovery import LEFT_OUT, PRESETS, Cell, Config, cells, compute, main, run
 from experiments.recovery_verdict import reach, verdict
 
-SOLVERS = (("least_norm", ()), ("basis_pursuit", ()))
+SOLVERS = (("least_norm", ()), ("basis_pursuit", (("max_iterations", 200),)))
 TINY = {
     "shape": (16, 12),
     "share": 0.5,
