@@ -14,12 +14,14 @@ from cosa_theory.ground.scales import frobenius_norm
 from cosa_theory.page.document import records
 from cosa_theory.spectrum import resolution
 from cosa_theory.spectrum.families.compare import compare_families, crossover
+from cosa_theory.spectrum.measures import beside_base
 from cosa_theory.studies.layers import delta_spectrum, spectrum_of
+from cosa_theory.studies.spectrum.beside_base import is_decomposed
 
 __all__ = ["SurveySettings", "identity", "survey_layer"]
 
 # Raised when the content of a stored cell changes meaning, so that older ones are computed anew.
-_CELL_FORMAT = 4
+_CELL_FORMAT = 5
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ def survey_layer(layer: LayerDelta, settings: SurveySettings) -> dict[str, Any]:
     """
     m, n = layer.shape
     sigma, summary = delta_spectrum(layer, settings.device)
+    summary = beside_base(summary, layer.delta, layer.base, vectors=is_decomposed(m, n))
     spectra: dict[str, Any] = {"delta": {"sigma": sigma.tolist(), "resolved": summary.rank}}
     for name in ("base", "tuned"):
         if name in settings.matrices:

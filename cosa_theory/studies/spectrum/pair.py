@@ -38,6 +38,7 @@ from cosa_theory.studies.layers import (
     notices_of,
     on_layers,
 )
+from cosa_theory.studies.spectrum.beside_base import base_notices
 from cosa_theory.studies.spectrum.layer import SurveySettings, identity, survey_layer
 from cosa_theory.studies.spectrum.verdict import verdict
 
@@ -91,7 +92,8 @@ class Survey:
     ----------
     layers : pandas.DataFrame
         One row per matrix: `m`, `n`; the stored types; `delta_norm` ‖ΔW‖_F; `relative_norm`
-        ‖ΔW‖_F/‖W‖_F (null for W = 0); every field of `SpectrumSummary` of ΔW; `rounding_rms`, the
+        ‖ΔW‖_F/‖W‖_F (null for W = 0); every field of `SpectrumSummary` of ΔW, with W as its base
+        (intruders and overlaps up to a short side of 1,024); `rounding_rms`, the
         root-mean-square error per entry from storing the weights; and `rounding_edge`
         = rounding_rms·(√m + √n), the largest singular value that independent errors of that
         size would have (Marchenko and Pastur 1967).
@@ -268,6 +270,7 @@ def _own_notices(layers: pd.DataFrame, settings: SurveySettings) -> Iterable[str
             f"spectrum may be that of rounding errors ({_first(floor)})."
         )
     yield from low_rank_notices(layers, "update")
+    yield from base_notices(layers)
     if settings.ranks is None:
         few = layers.loc[
             [len(default_ranks(m, n)) < 3 for m, n in zip(layers["m"], layers["n"], strict=True)],

@@ -11,6 +11,7 @@ from cosa_theory.page.document import Document, Tables
 from cosa_theory.page.presentation import Bar, Drawing, Opening, Part, Presentation
 from cosa_theory.page.style import family_style
 from cosa_theory.page.views import MISSING, Column, View, count, median, number, percent, spread
+from cosa_theory.studies.spectrum.beside_base import BASE_TERMS, base_view
 from cosa_theory.studies.spectrum.budgets import at_budget, common_budgets, middle_budget
 from cosa_theory.studies.spectrum.pooling import pool_families
 from cosa_theory.studies.spectrum.verdict import LARGEST_MISFIT
@@ -320,6 +321,7 @@ _TERMS = (
         "decaying spectra are not. The rounding edge is that of "
         "the rounding error of the stored number type alone.",
     ),
+    *BASE_TERMS,
     (
         "Resolution",
         "Singular values come from the float64 Gram matrix on the short side. Below 1e-7 σ₁ they "
@@ -331,7 +333,10 @@ PRESENTATION = Presentation(
     title="CoSA against low rank",
     tables=("layers", "spectra", "families", "crossover"),
     views=_views,
-    detail_views=lambda document: (layer_view(document.tables),),
+    detail_views=lambda document: (
+        layer_view(document.tables),
+        base_view(document.tables["layers"]),
+    ),
     figures=_figures,
     terms=_TERMS,
     headings=("At equal trainable parameters", "Layers"),

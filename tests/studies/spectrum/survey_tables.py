@@ -60,9 +60,20 @@ def _layer_row(key, shape, sigma, base_norm):
         "mp_edge": None if flat else float(sigma[len(sigma) // 2]),
         "spikes": None if flat else len(sigma) // 2,
         "noise_misfit": None if flat else 0.05,
+        **_beside_base(flat),
         "rounding_rms": 1e-9,
         "rounding_edge": 1e-9 * (np.sqrt(shape[0]) + np.sqrt(shape[1])),
     }
+
+
+def _beside_base(flat):
+    null = None if flat else 0.1
+    vectors = {"intruders": 2, "intruders_null_low": 0, "intruders_null_high": 1}
+    vectors |= {"lowest_cosine": 0.3, "lowest_cosine_null_low": 0.4, "lowest_cosine_null_high": 0.6}
+    for side in ("left", "right"):
+        vectors |= {f"{side}_overlap{name}": 0.2 for name in ("", "_null", "_null_sd")}
+    shares = {"zero_share": 0.0, "bf16_lost_share": 0.25, "bf16_lost_null": 0.125}
+    return {name: null and value for name, value in vectors.items()} | shares
 
 
 def _spectra(key, sigma, base_sigma):

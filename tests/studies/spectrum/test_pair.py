@@ -92,7 +92,7 @@ def test_the_tables_hold_what_the_functions_of_one_matrix_return(layers):
         columns = list(families.columns)
         pd.testing.assert_frame_equal(mine["families"][columns].reset_index(drop=True), families)
         row = mine["layers"].iloc[0]
-        for field, value in summarize(one.delta).as_dict().items():
+        for field, value in summarize(one.delta, base=one.base).as_dict().items():
             assert row[field] == value, field
         assert row["relative_norm"] == pytest.approx(
             np.linalg.norm(one.delta) / np.linalg.norm(one.base)
