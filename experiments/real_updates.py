@@ -32,7 +32,7 @@ from cosa_theory.studies.audit.verdict import counts
 from cosa_theory.studies.spectrum.budgets import at_budget
 from experiments.command import check_table, command_parser, run_command, write_table
 from experiments.function_predictions import judge
-from experiments.pairs import PAIRS
+from experiments.pairs import PAIRS, Pair
 
 __all__ = ["Config", "assumptions_of", "energy_of", "function_of", "run"]
 
@@ -160,16 +160,17 @@ def function_of(name: str, *, seed: int = 0, cells: Path | None = None) -> dict[
     pair = PAIRS[name]
     causal = name.startswith("decoder")
     most = 32 if causal else 64
-    texts = (pair.domain or list)()
-    step = max(1, len(texts) // most)
+    # News wires are another kind of text, except for a model that was trained on them.
+    wires = name.startswith(("encoder_r8", "encoder_r52"))
+    other = _spread(PAIRS["encoder_20newsgroups_100"], most) if wires else general_texts(most)
     settings: dict[str, Any] = {"ranks": (8,), "max_tokens": 64} if causal else {}
     base, tuned = pair.paths()
     with progress_bar(f"approximations of {name}", notes=True) as advance:
         found = function_pair(
             base,
             tuned,
-            texts=texts[::step][:most],
-            general=general_texts(most),
+            texts=_spread(pair, most),
+            general=other,
             seed=seed,
             cells=cells,
             progress=advance,
@@ -181,6 +182,12 @@ def function_of(name: str, *, seed: int = 0, cells: Path | None = None) -> dict[
         named = {"recovered": str(kind), "low": f"{kind}_low", "high": f"{kind}_high"}
         table = table.merge(rows[[*key, *named]].rename(columns=named), on=key, how="left")
     return {"function": table, "prediction": found.prediction}
+
+
+def _spread(pair: Pair, most: int) -> list[str]:
+    """Return texts of a pair's domain, evenly spaced."""
+    texts = (pair.domain or list)()
+    return texts[:: max(1, len(texts) // most)][:most]
 
 
 def verdict(tables: Mapping[str, pd.DataFrame], judged: pd.DataFrame) -> str:
