@@ -34,7 +34,7 @@ from experiments.command import check_table, command_parser, run_command, write_
 from experiments.function_predictions import judge
 from experiments.pairs import PAIRS, Pair
 
-__all__ = ["Config", "assumptions_of", "energy_of", "function_of", "run"]
+__all__ = ["Config", "assumptions_of", "energy_of", "function_of", "returned", "run"]
 
 NAME = "real_updates"
 REFERENCE = Path(__file__).parent / "reference"
@@ -216,6 +216,43 @@ def write_reference(tables: Mapping[str, pd.DataFrame], folder: Path = REFERENCE
             table.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
 
 
+def returned(tables: Mapping[str, pd.DataFrame], rank: int) -> pd.DataFrame:
+    """Return a row per pair: the function on domain texts of some approximations at one budget.
+
+    The columns are their names; `energy_correlation` and `prediction_correlation` are the rank
+    correlations of captured energy and of "signal and noise" with function over all of them.
+    """
+    rows = []
+    predicted = (
+        dict(iter(tables["prediction"].groupby("pair"))) if len(tables["prediction"]) else {}
+    )
+    for name, correlations in predicted.items():
+        table = tables["function"]
+        at = table[(table["pair"] == name) & (table["gain"] == 1)]
+        at = at[at["rank"].isna() | (at["rank"] == rank)].set_index("approximation")
+        domain = correlations[correlations["texts"] == "domain"].set_index("predictor")
+        rows.append(
+            {
+                "pair": name,
+                **{column.name: at["domain"].get(column.name) for column in _RETURNED[1:-2]},
+                "energy_correlation": domain["correlation"].get("energy"),
+                "prediction_correlation": domain["correlation"].get("signal_and_noise"),
+            }
+        )
+    return pd.DataFrame(rows, columns=[column.name for column in _RETURNED])
+
+
+_RETURNED = (
+    Column("pair", "pair", text=True),
+    Column("svd", "low rank", "", percent),
+    Column("best_core_haar", "core, least squares", "", percent),
+    Column("adjoint_haar", "core, adjoint", "", percent),
+    Column("mask_rescaled", "mask over p", "", percent),
+    Column("remainder", "all but the top", "", percent),
+    Column("shuffled", "shuffled", "a null", percent),
+    Column("energy_correlation", "energy", "rank correlation with function", number),
+    Column("prediction_correlation", "signal and noise", "rank correlation", number),
+)
 _COLUMNS = (
     Column("pair", "pair", text=True),
     Column("matrices", "matrices", "", count),
@@ -269,6 +306,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(printable(text))
         title = f"Real updates at the budget of rank {config.rank}"
         print(render_view(View.of(title, _COLUMNS, tables["energy"])))
+        if len(tables["function"]):
+            title = f"Function that they return on texts of their domain, at rank {config.rank}"
+            print(render_view(View.of(title, _RETURNED, returned(tables, config.rank))))
 
     return run_command(body)
 

@@ -8,7 +8,7 @@ from safetensors.numpy import save_file
 from cosa_theory.studies.audit.assumptions import ASSUMPTIONS
 from experiments import real_updates
 from experiments.pairs import PAIRS, Pair
-from experiments.real_updates import Config, energy_of, run
+from experiments.real_updates import Config, energy_of, returned, run
 
 
 def pair_of(tmp_path, *updates):
@@ -41,6 +41,19 @@ def test_a_pair_without_texts_has_energies_and_assumptions_and_no_function(tmp_p
     assert (assumptions[["holds", "fails", "undecided"]].sum(axis=1) == 2).all()
     assert set(assumptions.index) == set(ASSUMPTIONS)
     assert tables["function"].empty
+
+
+def test_the_row_of_a_pair_has_the_function_at_the_budget_asked_for():
+    names = ["svd", "svd", "adjoint_haar", "adjoint_haar", "shuffled"]
+    function = pd.DataFrame({"approximation": names, "rank": [2, 8, 8, 8, None], "pair": "one"})
+    function = function.assign(gain=[1, 1, 1, 0.5, 1], domain=[0.1, 0.2, 0.3, 0.4, 0.0])
+    prediction = pd.DataFrame(
+        {"pair": "one", "texts": ["domain", "general"], "predictor": "energy"}
+    ).assign(correlation=[0.5, 0.9])
+    (row,) = returned({"function": function, "prediction": prediction}, 8).to_dict("records")
+    assert (row["pair"], row["svd"], row["adjoint_haar"], row["shuffled"]) == ("one", 0.2, 0.3, 0.0)
+    assert row["energy_correlation"] == 0.5
+    assert pd.isna(row["mask_rescaled"])
 
 
 def test_all_pairs_at_hand_are_measured_unless_some_are_named(monkeypatch, tmp_path):
