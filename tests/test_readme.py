@@ -157,17 +157,19 @@ def test_the_training_example_trains_saves_reloads_elsewhere_and_merges(tmp_path
     )
     topics = len({text.category for text in read_reuters("train")[:64]})
     again = again.replace("num_labels=8", f"num_labels={topics}")
-    printed = []
-    for number, program in enumerate((short + look, again + merged)):
-        run = subprocess.run(
-            [sys.executable, "-c", program],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            env={**os.environ, "PYTHONHASHSEED": str(number), "HF_HUB_OFFLINE": "1"},
-        )
-        assert run.returncode == 0, run.stderr
-        printed.append(np.array(ast.literal_eval(run.stdout.splitlines()[-1])))
+    output = io.StringIO()
+    with contextlib.chdir(tmp_path), contextlib.redirect_stdout(output):
+        exec(compile(short + look, "block", "exec"), {"__name__": "__main__"})
+    run = subprocess.run(
+        [sys.executable, "-c", again + merged],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONHASHSEED": "1", "HF_HUB_OFFLINE": "1"},
+    )
+    assert run.returncode == 0, run.stderr
+    texts = (output.getvalue(), run.stdout)
+    printed = [np.array(ast.literal_eval(text.splitlines()[-1])) for text in texts]
     assert np.allclose(*printed, rtol=0, atol=1e-4)
     assert (tmp_path / "results/cosa/adapter/adapter_model.safetensors").stat().st_size < 2.5e6
 
