@@ -1,20 +1,26 @@
 """C5: at equal parameters, the spectra that are flat enough for CoSA to beat low rank."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
-from cosa_theory.deltas import LayerDelta
-from cosa_theory.projections import make_projection
+from cosa_theory.deltas import LayerDelta, open_pair
+from cosa_theory.projections import make_projection, stream
 from cosa_theory.spectrum import compare_families, singular_values
 from cosa_theory.spectrum.families import crossover
+from experiments.pairs import PAIRS
 from paper_checks.base import Case, Check, Claim, counts, spread
 from paper_checks.thresholds import THRESHOLDS
 
 __all__ = ["CHECK", "measure"]
 
 REAL, FLAT = "real update", "flat spectrum"
+OTHERS = {
+    "sre_encoder": "the sentence encoder that others trained",
+    "chgnet": "the interatomic potential that others trained",
+}
+"""Keys of `experiments.pairs.PAIRS`, and what they are called here."""
 FLAT_SIZES = ((384, 384), (768, 384), (160, 640))
 
 CLAIM = Claim(
@@ -35,35 +41,59 @@ CLAIM = Claim(
 )
 
 
+def trained_by_others() -> dict[str, Iterable[LayerDelta]]:
+    """Return the updates of `OTHERS`, by what they are called."""
+    return {label: open_pair(*PAIRS[name].paths()) for name, label in OTHERS.items()}
+
+
 def measure(
     layers: Iterable[LayerDelta],
     seed: int = 0,
     *,
     compare: Callable[..., pd.DataFrame] = crossover,
+    others: Callable[[], Mapping[str, Iterable[LayerDelta]]] = trained_by_others,
 ) -> list[Case]:
-    """Return a case for each layer and budget, the flat ones, and the control.
+    """Return a case for each layer and budget, of all updates, the flat ones, and the controls.
 
-    Zero updates have no ratio and are left out.
+    Zero updates have no ratio and are left out; where all of `layers` are, nothing is measured.
     """
-    cases: list[Case] = []
-    advantages: list[float] = []
+    cases = _real_cases(layers, REAL, compare)
+    if not cases:  # without real updates the flat ones would decide alone
+        return []
+    for label, updates in others().items():
+        cases += _real_cases(updates, label, compare)
+    most = max(1 / (case.value * case.details["bound"]) for case in cases)
+    return [
+        *cases,
+        *_flat_cases(seed),
+        Case.exact("real updates", "control", most, "c5_bound", control=True),
+        _noise_control(seed, compare),
+    ]
+
+
+def _real_cases(
+    layers: Iterable[LayerDelta], group: str, compare: Callable[..., pd.DataFrame]
+) -> list[Case]:
+    cases = []
     for layer in layers:
-        m, n = layer.shape
-        table = compare(singular_values(layer.delta), m, n)
+        table = compare(singular_values(layer.delta), *layer.shape)
         for row in table.dropna(subset="crossover_ratio").to_dict(orient="records"):
-            ratio = float(row["crossover_ratio"])
-            advantages.append(1 / (ratio * row["advantage_bound"]))
-            details = {name: row[name] for name in ("rank_budget", "top_share", "law")}
+            names = ("rank_budget", "top_share", "law", "noise_ratio", "excess")
+            details = {name: row[name] for name in names}
+            details |= {"layer": layer.name, "bound": row["advantage_bound"]}
             name = f"{layer.name}, r = {row['rank_budget']}"
-            cases.append(
-                Case.exact(name, REAL, ratio, "c5_ratio", {"layer": layer.name, **details})
-            )
-    if advantages:  # without real updates the flat ones would decide alone
-        cases += _flat_cases(seed)
-        cases.append(
-            Case.exact("real updates", "control", max(advantages), "c5_bound", control=True)
-        )
+            cases.append(Case.exact(name, group, row["crossover_ratio"], "c5_ratio", details))
     return cases
+
+
+def _noise_control(seed: int, compare: Callable[..., pd.DataFrame]) -> Case:
+    """Measure drawn noise, whose excess over the null is 1."""
+    excesses = [
+        compare(singular_values(stream(seed, "C5 noise", m, n).standard_normal((m, n))), m, n)
+        for m, n in FLAT_SIZES
+    ]
+    worst = max(float(np.abs(table["excess"] - 1).max()) for table in excesses)
+    return Case.exact("drawn noise", "control", worst, "c5_noise", control=True)
 
 
 def _flat_cases(seed: int) -> list[Case]:
@@ -86,19 +116,30 @@ def _flat_cases(seed: int) -> list[Case]:
 
 
 def describe(cases: Sequence[Case]) -> str:
-    """Return how often and by how much each side wins."""
-    real = [case for case in cases if case.group == REAL]
-    flat = [case for case in cases if case.group == FLAT]
-    layers = {case.details["layer"] for case in real}
-    flat_enough = {case.details["layer"] for case in real if case.outcome == "holds"}
-    if not real:
+    """Return how often and by how much each side wins, and what noise gives in its place."""
+    groups: dict[str, list[Case]] = {group: [] for group in (REAL, *OTHERS.values(), FLAT)}
+    for case in cases:
+        if not case.control:
+            groups[case.group].append(case)
+    flat = groups.pop(FLAT)
+    if not groups[REAL]:
         return "There was no update with a spectrum."
     return (
         f"On updates with a flat spectrum it {counts(flat)} cases: CoSA holds "
-        f"{spread(1 / case.value for case in flat)} times as much as low rank. On real updates it "
-        f"{counts(real)} pairs of matrix and budget ({len(flat_enough)} of {len(layers)} matrices "
-        "are flat enough at some budget): low rank holds "
-        f"{spread(case.value for case in real)} times as much as CoSA."
+        f"{spread(1 / case.value for case in flat)} times as much as low rank. "
+        + " ".join(_of_real(group, own) for group, own in groups.items() if own)
+    )
+
+
+def _of_real(group: str, cases: Sequence[Case]) -> str:
+    layers = {case.details["layer"] for case in cases}
+    flat_enough = {case.details["layer"] for case in cases if case.outcome == "holds"}
+    return (
+        f"On {'real updates' if group == REAL else group} it {counts(cases)} pairs of matrix and "
+        f"budget ({len(flat_enough)} of {len(layers)} matrices are flat enough at some budget): "
+        f"low rank holds {spread(case.value for case in cases)} times as much as CoSA, where noise "
+        f"of the same shape gives {spread(case.details['noise_ratio'] for case in cases)}; the "
+        f"excess over it is {spread(case.details['excess'] for case in cases)}."
     )
 
 

@@ -59,11 +59,11 @@ def measure(
     return cases
 
 
-def _case(name: str, group: str, m: int, n: int, a: int, b: int, rank: int) -> Case:
+def _cases(name: str, group: str, m: int, n: int, a: int, b: int, rank: int) -> Iterator[Case]:
+    """Yield the two readings: rank over LoRA's at equal parameters, and over the low-rank limit."""
     details = {"m": m, "n": n, "a": a, "b": b, "rank": rank, "wall": min(a, b)}
-    # LoRA's rank at the same number of trainable parameters, at least 1.
-    details["lora_rank"] = max(1, a * b // (m + n))
-    return Case.exact(name, group, rank * (m + n) / (m * n), "c9_rank", details)
+    yield Case.exact(name, group, rank * (m + n) / (a * b), "c9_lora", details)
+    yield Case.exact(name, group, rank * (m + n) / (m * n), "c9_rank", details)
 
 
 def _best_cores(
@@ -79,7 +79,7 @@ def _best_cores(
             basis = CosaBasis.sample(m, n, core.a, core.b, seed=seed, key=("C9", layer.name))
             update = basis.project(delta)
             name = f"{layer.name}, r = {rank}"
-            yield _case(name, BEST, m, n, core.a, core.b, rank_of(update))
+            yield from _cases(name, BEST, m, n, core.a, core.b, rank_of(update))
 
 
 def _trained_cores(seed: int, rank_of: Rank) -> Iterator[Case]:
@@ -96,34 +96,42 @@ def _trained_cores(seed: int, rank_of: Rank) -> Iterator[Case]:
             residual = inputs @ basis.synthesize(core).T - targets
             core -= basis.encode(residual.T @ inputs) / curvature
         name = f"least squares {m} × {n} with core {a} × {b}"
-        yield _case(name, TRAINED, m, n, a, b, rank_of(basis.synthesize(core)))
+        yield from _cases(name, TRAINED, m, n, a, b, rank_of(basis.synthesize(core)))
 
 
 def _released_shapes() -> Iterator[Case]:
     for model in load_models().values():
         for matrix, (m, n) in model.matrices.items():
             a, b = clipped(released_core(m, n), m, n)
-            yield _case(f"{model.name} {matrix}", RELEASED, m, n, a, b, min(a, b))
+            yield from _cases(f"{model.name} {matrix}", RELEASED, m, n, a, b, min(a, b))
 
 
 def describe(cases: Sequence[Case]) -> str:
-    """Return the ranks, beside the low-rank limit and LoRA's rank at equal parameters."""
-    sentences = []
+    """Return the ranks over LoRA's at equal parameters, then over the low-rank limit."""
+    first, second = [], []
     for group in (BEST, TRAINED, RELEASED):
-        those = [case for case in cases if case.group == group]
-        if not those:
+        own = [case for case in cases if case.group == group]
+        if not own:
             continue
-        ranks = spread(case.details["rank"] for case in those)
-        ratio = spread(case.details["rank"] / case.details["lora_rank"] for case in those)
-        reached = sum(case.details["rank"] == case.details["wall"] for case in those)
-        measured = "" if group == RELEASED else f", min(a, b) reached in {reached}"
-        sentences.append(
-            f"For {group} it {counts(those)}{exceptions(those)}: rank {ranks}{measured}, "
-            f"{spread(case.value for case in those)} times the low-rank limit mn/(m+n) and {ratio} "
-            "times LoRA's rank at equal parameters."
+        lora, strict = (
+            [case for case in own if case.threshold == name] for name in ("c9_lora", "c9_rank")
         )
-    text = " ".join(sentences)
-    return f"{text} A square layer needs a core of a quarter of its entries to reach it."
+        ranks = spread(case.details["rank"] for case in lora)
+        reached = sum(case.details["rank"] == case.details["wall"] for case in lora)
+        measured = "" if group == RELEASED else f", min(a, b) reached in {reached}"
+        first.append(
+            f"{spread(case.value for case in lora)} for {group} ({counts(lora)}; rank {ranks}"
+            f"{measured})"
+        )
+        second.append(
+            f"{spread(case.value for case in strict)} for {group} ({counts(strict)}"
+            f"{exceptions(strict)})"
+        )
+    return (
+        f"Over LoRA's rank at equal parameters the rank is {'; '.join(first)}. The strictest "
+        f"reading, rank over mn/(m+n), no small core can meet, as a square layer needs a core of a "
+        f"quarter of its entries for it: {'; '.join(second)}."
+    )
 
 
 CHECK = Check(CLAIM, measure, describe, needs_pair=True)

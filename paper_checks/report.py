@@ -1,4 +1,4 @@
-"""The main job: tune a real model, survey, audit and recover its update, check the paper.
+"""The main job: function against energy; tune a model, study its update, check the paper.
 
 Example: `python -m paper_checks.report --out results/report`
 """
@@ -34,6 +34,7 @@ from experiments.finetune_check_results import summarise
 from experiments.finetune_check_results import verdict as finetune_verdict
 from experiments.phase_lines import crossings
 from paper_checks.base import Verdict
+from paper_checks.quick_function import PAIR, quick_function
 from paper_checks.run import FILES, document, headline, run_checks, to_frame, write_files
 
 __all__ = ["Config", "run"]
@@ -78,15 +79,17 @@ def run(config: Config, out: Path, pair: Path = finetune_delta.DEFAULT_OUT) -> p
     Returns
     -------
     pandas.DataFrame
-        Where the time went: stage, seconds. The headlines of the survey, the audit, the recovery
-        experiments, the comparison of trainings and the paper checks are in its `attrs`, as
-        "verdict", "audit", "recovery", "finetune" and "checks".
+        Where the time went: stage, seconds. The headlines of the study of function, the survey,
+        the audit, the recovery experiments, the comparison of trainings and the paper checks are in
+        its `attrs`, as "function", "verdict", "audit", "recovery", "finetune" and "checks".
     """
     _check(out, pair)
     times: dict[str, float] = {}
     with _timed("fetch the model and the texts", times):
-        for asset in ("encoder", "texts"):
+        for asset in ("encoder", "texts", "sre_encoder", "chgnet"):
             asset_folder(asset)
+    with _timed("measure function, not only energy", times):
+        studied = _of_function(config.seed)
     with _timed("fine-tune the model", times):
         settings = finetune_delta.Config(steps=config.steps, seed=config.seed)
         finetune_delta.run(settings, pair)
@@ -118,11 +121,12 @@ def run(config: Config, out: Path, pair: Path = finetune_delta.DEFAULT_OUT) -> p
         recovered = recover_updates(base, tuned, config.seed, out / "recovery")
     documents = {
         "": _with_checks(survey.document({}), verdicts),
+        "function": studied,
         "audit": audit.document({}),
         "recovery": recovered,
         "finetune": _of_trainings(trainings),
     }
-    arguments = {"base": base, "tuned": tuned, **dataclasses.asdict(config)}
+    arguments = {"base": base, "tuned": tuned, "function": PAIR.name, **dataclasses.asdict(config)}
     with _timed("write tables, figures and the page", times):
         made = provenance(arguments, seed=config.seed)
         made["command"] = _command(config, out, pair)
@@ -151,7 +155,13 @@ def _command(config: Config, out: Path, pair: Path) -> str:
 
 def _check(out: Path, pair: Path) -> None:
     """Find out before anything is computed whether the report can be stored."""
-    commands = {"": "spectrum", "audit": "audit", "recovery": "experiments", "finetune": "finetune"}
+    commands = {
+        "": "spectrum",
+        "function": "function",
+        "audit": "audit",
+        "recovery": "experiments",
+        "finetune": "finetune",
+    }
     files = {
         (Path(folder) / name).as_posix()
         for folder, command in commands.items()
@@ -180,8 +190,15 @@ def recover_updates(base: str, tuned: str, seed: int, folder: Path) -> Document:
     return Document("experiments", verdict, (), tables, {})
 
 
+def _of_function(seed: int) -> Document:
+    """Return the quick study, which C4 judges too, with the pair that it is of in its verdict."""
+    study = quick_function(seed).document({})
+    return dataclasses.replace(study, verdict=f"On a {PAIR.about}: {study.verdict}")
+
+
 def _of_trainings(trainings: pd.DataFrame) -> Document:
-    tables = {"summary": summarise(trainings), "trainings": trainings}
+    listed = trainings.drop(columns=["item_sums", "item_weights"])
+    tables = {"summary": summarise(trainings), "trainings": listed}
     return Document("finetune", finetune_verdict(trainings), (), tables, {})
 
 
@@ -197,7 +214,7 @@ def _with_checks(survey: Document, verdicts: Sequence[Verdict]) -> Document:
 @contextmanager
 def _timed(stage: str, times: dict[str, float]) -> Iterator[None]:
     """Announce a stage on standard error and note how long it took."""
-    note(f"{len(times) + 1}/8 {stage}")
+    note(f"{len(times) + 1}/9 {stage}")
     started = time.perf_counter()
     yield
     times[stage] = time.perf_counter() - started
@@ -227,7 +244,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.add_argument(f"--{field.name}", type=int, default=default, help=help_text)
     chosen = parser.parse_args(arguments)
     table = run(Config(chosen.steps, chosen.draws, chosen.seed), chosen.out, chosen.pair)
-    for name in ("verdict", "audit", "recovery", "finetune", "checks"):
+    for name in ("function", "verdict", "audit", "recovery", "finetune", "checks"):
         print(printable(table.attrs[name]))
     print("\nWhere the time went:")
     for stage, seconds in zip(table["stage"], table["seconds"], strict=True):

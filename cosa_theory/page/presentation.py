@@ -80,12 +80,15 @@ class Part:
         Of the section.
     link : str
         What their own page has besides.
+    first : bool
+        Whether it stands before the tables of the page.
     """
 
     folder: str
     command: str
     title: str
     link: str
+    first: bool = False
 
 
 @dataclass(frozen=True)

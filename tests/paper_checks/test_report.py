@@ -14,6 +14,7 @@ from experiments import phase_transition, recovery
 from paper_checks import report
 from paper_checks.base import Case, Claim, Verdict
 from tests.experiments.finetune_results import results
+from tests.paper_checks.updates import studied
 
 PHASES = phase_transition.Config(
     shape=(12, 12),
@@ -67,6 +68,10 @@ def tiny(monkeypatch):
         calls["trainings"] = seed
         return results({"lora": [0.90, 0.91], "cosa": [0.88, 0.90]})
 
+    def function(seed):
+        calls["function"] = seed
+        return studied()
+
     def gradient(config, out):
         save_file({"layers.0.up.weight": np.ones((24, 20), np.float32)}, out)
 
@@ -76,6 +81,8 @@ def tiny(monkeypatch):
     monkeypatch.setattr(report.first_gradient, "run", gradient)
     monkeypatch.setattr(report.finetune_delta, "run", finetune)
     monkeypatch.setattr(report.finetune_check, "stored_or_short", trainings)
+    monkeypatch.setattr(report, "quick_function", function)
+    monkeypatch.setattr("cosa_theory.studies.function.figures.FIGURES", {})
     monkeypatch.setattr(report, "run_checks", checks)
     return calls
 
@@ -88,9 +95,12 @@ def test_the_job_ends_with_the_path_of_a_page_that_holds_survey_and_checks(tiny,
         "steps": 3,
         "seed": 5,
         "trainings": 5,
+        "function": 5,
         "pair": (pair / "base.safetensors", pair / "tuned.safetensors"),
     }
-    lines = capsys.readouterr().out.splitlines()
+    returned, *lines = capsys.readouterr().out.splitlines()
+    assert returned == read_document(out / "function", "function").verdict
+    assert returned.startswith("On a sentence encoder, 1,808 pairs of sentences, one epoch, by oth")
     stored = read_document(out, "spectrum")
     assert lines[0] == stored.verdict
     judged = read_document(out / "audit", "audit")
@@ -109,6 +119,9 @@ def test_the_job_ends_with_the_path_of_a_page_that_holds_survey_and_checks(tiny,
     page = html.unescape((out / "report.html").read_text())
     assert "No difference at all." in page
     assert judged.verdict in page
+    assert page.index("Function, not only energy") < page.index("<table>"), "it leads"
+    assert page.index(returned) < page.index('<a href="function/report.html">')
+    assert page.index('<a href="function/report.html">') < page.index("<h2>Figures</h2>")
     assert '<a href="audit/report.html">' in page
     assert (out / "audit" / "report.html").is_file()
     assert recovered.verdict in page
@@ -127,11 +140,11 @@ def test_the_job_ends_with_the_path_of_a_page_that_holds_survey_and_checks(tiny,
 def test_the_time_of_every_stage_is_printed_and_stored(tiny, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("cosa_theory.page.html.write_page_files", lambda *_: None)
     table = report.run(report.Config(draws=4), tmp_path / "report", tmp_path / "pair")
-    assert len(table) == 8
+    assert len(table) == 9
     assert (table["seconds"] >= 0).all()
     stored = read_document(tmp_path / "report", "spectrum").provenance["seconds"]
-    assert list(stored) == list(table["stage"])[:7]
-    assert "8/8 write tables" in capsys.readouterr().err
+    assert list(stored) == list(table["stage"])[:8]
+    assert "9/9 write tables" in capsys.readouterr().err
 
 
 def test_input_that_can_be_mended_gives_plain_lines_and_exit_code_2(

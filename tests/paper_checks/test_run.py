@@ -4,6 +4,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,10 @@ from safetensors.numpy import save_file
 from cosa_theory.ground.errors import InputError
 from cosa_theory.projections import stream
 from experiments import finetune_delta
-from paper_checks import c09, run_checks, to_frame
+from paper_checks import c04, c05, c09, run_checks, to_frame
 from paper_checks.__main__ import main
 from paper_checks.run import CHECKS, default_pair, headline, select
+from tests.paper_checks.updates import studied
 
 NAME = "encoder.layer.0.attention.self.query.weight"
 
@@ -39,19 +41,31 @@ def test_every_module_named_after_a_claim_is_a_check():
 
 
 def test_json_is_one_document_and_everything_else_goes_to_standard_error(pair, tmp_path):
-    command = [sys.executable, "-m", "paper_checks", "C4", "c06", "--json"]
+    command = [sys.executable, "-m", "paper_checks", "C9", "c06", "--json"]
     command += ["--out", str(tmp_path / "out"), "--pair", *pair]
     root = Path(finetune_delta.__file__).parent.parent
     done = subprocess.run(command, capture_output=True, text=True, cwd=root)
     assert done.returncode == 0, done.stderr
     content = json.loads(done.stdout)
-    assert [check["id"] for check in content["checks"]] == ["C4", "C6"]
-    assert content["verdict"] == headline(run_checks(["C4", "C6"], pair))
+    assert [check["id"] for check in content["checks"]] == ["C6", "C9"]
+    assert content["verdict"] == headline(run_checks(["C6", "C9"], pair))
     assert content["provenance"]["arguments"]["pair"] == list(pair)
     assert set(content["thresholds"]) >= {"c4_kept", "c6_saving"}
-    assert done.stderr.splitlines() == ["checking C4", "checking C6"]
+    assert content["thresholds"]["c6_saving"]["date"] == "2026-11-22"
+    assert done.stderr.splitlines() == ["checking C6", "checking C9"]
 
 
+@pytest.fixture
+def without_others(monkeypatch):
+    """Leave out the updates that others trained, and the study of function."""
+    for check, measure in (
+        ("C4", partial(c04.measure, function=lambda seed: studied())),
+        ("C5", partial(c05.measure, others=dict)),
+    ):
+        monkeypatch.setitem(CHECKS, check, dataclasses.replace(CHECKS[check], measure=measure))
+
+
+@pytest.mark.usefixtures("without_others")
 def test_the_first_line_is_the_verdict_and_the_tables_say_the_same(pair, tmp_path, capsys):
     assert main(["C1", "C4", "C5", "C6", "--pair", *pair, "--out", str(tmp_path / "checks")]) == 0
     first, *rest = capsys.readouterr().out.splitlines()
@@ -59,6 +73,9 @@ def test_the_first_line_is_the_verdict_and_the_tables_say_the_same(pair, tmp_pat
         "Of 4 claims of the paper, 1 holds (C1), 2 hold under conditions (C5, C6), 1 fails (C4)."
     )
     assert max(len(line) for line in rest) <= 98
+    assert "LoRA (PiSSA trains as many) at least 0.684 (set on 2026-11-22)" in " ".join(
+        " ".join(rest).split()
+    )
     table = pd.read_parquet(tmp_path / "checks" / "checks.parquet")
     assert list(table.id) == ["C1", "C4", "C5", "C6"]
     assert list(table.verdict) == ["holds", "fails", *["holds under conditions"] * 2]

@@ -20,11 +20,14 @@ __all__ = ["PARTS", "PRESENTATION"]
 
 
 PARTS = (
+    Part(
+        "function", "function", "Function, not only energy", "All tables, with figures", first=True
+    ),
     Part("audit", "audit", "The assumptions of the theory", "Every layer, with figures"),
     Part("recovery", "experiments", "Recovery from the core", "All tables, with figures"),
     Part("finetune", "finetune", "Training at equal size", "Every training"),
 )
-"""What else can be known of the same pair, in folders under the survey's."""
+"""What else can be known of this pair or of others, in folders under the survey's."""
 
 
 def _size(row: Mapping[Any, Any]) -> str:
