@@ -101,7 +101,7 @@ def test_c9_the_rank_of_usual_cores_is_far_above_loras_and_below_the_low_rank_li
     measured = [case for case in cases if case.group in (c09.BEST, c09.TRAINED)]
     # The wall is reached: generic cores have the full rank that it allows.
     assert all(case.details["rank"] == case.details["wall"] for case in measured)
-    for case in of(cases, "c9_lora"):
+    for case in of(cases, "c9_lora", c09.TRAINED):
         m, n, a, b = (case.details[name] for name in "mnab")
         lora = a * b / (m + n)
         assert case.value == pytest.approx(case.details["rank"] / lora), "LoRA's rank, not rounded"
