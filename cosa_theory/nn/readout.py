@@ -59,10 +59,17 @@ class TextModel:
         """Return the texts in batches of similar length: their places, and what the model takes.
 
         They are padded at the end, whatever the tokenizer does: so positions count from a text's
-        first token.
+        first token. An `InputError` where the tokenizer does not know most of what they say.
         """
-        pad = self.tokenizer.pad_token_id or 0
+        pad, unknown = self.tokenizer.pad_token_id or 0, self.tokenizer.unk_token_id
         ids = self.tokenizer(list(texts), truncation=True, max_length=max_tokens)["input_ids"]
+        every = [one for listed in ids for one in listed]
+        if unknown is not None and every.count(unknown) > len(every) / 2:
+            raise InputError(
+                f"the tokenizer knows less than half of the texts: {every.count(unknown)} of "
+                f"{len(every)} tokens are {self.tokenizer.unk_token}: it lacks files, or is of "
+                "another model or language"
+            )
         order = sorted(range(len(ids)), key=lambda place: len(ids[place]))
         batches = []
         for start in range(0, len(order), size):

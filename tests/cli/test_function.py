@@ -55,6 +55,8 @@ def test_json_is_one_document_with_every_approximation(arguments, capsys):
         (["--texts", "nowhere.txt"], "--texts"),
         (["--task", "causal-lm"], "--task"),
         (["--moments", "nowhere.safetensors"], "nowhere.safetensors"),
+        (["--save-moments", "."], "--save-moments"),
+        (["--general", "."], "--general"),
     ],
 )
 def test_bad_input_gives_one_line_that_names_the_option(arguments, wrong, named, capsys):

@@ -109,3 +109,9 @@ def test_a_tokenizer_of_another_model_is_refused(folders, tmp_path):
     path.write_text(json.dumps(content))
     with pytest.raises(InputError, match="15 tokens"):
         load_text_model(folder)
+
+
+def test_texts_that_a_tokenizer_does_not_know_are_refused(folders):
+    model = load_text_model(folders["headless"])
+    with pytest.raises(InputError, match=r"less than half of the texts: 6 of .* tokens are"):
+        Readout(model, ["quite another language"] * 2, 32)

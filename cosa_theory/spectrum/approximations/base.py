@@ -162,9 +162,9 @@ APPROXIMATIONS: dict[str, Approximation] = {}
 _PLACES: dict[str, int] = {}
 
 
-def register(one: Approximation, place: int) -> None:
-    """Add an approximation to `APPROXIMATIONS`, at its place in tables and legends."""
-    APPROXIMATIONS[one.name], _PLACES[one.name] = one, place
+def register(place: int, **fields: Any) -> None:
+    """Add the `Approximation` with these fields, at its place in tables and legends."""
+    APPROXIMATIONS[fields["name"]], _PLACES[fields["name"]] = Approximation(**fields), place
     ordered = sorted(APPROXIMATIONS.values(), key=lambda other: _PLACES[other.name])
     APPROXIMATIONS.clear()
     APPROXIMATIONS.update({other.name: other for other in ordered})

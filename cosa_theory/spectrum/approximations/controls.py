@@ -7,14 +7,9 @@ import numpy as np
 
 from cosa_theory import laws
 from cosa_theory.projections import ENSEMBLES
-from cosa_theory.spectrum.approximations.base import (
-    Approximation,
-    Given,
-    Matrix,
-    Stored,
-    register,
-)
+from cosa_theory.spectrum.approximations.base import Given, Matrix, Stored, register
 from cosa_theory.spectrum.approximations.cores import adjoint_law
+from cosa_theory.spectrum.approximations.low_rank import remainder
 
 __all__: list[str] = []
 
@@ -41,30 +36,24 @@ def _shuffled(given: Given) -> Matrix:
     return given.stream("shuffle").permutation(given.delta.ravel()).reshape(given.shape)
 
 
-_record = partial(
-    Approximation, group="control", stored=lambda m, n, rank: Stored.of(m * n), budgeted=False
-)
+_register = partial(register, group="control", stored=lambda m, n, rank: Stored.of(m * n))
+_once = partial(_register, budgeted=False)
 
-register(_record(name="exact", label="ΔW itself", make=lambda given: given.delta), 91)
-register(
-    Approximation(
-        name="noisy",
-        label="ΔW + noise of the adjoint's error",
-        group="control",
-        make=_noisy,
-        stored=lambda m, n, rank: Stored.of(m * n),
-        # Noise meets every input alike.
-        law=lambda m, n, rank, inputs: _adjoint_error(m, n, rank) * inputs.spread / n,
-    ),
+_register(90, name="remainder", label="all but the top r", make=remainder)
+_once(91, name="exact", label="ΔW itself", make=lambda given: given.delta)
+_register(
     92,
+    name="noisy",
+    label="ΔW + noise of the adjoint's error",
+    make=_noisy,
+    # Noise meets every input alike.
+    law=lambda m, n, rank, inputs: _adjoint_error(m, n, rank) * inputs.spread / n,
 )
-register(
-    _record(
-        name="noise",
-        label="noise of ΔW's energy",
-        make=lambda given: _noise(given, 1.0),
-        law=lambda m, n, rank, inputs: 1 + inputs.spread / n,
-    ),
+_once(
     93,
+    name="noise",
+    label="noise of ΔW's energy",
+    make=lambda given: _noise(given, 1.0),
+    law=lambda m, n, rank, inputs: 1 + inputs.spread / n,
 )
-register(_record(name="shuffled", label="ΔW shuffled", make=_shuffled), 94)
+_once(94, name="shuffled", label="ΔW shuffled", make=_shuffled)

@@ -7,7 +7,6 @@ from cosa_theory import laws
 from cosa_theory.linear.basis import CosaBasis, RankDeficientWarning
 from cosa_theory.projections import ENSEMBLES, Ensemble
 from cosa_theory.spectrum.approximations.base import (
-    Approximation,
     Given,
     Matrix,
     Stored,
@@ -83,25 +82,21 @@ def _register(ensemble: Ensemble) -> None:
         back: Matrix = basis.synthesize(rounded(basis.encode(given.delta)))
         return back
 
-    record = partial(Approximation, group="CoSA core", stored=_stored)
-    register(
-        record(
-            name=f"best_core_{ensemble.name}",
-            label=f"best core, {ensemble.label}",
-            make=best,
-            law=_best_core_law,
-        ),
+    add = partial(register, group="CoSA core", stored=_stored)
+    add(
         10 + 2 * ensemble.order,
+        name=f"best_core_{ensemble.name}",
+        label=f"best core, {ensemble.label}",
+        make=best,
+        law=_best_core_law,
     )
-    register(
-        record(
-            name=f"adjoint_{ensemble.name}",
-            label=f"adjoint, {ensemble.label}",
-            make=adjoint,
-            unbiased=True,
-            law=partial(adjoint_law, ensemble),
-        ),
+    add(
         11 + 2 * ensemble.order,
+        name=f"adjoint_{ensemble.name}",
+        label=f"adjoint, {ensemble.label}",
+        make=adjoint,
+        unbiased=True,
+        law=partial(adjoint_law, ensemble),
     )
 
 
@@ -119,12 +114,10 @@ def _lora_xs(given: Given) -> Matrix:
 for _ensemble in ENSEMBLES.values():
     _register(_ensemble)
 register(
-    Approximation(
-        name="lora_xs",
-        label="LoRA-XS (singular basis of W)",
-        group="low rank",
-        make=_lora_xs,
-        stored=lambda m, n, rank: Stored.of(lora_xs_rank(m, n, budget(m, n, rank)) ** 2),
-    ),
     3,
+    name="lora_xs",
+    label="LoRA-XS (singular basis of W)",
+    group="low rank",
+    make=_lora_xs,
+    stored=lambda m, n, rank: Stored.of(lora_xs_rank(m, n, budget(m, n, rank)) ** 2),
 )

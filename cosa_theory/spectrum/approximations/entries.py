@@ -1,13 +1,13 @@
 """Entries: a random mask, the largest entries, the largest coefficients of a cosine transform."""
 
 import math
+from functools import partial
 
 import numpy as np
 
 from cosa_theory.laws import InputMoments
 from cosa_theory.linear.transforms import DCT
 from cosa_theory.spectrum.approximations.base import (
-    Approximation,
     Given,
     Matrix,
     Stored,
@@ -77,44 +77,24 @@ def _masked_law(p: float, gain: float, inputs: InputMoments) -> float:
     return (gain * p - 1) ** 2 + gain**2 * p * (1 - p) * inputs.aligned
 
 
-register(
-    Approximation(
-        name="mask",
-        label="random mask",
-        group="entries",
-        make=_masked,
-        stored=_free,
-        law=lambda m, n, rank, inputs: _masked_law(_share(m, n, rank), 1.0, inputs),
-    ),
+_register = partial(register, group="entries")
+
+_register(
     40,
+    name="mask",
+    label="random mask",
+    make=_masked,
+    stored=_free,
+    law=lambda m, n, rank, inputs: _masked_law(_share(m, n, rank), 1.0, inputs),
 )
-register(
-    Approximation(
-        name="mask_rescaled",
-        label="random mask over p",
-        group="entries",
-        make=_rescaled,
-        stored=_free,
-        unbiased=True,
-        law=lambda m, n, rank, inputs: _masked_law(
-            _share(m, n, rank), 1 / _share(m, n, rank), inputs
-        ),
-    ),
+_register(
     41,
+    name="mask_rescaled",
+    label="random mask over p",
+    make=_rescaled,
+    stored=_free,
+    unbiased=True,
+    law=lambda m, n, rank, inputs: _masked_law(_share(m, n, rank), 1 / _share(m, n, rank), inputs),
 )
-register(
-    Approximation(
-        name="top_entries", label="largest entries", group="entries", make=_largest, stored=_placed
-    ),
-    42,
-)
-register(
-    Approximation(
-        name="dct",
-        label="largest cosine coefficients",
-        group="entries",
-        make=_cosines,
-        stored=_placed,
-    ),
-    43,
-)
+_register(42, name="top_entries", label="largest entries", make=_largest, stored=_placed)
+_register(43, name="dct", label="largest cosine coefficients", make=_cosines, stored=_placed)

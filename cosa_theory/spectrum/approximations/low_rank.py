@@ -6,7 +6,6 @@ import numpy as np
 
 from cosa_theory.projections import make_projection
 from cosa_theory.spectrum.approximations.base import (
-    Approximation,
     Given,
     Matrix,
     Stored,
@@ -15,7 +14,7 @@ from cosa_theory.spectrum.approximations.base import (
     rounded,
 )
 
-__all__: list[str] = []
+__all__ = ["remainder"]
 
 _TESTS = 10  # vectors that estimate the error of a sketch
 _SECOND = 1.5  # columns of the second sketch of Nyström over those of the first
@@ -36,7 +35,8 @@ def _truncated(given: Given) -> Matrix:
     return rounded(left[:, :rank] * sigma[:rank]) @ rounded(right[:rank])
 
 
-def _remainder(given: Given) -> Matrix:
+def remainder(given: Given) -> Matrix:
+    """Return all of ΔW but what `_truncated` keeps, which is not rounded."""
     left, sigma, right = given.singular
     rank = _within(*given.shape, given.rank)
     return given.delta - (left[:, :rank] * sigma[:rank]) @ right[:rank]
@@ -101,33 +101,22 @@ def _tested(given: Given, made: Matrix) -> tuple[float, float]:
     return float(squares.mean()), float(squares.var(ddof=1)) / _TESTS
 
 
-_record = partial(Approximation, group="low rank", stored=_factors)
+_register = partial(register, group="low rank")
 
-register(_record(name="svd", label="truncated SVD", make=_truncated), 0)
-register(
-    _record(
-        name="range_finder", label="two-pass range finder", make=_range_finder, estimate=_tested
-    ),
+_register(0, name="svd", label="truncated SVD", make=_truncated, stored=_factors)
+_register(
     1,
+    name="range_finder",
+    label="two-pass range finder",
+    make=_range_finder,
+    stored=_factors,
+    estimate=_tested,
 )
-register(
-    Approximation(
-        name="nystroem",
-        label="single-pass Nyström",
-        group="low rank",
-        make=_nystroem,
-        stored=_nystroem_stored,
-        estimate=_tested,
-    ),
+_register(
     2,
-)
-register(
-    Approximation(
-        name="remainder",
-        label="all but the top r",
-        group="control",
-        make=_remainder,
-        stored=lambda m, n, rank: Stored.of(m * n),
-    ),
-    90,
+    name="nystroem",
+    label="single-pass Nyström",
+    make=_nystroem,
+    stored=_nystroem_stored,
+    estimate=_tested,
 )

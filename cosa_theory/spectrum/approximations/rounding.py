@@ -6,7 +6,6 @@ import numpy as np
 
 from cosa_theory.spectrum.approximations.base import (
     VALUE_BITS,
-    Approximation,
     Given,
     Matrix,
     Stored,
@@ -35,26 +34,14 @@ def _stored(bits: int, m: int, n: int, rank: int) -> Stored:
     return Stored(m * n + m, bits * m * n + VALUE_BITS * m)
 
 
-register(
-    Approximation(
-        name="signs",
-        label="signs, a scale per row",
-        group="rounding",
-        make=_signs,
-        stored=partial(_stored, 1),
-        budgeted=False,
-    ),
-    60,
-)
+_register = partial(register, group="rounding", budgeted=False)
+
+_register(60, name="signs", label="signs, a scale per row", make=_signs, stored=partial(_stored, 1))
 for _place, _count in enumerate((2, 3, 4, 8)):
-    register(
-        Approximation(
-            name=f"bits_{_count}",
-            label=f"rounded to {_count} bits",
-            group="rounding",
-            make=partial(_bits, bits=_count),
-            stored=partial(_stored, _count),
-            budgeted=False,
-        ),
+    _register(
         61 + _place,
+        name=f"bits_{_count}",
+        label=f"rounded to {_count} bits",
+        make=partial(_bits, bits=_count),
+        stored=partial(_stored, _count),
     )

@@ -172,6 +172,11 @@ def function_pair(
     chosen = trials(select_approximations(approximations), budgets, SVD_RANKS)
     whole("seed", seed, 0)
     whole("max_tokens", max_tokens, least=4)
+    if save_moments is not None and os.path.isdir(save_moments):
+        raise InputError(
+            f"save_moments is {os.fspath(save_moments)}: that is a folder, name a file in it",
+            argument="save_moments",
+        )
     pair = open_pair(base, tuned, **opening)
     sets = _sets(texts, general)
     numbers = sum(math.prod(info.shape) for info in pair.base.infos.values())
@@ -244,6 +249,7 @@ def _exchanged(pair: DeltaPair, model: "TextModel") -> tuple[dict[str, str], lis
             f"are {first_few(list(parameters), 3)}; the updates {first_few(list(shapes), 3)}"
         )
     changed = {layer.name for layer in pair if layer.delta.any()}
+    weights = {name: other for name, other in weights.items() if name not in pair.nonfinite}
     zero = [name for name in weights if name not in changed]
     if len(zero) == len(weights):
         raise InputError("no change to recover: the update of every linear layer is zero")
