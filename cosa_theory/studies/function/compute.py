@@ -184,7 +184,7 @@ class Bench:
         runs = [self._run(1.0)]
         if unbiased:
             gain = self._best_gain(made)
-            runs.append(self._run(gain))
+            runs += [self._run(gain)] if gain < 1 else []
         return {"layers": layers, "runs": runs}
 
     def _given(self, layer: LayerDelta, rank: int) -> Given:
