@@ -175,8 +175,8 @@ FIGURES = {
     "function_bits": Drawing(
         bits_figure,
         "Function against stored bits",
-        "The same against what is stored, a line for each approximation: numbers at 16 bits, the places of chosen entries, or a "
-        "few bits for every entry. What is drawn from a seed is free.",
+        "The same against what is stored, a line for each approximation: numbers at 16 bits, the "
+        "places of chosen entries, or a few bits for each. What is drawn from a seed is free.",
         lambda tables: bool((tables["approximations"]["group"] != "control").any()),
     ),
 }
