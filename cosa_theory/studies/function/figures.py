@@ -112,7 +112,7 @@ def _name_points(
         if name in shown.index:
             row = shown.loc[name]
             ax.annotate(
-                re.split(r",| \(", row["label"])[0].replace("top r", f"top {rank}"),
+                re.split(r",| \(", str(row["label"]))[0].replace("top r", f"top {rank}"),
                 (row[x], row["recovered"]),
                 xytext=(right, up),
                 textcoords="offset points",
