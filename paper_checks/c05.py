@@ -134,12 +134,14 @@ def describe(cases: Sequence[Case]) -> str:
 def _of_real(group: str, cases: Sequence[Case]) -> str:
     layers = {case.details["layer"] for case in cases}
     flat_enough = {case.details["layer"] for case in cases if case.outcome == "holds"}
+    ties = sum(case.outcome == "holds" and case.details["law"] >= 1 for case in cases)
+    tied = f"; {ties} of these are ties, where both hold everything" if ties else ""
     return (
         f"On {'real updates' if group == REAL else group} it {counts(cases)} pairs of matrix and "
-        f"budget ({len(flat_enough)} of {len(layers)} matrices are flat enough at some budget): "
-        f"low rank holds {spread(case.value for case in cases)} times as much as CoSA, where noise "
-        f"of the same shape gives {spread(case.details['noise_ratio'] for case in cases)}; the "
-        f"excess over it is {spread(case.details['excess'] for case in cases)}."
+        f"budget ({len(flat_enough)} of {len(layers)} matrices are flat enough at some budget{tied}"
+        f"): low rank holds {spread(case.value for case in cases)} times as much as CoSA, where "
+        f"noise of the same shape gives {spread(case.details['noise_ratio'] for case in cases)}; "
+        f"the excess over it is {spread(case.details['excess'] for case in cases)}."
     )
 
 

@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import numpy as np
 import pytest
 
 from cosa_theory.projections import stream
@@ -52,13 +53,15 @@ def test_c5_the_same_seed_gives_the_same_numbers():
 
 def test_c5_updates_that_others_trained_are_cases_and_have_a_sentence_each():
     label = c05.OTHERS["chgnet"]
-    cases = measure(LAYERS, others=lambda: {label: [decaying(48, 96, "three"), flat(64, 64)]})
+    vector = layer(np.ones((1, 40)), "vector")
+    updates = [decaying(48, 96, "three"), flat(64, 64), vector]
+    cases = measure(LAYERS, others=lambda: {label: updates})
     own = [case for case in cases if case.group == label]
-    assert {case.details["layer"] for case in own} == {"three", "flat"}
-    assert f"On {label} it holds in 3 of 6 pairs of matrix and budget (1 of 2" in c05.describe(
-        cases
-    )
-    assert c05.OTHERS["sre_encoder"] not in c05.describe(cases)
+    assert {case.details["layer"] for case in own} == {"three", "flat", "vector"}
+    text = c05.describe(cases)
+    assert f"On {label} it holds in 4 of 7 pairs of matrix and budget (2 of 3" in text
+    assert "at some budget; 1 of these are ties, where both hold everything)" in text
+    assert c05.OTHERS["sre_encoder"] not in text
 
 
 def test_c5_noise_beats_cosa_but_has_no_excess():
