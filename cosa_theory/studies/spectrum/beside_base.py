@@ -76,10 +76,10 @@ _COLUMNS = (
 
 
 def base_view(layers: pd.DataFrame) -> View:
-    """Return one row per layer, and one of the medians over them."""
+    """Return one row per layer, and one of the medians over those that changed."""
     rows = layers.to_dict("records")
     if len(rows) > 1:
-        medians = layers.drop(columns="layer").median(numeric_only=True)
+        medians = layers[layers["sigma_max"] > 0].median(numeric_only=True)
         rows.append({"layer": "median", **medians.to_dict()})
     return View.of("Every layer, beside its weight W", _COLUMNS, rows)
 
@@ -93,7 +93,8 @@ def base_notices(layers: pd.DataFrame) -> Iterator[str]:
             f"than random ones of their singular values ({', '.join(more['layer'][:3])}"
             f"{', …' if len(more) > 3 else ''})."
         )
-    stored = layers[(layers["base_dtype"] == "bfloat16") & (layers["tuned_dtype"] == "bfloat16")]
+    in_bf16 = (layers[["base_dtype", "tuned_dtype"]] == "bfloat16").all(axis=1)
+    stored = layers[in_bf16 & (layers["sigma_max"] > 0)]
     if len(stored):
         zeros, dense = (stored[name].median() for name in ("zero_share", "bf16_lost_null"))
         yield (
