@@ -91,13 +91,17 @@ def test_neither_scale_nor_a_rotation_of_both_matters(seed, exponent, size):
     assert turned[2:] == pytest.approx(one[2:], rel=1e-6)  # the null knows singular values alone
 
 
-@pytest.mark.parametrize("shape", [(14, 14), (60, 8), (8, 60), (14, 9)])
-def test_a_random_update_falls_into_its_own_null(shape):
+@pytest.mark.parametrize(
+    ("shape", "size"), [((14, 14), 0.7), ((60, 8), 5.0), ((8, 60), 0.7), ((14, 9), 2.0)]
+)
+def test_a_random_update_falls_into_its_own_null(shape, size):
     trials, inside, counts = 90, 0, 0
     W, _, _ = weight(*shape)
     for seed in range(trials):
         rank = min(shape) // 2
-        delta = 0.7 * orthonormal(shape[0], rank, seed) @ orthonormal(shape[1], rank, -seed % 977).T
+        delta = (
+            size * orthonormal(shape[0], rank, seed) @ orthonormal(shape[1], rank, -seed % 977).T
+        )
         found = intruder_dimensions(delta, W, seed=seed)
         low, high = found.lowest_cosine_null_low, found.lowest_cosine_null_high
         inside += low <= found.lowest_cosine <= high
@@ -110,11 +114,13 @@ def test_a_random_update_falls_into_its_own_null(shape):
 
 @pytest.mark.parametrize(("side", "first", "count"), [(50, 6, 6), (50, 6, 3), (9, 6, 6), (6, 6, 6)])
 def test_random_directions_are_orthonormal_and_of_the_law_in_the_whole_space(side, first, count):
-    squares = []
+    squares, signs = [], []
     for seed in range(400):
         basis = _random_directions(np.random.default_rng(seed), side, first, count)
         assert basis.T @ basis == pytest.approx(np.eye(count), abs=1e-12)
         squares.append(np.square(basis[:first]).sum(axis=0)[-1])
+        signs.append(np.sign(basis[0, 0]))
+    assert abs(np.mean(signs)) < 4 / math.sqrt(len(signs))
     if first < side:  # the squared length of `first` coordinates of a random unit vector
         assert kstest(squares, beta(first / 2, (side - first) / 2).cdf).pvalue > 1e-3
 
