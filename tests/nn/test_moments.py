@@ -102,11 +102,11 @@ def test_sums_are_of_double_precision():
 
 
 @pytest.mark.parametrize("tokens", [3000, 10_000, 10**6])
-def test_the_products_cost_a_fifth_of_the_models_own_at_most(tokens):
+def test_the_products_cost_a_small_share_of_the_models_own_at_most(tokens):
     block = [(384, 384)] * 4 + [(1536, 384), (384, 1536)]
     kept = kept_tokens(block, tokens)
     price = sum(count * n * (n + 1) / 2 for count, (_, n) in zip(kept, block, strict=True))
-    assert price <= 0.2 * tokens * sum(m * n for m, n in block)
+    assert price <= 0.15 * tokens * sum(m * n for m, n in block)
     assert kept == kept_tokens(block * 6, tokens)[:6]
     assert min(kept) >= 512
     assert max(kept) <= 2 * 1536
