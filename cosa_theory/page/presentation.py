@@ -81,7 +81,7 @@ class Part:
     link : str
         What their own page has besides.
     first : bool
-        Whether it stands before the tables of the page.
+        Whether the page begins with it, before its own verdict; true of one part at most.
     """
 
     folder: str

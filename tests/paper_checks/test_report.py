@@ -119,9 +119,9 @@ def test_the_job_ends_with_the_path_of_a_page_that_holds_survey_and_checks(tiny,
     page = html.unescape((out / "report.html").read_text())
     assert "No difference at all." in page
     assert judged.verdict in page
-    assert page.index("Function, not only energy") < page.index("<table>"), "it leads"
-    assert page.index(returned) < page.index('<a href="function/report.html">')
-    assert page.index('<a href="function/report.html">') < page.index("<h2>Figures</h2>")
+    assert page.count("<h1>") == 1
+    assert f'<h1>Function, not only energy: <span class="rest">{returned}</span></h1>' in page
+    assert page.index('<a href="function/report.html">') < page.index(f"<h2>{stored.verdict}</h2>")
     assert '<a href="audit/report.html">' in page
     assert (out / "audit" / "report.html").is_file()
     assert recovered.verdict in page
