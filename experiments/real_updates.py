@@ -107,17 +107,18 @@ def energy_of(base: Path, tuned: Path, rank: int = 8) -> dict[str, Any]:
     Returns
     -------
     dict
-        `matrices` (with an update), `relative_change` ‖ΔW‖/‖W‖ over all of them together; medians
+        `matrices` (with an update, and more than one row and column: either family holds those
+        whole), `relative_change` ‖ΔW‖/‖W‖ over all of them together; medians
         over the matrices of `top_share` (top r singular values), `law` ab/(mn), `crossover_ratio`,
         `noise_ratio` (what noise of the same shape gives) and `excess`; of the last three also at
         r = min(m, n)/16, which compares models of different width, and the `least_excess` there.
     """
     rows, relative, change, weights = [], [], 0.0, 0.0
     for layer in open_pair(base, tuned):
-        if not layer.delta.any():
-            continue
         change += float(np.vdot(layer.delta, layer.delta))
         weights += float(np.vdot(layer.base, layer.base))
+        if min(layer.shape) == 1 or not layer.delta.any():
+            continue
         sigma = singular_values(layer.delta)
         rows.append(crossover(sigma, *layer.shape).assign(layer=layer.name))
         sixteenth = max(1, min(layer.shape) // 16)
