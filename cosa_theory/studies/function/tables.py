@@ -74,7 +74,10 @@ def build_tables(
     shapes: Mapping[str, tuple[int, int]],
     seed: int,
 ) -> dict[str, pd.DataFrame]:
-    """Return the tables of `cosa_theory.studies.function.pair.Function`."""
+    """Return the tables of `cosa_theory.studies.function.pair.Function`.
+
+    What predicts function: see docs/theory.md, 6.6.
+    """
     sets = [name for name in changes if name != "held out"]
     resampling = {name: Resampling(len(changes[name]["squared"]), seed) for name in sets}
     rows, read = [], []
