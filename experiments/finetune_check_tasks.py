@@ -27,8 +27,9 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer
 
 from cosa_theory.assets import Text, asset_folder, read_newsgroups, read_reuters
+from cosa_theory.deltas.language_models import quiet_transformers
 from cosa_theory.projections import stream
-from experiments.finetune_delta import Classifier, quiet_transformers
+from experiments.finetune_delta import Classifier
 from experiments.function_bodies import FunctionText, read_functions, split_modules
 
 __all__ = ["TASKS", "Example", "Score", "Task", "decoder_base", "read_labelled", "score"]

@@ -25,9 +25,9 @@ from safetensors.torch import save
 from scipy.stats import binomtest
 from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer
-from transformers.utils import logging
 
 from cosa_theory.assets import ASSETS, Text, asset_folder, read_reuters
+from cosa_theory.deltas.language_models import quiet_transformers
 from cosa_theory.ground.checks import real, whole
 from cosa_theory.ground.manifest import check_folder, is_damaged, own_files
 from cosa_theory.ground.program import program
@@ -43,7 +43,6 @@ __all__ = [
     "Config",
     "Task",
     "batches",
-    "quiet_transformers",
     "run",
     "torch_settings",
 ]
@@ -173,19 +172,6 @@ def torch_settings(config: Config) -> Iterator[None]:
             yield
     finally:
         torch.set_num_threads(threads)
-
-
-@contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Keep the loading report, which would list the pooler left out on purpose, off the screen."""
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        logging.enable_progress_bar()
 
 
 class Classifier(nn.Module):

@@ -10,6 +10,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from cosa_theory.deltas.language_models import quiet_transformers
 from cosa_theory.ground.cells import cell_name
 from cosa_theory.ground.checks import choice, real, whole
 from cosa_theory.ground.errors import InputError
@@ -86,7 +87,6 @@ def run(config: Config, out: Path) -> tuple[Path, Path]:
     """
     from experiments.finetune_check_tasks import TASKS
     from experiments.finetune_check_training import Settings, start, train
-    from experiments.finetune_delta import quiet_transformers
 
     name = CORPORA[config.corpus]
     described = dataclasses.asdict(config) | {"inputs": inputs_of(name)}

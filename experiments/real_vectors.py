@@ -26,6 +26,7 @@ from transformers import AutoModel, AutoTokenizer
 
 from cosa_theory.assets import asset_folder, read_reuters
 from cosa_theory.deltas import open_pair
+from cosa_theory.deltas.language_models import quiet_transformers
 from cosa_theory.ground.checks import whole
 from cosa_theory.ground.manifest import check_folder, is_damaged, own_files
 from cosa_theory.ground.program import program
@@ -34,7 +35,6 @@ from cosa_theory.laws.norms import fourth_power
 from cosa_theory.projections import stream
 from experiments import finetune_delta, first_gradient
 from experiments.command import chosen_config, command_parser, run_command
-from experiments.finetune_delta import quiet_transformers
 
 __all__ = ["NAMES", "Config", "read", "run"]
 

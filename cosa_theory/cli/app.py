@@ -43,6 +43,7 @@ __all__ = [
     "deliver",
     "interruptible",
     "open_checked_pair",
+    "opening_of",
     "provenance_of",
     "resumable",
     "store_and_print",
@@ -222,21 +223,22 @@ def check_out(out: Path | None, command: str, *inputs: str | Path | None) -> Non
     check_folder(out, RESULTS, result_files(command), folders=(CELLS,), inputs=inputs)
 
 
+def opening_of(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what `cosa_theory.deltas.open_pair` takes, from the arguments of a command."""
+    names = ("on_shape", "on_nonfinite", "allow_pickle", "partial")
+    return {
+        "include": given["include"] or None,
+        "exclude": given["exclude"] or None,
+        "on_other": "flatten" if given.get("flatten") else "skip",
+        **{name: given[name] for name in names},
+    }
+
+
 def open_checked_pair(base: str, tuned: str, given: Mapping[str, Any]) -> Any:
     """Open two checkpoints as a `cosa_theory.deltas.DeltaPair`, as a command was asked to."""
     from cosa_theory.deltas import open_pair
 
-    return open_pair(
-        base,
-        tuned,
-        include=given["include"] or None,
-        exclude=given["exclude"] or None,
-        on_shape=given["on_shape"],
-        on_nonfinite=given["on_nonfinite"],
-        on_other="flatten" if given["flatten"] else "skip",
-        allow_pickle=given["allow_pickle"],
-        partial=given["partial"],
-    )
+    return open_pair(base, tuned, **opening_of(given))
 
 
 @contextmanager
@@ -252,23 +254,28 @@ def interruptible(
 
 
 def resumable(
-    study: Callable[..., Any], pair: Any, given: Mapping[str, Any], **settings: Any
+    study: Callable[..., Any],
+    *inputs: Any,
+    given: Mapping[str, Any],
+    parts: str = "matrices",
+    **settings: Any,
 ) -> Any:
-    """Study a pair under a progress bar; finished matrices are kept under --out.
+    """Study a pair under a progress bar; finished `parts` are kept under --out.
 
-    The arguments `given` to the command say where and with how many threads; the study takes
-    them as `cells`, `workers` and `dask`, with `progress` and the settings.
+    The arguments `given` to the command say where, and with how many threads if it has that option;
+    the study takes them as `cells`, `workers` and `dask`, with `progress` and the settings.
     """
     from cosa_theory.ground.progress import progress_bar
 
-    cells = None if given["out"] is None else given["out"] / CELLS
-    kept = f"finished matrices are kept in {cells}, the same command resumes"
-    settings |= {"cells": cells, "workers": given["threads"] or os.cpu_count() or 1}
+    settings["cells"] = cells = None if given["out"] is None else given["out"] / CELLS
+    kept = f"finished {parts} are kept in {cells}, the same command resumes"
+    if "threads" in given:
+        settings |= {"workers": given["threads"] or os.cpu_count() or 1, "dask": given["dask"]}
     with (
         interruptible("nothing is kept without --out" if cells is None else kept),
-        progress_bar("matrices") as advance,
+        progress_bar(parts) as advance,
     ):
-        return study(pair, **settings, dask=given["dask"], progress=advance)
+        return study(*inputs, progress=advance, **settings)
 
 
 def provenance_of(settings: dict[str, Any], seed: int | None = None) -> dict[str, Any]:

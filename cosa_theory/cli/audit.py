@@ -152,7 +152,7 @@ def audit(
     found = resumable(
         audit_pair,
         pair,
-        settings,
+        given=settings,
         core=sizes,
         rank=rank,
         gradients=first_step,

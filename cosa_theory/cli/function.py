@@ -7,7 +7,6 @@ from typing import Annotated, Literal
 import typer
 
 from cosa_theory.cli.app import (
-    CELLS,
     AllowPickle,
     BaseArgument,
     Exclude,
@@ -22,8 +21,9 @@ from cosa_theory.cli.app import (
     app,
     check_out,
     deliver,
-    interruptible,
+    opening_of,
     provenance_of,
+    resumable,
     whole_numbers,
 )
 
@@ -96,7 +96,6 @@ def function(
     equal bits. The first line printed is the verdict.
     """
     settings = dict(locals())
-    from cosa_theory.ground.progress import progress_bar
     from cosa_theory.ground.texts import read_texts
     from cosa_theory.studies.function.pair import function_pair
     from cosa_theory.studies.function.texts import FEWEST, general_texts
@@ -107,31 +106,21 @@ def function(
     domain = None if texts is None else read(texts)
     others = general_texts(most_texts) if general is None else read(general, argument="general")
     check_out(out, "function", base, tuned, texts, general, moments)
-    cells = None if out is None else out / CELLS
-    kept = f"finished approximations are kept in {cells}, the same command resumes"
-    with (
-        interruptible("nothing is kept without --out" if cells is None else kept),
-        progress_bar("approximations") as advance,
-    ):
-        found = function_pair(
-            base,
-            tuned,
-            texts=domain,
-            general=others,
-            task=task,
-            ranks=budgets,
-            approximations=chosen,
-            moments=moments,
-            save_moments=save_moments,
-            seed=seed,
-            max_tokens=max_tokens,
-            cells=cells,
-            progress=advance,
-            include=include or None,
-            exclude=exclude or None,
-            on_shape=on_shape,
-            on_nonfinite=on_nonfinite,
-            allow_pickle=allow_pickle,
-            partial=partial,
-        )
+    found = resumable(
+        function_pair,
+        base,
+        tuned,
+        given=settings,
+        parts="approximations",
+        texts=domain,
+        general=others,
+        task=task,
+        ranks=budgets,
+        approximations=chosen,
+        moments=moments,
+        save_moments=save_moments,
+        seed=seed,
+        max_tokens=max_tokens,
+        **opening_of(settings),
+    )
     deliver(found.document(provenance_of(settings, seed)), out, as_json)

@@ -108,7 +108,7 @@ def spectrum(
     survey = resumable(
         survey_pair,
         pair,
-        settings,
+        given=settings,
         ranks=budgets,
         families=chosen,
         draws=draws,

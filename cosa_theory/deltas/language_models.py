@@ -7,7 +7,7 @@ from typing import Any
 
 from cosa_theory.ground.errors import InputError, reason
 
-__all__ = ["load_language_model"]
+__all__ = ["load_language_model", "quiet_transformers"]
 
 
 def load_language_model(
@@ -37,7 +37,7 @@ def load_language_model(
             f"{name}: reading a language model needs transformers: install cosa-theory[llm]."
         ) from error
     try:
-        with _quiet():
+        with quiet_transformers():
             config = transformers.AutoConfig.from_pretrained(name)
             loader = getattr(transformers, choose(getattr(config, "architectures", None) or []))
             tokenizer = transformers.AutoTokenizer.from_pretrained(name)
@@ -62,7 +62,7 @@ def load_language_model(
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet_transformers() -> Iterator[None]:
     """Keep loading reports and progress bars of transformers off the screen."""
     from transformers.utils import logging
 

@@ -29,6 +29,7 @@ __all__ = [
     "real_matrix",
     "refuse",
     "sizes",
+    "torch_device",
     "whole",
 ]
 
@@ -179,3 +180,22 @@ def numbers(
     if np.any(wrong):
         raise refuse(argument, float(array[wrong].flat[0]), _range(least, most, above))
     return array
+
+
+def torch_device(argument: str, device: str | None, dtype: str = "float64") -> str | None:
+    """Return the name of a device, None for none, on which torch can compute in a type."""
+    if device is None:
+        return None
+    import torch
+
+    try:
+        torch.zeros(1, dtype=getattr(torch, dtype), device=device).sum().item()
+    # What torch raises for a device differs with its build: not compiled in, no driver, no such.
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
+        first = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise InputError(
+            f"{argument} is {device!r}, which torch cannot use here ({first}): name "
+            "another one, or leave it out for numpy",
+            argument=argument,
+        ) from error
+    return device

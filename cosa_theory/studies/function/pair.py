@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from threadpoolctl import threadpool_limits
 
 from cosa_theory.deltas import DeltaPair, open_pair
 from cosa_theory.deltas.matching import first_few
@@ -191,7 +192,11 @@ def function_pair(
     first = next(iter(readouts.values()))
     inputs, told = moments_of_inputs(model, weights, first, moments, save_moments)
     notices = [*pair.report.notices, *left_out, *told]
-    with tempfile.TemporaryDirectory(prefix="cosa_theory.") as folder:
+    with (
+        tempfile.TemporaryDirectory(prefix="cosa_theory.") as folder,
+        # numpy's products are small here, and its waiting threads take cores from the model's.
+        threadpool_limits(1, user_api="blas"),
+    ):
         rank = max(one.rank for one in chosen) or 1
         bench = Bench(
             model,

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from cosa_theory.ground.checks import choice, pair, refuse
+from cosa_theory.ground.checks import choice, pair, refuse, torch_device
 from cosa_theory.ground.errors import InputError, Problems
 from cosa_theory.studies.recovery.compute import Recovery
 from cosa_theory.studies.recovery.factors import (
@@ -167,17 +167,8 @@ def _problem(
 
 def _on_device(array: "NDArray[Any]", device: str | None) -> Any:
     """Return the measurements as a tensor there, if a device is named."""
-    if device is None:
+    if torch_device("device", device, array.dtype.name) is None:
         return array
     import torch
 
-    try:
-        return torch.as_tensor(array).to(device)
-    # What torch raises for a device differs with its build: not compiled in, no driver, no such.
-    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(
-            f"device is {device!r}, which torch cannot use here ({reason}): name another one, or "
-            "leave it out for numpy",
-            argument="device",
-        ) from error
+    return torch.as_tensor(array).to(device)

@@ -16,8 +16,7 @@ import numpy as np
 import pandas as pd
 
 from cosa_theory.deltas.layers import module_and_block
-from cosa_theory.ground.checks import choice
-from cosa_theory.ground.errors import InputError
+from cosa_theory.ground.checks import choice, torch_device
 from cosa_theory.page.document import Document
 from cosa_theory.spectrum import SpectrumSummary
 from cosa_theory.spectrum.budget import check_ranks, default_ranks
@@ -202,7 +201,7 @@ def survey_pair(
         draws=random.most,
         seed=random.seed,
         matrices=tuple(name for name in MATRICES if name in chosen),
-        device=_check_device(device),
+        device=torch_device("device", device),
     )
     results = on_layers(
         partial(survey_layer, settings=settings),
@@ -221,25 +220,6 @@ def survey_pair(
         coverage=coverage_of(pair),
         **tables,
     )
-
-
-def _check_device(device: str | None) -> str | None:
-    """Find out whether torch can use a device before any work is done."""
-    if device is None:
-        return None
-    import torch
-
-    try:
-        torch.zeros(1, dtype=torch.float64, device=device).sum().item()
-    # What torch raises for a device differs with its build: not compiled in, no driver, no such.
-    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(
-            f"device is {device!r}, which torch cannot use here ({reason}): "
-            "name another one, or leave it out for numpy",
-            argument="device",
-        ) from error
-    return device
 
 
 def _spectra(results: list[dict[str, Any]]) -> pd.DataFrame:
