@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 from scipy.linalg.blas import ssyrk
+from threadpoolctl import threadpool_limits
 from torch import nn
 
 from cosa_theory.ground.cells import cell_name
@@ -94,11 +95,12 @@ class _Gathered:
             self.total += ssyrk(1.0, rows.T)
 
     def mean(self) -> NDArray[np.float32]:
-        """Return C, all of it."""
+        """Return C, all of it; the sum is used up."""
         self.sum_up()
-        upper: NDArray[np.float32] = (self.total / self.count).astype(np.float32, order="C")
-        whole = upper + upper.T
-        np.fill_diagonal(whole, upper.diagonal())
+        # What is the upper triangle by columns is the lower by rows, which torch mirrors fastest.
+        lower = torch.from_numpy(self.total.T).div_(self.count).float()
+        lower.diagonal().mul_(0.5)
+        whole: NDArray[np.float32] = lower.add_(lower.T.contiguous()).numpy()
         return whole
 
 
@@ -189,11 +191,13 @@ def gather_moments(
         return before
 
     hooks = [(modules[name.removesuffix(".weight")], hook(name)) for name in names]
-    with _hooked(hooks), torch.inference_mode():
-        for mask in run():  # noqa: B007 (the hooks read it)
-            seen.clear()
+    # numpy's threads, which wait for work, would take cores from the model's.
+    with threadpool_limits(1, user_api="blas"):
+        with _hooked(hooks), torch.inference_mode():
+            for mask in run():  # noqa: B007 (the hooks read it)
+                seen.clear()
+        means = {name: one.mean() for name, one in gathered.items() if one.count}
     owners = {name: shared[name] for name in names if name in shared}
-    means = {name: one.mean() for name, one in gathered.items() if one.count}
     return Moments(
         {name: means[owner] for name, owner in owners.items() if owner in means},
         {name: gathered[owner].count for name, owner in owners.items() if owner in means},
