@@ -15,7 +15,7 @@ from cosa_theory.ground import checks
 from cosa_theory.ground.errors import InputError
 from cosa_theory.linear.operators import Factor, KroneckerOperator, as_working_array, to_host
 from cosa_theory.linear.ranges import Range, column_range, extreme_singular_values
-from cosa_theory.projections import fingerprint, make_projection
+from cosa_theory.projections import fingerprint, left_projection, make_projection
 
 __all__ = ["CosaBasis", "RankDeficientWarning"]
 
@@ -83,6 +83,7 @@ class CosaBasis:
         scale: str = "synthesis",
         key: str | tuple[str | int, ...] = (),
         dtype: Any = "float64",
+        left: str | None = None,
         **options: Any,
     ) -> CosaBasis:
         """Draw a basis: L is the transpose of an a × m projection, R a b × n projection.
@@ -96,6 +97,11 @@ class CosaBasis:
             E‖L Y R‖² = ‖Y‖².
         key : str or tuple
             Names the layer; L is drawn with key (key, "L") and R with (key, "R").
+        left : str, optional
+            Another ensemble for L, without options: with a = m, "identity". Of the informed
+            ensembles R alone takes ``moments``, those of the layer's inputs (n × n): L is the
+            identity where a = m; elsewhere it is Haar for "activation", and drawn from the
+            option ``gradients``, moments of the gradients of its outputs (m × m), for "gradient".
 
         Returns
         -------
@@ -108,13 +114,16 @@ class CosaBasis:
             As `make_projection` does for a projection of these sizes.
         """
         parts = (key,) if isinstance(key, str) else tuple(key)
-        settings = {"seed": seed, "scale": scale, "dtype": dtype, **options}
-        L = make_projection(kind, a, m, key=(*parts, "L"), **settings).T
+        settings = {"seed": seed, "scale": scale, "dtype": dtype}
+        own = {name: value for name, value in options.items() if name != "gradients"}
+        on_left, of_left = left_projection(kind, a, m, options, left)
+        L = make_projection(on_left, a, m, key=(*parts, "L"), **settings, **of_left).T
         if isinstance(L, np.ndarray):
             # safetensors writes the memory of an array as it lies, whatever the strides say.
             L = np.ascontiguousarray(L)
-        basis = cls(L, make_projection(kind, b, n, key=(*parts, "R"), **settings))
+        basis = cls(L, make_projection(kind, b, n, key=(*parts, "R"), **settings, **own))
         named = {"kind": kind, "seed": seed, "scale": scale, "key": key}
+        named |= {} if left is None else {"left": left}
         basis._drawn = named | {"dtype": np.dtype(dtype).name} | options
         return basis
 

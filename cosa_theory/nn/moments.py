@@ -5,14 +5,13 @@ import os
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from weakref import ref
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors.torch import save_file
 from scipy.linalg.blas import ssyrk
 from threadpoolctl import threadpool_limits
@@ -22,6 +21,7 @@ from cosa_theory.ground.cells import cell_name
 from cosa_theory.ground.errors import InputError
 from cosa_theory.ground.files import atomic_path
 from cosa_theory.ground.tensor_files import read_header, read_metadata, read_tensor
+from cosa_theory.projections import SecondMoments
 
 __all__ = [
     "Moments",
@@ -38,25 +38,25 @@ _TOKENS_PER_INPUT = 2
 _SHARE = 0.15
 # ... but never fewer than these, which are soon done.
 _FEWEST = 512
-_FORMAT = "cosa_theory moments 2"
+_FORMAT = "cosa_theory moments 3"
+_PARTS = ("matrix", "vectors", "values", "mean")
 
 
 @dataclass(frozen=True)
 class Moments:
-    """Second moments of the inputs of some layers, not centred.
+    """Second moments of the inputs of some layers, and of the gradients of their outputs.
 
     Parameters
     ----------
-    matrices : mapping of str to array
-        From the name of a weight (m × n) to C = Σ x xᵀ / count, n × n, float32.
-    counts : mapping of str to int
-        Tokens that each is the mean of.
+    inputs, gradients : mapping of str to SecondMoments
+        From the name of a weight (m × n) to C = Σ x xᵀ / count, n × n, float32, not centred, and
+        to the same of the gradients δ of a loss by the layer's outputs, m × m.
     model, texts : str
         Digests of the model's weights (`model_fingerprint`) and of the tokens it was run on.
     """
 
-    matrices: Mapping[str, NDArray[Any]]
-    counts: Mapping[str, int]
+    inputs: Mapping[str, SecondMoments]
+    gradients: Mapping[str, SecondMoments] = field(default_factory=dict)
     model: str = ""
     texts: str = ""
 
@@ -66,6 +66,7 @@ class _Gathered:
 
     def __init__(self, width: int, keep: float) -> None:
         self.total = np.zeros((width, width), order="F")
+        self.sum = np.zeros(width)
         self.count = 0
         self.keep = keep
         self.due = 0.0
@@ -93,15 +94,17 @@ class _Gathered:
             rows = torch.cat(self.waiting).cpu().numpy()
             self.waiting = []
             self.total += ssyrk(1.0, rows.T)
+            self.sum += rows.sum(0, dtype=np.float64)
 
-    def mean(self) -> NDArray[np.float32]:
-        """Return C, all of it; the sum is used up."""
+    def mean(self, name: str) -> SecondMoments:
+        """Return C, all of it, and the mean; the sum is used up."""
         self.sum_up()
         # What is the upper triangle by columns is the lower by rows, which torch mirrors fastest.
         lower = torch.from_numpy(self.total.T).div_(self.count).float()
         lower.diagonal().mul_(0.5)
-        whole: NDArray[np.float32] = lower.add_(lower.T.contiguous()).numpy()
-        return whole
+        whole = lower.add_(lower.T.contiguous()).numpy()
+        mean = (self.sum / self.count).astype(np.float32)
+        return SecondMoments(whole, mean=mean, count=self.count, where=name)
 
 
 def kept_tokens(shapes: Sequence[tuple[int, int]], tokens: int) -> list[int]:
@@ -196,12 +199,9 @@ def gather_moments(
         with _hooked(hooks), torch.inference_mode():
             for mask in run():  # noqa: B007 (the hooks read it)
                 seen.clear()
-        means = {name: one.mean() for name, one in gathered.items() if one.count}
+        means = {name: one.mean(name) for name, one in gathered.items() if one.count}
     owners = {name: shared[name] for name in names if name in shared}
-    return Moments(
-        {name: means[owner] for name, owner in owners.items() if owner in means},
-        {name: gathered[owner].count for name, owner in owners.items() if owner in means},
-    )
+    return Moments({name: means[owner] for name, owner in owners.items() if owner in means})
 
 
 def _shape(module: nn.Module) -> tuple[int, int]:
@@ -229,17 +229,21 @@ def model_fingerprint(network: nn.Module) -> str:
 
 
 def write_moments(moments: Moments, path: str | os.PathLike[str]) -> None:
-    """Write moments as safetensors: one tensor per distinct C, and which layers it belongs to."""
+    """Write moments as safetensors: the tensors of each distinct one, and its layers."""
     tensors: dict[str, torch.Tensor] = {}
-    owners: dict[str, str] = {}
-    known: dict[int, str] = {}
-    for name, matrix in moments.matrices.items():
-        owners[name] = known.setdefault(id(matrix), name)
-        tensors.setdefault(owners[name], torch.from_numpy(matrix))
+    described: dict[str, dict[str, Any]] = {}
+    for side, by_layer in (("inputs", moments.inputs), ("gradients", moments.gradients)):
+        known: dict[int, str] = {}
+        for name, one in by_layer.items():
+            owner = known.setdefault(id(one), name)
+            described[f"{side} {name}"] = {"owner": owner, "count": one.count, "trace": one.trace}
+            parts = {part: getattr(one, part) for part in _PARTS if owner == name}
+            for part, values in parts.items():
+                if values is not None:
+                    tensors[f"{side}.{name}.{part}"] = torch.from_numpy(np.asarray(values))
     metadata = {
         "format": _FORMAT,
-        "owners": json.dumps(owners),
-        "counts": json.dumps(dict(moments.counts)),
+        "layers": json.dumps(described),
         "model": moments.model,
         "texts": moments.texts,
     }
@@ -247,31 +251,43 @@ def write_moments(moments: Moments, path: str | os.PathLike[str]) -> None:
         save_file(tensors, temporary, metadata)
 
 
-def read_moments(path: str | os.PathLike[str], model: str) -> Moments:
+def read_moments(path: str | os.PathLike[str], model: str | None = None) -> Moments:
     """Read what `write_moments` wrote.
+
+    Parameters
+    ----------
+    path : path
+        The file.
+    model : str, optional
+        What `model_fingerprint` gives of the model that they must be of.
 
     Raises
     ------
     InputError
-        If the file is damaged, is not one of moments, or its moments are not of the model with
-        that fingerprint.
+        If the file is damaged, is not one of moments, or its moments are of another model.
     """
     path = Path(path)
     infos, metadata = read_header(path), read_metadata(os.fspath(path))
     remedy = "make it with the option --save-moments of cosa-theory function"
+    sides: dict[str, dict[str, SecondMoments]] = {"inputs": {}, "gradients": {}}
     try:
         if metadata["format"] != _FORMAT:
             raise KeyError
-        owners, counts = json.loads(metadata["owners"]), json.loads(metadata["counts"])
-        means = {name: read_tensor(infos[name]) for name in set(owners.values())}
-        matrices = {name: means[owner] for name, owner in owners.items()}
-        numbers = {name: int(counts[name]) for name in owners}
-        found = Moments(matrices, numbers, metadata["model"], metadata["texts"])
+        texts, found = metadata["texts"], metadata["model"]
+        for key, about in json.loads(metadata["layers"]).items():
+            side, name = key.split(" ", 1)
+            owner = about["owner"]
+            if owner != name:
+                sides[side][name] = sides[side][owner]
+                continue
+            stored = {part: f"{side}.{name}.{part}" for part in _PARTS}
+            parts = {part: read_tensor(infos[at]) for part, at in stored.items() if at in infos}
+            count, trace = int(about["count"]), float(about["trace"])
+            sides[side][name] = SecondMoments(**parts, trace=trace, count=count, where=name)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise InputError(f"{path} holds no moments of layers' inputs: {remedy}") from error
-    for name, matrix in matrices.items():
-        if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not np.isfinite(matrix).all():
-            raise InputError(f"{path}: the moments of {name} are no finite square matrix")
-    if found.model != model:
+    if model is not None and found != model:
         raise InputError(f"{path}: its moments are not of this base model: {remedy} on this one")
-    return found
+    return Moments(**sides, model=found, texts=texts)

@@ -18,10 +18,12 @@ from typing import Any
 from cosa_theory.projections.drawing import (
     draw_fingerprint,
     entry_variance,
+    left_projection,
     make_projection,
     spanning_rows,
 )
 from cosa_theory.projections.ensembles import ENSEMBLES, Ensemble, printed_name
+from cosa_theory.projections.second_moments import SecondMoments
 from cosa_theory.projections.srht import SRHT, padded_length
 from cosa_theory.projections.streams import fingerprint, stream
 
@@ -31,9 +33,11 @@ __all__ = [
     "KINDS",
     "SRHT",
     "Ensemble",
+    "SecondMoments",
     "draw_fingerprint",
     "entry_variance",
     "fingerprint",
+    "left_projection",
     "make_projection",
     "padded_length",
     "printed_name",
@@ -52,7 +56,9 @@ def __getattr__(name: str) -> Any:
 for _module in iter_modules(__path__):  # every ensemble that lies here registers itself
     import_module(f"{__name__}.{_module.name}")
 
-KINDS: tuple[str, ...] = tuple(name for name, one in ENSEMBLES.items() if not one.data_dependent)
+KINDS: tuple[str, ...] = tuple(
+    name for name, one in ENSEMBLES.items() if not (one.data_dependent or one.fixed)
+)
 """Names of the oblivious ensembles, drawn without looking at any data."""
 
 INFORMED: tuple[str, ...] = tuple(name for name, one in ENSEMBLES.items() if one.data_dependent)

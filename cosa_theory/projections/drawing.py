@@ -74,6 +74,9 @@ def make_projection(
     sjlt          ζ nonzeros ±√(kv/ζ) in distinct rows of a column     csr_array
     haar          √(dv) times uniform orthonormal rows, k ≤ d          ndarray
     srht          ±√v, random rows and signs of a Hadamard matrix      SRHT
+    activation    √(dv) times leading directions of C = E[x xᵀ]        ndarray
+    gradient      the same, of output gradients on the side of L       ndarray
+    identity      √(dv) times the first k unit vectors                 csr_array
     ============  ===================================================  ============
 
     Every type supports ``A @ X`` and ``A.T @ X``. Values depend on (kind, k, d, seed, key) and the
@@ -83,7 +86,7 @@ def make_projection(
     Parameters
     ----------
     kind : str
-        One of `KINDS`.
+        One of `KINDS`, `INFORMED`, or "identity".
     k, d : int
         Number of rows and of columns, positive.
     seed : int, default 0
@@ -97,7 +100,8 @@ def make_projection(
         Of the entries.
     **options
         ``density`` for very_sparse, q in (0, 1], by default 1/√d. ``nonzeros`` for sjlt, ζ from 1
-        to k, by default min(8, k).
+        to k, by default min(8, k). For activation and gradient: ``moments``, C as an array (d × d)
+        or as `SecondMoments`; ``power``, ``whiten`` and ``centre`` as in `informed`.
 
     Returns
     -------
@@ -118,6 +122,40 @@ def make_projection(
     data_type = _dtype(dtype)
     ensemble, streams, k, d = _checked(kind, k, d, seed, key, options)
     return ensemble.draw(streams, k, d, entry_variance(k, d, scale), data_type, **options)
+
+
+def left_projection(
+    kind: str, a: int, m: int, options: dict[str, Any], left: str | None = None
+) -> tuple[str, dict[str, Any]]:
+    """Return the ensemble that L (its transpose, a × m) is drawn from, and its options.
+
+    Parameters
+    ----------
+    kind : str
+        The ensemble of R.
+    a, m : int
+        Rows of L's transpose, and the length of what it projects.
+    options : dict
+        Those of `kind`; ``gradients`` holds the moments of L's side, where they are used.
+    left : str, optional
+        Another ensemble for L, such as "identity" with a = m.
+
+    Raises
+    ------
+    InputError
+        If `left` is no ensemble, or is the identity with a < m.
+    """
+    ensemble = ENSEMBLES[choice("kind", kind, ENSEMBLES)]
+    if left is None and ensemble.data_dependent:
+        left = "identity" if a == m else ensemble.left
+    if left is None:
+        own = {name: value for name, value in options.items() if name != "moments"}
+        if ensemble.data_dependent:
+            own["moments"] = own.pop("gradients", None)
+        return kind, own
+    if ENSEMBLES[choice("left", left, ENSEMBLES)].fixed and a != m:
+        raise refuse("a", a, f"m = {m}, where L is the {left}")
+    return left, {}
 
 
 def draw_fingerprint(

@@ -62,14 +62,20 @@ class Ensemble:
     magnitude : callable, optional
         Where the entries are 0 and ± one number: (k, d, variance, **options) to that number. A
         layer then stores signs, which every dtype holds exactly.
-    product : {"dense", "sparse", "transform"}
-        How a layer multiplies: by all entries, by the places of the nonzero ones, or by a fast
-        transform.
+    product : {"dense", "sparse", "transform", "identity"}
+        How a layer multiplies: by all entries, by the places of the nonzero ones, by a fast
+        transform, or not at all.
     source : callable, optional
         Where the last bits of `draw` depend on the linear algebra library: (streams, k, d, dtype)
         to the draw that it is computed from, which does not depend on it and spans the same rows.
     data_dependent : bool
-        Whether it is drawn from moments of the data; none is so far.
+        Whether it is drawn from second moments of the data, the option ``moments``. Such an
+        ensemble has no law of its own.
+    left : str, optional
+        The ensemble that L is drawn from where another is of this one, unless a = m: L is then
+        the identity, for every data-dependent ensemble.
+    fixed : bool
+        Whether there is one matrix of each size, which is no draw.
     """
 
     name: str
@@ -81,9 +87,11 @@ class Ensemble:
     most_rows: Callable[[int], int] | None = None
     norm_law: Literal["chi_square", "beta"] | None = None
     magnitude: Callable[..., float] | None = None
-    product: Literal["dense", "sparse", "transform"] = "dense"
+    product: Literal["dense", "sparse", "transform", "identity"] = "dense"
     source: Callable[[Streams, int, int, np.dtype[Any]], NDArray[Any]] | None = None
     data_dependent: bool = False
+    left: str | None = None
+    fixed: bool = False
 
     @property
     def signs(self) -> bool:

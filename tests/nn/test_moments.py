@@ -44,6 +44,10 @@ def batches():
     return [torch.randn(4, 7, 6), torch.randn(3, 5, 6)]
 
 
+def counts(moments):
+    return {name: one.count for name, one in moments.inputs.items()}
+
+
 def gathered(network, batches, masks=None, tokens=1):
     def run():
         for index, batch in enumerate(batches):
@@ -57,13 +61,13 @@ def test_moments_are_the_mean_products_of_inputs_and_shared_where_inputs_are(net
     found = gathered(network, batches)
     rows = torch.cat([batch.reshape(-1, 6) for batch in batches])
     expected = (rows.T @ rows / len(rows)).numpy()
-    np.testing.assert_allclose(found.matrices["query.weight"], expected, rtol=1e-5, atol=1e-6)
-    assert found.matrices["key.weight"] is found.matrices["query.weight"]
+    np.testing.assert_allclose(found.inputs["query.weight"].matrix, expected, rtol=1e-5, atol=1e-6)
+    assert found.inputs["key.weight"] is found.inputs["query.weight"]
     with torch.no_grad():
         inner = torch.tanh(network.query(rows) * network.key(rows))
     expected = (inner.T @ inner / len(rows)).numpy()
-    np.testing.assert_allclose(found.matrices["out.weight"], expected, rtol=1e-5, atol=1e-6)
-    assert found.counts == dict.fromkeys(NAMES, len(rows))
+    np.testing.assert_allclose(found.inputs["out.weight"].matrix, expected, rtol=1e-5, atol=1e-6)
+    assert counts(found) == dict.fromkeys(NAMES, len(rows))
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
@@ -74,10 +78,9 @@ def test_padding_on_either_side_does_not_count(network, batches, side):
     masks[0][:, real] = 1
     found = gathered(network, batches, masks)
     rows = batches[0][:, real].reshape(-1, 6)
-    np.testing.assert_allclose(
-        found.matrices["query.weight"], (rows.T @ rows / len(rows)).numpy(), rtol=1e-5, atol=1e-6
-    )
-    assert found.counts["out.weight"] == 20
+    expected = (rows.T @ rows / len(rows)).numpy()
+    np.testing.assert_allclose(found.inputs["query.weight"].matrix, expected, rtol=1e-5, atol=1e-6)
+    assert found.inputs["out.weight"].count == 20
 
 
 def test_packed_sequences_have_the_moments_of_padded_ones(network, batches):
@@ -87,10 +90,10 @@ def test_packed_sequences_have_the_moments_of_padded_ones(network, batches):
     packed = batches[0][mask.bool()]
     for given in (None, [mask]):  # a model may pack what it was given with a mask
         found = gathered(network, [packed[None]], given)
-        assert found.counts == padded.counts
+        assert counts(found) == counts(padded)
         for name in NAMES:
             np.testing.assert_allclose(
-                found.matrices[name], padded.matrices[name], rtol=1e-5, atol=1e-7
+                found.inputs[name].matrix, padded.inputs[name].matrix, rtol=1e-5, atol=1e-7
             )
 
 
@@ -133,7 +136,7 @@ def test_as_many_products_are_made_as_tokens_kept(network, monkeypatch):
 def test_of_many_tokens_twice_a_layers_width_are_kept(network):
     torch.manual_seed(2)
     found = gathered(network, [torch.randn(1, 600, 6)], tokens=600)
-    assert found.counts == {"query.weight": 12, "key.weight": 12, "out.weight": 10}
+    assert counts(found) == {"query.weight": 12, "key.weight": 12, "out.weight": 10}
 
 
 def test_the_model_is_left_without_hooks_and_without_gradients(network, batches):
@@ -148,11 +151,13 @@ def test_stored_moments_come_back_and_shared_ones_once(network, batches, tmp_pat
     path = tmp_path / "moments.safetensors"
     write_moments(found, path)
     again = read_moments(path, model)
-    assert (again.counts, again.model, again.texts) == (found.counts, model, "some")
+    assert (counts(again), again.model, again.texts) == (counts(found), model, "some")
     for name in NAMES:
-        np.testing.assert_array_equal(again.matrices[name], found.matrices[name])
-    assert again.matrices["key.weight"] is again.matrices["query.weight"]
-    assert path.stat().st_size < 4 * (36 + 25) + 1000
+        np.testing.assert_array_equal(again.inputs[name].matrix, found.inputs[name].matrix)
+        np.testing.assert_array_equal(again.inputs[name].mean, found.inputs[name].mean)
+        assert again.inputs[name].trace == found.inputs[name].trace
+    assert again.inputs["key.weight"] is again.inputs["query.weight"]
+    assert path.stat().st_size < 4 * (36 + 25 + 11) + 1400
 
 
 def test_moments_of_another_model_are_refused(network, batches, tmp_path):
@@ -171,8 +176,8 @@ def test_a_file_of_other_tensors_is_refused(tmp_path):
     save_file({"query.weight": np.ones((2, 2))}, path)
     with pytest.raises(InputError, match=r"weights\.safetensors"):
         read_moments(path, "")
-    about = {"owners": '{"q": "q"}', "counts": '{"q": 3}', "model": "", "texts": ""}
-    broken = {"q": np.full((2, 2), np.nan, np.float32)}
-    save_file(broken, path, about | {"format": "cosa_theory moments 2"})
-    with pytest.raises(InputError, match="q are no finite"):
+    layers = '{"inputs q": {"owner": "q", "count": 3, "trace": 1}}'
+    about = {"format": "cosa_theory moments 3", "layers": layers, "model": "", "texts": ""}
+    save_file({"inputs.q.matrix": np.full((2, 2), np.nan, np.float32)}, path, about)
+    with pytest.raises(InputError, match=r"weights\.safetensors: the moments of q hold NaN"):
         read_moments(path, "")

@@ -5,7 +5,7 @@ from functools import partial
 
 from cosa_theory import laws
 from cosa_theory.linear.basis import CosaBasis, RankDeficientWarning
-from cosa_theory.projections import ENSEMBLES, Ensemble
+from cosa_theory.projections import ENSEMBLES, KINDS, Ensemble
 from cosa_theory.spectrum.approximations.base import (
     Given,
     Matrix,
@@ -111,8 +111,8 @@ def _lora_xs(given: Given) -> Matrix:
     return left @ rounded(left.T @ given.delta @ right.T) @ right
 
 
-for _ensemble in ENSEMBLES.values():
-    _register(_ensemble)
+for _kind in KINDS:
+    _register(ENSEMBLES[_kind])
 register(
     3,
     name="lora_xs",

@@ -10,7 +10,7 @@ from scipy.sparse import eye_array, issparse
 
 from cosa_theory import laws
 from cosa_theory.linear.basis import CosaBasis
-from cosa_theory.projections import ENSEMBLES, Ensemble, spanning_rows
+from cosa_theory.projections import ENSEMBLES, KINDS, Ensemble, spanning_rows
 from cosa_theory.spectrum.budget import cosa_shape
 from cosa_theory.spectrum.families.base import (
     Captured,
@@ -172,5 +172,5 @@ def _work(m: int, n: int, a: int, b: int) -> float:
     return float(m) * n * min(a, b) + float(a < m) * m * a * a + float(b < n) * n * b * b
 
 
-for _ensemble in ENSEMBLES.values():
-    register(Cosa(_ensemble), place=10 + _ensemble.order)
+for _kind in KINDS:
+    register(Cosa(ENSEMBLES[_kind]), place=10 + ENSEMBLES[_kind].order)

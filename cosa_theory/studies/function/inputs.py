@@ -99,7 +99,8 @@ def moments_of_updates(
     found = {}
     for layer in pair:
         weight = weights.get(layer.name, "")
-        matrix = moments.matrices.get(weight)
+        gathered = moments.inputs.get(weight)
+        matrix = None if gathered is None else gathered.matrix
         if matrix is None:
             continue
         inputs = layer.shape[0 if weight in transposed else 1]

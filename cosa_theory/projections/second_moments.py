@@ -1,0 +1,231 @@
+"""Second moments of vectors, C = E[x xᵀ]: what the informed ensembles are drawn from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import scipy.linalg
+from numpy.typing import NDArray
+
+from cosa_theory.ground.checks import whole
+from cosa_theory.ground.errors import InputError
+
+__all__ = ["SecondMoments"]
+
+Matrix = NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class SecondMoments:
+    """C = E[x xᵀ] of vectors x of length n: all of it, or its leading eigenpairs.
+
+    Parameters
+    ----------
+    matrix : array, shape (n, n), optional
+        C, symmetric.
+    vectors : array, shape (n, r), optional
+        Orthonormal leading eigenvectors of C, where C itself was too large to keep.
+    values : array, shape (r,), optional
+        Their eigenvalues, descending.
+    trace : float, optional
+        tr C = E‖x‖²; by default that of `matrix`, or the sum of `values`.
+    mean : array, shape (n,), optional
+        E x.
+    count : int, optional
+        Number of vectors that C is the mean of: its rank is no larger.
+    where : str, optional
+        What to call the layer in messages.
+
+    Raises
+    ------
+    InputError
+        If C is not square, is not finite or is zero, or neither form of it is given.
+    """
+
+    matrix: Matrix | None = None
+    vectors: Matrix | None = None
+    values: Matrix | None = None
+    trace: float | None = None
+    mean: Matrix | None = None
+    count: int | None = None
+    where: str = ""
+
+    def __post_init__(self) -> None:
+        of = f" of {self.where}" if self.where else ""
+        parts = [one for one in (self.matrix, self.vectors, self.values) if one is not None]
+        if self.matrix is None and (self.vectors is None or self.values is None):
+            raise InputError(f"the moments{of} are missing: give matrix, or vectors and values")
+        if self.matrix is not None and (
+            self.matrix.ndim != 2 or self.matrix.shape[0] != self.matrix.shape[1]
+        ):
+            shape = self.matrix.shape
+            raise InputError(f"the moments{of} have shape {shape}: they must be a square matrix")
+        if not all(np.isfinite(one).all() for one in parts):
+            raise InputError(
+                f"the moments{of} hold NaN or infinite entries: its activations overflow; gather "
+                "them in float32, or leave the layer out"
+            )
+        if self.trace is None:
+            of_parts: Any = self.values if self.matrix is None else np.diagonal(self.matrix)
+            object.__setattr__(self, "trace", float(np.sum(of_parts, dtype=np.float64)))
+        if not self.total > 0:
+            raise InputError(f"the moments{of} are zero: no input meets the layer; leave it out")
+
+    @classmethod
+    def of(cls, moments: Any, n: int) -> SecondMoments:
+        """Return moments given as such or as the matrix C, for vectors of length n.
+
+        Raises
+        ------
+        InputError
+            If they are of vectors of another length, or what `SecondMoments` refuses.
+        """
+        if not isinstance(moments, cls):
+            moments = cls(np.asarray(moments))
+        if moments.n != n:
+            where = f" of {moments.where}" if moments.where else ""
+            raise InputError(
+                f"the moments{where} are of vectors of length {moments.n}: the layer has {n}; "
+                "gather them with this model",
+                argument="moments",
+            )
+        found: SecondMoments = moments
+        return found
+
+    @property
+    def n(self) -> int:
+        """Length of the vectors."""
+        of = self.vectors if self.matrix is None else self.matrix
+        assert of is not None
+        return len(of)
+
+    @property
+    def total(self) -> float:
+        """The trace of C, E‖x‖²."""
+        assert self.trace is not None
+        return self.trace
+
+    def centred(self) -> SecondMoments:
+        """Return the covariance C − E[x] E[x]ᵀ, as moments of x − E x.
+
+        Raises
+        ------
+        InputError
+            If the mean was not gathered, or C was too large to keep.
+        """
+        if self.mean is None or self.matrix is None:
+            raise InputError(
+                f"the moments{f' of {self.where}' if self.where else ''} cannot be centred: it "
+                "takes their mean and all of C; gather them anew, with a larger limit of memory",
+                argument="centre",
+            )
+        covariance = self.matrix - np.outer(self.mean, self.mean).astype(self.matrix.dtype)
+        return SecondMoments(covariance, count=self.count, where=self.where)
+
+    def leading(self, k: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the k largest eigenvalues of C, descending, and their eigenvectors (n × k).
+
+        The largest entry of every vector is positive, so that they are unique wherever the
+        eigenvalues are distinct.
+
+        Raises
+        ------
+        InputError
+            If C does not have so many independent directions.
+        """
+        whole("k", k, 1, self.n)
+        if self.matrix is None:
+            assert self.vectors is not None
+            assert self.values is not None
+            values, vectors = self.values[:k], self.vectors[:, :k]
+        else:
+            values, vectors = self._decomposed(k)
+        # Below some roundings of the largest an eigenvalue says nothing.
+        noise = 10 * np.finfo(values.dtype).eps * float(values[0])
+        found = int(np.sum(values > noise))
+        if self.count is not None:
+            found = min(found, self.count)
+        if found < k:
+            raise self._too_few(found, k)
+        # Those of single precision are orthonormal to single precision.
+        basis, triangle = np.linalg.qr(vectors.astype(np.float64))
+        basis *= np.sign(np.diagonal(triangle))
+        largest = np.take_along_axis(basis, np.abs(basis).argmax(0)[None], 0)
+        return values.astype(np.float64), np.ascontiguousarray(basis * np.sign(largest))
+
+    def _too_few(self, found: int, k: int) -> InputError:
+        where = f" of {self.where}" if self.where else ""
+        if self.matrix is None and self.values is not None and len(self.values) <= found:
+            text = f"the moments{where} keep {found} directions, and {k} are asked for: gather "
+            return InputError(f"{text}them with more directions", argument="k")
+        return InputError(
+            f"the inputs{where} have {found} independent directions, and {k} are asked for: take "
+            f"texts with at least {k} different tokens, some {4 * k} in all, or a smaller core",
+            argument="k",
+        )
+
+    @property
+    def _noise(self) -> float:
+        """Below this an eigenvalue is rounding."""
+        held = self.vectors if self.matrix is None else self.matrix
+        assert held is not None
+        top = self.total if self.values is None else float(self.values[0])
+        return (
+            float(self.n * np.finfo(held.dtype).eps * 0.1 * top) if self.matrix is not None else 0
+        )
+
+    def _decomposed(self, k: int) -> tuple[Matrix, Matrix]:
+        if self._kept and len(self._kept[0]) >= k:
+            values, vectors = self._kept
+            return values[:k], vectors[:, :k]
+        assert self.matrix is not None
+        values, vectors = scipy.linalg.eigh(
+            self.matrix, subset_by_index=[self.n - k, self.n - 1], check_finite=False
+        )
+        self._kept[:] = [values[::-1].copy(), vectors[:, ::-1].copy()]
+        return self._kept[0], self._kept[1]
+
+    @cached_property
+    def _kept(self) -> list[Matrix]:
+        """The largest decomposition so far."""
+        return []
+
+    def share(self, k: int) -> float:
+        """Return (λ₁ + … + λ_k)/tr C: the share of E‖x‖² in the leading k directions.
+
+        It is at most 1, and an estimate of the share of the row energy of an update that the k
+        rows hold. See docs/theory.md, 7.3.
+        """
+        return float(min(1.0, self.shares(k)[-1]))
+
+    def shares(self, k: int) -> NDArray[np.float64]:
+        """Return `share` of 1, …, k directions; those without a direction of C add nothing."""
+        whole("k", k, 1, self.n)
+        if self.matrix is None:
+            assert self.values is not None
+            values = self.values[:k].astype(np.float64)
+            values = np.pad(values, (0, k - len(values)))
+        else:
+            values = self._decomposed(k)[0][:k].astype(np.float64)
+        return np.minimum(np.cumsum(np.maximum(values, 0)) / self.total, 1.0)
+
+    def times(self, G: Matrix, power: float = 1.0) -> NDArray[np.float64]:
+        """Return G Cᵖ, shape (k, n), for p > 0; integer powers need no decomposition of C."""
+        if self.matrix is not None and float(power).is_integer():
+            scaled = self.matrix.astype(np.float64) / self.total
+            product: NDArray[np.float64] = G.astype(np.float64)
+            for _ in range(int(power)):
+                product = product @ scaled
+            return product
+        if self.matrix is not None:
+            values, vectors = scipy.linalg.eigh(self.matrix.astype(np.float64), check_finite=False)
+        else:
+            assert self.values is not None
+            assert self.vectors is not None
+            values, vectors = self.values.astype(np.float64), self.vectors.astype(np.float64)
+        gains = np.maximum(values / self.total, 0) ** power
+        found: NDArray[np.float64] = ((G @ vectors) * gains) @ vectors.T
+        return found
