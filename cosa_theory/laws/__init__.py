@@ -11,6 +11,14 @@ from cosa_theory.laws.decoders import (
     gram_growth,
     input_moments,
 )
+from cosa_theory.laws.informed import (
+    InformedBudget,
+    explained_share,
+    informed_budget,
+    informed_shape,
+    informed_share,
+    prior_error,
+)
 from cosa_theory.laws.isometry import (
     RIP_ALGORITHMS,
     dictionary_edges,
@@ -58,6 +66,7 @@ from cosa_theory.laws.synthesis import (
 __all__ = [
     "RIP_ALGORITHMS",
     "GramMoments",
+    "InformedBudget",
     "InputMoments",
     "MatrixMoments",
     "advantage_bound",
@@ -72,10 +81,14 @@ __all__ = [
     "energy_variance",
     "equal_budget_rank",
     "exact_failure",
+    "explained_share",
     "fourth_power",
     "gradient_step_squared_cosine",
     "gram_growth",
     "haar_failure",
+    "informed_budget",
+    "informed_shape",
+    "informed_share",
     "input_moments",
     "isotropic_core_norm",
     "kronecker_inflation",
@@ -88,6 +101,7 @@ __all__ = [
     "noise_crossover",
     "packed_l1_threshold",
     "participation_ratio",
+    "prior_error",
     "product_flops",
     "rank_one_energy_moment",
     "rank_wall",

@@ -197,7 +197,7 @@ class SecondMoments:
         """Return (λ₁ + … + λ_k)/tr C: the share of E‖x‖² in the leading k directions.
 
         It is at most 1, and an estimate of the share of the row energy of an update that the k
-        rows hold. See docs/theory.md, 7.3.
+        rows hold. See docs/theory.md, 7.2.
         """
         return float(min(1.0, self.shares(k)[-1]))
 
