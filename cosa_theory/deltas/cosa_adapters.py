@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from cosa_theory.deltas.checkpoint import Checkpoint
-from cosa_theory.deltas.cosa_records import CosaRecord, cosa_records
+from cosa_theory.deltas.cosa_records import CosaRecord, cosa_records, ensemble_of
 from cosa_theory.deltas.cosa_released import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
@@ -129,12 +129,25 @@ class CosaFolder:
         return left, right
 
     def stored_projection(self, name: str, role: str) -> np.ndarray:
-        """Return Lᵀ (a × m) for role "L", R (b × n) for "R", of a layer that stores it."""
+        """Return Lᵀ (a × m) for role "L", R (b × n) for "R", of a layer that stores it.
+
+        An InputError tells of one made from data that is not what the configuration was saved with.
+        """
         record = self.layers[name]
         tensor = record.left if role == "L" else record.right
         assert tensor is not None
         values = self.stored.load(tensor)
-        return values.T if (role == "L") != record.transposed else values
+        values = values.T if (role == "L") != record.transposed else values
+        expected = record.fingerprints["LR".index(role)]
+        kind, _ = ensemble_of(self.settings, record, role)
+        if ENSEMBLES[kind].data_dependent and expected not in (None, fingerprint(values)):
+            if not np.isfinite(values).all():
+                return values  # damaged, which those who use it tell
+            raise InputError(
+                f"{self.label}: {role} of {name} is not the one that {ADAPTER_CONFIG} was saved "
+                "with: the two files are of different savings; save the adapter again."
+            )
+        return values
 
     def _drawn(self, record: CosaRecord, role: str, k: int, d: int) -> Any:
         """Draw a projection, or take the draw that another layer had; compare its fingerprint."""
@@ -176,13 +189,13 @@ def _draw(
     label: str, record: CosaRecord, settings: Mapping[str, Any], key: str, role: str, k: int, d: int
 ) -> tuple[Any, str]:
     """Draw a k × d projection in float32; return it with its fingerprint."""
-    kind = settings["kind"]
+    kind, options = ensemble_of(settings, record, role)
     arguments: dict[str, Any] = {
         "seed": settings["seed"],
         "scale": settings["scale"],
         "key": (key, role),
         "dtype": "float32",
-        **(settings.get("options") or {}),
+        **options,
     }
     try:
         drawn = make_projection(kind, k, d, **arguments)

@@ -24,9 +24,9 @@ from cosa_theory.ground.fields import (
     text,
 )
 from cosa_theory.ground.tensor_files import TensorInfo
-from cosa_theory.projections import KINDS
+from cosa_theory.projections import ENSEMBLES, INFORMED, KINDS, left_projection
 
-__all__ = ["CosaRecord", "check_description", "cosa_records"]
+__all__ = ["CosaRecord", "check_description", "cosa_records", "ensemble_of"]
 
 _MOST_ENTRIES = 2**32
 """Of a projection: 16 GiB in float32."""
@@ -46,8 +46,10 @@ _FIELDS = {
     "seed": Field(partial(whole, least=0)),
     "alpha": Field(factor),
     "scale": Field(partial(choice, allowed=("synthesis", "analysis"))),
-    "kind": Field(partial(choice, allowed=KINDS)),  # another may be one of a later version
-    "options": Field(optional(table_of(real, text))),
+    # Another may be one of a later version.
+    "kind": Field(partial(choice, allowed=(*KINDS, *INFORMED))),
+    "left": Field(optional(partial(choice, allowed=(*KINDS, "identity")))),
+    "options": Field(optional(table_of(either(flag, real, must="a number or a flag"), text))),
     "layers": Field(optional(table_of(lambda _, described: described))),  # checked one by one
     "shape_pattern": Field(optional(table_of(_sizes, name_end))),
     "alpha_pattern": Field(optional(table_of(factor, name_end))),
@@ -135,7 +137,43 @@ def cosa_records(
                 given = (described.get(name), alpha, infos, f"{label}: {name}")
                 records[name] = _record(name, tensors, *given)
     problems.report()
-    return _with_shared(records), others
+    records = _with_shared(records)
+    _refuse_unmade(records, read, label)
+    return records, others
+
+
+def ensemble_of(
+    settings: Mapping[str, Any], one: CosaRecord, role: str
+) -> tuple[str, dict[str, Any]]:
+    """Return the ensemble that L or R of a layer is of, and its options."""
+    kind, options = settings["kind"], dict(settings.get("options") or {})
+    if role == "R":
+        return kind, options
+    return left_projection(kind, one.a, one.m, options, settings.get("left"))
+
+
+def _refuse_unmade(
+    records: Mapping[str, CosaRecord], settings: Mapping[str, Any], label: str
+) -> None:
+    """Refuse projections that are neither stored nor can be drawn."""
+    problems, unmade = Problems(), []
+    for name, one in records.items():
+        for role, stored in (("L", one.left), ("R", one.right)):
+            if stored is not None:
+                continue
+            try:
+                kind, _ = ensemble_of(settings, one, role)
+            except InputError as error:
+                problems.add(f"{label}: the core of {name} is {one.a} × {one.b}, but {error}.")
+                continue
+            if ENSEMBLES[kind].data_dependent:
+                unmade.append(f"{role} of {name}")
+    if unmade:
+        problems.add(
+            f"{label}: {first_few(unmade, 3)} is not in {ADAPTER_WEIGHTS}, and was made from data, "
+            "so that no seed brings it back: save the adapter again."
+        )
+    problems.report()
 
 
 def _record(

@@ -125,10 +125,10 @@ def cosa_section(settings: Mapping[str, Any]) -> str:
     trained = f"{sum(a * b for a, b in cores):,} numbers in {len(cores)} cores"
     rows = {
         "Base model": f"`{base}`" if base else "not recorded",
-        "Method": f"CoSA, ΔW = alpha · L Y R with frozen random L and R, {PAPER}",
+        "Method": f"CoSA, ΔW = alpha · L Y R with frozen L and R, {PAPER}",
         "Core a × b": sizes + (", …" if len(shapes) > 5 else ""),
         "alpha": alpha,
-        "Projections": f"{settings['kind']}, scale {settings['scale']}, seed {settings['seed']}",
+        "Projections": _projections(settings),
         "Trained": trained + (f", and {', '.join(whole)} whole" if whole else ""),
     }
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
@@ -148,3 +148,13 @@ It needs the package cosa-theory with its extra `llm`.
 Without PEFT: `cosa_theory.nn.load_cosa(model, ".")`. For software that knows only LoRA:
 `cosa-theory to-lora . --out lora`.
 """
+
+
+def _projections(settings: Mapping[str, Any]) -> str:
+    left, stored = settings.get("left"), settings.get("projection_bytes")
+    return (
+        settings["kind"]
+        + (f", L {left}" if left else "")
+        + f", scale {settings['scale']}, seed {settings['seed']}"
+        + (f"; {stored:,} bytes of them are stored" if stored else "")
+    )

@@ -1,5 +1,6 @@
 """Dense frozen projections: two matrix products."""
 
+from collections.abc import Callable
 from typing import Self
 
 import numpy as np
@@ -7,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from scipy.linalg import hadamard
-from torch import Tensor
+from torch import Tensor, nn
 
 from cosa_theory.nn.frozen import SIGN_KINDS, FrozenProjection, ProjectionSpec, sign_draw
 from cosa_theory.projections import ENSEMBLES, SRHT, fingerprint
 
-__all__ = ["DenseProjection"]
+__all__ = ["DenseProjection", "GivenProjection"]
 
 
 def hadamard_rows(rows: NDArray[np.int64], order: int) -> NDArray[np.float32]:
@@ -37,11 +38,11 @@ class DenseProjection(FrozenProjection):
             A, factor, name = sign_draw(spec)
             if isinstance(A, SRHT):
                 A = hadamard_rows(A.rows, A.padded)[:, : spec.d] * A.signs
-            values = A.toarray() if hasattr(A, "toarray") else A
         else:
-            values = spec.make("float64" if dtype == torch.float64 else "float32")
-            hashed = ENSEMBLES[spec.kind].source is None and values.dtype == np.float32
-            factor, name = 1.0, fingerprint(values) if hashed else spec.fingerprint()
+            A = spec.make("float64" if dtype == torch.float64 else "float32")
+            hashed = ENSEMBLES[spec.kind].source is None and A.dtype == np.float32
+            factor, name = 1.0, fingerprint(A) if hashed else spec.fingerprint()
+        values = A.toarray() if hasattr(A, "toarray") else A
         tensors = {"values": torch.from_numpy(values).to(dtype)}
         return cls(tensors, k=spec.k, d=spec.d, factor=factor, fingerprint=name, spec=spec)
 
@@ -61,3 +62,23 @@ class DenseProjection(FrozenProjection):
     def matrix(self) -> Tensor:
         """Return S, shape (k, d)."""
         return self.tensors["values"]
+
+
+class GivenProjection(DenseProjection):
+    """S of given values, which no seed brings back; the fingerprint is that of what is held."""
+
+    @classmethod
+    def of(cls, A: Tensor) -> Self:
+        """Return a projection with the values A, shape (k, d)."""
+        values = A.detach().contiguous()
+        (k, d), name = values.shape, fingerprint(values.float())
+        return cls({"values": values}, k=k, d=d, factor=1.0, fingerprint=name, spec=None)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
+        before = self.tensors["values"].dtype
+        super()._apply(fn, recurse)
+        values = self.tensors["values"]
+        narrower = values.dtype != before and values.dtype.itemsize <= before.itemsize
+        if narrower and values.device.type != "meta":
+            self.fingerprint = fingerprint(values.float())
+        return self

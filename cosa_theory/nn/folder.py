@@ -30,8 +30,9 @@ from cosa_theory.deltas.matching import first_few
 from cosa_theory.ground.errors import InputError
 from cosa_theory.ground.swap import swapped
 from cosa_theory.nn.card import cosa_section, write_card
-from cosa_theory.nn.projection import FrozenProjection, frozen_projection
+from cosa_theory.nn.projection import FrozenProjection, IdentityProjection, frozen_projection
 from cosa_theory.nn.settings import SHARED_KEY, LayerSpec
+from cosa_theory.projections import ENSEMBLES, left_projection
 
 __all__ = [
     "common_settings",
@@ -39,6 +40,7 @@ __all__ = [
     "layer_specs",
     "projection_tensors",
     "read_cores",
+    "stored_sides",
     "whole_problems",
     "write_adapter",
     "write_cosa_card",
@@ -77,25 +79,46 @@ def _bytes_of(values: Tensor) -> bytes:
 
 
 def projection_tensors(
-    layers: Mapping[str, tuple[str, FrozenProjection, FrozenProjection]],
+    layers: Mapping[str, tuple[str, FrozenProjection | None, FrozenProjection | None]],
 ) -> dict[str, Tensor]:
-    """Return the tensors that store L and R, at their true scale and in float32.
+    """Return the tensors that store L and R, at their true scale.
 
-    From (key, left, right) by the module's name: `NAME.cosa_L` (m × a) and `NAME.cosa_R` (b × n),
-    behind PEFT's prefix. What several layers share is stored with the first of them.
+    From (key, left, right) by the module's name, with None for what is not stored: `NAME.cosa_L`
+    (m × a) and `NAME.cosa_R` (b × n), behind PEFT's prefix. What several layers share is stored
+    with the first of them, an identity nowhere. The type is float32, or bfloat16 where that holds
+    values that no seed brings back.
     """
     tensors: dict[str, Tensor] = {}
     stored: set[tuple[str, str, int, int, str]] = set()
     for name, (key, left, right) in layers.items():
         for role, projection in (("L", left), ("R", right)):
+            if projection is None or isinstance(projection, IdentityProjection):
+                continue
             same = (key, role, projection.k, projection.d, projection.fingerprint)
             if same in stored:
                 continue
             stored.add(same)
             values = _true_values(projection)
             values = values.mT if role == "L" else values
+            half = values.to(torch.bfloat16)
+            if projection.spec is None and torch.equal(half.float(), values):
+                values = half
             tensors[f"{WRAPPER}{name}.cosa_{role}"] = values.contiguous()
     return tensors
+
+
+def stored_sides(
+    kinds: tuple[str, str], pair: tuple[FrozenProjection, FrozenProjection], everything: bool
+) -> tuple[FrozenProjection | None, FrozenProjection | None]:
+    """Return of a layer's Lᵀ and R, of these ensembles, what is stored: what was made from data.
+
+    Or `everything`, for readers that cannot draw.
+    """
+    left, right = (
+        one if everything or ENSEMBLES[kind].data_dependent else None
+        for kind, one in zip(kinds, pair, strict=True)
+    )
+    return left, right
 
 
 def _true_values(projection: FrozenProjection) -> Tensor:
@@ -116,8 +139,8 @@ def common_settings(specs: Mapping[str, LayerSpec]) -> dict[str, Any]:
     """
     drawn: dict[str, Any] = {}
     first = next(iter(specs))
-    for setting in ("seed", "kind", "options", "scale"):
-        values = {name: getattr(spec.left, setting) for name, spec in specs.items()}
+    for setting in ("seed", "kind", "options", "scale", "left"):
+        values = {name: _setting(spec, setting) for name, spec in specs.items()}
         drawn[setting] = values[first]
         others = [name for name, value in values.items() if value != drawn[setting]]
         if others:
@@ -137,6 +160,14 @@ def common_settings(specs: Mapping[str, LayerSpec]) -> dict[str, Any]:
         "shape_pattern": {pattern: list(shape) for pattern, shape in shapes.items()},
         "alpha_pattern": alphas,
     }
+
+
+def _setting(spec: LayerSpec, setting: str) -> Any:
+    """Return a setting of the draws of a layer; `left` is the ensemble of L if it is its own."""
+    if setting != "left":
+        return getattr(spec.right, setting)
+    usual, _ = left_projection(spec.right.kind, spec.a, spec.m, dict(spec.right.options))
+    return None if spec.left.kind == usual else spec.left.kind
 
 
 def _patterns(values: Mapping[str, Value]) -> tuple[Value, dict[str, Value]]:
@@ -181,6 +212,7 @@ def layer_specs(adapter: CosaFolder) -> dict[str, LayerSpec]:
     """Return the specification of every layer of an adapter, by its name in the base model."""
     settings = adapter.settings
     law = {name: settings[name] for name in ("kind", "seed", "scale")}
+    law["left"] = settings.get("left")
     law["options"] = settings.get("options") or {}
     return {
         name: LayerSpec.of(name, (one.m, one.n), (one.a, one.b), one.alpha, one.key, **law)

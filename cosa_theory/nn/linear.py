@@ -26,7 +26,7 @@ class CosaLinear(nn.Module):
     ----------
     base_layer : nn.Linear
         The layer to adapt, m × n; its parameters are frozen.
-    a, b, alpha, seed, kind, options, scale, clip
+    a, b, alpha, seed, kind, options, scale, clip, left
         As for `cosa_theory.nn.settings.CosaSettings`.
     key : str, default ""
         What the projections belong to: the layer's name in its model. Layers of equal size with
@@ -75,6 +75,7 @@ class CosaLinear(nn.Module):
         options: Mapping[str, Any] | None = None,
         scale: str = "synthesis",
         clip: bool = True,
+        left: str | None = None,
         key: str = "",
         dropout: float = 0.0,
         init_weights: bool = True,
@@ -88,7 +89,7 @@ class CosaLinear(nn.Module):
                 f"base_layer is of type {type(base_layer).__name__}; CosaLinear adapts nn.Linear"
             )
         check_options(dropout, order, core_dtype)
-        settings = CosaSettings(a, b, alpha, seed, kind, options or {}, scale, clip)
+        settings = CosaSettings(a, b, alpha, seed, kind, options or {}, scale, clip, left=left)
         sizes = {key: (base_layer.out_features, base_layer.in_features)}
         self.spec: LayerSpec = settings.layers(sizes)[key]
         weight = base_layer.weight

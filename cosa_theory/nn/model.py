@@ -1,5 +1,6 @@
 """CoSA on a whole model: put layers into their places, merge them, take them out again."""
 
+import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,9 +11,12 @@ from torch import nn
 
 from cosa_theory.deltas.matching import first_few
 from cosa_theory.ground.errors import InputError
+from cosa_theory.ground.program import note
 from cosa_theory.ground.progress import progress_bar
 from cosa_theory.nn.adaptable import tie_problems, warn_unmergeable
+from cosa_theory.nn.informed import informed_projections, moments_of
 from cosa_theory.nn.linear import CosaLinear, check_options
+from cosa_theory.nn.moments import Moments
 from cosa_theory.nn.pairs import Pair, Placement, layer_pairs
 from cosa_theory.nn.settings import CosaSettings, LayerSpec
 from cosa_theory.nn.targets import (
@@ -70,6 +74,9 @@ def add_cosa(
     exclude_modules: str | Sequence[str] | None = None,
     modules_to_save: Sequence[str] | None = None,
     share_projections: bool = False,
+    left: str | None = None,
+    projection_dtype: str = "float32",
+    moments: Moments | str | os.PathLike[str] | None = None,
     init_weights: bool = True,
     core_dtype: torch.dtype = torch.float32,
     order: str = "auto",
@@ -80,7 +87,7 @@ def add_cosa(
 
     Only the cores Y train afterwards, and the modules of `modules_to_save`; every other parameter
     is frozen. L and R of a layer are drawn for its name in the model, so that equal settings give
-    equal projections in any process.
+    equal projections in any process; those of the informed kinds are made from `moments`.
 
     Parameters
     ----------
@@ -91,6 +98,12 @@ def add_cosa(
         "all-linear", every linear layer but the output head.
     a, b, alpha, seed, kind, options, scale, clip, shape_pattern, alpha_pattern, share_projections
         As for `cosa_theory.nn.settings.CosaSettings`.
+    left, projection_dtype
+        Likewise.
+    moments : Moments or path, optional
+        For kind "activation" or "gradient": the moments of the layers' inputs in this model (and
+        of their output gradients), by `cosa_theory.nn.layer_moments` or in a file of
+        `cosa_theory.nn.moments.write_moments`.
     dropout, init_weights, core_dtype, order
         As for `cosa_theory.nn.CosaLinear`.
     exclude_modules : str or sequence of str, optional
@@ -101,7 +114,9 @@ def add_cosa(
     threads : int, default 2
         How many projections are drawn at a time.
     progress : bool, default False
-        Whether to show on standard error how many are drawn, see `progress_bar`.
+        Whether to show on standard error how many are drawn, see `progress_bar`, and how many
+        bytes of projections the adapter will store (`layer.right.nbytes`, where R was made from
+        moments).
 
     Returns
     -------
@@ -111,8 +126,9 @@ def add_cosa(
     Raises
     ------
     InputError
-        For a setting out of range, a name that matches no layer (the closest are named) or a layer
-        that cannot be adapted. The model is then as it was.
+        For a setting out of range, a name that matches no layer (the closest are named), a layer
+        that cannot be adapted, or moments that lack a layer or are of another model. The model is
+        then as it was.
 
     Warns
     -----
@@ -135,7 +151,18 @@ def add_cosa(
     refuse_adapted(model)
     patterns = shape_pattern or {}, alpha_pattern or {}
     settings = CosaSettings(
-        a, b, alpha, seed, kind, options or {}, scale, clip, *patterns, share_projections
+        a,
+        b,
+        alpha,
+        seed,
+        kind,
+        options or {},
+        scale,
+        clip,
+        *patterns,
+        share_projections,
+        left,
+        projection_dtype,
     )
     check_options(dropout, order, core_dtype)
     whole = modules_by_ending(model, modules_to_save)
@@ -146,9 +173,14 @@ def add_cosa(
     specs = settings.layers(sizes)
     warn_of_idle_patterns("shape_pattern", settings.shape_pattern, sizes)
     warn_of_idle_patterns("alpha_pattern", settings.alpha_pattern, sizes)
+    made = informed_projections(specs, moments_of(moments, model, kind), projection_dtype)
     with progress_bar("Projections drawn", progress) as advance:
         places = {name: Placement.of(linear) for name, linear in linears.items()}
-        pairs = layer_pairs(specs, places, threads=threads, progress=advance)
+        pairs = layer_pairs(specs, places, made=made, threads=threads, progress=advance)
+    if made and progress:
+        count = sum(map(torch.numel, made.values()))
+        size = count * (2 if projection_dtype == "bfloat16" else 4)
+        note(f"projections made from data, which are stored with the adapter: {size:,} bytes")
     layers = {
         name: build_layer(
             spec,

@@ -1,4 +1,4 @@
-"""The two projections of every layer of an adapter: stored, drawn, or those the model has already.
+"""The two projections of every layer: stored, made from data, drawn, or those the model has.
 
 Both front ends get them here, so that a draw is compared with the training's in one place.
 """
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Self
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from cosa_theory.deltas.cosa_adapters import CosaFolder, refuse_other_draws
 from cosa_theory.deltas.matching import first_few
@@ -22,6 +22,7 @@ from cosa_theory.nn.projection import (
     given_projection,
 )
 from cosa_theory.nn.settings import LayerSpec
+from cosa_theory.projections import ENSEMBLES
 
 __all__ = ["Pair", "Placement", "layer_pairs"]
 
@@ -65,16 +66,18 @@ def layer_pairs(
     adapter: CosaFolder | None = None,
     fingerprints: Mapping[str, tuple[str | None, str | None]] | None = None,
     present: Mapping[tuple[ProjectionSpec, Placement], FrozenProjection] | None = None,
+    made: Mapping[ProjectionSpec, Tensor] | None = None,
     threads: int = 2,
     progress: Advance | None = None,
 ) -> dict[str, Pair]:
     """Return both projections of every layer; equal ones in one place are one object.
 
     `specs` and `places` go by the layer's name in the base model. What `adapter` stores of these
-    layers' projections is used as it is, and not drawn; what the model has already is `present`.
+    layers' projections is used as it is, and not drawn; what was `made` from data is by
+    `cosa_theory.nn.informed`; what the model has already is `present`.
     `fingerprints` are those of L and R at the training: a draw that differs is refused. `threads`
     and `progress` are as for `draw_projections`. An InputError names the stored projections that
-    hold NaN, or the draws that differ.
+    hold NaN, those that were not made, or the draws that differ.
     """
     label = "the adapter" if adapter is None else adapter.label
     stored = {} if adapter is None else _stored_projections(adapter, places)
@@ -84,6 +87,9 @@ def layer_pairs(
         for role, one in (("L", spec.left), ("R", spec.right))
         if (name, role) not in stored
     }
+    informed = {at: one for at, one in drawn.items() if ENSEMBLES[one[0].kind].data_dependent}
+    stored |= _made_projections(informed, made or {})
+    drawn = {at: one for at, one in drawn.items() if at not in informed}
     ready = dict(present or {})
     try:
         _draw(ready, drawn.values(), threads, progress)
@@ -102,6 +108,32 @@ def layer_pairs(
         )
     found = stored | {place: ready[key] for place, key in drawn.items()}
     return {name: (found[name, "L"], found[name, "R"]) for name in specs}
+
+
+def _made_projections(
+    wanted: Mapping[tuple[str, str], tuple[ProjectionSpec, Placement]],
+    made: Mapping[ProjectionSpec, Tensor],
+) -> dict[tuple[str, str], FrozenProjection]:
+    """Return what was made from data, where it is wanted; equal values in one place are one."""
+    missing = [
+        f"{role} of {name}" for (name, role), (spec, _) in wanted.items() if spec not in made
+    ]
+    if missing:
+        kind = next(spec.kind for spec, _ in wanted.values())
+        raise InputError(
+            f"kind is {kind!r}, and {first_few(missing, 3)} was not made from data with these "
+            "settings: call prepare_cosa(model, config, dataloader) first, or give add_cosa the "
+            "moments"
+        )
+    placed: dict[tuple[int, Placement], FrozenProjection] = {}
+    found = {}
+    for at, (spec, place) in wanted.items():
+        values = made[spec]
+        if (id(values), place) not in placed:
+            given = given_projection(values).to(place.device, place.dtype)
+            placed[id(values), place] = given
+        found[at] = placed[id(values), place]
+    return found
 
 
 def _draw(

@@ -1,7 +1,7 @@
 """Frozen random projections as torch modules: drawn from a seed, in the form that multiplies fast.
 
-The forms are `cosa_theory.nn.dense_form`, `sparse_form` and `hadamard_form`; what they share is in
-`cosa_theory.nn.frozen`.
+The forms are `cosa_theory.nn.dense_form`, `sparse_form`, `hadamard_form` and `identity_form`; what
+they share is in `cosa_theory.nn.frozen`.
 """
 
 from collections.abc import Callable, Iterable
@@ -11,17 +11,19 @@ import torch
 from torch import Tensor
 
 from cosa_theory.ground.threads import one_thread
-from cosa_theory.nn.dense_form import DenseProjection
+from cosa_theory.nn.dense_form import DenseProjection, GivenProjection
 from cosa_theory.nn.frozen import SIGN_KINDS, FrozenProjection, ProjectionSpec
 from cosa_theory.nn.hadamard_form import HadamardProjection, hadamard_pays
+from cosa_theory.nn.identity_form import IdentityProjection
 from cosa_theory.nn.sparse_form import SparseProjection
-from cosa_theory.projections import ENSEMBLES, fingerprint
+from cosa_theory.projections import ENSEMBLES
 
 __all__ = [
     "SIGN_KINDS",
     "DenseProjection",
     "FrozenProjection",
     "HadamardProjection",
+    "IdentityProjection",
     "ProjectionSpec",
     "SparseProjection",
     "draw_projections",
@@ -35,11 +37,13 @@ def frozen_projection(
 ) -> FrozenProjection:
     """Draw a projection, on the CPU, and put it into the form that multiplies fastest.
 
-    A transform where the ensemble has one and `hadamard_pays`, places of signs where it is sparse
-    and `SparseProjection.pays`; all else is dense, a rounding to `dtype` of the float32 draw, or
-    float64. Errors as of `make_projection`.
+    Nothing for the identity, a transform where the ensemble has one and `hadamard_pays`, places of
+    signs where it is sparse and `SparseProjection.pays`; all else is dense, a rounding to `dtype`
+    of the float32 draw, or float64. Errors as of `make_projection`.
     """
     product = ENSEMBLES[spec.kind].product
+    if product == "identity" and spec.k == spec.d:
+        return IdentityProjection.drawn(spec)
     if product == "transform" and hadamard_pays(spec.k, spec.d):
         return HadamardProjection.drawn(spec, dtype=dtype)
     if product == "sparse":
@@ -52,11 +56,9 @@ def frozen_projection(
 def given_projection(A: Tensor) -> FrozenProjection:
     """Return a projection with given values A (k × d), such as those stored with an adapter.
 
-    Dense, factor 1, without a seed; its fingerprint is that of A in float32.
+    Dense, factor 1, without a seed; its fingerprint is that of its values in float32.
     """
-    values = A.detach().contiguous()
-    (k, d), name = values.shape, fingerprint(values.float())
-    return DenseProjection({"values": values}, k=k, d=d, factor=1.0, fingerprint=name, spec=None)
+    return GivenProjection.of(A)
 
 
 def draw_projections(

@@ -12,11 +12,18 @@ from cosa_theory.deltas.cosa_adapters import WRAPPER
 from cosa_theory.deltas.matching import first_few
 from cosa_theory.ground.checks import choice
 from cosa_theory.ground.errors import InputError
-from cosa_theory.nn.folder import common_settings, layer_entry, projection_tensors, write_adapter
+from cosa_theory.nn.folder import (
+    common_settings,
+    layer_entry,
+    projection_tensors,
+    stored_sides,
+    write_adapter,
+)
 from cosa_theory.nn.linear import CosaLinear
 from cosa_theory.nn.model import SavedWhole, layers_or_error, saved_whole
 from cosa_theory.nn.targets import minimal_targets
 from cosa_theory.nn.wrappers import plain_names, plain_tensors
+from cosa_theory.projections import ENSEMBLES
 
 __all__ = ["save_cosa"]
 
@@ -43,8 +50,8 @@ def save_cosa(
     """Write the adapter into a folder that `load_cosa` and Hugging Face PEFT read.
 
     `adapter_model.safetensors` holds the cores and the modules of `modules_to_save`;
-    `adapter_config.json` the settings, and for every layer the fingerprints of its projections,
-    which come back from the seed.
+    `adapter_config.json` the settings, and for every layer the fingerprints of its projections.
+    Those come back from the seed; what was made from moments of the data is stored with the cores.
 
     Parameters
     ----------
@@ -53,8 +60,8 @@ def save_cosa(
     folder : path
         Created if it is missing; an adapter in it is replaced, other files stay.
     save_projections : bool, default False
-        Whether L and R are stored too, in float32: the file is much larger and needs no draws.
-        Projections that were read from a file and have no seed are stored in any case.
+        Whether all L and R are stored, in float32: the file is much larger and needs no draws.
+        So they are in any case if some that a seed could draw were read from a file.
     base_model_name_or_path : str, optional
         What the adapter belongs to; by default the model's own `name_or_path`, if it has one.
     task_type : str, optional
@@ -73,18 +80,25 @@ def save_cosa(
         choice("task_type", task_type, TASK_TYPES)
     specs = {name: layer.spec for name, layer in layers.items()}
     whole = saved_whole(model)
-    unseeded = any(p.spec is None for one in layers.values() for p in (one.left, one.right))
-    stored = save_projections or unseeded
+    kinds = {name: (spec.left.kind, spec.right.kind) for name, spec in specs.items()}
+    stored = save_projections or any(
+        projection.spec is None and not ENSEMBLES[kind].data_dependent
+        for name, layer in layers.items()
+        for projection, kind in zip((layer.left, layer.right), kinds[name], strict=True)
+    )
     state = model.state_dict() if state_dict is None else state_dict
     values = _values(layers, whole, plain_tensors(model, state))
-    if stored:
-        values |= projection_tensors(
-            {name: (one.spec.key, one.left, one.right) for name, one in layers.items()}
-        )
+    projections = projection_tensors(
+        {
+            name: (one.spec.key, *stored_sides(kinds[name], (one.left, one.right), stored))
+            for name, one in layers.items()
+        }
+    )
     settings = _peft_settings(model, base_model_name_or_path, task_type) | {
         **common_settings(specs),
         "clip": True,
         "save_projections": stored,
+        "projection_bytes": sum(one.nbytes for one in projections.values()),
         "dropout": _common_dropout(layers),
         "target_modules": minimal_targets(list(layers), _all_names(model)),
         "exclude_modules": None,
@@ -101,7 +115,7 @@ def save_cosa(
             for name, one in layers.items()
         },
     }
-    write_adapter(folder, settings, values)
+    write_adapter(folder, settings, values | projections)
 
 
 def _values(

@@ -9,11 +9,12 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from cosa_theory.ground.checks import MOST_SIZE, choice, factor, pair, refuse, sizes, whole
+from cosa_theory.ground.checks import MOST_SIZE, choice, factor, pair, real, refuse, sizes, whole
 from cosa_theory.ground.errors import InputError, Problems, quoted
 from cosa_theory.ground.expressions import by_pattern, name_end
+from cosa_theory.ground.fields import either, flag
 from cosa_theory.nn.projection import ProjectionSpec
-from cosa_theory.projections import ENSEMBLES, KINDS
+from cosa_theory.projections import ENSEMBLES, INFORMED, KINDS, left_projection
 
 __all__ = ["SHARED_KEY", "CosaSettings", "LayerSpec", "convert_alpha", "initial_core"]
 
@@ -21,6 +22,14 @@ SHARED_KEY = "*"
 """Key of projections that all layers of one size share; no module has such a name."""
 
 SCALES = ("synthesis", "analysis")
+
+LEFTS = (*KINDS, "identity")
+"""Ensembles of L that are not those of R."""
+
+PROJECTION_DTYPES = ("float32", "bfloat16")
+"""Types in which projections made from data are stored."""
+
+_option = either(flag, real, must="a number, true or false")
 
 
 @dataclass(frozen=True)
@@ -45,15 +54,20 @@ class LayerSpec:
         alpha: float,
         key: str,
         *,
+        kind: str,
         options: Mapping[str, Any],
+        left: str | None = None,
         **law: Any,
     ) -> Self:
         """Return a layer of a size (m, n) with a core (a, b), drawn for `key` from a `law`."""
-        left, right = (
-            ProjectionSpec(k=k, d=d, key=(key, role), options=tuple(sorted(options.items())), **law)
-            for k, d, role in zip(core, size, "LR", strict=True)
+        on_left, of_left = left_projection(kind, core[0], size[0], dict(options), left)
+        of_left.pop("moments", None)
+        ensembles = (on_left, of_left), (kind, options)
+        sides = (
+            ProjectionSpec(one, k, d, key=(key, role), options=tuple(sorted(own.items())), **law)
+            for (one, own), k, d, role in zip(ensembles, core, size, "LR", strict=True)
         )
-        return cls(name, *size, *core, alpha, left, right)
+        return cls(name, *size, *core, alpha, *sides)
 
     @property
     def key(self) -> str:
@@ -74,9 +88,11 @@ class CosaSettings:
     seed : int
         Of the projections, non-negative.
     kind : str
-        One of `cosa_theory.projections.KINDS`.
+        Ensemble of R, and of L: one of `cosa_theory.projections.KINDS`, or of `INFORMED`, whose
+        projections are made from moments of the data, see `cosa_theory.nn.informed`.
     options : mapping
-        Options of the ensemble: ``density`` (very_sparse), ``nonzeros`` (sjlt).
+        Options of the ensemble: ``density`` (very_sparse), ``nonzeros`` (sjlt); ``power``,
+        ``whiten``, ``centre`` (the informed ones).
     scale : {"synthesis", "analysis"}
         Normalisation of L and R: E‖L Y R‖² = ‖Y‖², or (mn/ab)‖Y‖² as in the released code.
     clip : bool
@@ -87,6 +103,12 @@ class CosaSettings:
         Likewise for alpha.
     share_projections : bool
         One L for each (a, m) and one R for each (b, n) in the whole model.
+    left : str, optional
+        Another ensemble for L: one of `KINDS`, or "identity", which leaves the layers' output
+        uncompressed. a is then each layer's m, whatever is given, and L costs nothing. Without
+        it L of an informed kind is the identity where a = m; elsewhere Haar for "activation".
+    projection_dtype : {"float32", "bfloat16"}
+        To which projections made from data are rounded when they are made, and stored.
 
     Raises
     ------
@@ -109,6 +131,8 @@ class CosaSettings:
     shape_pattern: Mapping[str, Sequence[int]] = field(default_factory=dict)
     alpha_pattern: Mapping[str, float] = field(default_factory=dict)
     share_projections: bool = False
+    left: str | None = None
+    projection_dtype: str = "float32"
 
     def __post_init__(self) -> None:
         found = Problems()
@@ -123,9 +147,19 @@ class CosaSettings:
         with found:
             checked["alpha"] = factor("alpha", self.alpha)
         with found:
-            choice("kind", self.kind, KINDS)
+            choice("kind", self.kind, (*KINDS, *INFORMED))
         with found:
             choice("scale", self.scale, SCALES)
+        with found:
+            choice("projection_dtype", self.projection_dtype, PROJECTION_DTYPES)
+        with found:
+            if self.left is not None:
+                choice("left", self.left, LEFTS)
+        if self.share_projections and self.kind in INFORMED:
+            found.add(
+                f"share_projections is True, but those of kind {self.kind!r} differ from layer to "
+                "layer, as their inputs do: leave it False"
+            )
         for pattern, shape in self.shape_pattern.items():
             with found:
                 name_end("a name in shape_pattern", pattern)
@@ -136,18 +170,23 @@ class CosaSettings:
                 name_end("a name in alpha_pattern", pattern)
                 where = f"alpha_pattern of {quoted(pattern)}"
                 checked["alpha_pattern"][pattern] = factor(where, alpha)
-        allowed = ENSEMBLES[self.kind].options if self.kind in KINDS else ()
-        found.add(
-            *(
-                f"option {name} is {quoted(value)}: "
-                f"{self.kind} takes {', '.join(allowed) or 'no option'}"
-                for name, value in self.options.items()
-                if name not in allowed
-            )
-        )
+        found.add(*self._unknown_options())
+        for name, value in self.options.items():
+            with found:
+                _option(f"option {name}", value)
         found.report()
         for name, value in checked.items():  # plain numbers, which a file can hold
             object.__setattr__(self, name, value)
+
+    def _unknown_options(self) -> list[str]:
+        known = ENSEMBLES[self.kind].options if self.kind in (*KINDS, *INFORMED) else ()
+        allowed = [name for name in known if name != "moments"]  # no setting, but data
+        return [
+            f"option {name} is {quoted(value)}: "
+            f"{self.kind} takes {', '.join(allowed) or 'no option'}"
+            for name, value in self.options.items()
+            if name not in allowed
+        ]
 
     def layers(self, sizes: Mapping[str, tuple[int, int]]) -> dict[str, LayerSpec]:
         """Return the specification of every layer.
@@ -175,6 +214,7 @@ class CosaSettings:
         specs, clipped = {}, []
         for name, (m, n) in sizes.items():
             a, b = by_pattern(self.shape_pattern, name, (self.a, self.b))
+            a = m if self.left == "identity" else a
             if a > m or b > n:
                 clipped.append(f"{name}, {m} × {n}: ({a}, {b}) to ({min(a, m)}, {min(b, n)})")
             specs[name] = self._layer(name, m, n, min(a, m), min(b, n))
@@ -202,6 +242,7 @@ class CosaSettings:
             seed=self.seed,
             scale=self.scale,
             options=self.options,
+            left=self.left,
         )
 
 

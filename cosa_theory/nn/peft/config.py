@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from peft.config import PeftConfig
+from torch import Tensor
 
 from cosa_theory.deltas.cosa_adapters import (
     ADAPTER_CONFIG,
@@ -23,6 +24,7 @@ from cosa_theory.ground.swap import reading, swapped
 from cosa_theory.nn.folder import write_cosa_card
 from cosa_theory.nn.peft.lora_habits import UnexpectedSetting
 from cosa_theory.nn.peft.registration import METHOD, peft_type
+from cosa_theory.nn.projection import ProjectionSpec
 from cosa_theory.nn.settings import CosaSettings
 
 __all__ = ["CosaConfig"]
@@ -46,9 +48,12 @@ class CosaConfig(PeftConfig):
     seed : int, default 0
         Of the projections, non-negative.
     kind : str, default "gaussian"
-        Ensemble of the projections, one of `cosa_theory.projections.KINDS`.
+        Ensemble of the projections, one of `cosa_theory.projections.KINDS`; or "activation" or
+        "gradient", whose R lies in the leading directions of the layer's inputs: see
+        `cosa_theory.nn.peft.prepare_cosa`, which has to gather them first.
     options : dict, default {}
-        ``density`` for very_sparse, ``nonzeros`` for sjlt.
+        ``density`` for very_sparse, ``nonzeros`` for sjlt; ``power``, ``whiten`` and ``centre``
+        for the kinds made from data, see `cosa_theory.projections.informed`.
     scale : {"synthesis", "analysis"}, default "synthesis"
         E‖L Y R‖² = ‖Y‖², or (mn/ab)‖Y‖² as in the released code; see
         `cosa_theory.nn.convert_alpha`.
@@ -62,7 +67,15 @@ class CosaConfig(PeftConfig):
         One L for each (a, m) and one R for each (b, n) in the whole model.
     save_projections : bool, default False
         Store L and R (in float32, at their true scale) beside the core, for readers that cannot
-        draw them. A stored projection is used as it is, and not drawn.
+        draw them. A stored projection is used as it is, and not drawn. What was made from data is
+        stored in any case.
+    left : str, optional
+        Another ensemble for L, one of `KINDS`; or "identity", which leaves the layers' output
+        uncompressed: a is then each layer's m, whatever is given, and L costs nothing. L of
+        "activation" and "gradient" is the identity where a = m.
+    projection_dtype : {"float32", "bfloat16"}, default "float32"
+        To which projections made from data are rounded when they are made, and stored; bfloat16
+        loses nothing where the model computes in it.
     dropout : float, default 0.0
         Probability that an entry of a layer's input is dropped from the update while training.
     init_weights : bool, default True
@@ -88,6 +101,8 @@ class CosaConfig(PeftConfig):
         of its core and the fingerprints of L and R, with which a later draw is compared.
     model_type : str, optional
         Filled likewise: the base model's type in transformers.
+    projection_bytes : int, optional
+        Filled likewise: bytes of the projections stored.
 
     Raises
     ------
@@ -112,6 +127,8 @@ class CosaConfig(PeftConfig):
     alpha_pattern: dict[str, float] = field(default_factory=dict)
     share_projections: bool = False
     save_projections: bool = False
+    left: str | None = None
+    projection_dtype: str = "float32"
     dropout: float = 0.0
     init_weights: bool = True
     target_modules: list[str] | str | None = None
@@ -123,6 +140,7 @@ class CosaConfig(PeftConfig):
     bias: str = "none"
     layers: dict[str, Any] | None = None
     model_type: str | None = None
+    projection_bytes: int | None = None
 
     def __new__(cls, *args: Any, **settings: Any) -> Self:
         """Refuse settings that there are not, before the dataclass does so in fewer words."""
@@ -152,6 +170,8 @@ class CosaConfig(PeftConfig):
         self._folder: str | None = None
         # Layers of the folder that the model names otherwise, by their names in the folder.
         self._renamed: dict[str, str] = {}
+        # Projections that `prepare_cosa` made from data.
+        self._made: dict[ProjectionSpec, Tensor] = {}
 
     def settings(self) -> CosaSettings:
         """Return the part that does not depend on PEFT, checked.

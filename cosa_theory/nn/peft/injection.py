@@ -90,6 +90,7 @@ def prepare_injections(
         adapter=folder,
         fingerprints={name: (entry.get("L"), entry.get("R")) for name, entry in described.items()},
         present=present,
+        made=config._made,
     )
     _warn_of_zeros(pairs)
     return {

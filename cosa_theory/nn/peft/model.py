@@ -298,13 +298,13 @@ class CosaModel(BaseTuner):
         unwanted_adapter_names: list[str],
     ) -> dict[str, Tensor]:
         tensors = adapter_tensors(model, adapter_name, state_dict, config.bias)
+        projections = stored_projections(model, adapter_name, config)
         config._records = {
             "layers": layer_records(model, adapter_name, config, tensors),
             "model_type": getattr(getattr(model, "config", None), "model_type", None),
+            "projection_bytes": sum(one.nbytes for one in projections.values()),
         }
-        if config.save_projections:
-            tensors |= stored_projections(model, adapter_name, config)
-        return tensors
+        return tensors | projections
 
     @classmethod
     def _remap_adapter_state_dict_for_load(

@@ -11,12 +11,13 @@ from torch import Tensor, nn
 from cosa_theory.deltas.cosa_released import TENSOR, WRAPPER, base_name
 from cosa_theory.deltas.wrapped_names import known_name, unwrapped_name
 from cosa_theory.ground.errors import InputError
-from cosa_theory.nn.folder import layer_entry, projection_tensors
+from cosa_theory.nn.folder import layer_entry, projection_tensors, stored_sides
 from cosa_theory.nn.pairs import Placement
 from cosa_theory.nn.peft.config import CosaConfig
 from cosa_theory.nn.peft.layer import CosaLayer
 from cosa_theory.nn.projection import FrozenProjection, given_projection
 from cosa_theory.nn.wrappers import plain_names, plain_tensors
+from cosa_theory.projections import ENSEMBLES, left_projection
 
 __all__ = [
     "adapter_tensors",
@@ -79,10 +80,19 @@ def layer_records(
             tensors.get(f"{name}.cosa_Y.{adapter}"),
         )
         # What was read from a file cannot be drawn: what was said of the draw stands.
-        for role, projection in (("L", left), ("R", right)):
-            if projection.spec is None and role in known:
+        kinds = zip(_kinds(layer, adapter, config), "LR", (left, right), strict=True)
+        for kind, role, projection in kinds:
+            drawn = not ENSEMBLES[kind].data_dependent
+            if drawn and projection.spec is None and role in known:
                 records[plain][role] = known[role]
     return records
+
+
+def _kinds(layer: CosaLayer, adapter: str, config: CosaConfig) -> tuple[str, str]:
+    """Return the ensembles of a layer's L and R."""
+    left = layer.left(adapter)
+    ensemble, _ = left_projection(config.kind, left.k, left.d, dict(config.options), config.left)
+    return ensemble, config.kind
 
 
 def _key(plain: str, layer: CosaLayer, adapter: str, config: CosaConfig) -> str:
@@ -93,17 +103,20 @@ def _key(plain: str, layer: CosaLayer, adapter: str, config: CosaConfig) -> str:
 
 
 def stored_projections(model: nn.Module, adapter: str, config: CosaConfig) -> dict[str, Tensor]:
-    """Return L (m × a) and R (b × n) of every layer, in float32 and at their true scale.
+    """Return what is stored of L (m × a) and R (b × n) of every layer, at their true scale.
 
-    By plain names, as in the model's state dict. A projection that several layers share is there
-    for the first of them only.
+    That is all of them with `save_projections`, else what was made from data. By plain names, as in
+    the model's state dict. A projection that several layers share is there for the first of them
+    only.
     """
     names, layers = {}, {}
     for name, layer in adapted(model, adapter):
         plain = name.removeprefix(WRAPPER)
         key = _key(plain, layer, adapter, config)
         names[plain] = name
-        layers[plain] = key, layer.left(adapter), layer.right(adapter)
+        pair = layer.left(adapter), layer.right(adapter)
+        sides = stored_sides(_kinds(layer, adapter, config), pair, config.save_projections)
+        layers[plain] = key, *sides
     tensors = {}
     for key, values in projection_tensors(layers).items():
         plain, _, role = key.removeprefix(WRAPPER).rpartition(".")

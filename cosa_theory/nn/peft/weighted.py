@@ -21,6 +21,7 @@ __all__ = ["combined_config", "combined_injections", "set_combined_cores"]
 SHARED = (
     "seed",
     "kind",
+    "left",
     "options",
     "scale",
     "a",

@@ -203,13 +203,24 @@ def cosa_budget(model: ModelLayers, settings: CosaSettings, step: TrainingStep) 
         return costs[size]
 
     layers = []
-    for spec in settings.layers(model.sizes).values():
+    specs = settings.layers(model.sizes)
+    for spec in specs.values():
         new = {spec.left, spec.right} - seen
         seen |= new
         frozen = sum(form(one).nbytes for one in new)
         layers.append(_cosa_layer(spec, form(spec.left), form(spec.right), frozen, step))
-    cores = {f"{WRAPPER}{layer.name}.cosa_Y": layer.shape for layer in layers}
-    return Budget(tuple(layers), step, file_bytes(cores))
+    return Budget(tuple(layers), step, file_bytes(_stored(specs)))
+
+
+def _stored(specs: Mapping[str, LayerSpec]) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of what the adapter's file holds: cores, and what is made from data."""
+    stored: dict[str, tuple[int, ...]] = {}
+    for name, spec in specs.items():
+        stored[f"{WRAPPER}{name}.cosa_Y"] = spec.a, spec.b
+        for role, one in (("L", spec.left), ("R", spec.right)):
+            if ENSEMBLES[one.kind].data_dependent:
+                stored[f"{WRAPPER}{name}.cosa_{role}"] = one.d, one.k
+    return stored
 
 
 def _undrawn(spec: ProjectionSpec, dtype: "torch.dtype") -> FrozenProjection:
@@ -255,7 +266,8 @@ def _formed(spec: LayerSpec, order: str, step: TrainingStep) -> int:
     if order == "right":
         return spec.a * spec.n
     # A core that is neither rounded nor scaled is multiplied itself.
-    scaled = spec.alpha != 1 or ENSEMBLES[spec.left.kind].signs
+    signs = any(ENSEMBLES[one.kind].signs for one in (spec.left, spec.right))
+    scaled = spec.alpha != 1 or signs
     return spec.a * spec.b if scaled or step.dtype != "float32" else 0
 
 

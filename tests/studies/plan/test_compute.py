@@ -29,6 +29,7 @@ from cosa_theory.studies.plan.costs import (
     file_bytes,
     lora_budget,
 )
+from tests.nn.made import moments_for
 
 SIZES = {
     "hidden_size": 64,
@@ -78,6 +79,26 @@ def test_numbers_and_bytes_are_those_of_a_real_model(kind, share, tmp_path):
     assert found.trainable_bytes == sum(p.nbytes for p in trained)
     save_cosa(model, tmp_path)
     assert found.file_bytes == (tmp_path / "adapter_model.safetensors").stat().st_size
+
+
+@pytest.mark.parametrize("kind", ["activation", "gradient"])
+def test_projections_made_from_data_count_into_the_file(tmp_path, kind):
+    model = nn.ModuleDict({"up": nn.Linear(16, 24), "down": nn.Linear(24, 12)})
+    sizes = {"up": (24, 16), "down": (12, 24)}
+    layers = ModelLayers("Two", sizes, dict(zip(sizes, sizes, strict=True)))
+    found = cosa_budget(layers, CosaSettings(6, 4, kind=kind), STEP)
+    add_cosa(model, list(sizes), 6, 4, kind=kind, moments=moments_for(sizes))
+    save_cosa(model, tmp_path)
+    assert found.file_bytes == (tmp_path / "adapter_model.safetensors").stat().st_size
+
+
+def test_a_side_that_is_not_compressed_costs_nothing():
+    m, n, b, tokens = 96, 64, 8, 128
+    step = TrainingStep(tokens, "float32")
+    (layer,) = cosa_budget(one_layer(m, n), CosaSettings(1, b, left="identity"), step).layers
+    assert (layer.shape, layer.order, layer.energy) == ((m, b), "through", b / n)
+    assert (layer.saved, layer.formed, layer.frozen_bytes) == (b, 0, 4 * b * n)
+    assert layer.flops == tokens * (2 * 2 * b * n + 3 * 2 * m * b)
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
