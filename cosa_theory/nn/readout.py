@@ -13,6 +13,7 @@ from torch import nn
 
 from cosa_theory.deltas.language_models import load_language_model
 from cosa_theory.ground.errors import InputError
+from cosa_theory.nn.moments.gathering import linear_weights
 
 __all__ = ["Difference", "Readout", "TextModel", "load_text_model"]
 
@@ -31,18 +32,10 @@ class TextModel:
     normalised: bool = False  # whether its embeddings are used at length one
 
     def weights(self) -> dict[str, nn.Parameter]:
-        """Return the matrices of its linear layers by name, each once, in the order of the model.
-
-        `Conv1D` of transformers counts as well, although it stores in × out (`transposed`).
-        """
-        found, seen = {}, set()
-        for name, module in self.network.named_modules():
-            weight = getattr(module, "weight", None)
-            if not isinstance(weight, nn.Parameter) or weight.ndim != 2 or id(weight) in seen:
-                continue
-            if isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D":
-                seen.add(id(weight))
-                found[f"{name}.weight"] = weight
+        """Return the matrices of its linear layers by name, see `linear_weights`."""
+        found: dict[str, Any] = {
+            name: one.weight for name, one in linear_weights(self.network).items()
+        }
         return found
 
     def transposed(self) -> set[str]:

@@ -44,7 +44,7 @@ def informed(
     if moments is None:
         raise InputError(
             f"moments is missing: this ensemble is drawn from the second moments of {of}; gather "
-            "them with cosa_theory.nn.gather_moments, or take one of the oblivious kinds",
+            "them with cosa_theory.nn.layer_moments, or take one of the oblivious kinds",
             argument="moments",
         )
     C = SecondMoments.of(moments, d)

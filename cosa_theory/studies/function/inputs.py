@@ -2,15 +2,14 @@
 
 import math
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cosa_theory.deltas import LayerDelta
-from cosa_theory.ground.cells import cell_name
 from cosa_theory.ground.errors import InputError
 from cosa_theory.laws import InputMoments, input_moments
 from cosa_theory.studies.layers import Pair
@@ -63,28 +62,22 @@ def moments_of_inputs(
         What a reader should know: where the file's were gathered on other texts.
     """
     from cosa_theory.nn.moments import (
-        gather_moments,
+        batches_digest,
+        layer_moments,
         model_fingerprint,
         read_moments,
         write_moments,
     )
 
     batches = [batch for _, batch in readout.batches]
-    texts = cell_name({}, [batch["input_ids"].numpy() for batch in batches])
     if stored is not None:
         found = read_moments(stored, model_fingerprint(model.network))
         other = "Weighted energies are of stored moments, which were gathered on other texts."
-        return found, [other] if found.texts != texts else []
+        return found, [other] if found.texts != batches_digest(batches) else []
 
-    def run() -> Iterator[Any]:
-        for batch in batches:
-            yield batch["attention_mask"]
-            model.network(**batch)
-
-    tokens = sum(int(batch["attention_mask"].sum()) for batch in batches)
-    found = gather_moments(model.network, list(weights.values()), run, tokens)
+    # All of C, whatever memory it takes: energies under it need more than its leading directions.
+    found = layer_moments(model.network, batches, list(weights.values()), most_bytes=2**62)
     if save is not None:
-        found = replace(found, model=model_fingerprint(model.network), texts=texts)
         write_moments(found, save)
     return found, []
 

@@ -1,0 +1,108 @@
+"""Second moments of a model's layers, as one object and as a file."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+
+from cosa_theory.ground.errors import InputError
+from cosa_theory.ground.files import atomic_path
+from cosa_theory.ground.tensor_files import read_header, read_metadata, read_tensor
+from cosa_theory.projections import SecondMoments
+
+__all__ = ["Moments", "read_moments", "write_moments"]
+
+_FORMAT = "cosa_theory moments 3"
+_PARTS = ("matrix", "vectors", "values", "mean")
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Second moments of the inputs of some layers, and of the gradients of their outputs.
+
+    Parameters
+    ----------
+    inputs, gradients : mapping of str to SecondMoments
+        From the name of a weight (m × n) to C = E[x xᵀ], n × n, float32, not centred, and
+        to the same of the gradients δ of a loss by the layer's outputs, m × m.
+    model, texts : str
+        Digests of the model's weights (`model_fingerprint`) and of the tokens it was run on.
+    """
+
+    inputs: Mapping[str, SecondMoments]
+    gradients: Mapping[str, SecondMoments] = field(default_factory=dict)
+    model: str = ""
+    texts: str = ""
+
+
+def write_moments(moments: Moments, path: str | os.PathLike[str]) -> None:
+    """Write moments as safetensors: the tensors of each distinct one, and its layers."""
+    tensors: dict[str, torch.Tensor] = {}
+    described: dict[str, dict[str, Any]] = {}
+    for side, by_layer in (("inputs", moments.inputs), ("gradients", moments.gradients)):
+        known: dict[int, str] = {}
+        for name, one in by_layer.items():
+            owner = known.setdefault(id(one), name)
+            described[f"{side} {name}"] = {"owner": owner, "count": one.count, "trace": one.trace}
+            parts = {part: getattr(one, part) for part in _PARTS if owner == name}
+            for part, values in parts.items():
+                if values is not None:
+                    tensors[f"{side}.{name}.{part}"] = torch.from_numpy(
+                        np.ascontiguousarray(values)
+                    )
+    metadata = {
+        "format": _FORMAT,
+        "layers": json.dumps(described),
+        "model": moments.model,
+        "texts": moments.texts,
+    }
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, metadata)
+
+
+def read_moments(path: str | os.PathLike[str], model: str | None = None) -> Moments:
+    """Read what `write_moments` wrote.
+
+    Parameters
+    ----------
+    path : path
+        The file.
+    model : str, optional
+        What `model_fingerprint` gives of the model that they must be of.
+
+    Raises
+    ------
+    InputError
+        If the file is damaged, is not one of moments, or its moments are of another model.
+    """
+    path = Path(path)
+    infos, metadata = read_header(path), read_metadata(os.fspath(path))
+    remedy = "make it with the option --save-moments of cosa-theory function"
+    sides: dict[str, dict[str, SecondMoments]] = {"inputs": {}, "gradients": {}}
+    try:
+        if metadata["format"] != _FORMAT:
+            raise KeyError
+        texts, found = metadata["texts"], metadata["model"]
+        for key, about in json.loads(metadata["layers"]).items():
+            side, name = key.split(" ", 1)
+            owner = about["owner"]
+            if owner != name:
+                sides[side][name] = sides[side][owner]
+                continue
+            stored = {part: f"{side}.{name}.{part}" for part in _PARTS}
+            parts = {part: read_tensor(infos[at]) for part, at in stored.items() if at in infos}
+            count, trace = int(about["count"]), float(about["trace"])
+            sides[side][name] = SecondMoments(**parts, trace=trace, count=count, where=name)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        raise InputError(f"{path} holds no moments of layers' inputs: {remedy}") from error
+    if model is not None and found != model:
+        raise InputError(f"{path}: its moments are not of this base model: {remedy} on this one")
+    return Moments(**sides, model=found, texts=texts)

@@ -1,0 +1,206 @@
+"""Sums over tokens, from which second moments come: all of Σ x xᵀ, or its product with a few."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.linalg
+import torch
+from numpy.typing import NDArray
+
+from cosa_theory.projections import SecondMoments, stream
+
+__all__ = ["ExactSum", "SketchedSum", "Sum", "Thinning", "sketch_width"]
+
+_WAITING = 1024  # tokens that are multiplied at once at most, so that sums are seldom touched
+_PANEL = 768  # columns of a symmetric product that are computed at once, from the diagonal down
+
+
+@dataclass(frozen=True)
+class Thinning:
+    """How many tokens of a batch are added: all at first, then a share of them."""
+
+    first: int
+    share: float
+
+    def taken(self, seen: int, rows: int) -> int:
+        """Return how many of so many more rows are added, at least one."""
+        whole = min(max(self.first - seen, 0), rows)
+        return whole + int(np.ceil(self.share * (rows - whole)))
+
+
+class Sum(ABC):
+    """Σ w x xᵀ of one layer's vectors x, Σ w x, and how many there are.
+
+    Of the tokens of a batch evenly spaced ones are taken, with weights w by which they stand for
+    all: what is summed is on average over all tokens, whatever share was taken.
+
+    Attributes
+    ----------
+    seen, count : int
+        How many vectors came, and how many were taken.
+    finite : bool
+        Whether none of those that were taken was NaN or infinite.
+    """
+
+    def __init__(self, width: int, thinning: Thinning) -> None:
+        self.mean = np.zeros(width)  # times `seen`
+        self.seen = self.count = 0
+        self.finite = True
+        self._thinning = thinning
+        self._waiting: list[torch.Tensor] = []
+        self._number = 0  # of rows that wait
+
+    def add(self, vectors: torch.Tensor, places: torch.Tensor | None) -> None:
+        """Add rows of a matrix: all, or those at some places, which are evenly thinned."""
+        rows = len(vectors) if places is None else len(places)
+        if not rows:
+            return
+        taken = self._thinning.taken(self.seen, rows)
+        chosen = torch.linspace(0, rows - 1, taken, dtype=torch.float64, device=vectors.device)
+        chosen = chosen.round_().long()
+        kept = vectors.detach()[chosen if places is None else places[chosen]]
+        kept = kept if kept.dtype == torch.float64 else kept.float()
+        if taken < rows:
+            kept *= (rows / taken) ** 0.5
+        totals = kept.new_full((taken,), (rows / taken) ** 0.5) @ kept
+        self.mean += totals.double().cpu().numpy()
+        self.finite = bool(np.isfinite(self.mean).all())
+        self.seen += rows
+        self.count += taken
+        self._waiting.append(kept)
+        self._number += taken
+        if self._number >= min(len(self.mean), _WAITING):
+            self.sum_up()
+
+    def sum_up(self) -> None:
+        """Multiply what waits, in the precision that it has, and add it to the sum in double."""
+        if self._waiting:
+            self._multiply(torch.cat(self._waiting))
+            self._waiting, self._number = [], 0
+
+    @abstractmethod
+    def _multiply(self, rows: torch.Tensor) -> None:
+        """Add the products of some rows."""
+
+    @abstractmethod
+    def arrays(self) -> dict[str, NDArray[np.float64]]:
+        """Return what is summed: parts that add up over processes, and may be written to."""
+
+    @abstractmethod
+    def moments(self, name: str) -> SecondMoments:
+        """Return the moments, in single precision; the sum is used up."""
+
+    def _mean(self) -> NDArray[np.float32]:
+        return (self.mean / self.seen).astype(np.float32)
+
+
+class ExactSum(Sum):
+    """All of Σ x xᵀ: its lower triangle."""
+
+    def __init__(self, width: int, thinning: Thinning) -> None:
+        super().__init__(width, thinning)
+        self.total = torch.zeros(width, width, dtype=torch.float64)
+
+    @staticmethod
+    def bytes(width: int) -> int:
+        """Return the memory of one."""
+        return 8 * width**2
+
+    def _multiply(self, rows: torch.Tensor) -> None:
+        width = rows.shape[1]
+        for start in range(0, width, _PANEL):
+            columns = slice(start, min(start + _PANEL, width))
+            self.total[start:, columns].add_((rows[:, start:].T @ rows[:, columns]).cpu())
+
+    def arrays(self) -> dict[str, NDArray[np.float64]]:
+        """Return the lower triangle, in a square."""
+        return {"total": self.total.numpy()}
+
+    def moments(self, name: str) -> SecondMoments:
+        """Return C, all of it, and the mean."""
+        self.sum_up()
+        lower = self.total.tril_().div_(self.seen).float()
+        lower.diagonal().mul_(0.5)
+        whole = lower.add_(lower.T.contiguous()).numpy()
+        return SecondMoments(whole, mean=self._mean(), count=self.count, where=name)
+
+
+class SketchedSum(Sum):
+    """Y = Σ x (xᵀ Ω) with a Gaussian Ω of few columns, and Σ ‖x‖².
+
+    Parameters
+    ----------
+    directions : int
+        Eigenpairs that are wanted.
+    seed : int
+        Of Ω.
+    name : str
+        Which layer's it is: Ω of each has a stream of its own.
+
+    Notes
+    -----
+    C is approximated by C Ω (Ωᵀ C Ω)⁻¹ (C Ω)ᵀ, which is at most C and exact where its rank is no
+    larger than the number of columns [1]_.
+
+    References
+    ----------
+    .. [1] J. A. Tropp, A. Yurtsever, M. Udell, V. Cevher, "Fixed-rank approximation of a
+       positive-semidefinite matrix from streaming data", NIPS 2017, algorithm 3.
+    """
+
+    def __init__(
+        self, width: int, thinning: Thinning, directions: int, seed: int, name: str
+    ) -> None:
+        super().__init__(width, thinning)
+        self.directions = min(directions, width)
+        columns = sketch_width(width, directions)
+        drawn = stream(seed, "moments", name).standard_normal((width, columns), np.float32)
+        self.test = torch.from_numpy(drawn)
+        self.total = np.zeros((width, columns))
+        self.trace = np.zeros(1)
+
+    @staticmethod
+    def bytes(width: int, directions: int) -> int:
+        """Return the memory of one."""
+        return 12 * width * sketch_width(width, directions)
+
+    def _multiply(self, rows: torch.Tensor) -> None:
+        self.test = self.test.to(rows.device)
+        product = rows.T @ (rows @ self.test.to(rows.dtype))
+        self.total += product.cpu().numpy()
+        self.trace += float(torch.linalg.vector_norm(rows, dtype=torch.float64)) ** 2
+
+    def arrays(self) -> dict[str, NDArray[np.float64]]:
+        """Return Y and the trace."""
+        return {"total": self.total, "trace": self.trace}
+
+    def moments(self, name: str) -> SecondMoments:
+        """Return the leading eigenpairs of C, its exact trace, and the mean."""
+        self.sum_up()
+        test = self.test.cpu().numpy().astype(np.float64)
+        sketch, trace = self.total / self.seen, float(self.trace[0]) / self.seen
+        # Products of single precision leave Ωᵀ C Ω indefinite by some roundings: C is shifted by
+        # as much, and its eigenvalues back.
+        shift = np.finfo(np.float32).eps * trace
+        sketch += shift * test
+        inner = test.T @ sketch
+        values, vectors = scipy.linalg.eigh((inner + inner.T) / 2, check_finite=False)
+        root = vectors / np.sqrt(np.maximum(values, shift))
+        basis, singular, _ = scipy.linalg.svd(
+            sketch @ root, full_matrices=False, check_finite=False
+        )
+        kept = slice(0, self.directions)
+        return SecondMoments(
+            vectors=basis[:, kept].astype(np.float32),
+            values=np.maximum(singular[kept] ** 2 - shift, 0).astype(np.float32),
+            trace=trace,
+            mean=self._mean(),
+            count=self.count,
+            where=name,
+        )
+
+
+def sketch_width(width: int, directions: int) -> int:
+    """Return the columns of Ω: a quarter more than the directions, and some."""
+    return min(width, directions + directions // 4 + 10)
