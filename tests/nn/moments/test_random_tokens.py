@@ -13,6 +13,7 @@ from torch import nn
 
 from cosa_theory.ground.errors import InputError
 from cosa_theory.nn import random_batches
+from cosa_theory.nn.moments.sums import SketchedSum
 
 
 class Model(nn.Module):
@@ -45,12 +46,12 @@ def test_more_texts_and_other_batches_begin_alike_and_other_seeds_do_not():
     assert not torch.equal(few, random_batches(model, 5, 9, seed=1)[0]["input_ids"])
 
 
-def test_tokens_are_the_same_in_every_process():
-    code = (
-        "from tests.nn.moments.test_random_tokens import *; "
-        "print(random_batches(Model(), 2, 6, seed=4)[0]['input_ids'].tolist())"
-    )
-    expected = str(random_batches(Model(), 2, 6, seed=4)[0]["input_ids"].tolist())
+def drawn():
+    return repr(random_batches(Model(), 2, 6, seed=4)), repr(SketchedSum(9, None, 3, 5, "a").test)
+
+
+def test_tokens_and_sketches_are_the_same_in_every_process():
+    code = "from tests.nn.moments.test_random_tokens import drawn; print(drawn())"
     run = subprocess.run(
         [sys.executable, "-c", code],
         env=os.environ | {"PYTHONHASHSEED": "7"},
@@ -58,7 +59,7 @@ def test_tokens_are_the_same_in_every_process():
         text=True,
         check=True,
     )
-    assert run.stdout.strip() == expected
+    assert run.stdout.strip() == str(drawn())
 
 
 def test_a_model_that_takes_no_such_text_is_told():
