@@ -39,7 +39,7 @@ def informed(
     concentrated, but a continuous function of C, so that C need not be known to the last bits.
     With `whiten` they are (Q C Qᵀ)^(−1/2) Q, for those orthonormal rows Q, at the same Frobenius
     norm: the projected inputs are then uncorrelated and of one size. With `centre` C is the
-    covariance. See `Ensemble` and docs/theory.md, 7.
+    covariance. See `Ensemble` and docs/theory.md, 7.2.
     """
     if moments is None:
         raise InputError(
