@@ -15,6 +15,8 @@ from cosa_theory.ground.errors import InputError
 
 __all__ = ["SecondMoments"]
 
+_FLOOR = 1e-3  # share of the mean eigenvalue that every direction is taken to have in a prior
+
 Matrix = NDArray[np.floating[Any]]
 
 
@@ -136,25 +138,21 @@ class SecondMoments:
         InputError
             If C does not have so many independent directions.
         """
-        whole("k", k, 1, self.n)
-        if self.matrix is None:
-            assert self.vectors is not None
-            assert self.values is not None
-            values, vectors = self.values[:k], self.vectors[:, :k]
-        else:
-            values, vectors = self._decomposed(k)
-        # Below some roundings of the largest an eigenvalue says nothing.
-        noise = 10 * np.finfo(values.dtype).eps * float(values[0])
-        found = int(np.sum(values > noise))
-        if self.count is not None:
-            found = min(found, self.count)
-        if found < k:
+        if (found := self.independent(k)) < k:
             raise self._too_few(found, k)
+        values, vectors = self._decomposed(k)
         # Those of single precision are orthonormal to single precision.
         basis, triangle = np.linalg.qr(vectors.astype(np.float64))
         basis *= np.sign(np.diagonal(triangle))
         largest = np.take_along_axis(basis, np.abs(basis).argmax(0)[None], 0)
         return values.astype(np.float64), np.ascontiguousarray(basis * np.sign(largest))
+
+    def independent(self, k: int) -> int:
+        """Return how many of the k leading directions hold more than rounding, at most `count`."""
+        values = self._decomposed(whole("k", k, 1, self.n))[0]
+        # Below some roundings of the largest an eigenvalue says nothing.
+        found = int(np.sum(values > 10 * np.finfo(values.dtype).eps * float(values[0])))
+        return found if self.count is None else min(found, self.count)
 
     def _too_few(self, found: int, k: int) -> InputError:
         where = f" of {self.where}" if self.where else ""
@@ -167,21 +165,14 @@ class SecondMoments:
             argument="k",
         )
 
-    @property
-    def _noise(self) -> float:
-        """Below this an eigenvalue is rounding."""
-        held = self.vectors if self.matrix is None else self.matrix
-        assert held is not None
-        top = self.total if self.values is None else float(self.values[0])
-        return (
-            float(self.n * np.finfo(held.dtype).eps * 0.1 * top) if self.matrix is not None else 0
-        )
-
     def _decomposed(self, k: int) -> tuple[Matrix, Matrix]:
+        if self.matrix is None:
+            assert self.vectors is not None
+            assert self.values is not None
+            return self.values[:k], self.vectors[:, :k]
         if self._kept and len(self._kept[0]) >= k:
             values, vectors = self._kept
             return values[:k], vectors[:, :k]
-        assert self.matrix is not None
         values, vectors = scipy.linalg.eigh(
             self.matrix, subset_by_index=[self.n - k, self.n - 1], check_finite=False
         )
@@ -204,13 +195,17 @@ class SecondMoments:
     def shares(self, k: int) -> NDArray[np.float64]:
         """Return `share` of 1, …, k directions; those without a direction of C add nothing."""
         whole("k", k, 1, self.n)
-        if self.matrix is None:
-            assert self.values is not None
-            values = self.values[:k].astype(np.float64)
-            values = np.pad(values, (0, k - len(values)))
-        else:
-            values = self._decomposed(k)[0][:k].astype(np.float64)
+        values = self._decomposed(k)[0].astype(np.float64)
+        values = np.pad(values, (0, k - len(values)))
         return np.minimum(np.cumsum(np.maximum(values, 0)) / self.total, 1.0)
+
+    def weighed(self, rows: Matrix) -> NDArray[np.float64]:
+        """Return rows · C', shape (k, n), with C' = n C/tr C + 10⁻³ I.
+
+        C' has a mean eigenvalue near 1 and is regular: a direction that no input has is taken to
+        have a thousandth of the mean. See docs/theory.md, 7.4.
+        """
+        return self.n * self.times(rows) + _FLOOR * rows.astype(np.float64)
 
     def times(self, G: Matrix, power: float = 1.0) -> NDArray[np.float64]:
         """Return G Cᵖ, shape (k, n), for p > 0; integer powers need no decomposition of C."""

@@ -20,6 +20,7 @@ __all__ = [
     "default_ranks",
     "lora_parameters",
     "lora_xs_rank",
+    "one_sided_shape",
 ]
 
 # a·m + b·n may exceed its least value by this share, in exchange for a product a·b nearer to P.
@@ -132,6 +133,15 @@ def _largest_near(m: int, n: int, parameters: int, ideal: float) -> CosaShape:
     best = np.flatnonzero(a * b >= (1 - _TIE) * (a * b).max())
     index = best[np.argmin(np.abs(np.log(a[best] / ideal)))]
     return CosaShape(int(a[index]), int(b[index]))
+
+
+def one_sided_shape(m: int, n: int, parameters: int) -> CosaShape:
+    """Return the core with a = m, or with b = 1 where the budget is below m.
+
+    L is then the identity. See docs/theory.md, 7.3.
+    """
+    a = min(whole("m", m), whole("parameters", parameters))
+    return CosaShape(a, min(whole("n", n), parameters // a))
 
 
 def lora_xs_rank(m: int, n: int, parameters: int) -> int:

@@ -6,22 +6,33 @@ import numpy as np
 import pytest
 
 from cosa_theory.ground.errors import InputError
-from cosa_theory.laws import InputMoments, input_moments
+from cosa_theory.laws import (
+    InputMoments,
+    explained_share,
+    informed_share,
+    input_moments,
+    prior_error,
+)
+from cosa_theory.projections import SecondMoments, make_projection
 from cosa_theory.spectrum.approximations import (
     APPROXIMATIONS,
     Given,
+    Stored,
     select_approximations,
 )
 from cosa_theory.spectrum.approximations.base import rounded
+from cosa_theory.spectrum.budget import cosa_shape
 
 M, N, RANK = 24, 40, 3
 RNG = np.random.default_rng(0)
 DELTA = (RNG.standard_normal((M, 10)) * 0.7 ** np.arange(10)) @ RNG.standard_normal((10, N))
 BASE = RNG.standard_normal((M, N))
+MOMENTS = SecondMoments(np.cov(RNG.standard_normal((N, N)) * 0.8 ** np.arange(N)[:, None]))
 
 
 def given(delta=DELTA, rank=RANK, draw=0, **changes):
-    return Given(delta, rank, base=BASE, seed=draw, key=("layer",), **changes)
+    known = {"base": BASE, "moments": MOMENTS, **changes}
+    return Given(delta, rank, seed=draw, key=("layer",), **known)
 
 
 def error(made, delta=DELTA):
@@ -135,6 +146,77 @@ def test_stored_values_have_half_precision_at_any_scale():
         values = scale * DELTA
         assert np.max(np.abs(rounded(values) - values)) <= 2**-11 * np.max(np.abs(values))
     np.testing.assert_array_equal(rounded(np.zeros(3)), np.zeros(3))
+
+
+INFORMED = [name for name, one in APPROXIMATIONS.items() if one.needs_moments]
+
+
+@pytest.mark.parametrize("name", INFORMED)
+def test_a_transposed_layer_is_approximated_by_the_transpose(name):
+    make = APPROXIMATIONS[name].make
+    turned = make(given(DELTA.T.copy(), transposed=True))
+    np.testing.assert_array_equal(turned, make(given()).T)
+
+
+def test_informed_cores_keep_the_rows_that_the_inputs_lead_and_store_their_projection():
+    vectors = MOMENTS.leading(N - 1)[1]
+    parameters = RANK * (M + N)
+    b = parameters // M
+    one = APPROXIMATIONS["one_sided_activation"]
+    kept = (DELTA @ vectors[:, :b]) @ vectors[:, :b].T
+    np.testing.assert_allclose(one.make(given()), kept, atol=2e-3 * np.abs(kept).max())
+    assert one.stored(M, N, RANK) == Stored(M * b, 16 * (M * b + b * N))
+    # Two-sided at the shape of the random core: its share is the law's on average over draws of L.
+    size = cosa_shape(M, N, parameters)
+    held = np.cumsum(np.sum((DELTA @ vectors) ** 2, axis=0)) / np.sum(DELTA**2)
+    law = informed_share(size.a, M, size.b, held)
+    make = APPROXIMATIONS["best_core_activation"].make
+    shares = np.array([1 - error(make(given(draw=draw))) for draw in range(100)])
+    assert abs(shares.mean() - law) < 4 * shares.std() / 10 + 1e-3
+
+
+@pytest.mark.parametrize(
+    ("name", "decoder"), [("prior_haar", "least_squares"), ("prior_adjoint_haar", "adjoint")]
+)
+def test_updates_drawn_from_the_prior_are_decoded_with_the_error_of_the_law(name, decoder):
+    size = cosa_shape(M, N, RANK * (M + N))
+    root = np.linalg.cholesky(MOMENTS.matrix + 1e-9 * np.eye(N))
+    errors, laws = [], []
+    for draw in range(100):
+        delta = np.random.default_rng(draw).standard_normal((M, N)) @ root.T
+        made = APPROXIMATIONS[name].make(given(delta, draw=draw))
+        errors.append(np.sum((made - delta) ** 2) / (M * np.trace(MOMENTS.matrix)))
+        R = make_projection("haar", size.b, N, seed=draw, key=("layer", "R"))
+        laws.append(prior_error(size.a, M, explained_share(R, MOMENTS.matrix), decoder))
+    gaps = np.array(errors) - np.array(laws)
+    # The prior's floor of a thousandth moves it a little.
+    assert abs(gaps.mean()) < 4 * gaps.std() / 10 + 2e-3
+
+
+@pytest.mark.parametrize("name", ["prior_haar", "prior_adjoint_haar"])
+def test_a_prior_that_knows_nothing_decodes_as_without_it(name):
+    plain = {"prior_haar": "best_core_haar", "prior_adjoint_haar": "adjoint_haar"}[name]
+    flat = APPROXIMATIONS[name].make(given(moments=SecondMoments(np.eye(N))))
+    expected = APPROXIMATIONS[plain].make(given())
+    gain = 1.0 if name == "prior_haar" else cosa_shape(M, N, RANK * (M + N)).b / N
+    np.testing.assert_allclose(flat, expected * gain, atol=5e-3 * np.abs(flat).max())
+
+
+@pytest.mark.parametrize("name", ["prior_haar", "prior_adjoint_haar"])
+def test_inputs_of_few_directions_leave_the_decoder_finite(name):
+    poor = SecondMoments(np.outer(np.arange(N), np.arange(N)).astype(float), count=1)
+    made = APPROXIMATIONS[name].make(given(moments=poor))
+    assert np.linalg.norm(made) < 100 * np.linalg.norm(DELTA)
+
+
+def test_directions_that_the_inputs_lack_are_drawn():
+    seen = np.arange(1.0, N + 1)
+    poor = SecondMoments(np.outer(seen, seen), count=1)
+    one = APPROXIMATIONS["one_sided_activation"]
+    made = one.make(given(moments=poor))
+    assert np.linalg.matrix_rank(made) == one.directions(M, N, RANK) == 8
+    np.testing.assert_allclose(made @ seen, DELTA @ seen, rtol=2e-2, atol=0.1)
+    np.testing.assert_array_less(error(made), error(made * 0.9))  # a projection of the update
 
 
 def test_an_unknown_approximation_is_named():

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cosa_theory.ground.errors import InputError
 from cosa_theory.laws import InputMoments
-from cosa_theory.projections import stream
+from cosa_theory.projections import SecondMoments, stream
 from cosa_theory.spectrum.budget import CosaShape, cosa_shape
 
 __all__ = [
@@ -78,6 +78,10 @@ class Given:
         Of what is drawn.
     key : tuple of str or int
         Names the layer and the draw.
+    moments : SecondMoments, optional
+        Of the layer's inputs.
+    transposed : bool
+        Whether the matrices are stored as inputs × outputs, as those of Conv1D.
     decompose : callable
         Maps the name "delta" or "base" and that matrix to its thin singular value decomposition,
         which may be truncated beyond what is asked for; by default it is computed at every call.
@@ -88,6 +92,8 @@ class Given:
     base: Matrix | None = None
     seed: int = 0
     key: tuple[str | int, ...] = ()
+    moments: SecondMoments | None = None
+    transposed: bool = False
     decompose: Callable[[str, Matrix], Singular] = field(default=_decomposed, compare=False)
 
     @property
@@ -127,16 +133,19 @@ class Approximation:
     label : str
         Printed name.
     group : str
-        Its kind, which has one colour in figures: "low rank", "CoSA core", "entries", "rounding" or
-        "control".
+        Its kind, which has one colour in figures: "low rank", "CoSA core", "informed core",
+        "entries", "rounding" or "control".
     make : callable
         Maps what is `Given` to Â, shape (m, n).
     stored : callable
-        (m, n, rank) to what is `Stored`.
+        (m, n, rank) to what is `Stored`; m is the number of outputs where it needs moments.
     budgeted : bool
         Whether it depends on the budget; what does not is measured once.
     unbiased : bool
         Whether its mean over draws is ΔW, so that a factor below 1 lowers its error.
+    directions : callable, optional
+        For what cannot be made without the moments of the layer's inputs: (m, n, rank) to the
+        number of leading directions of them that it takes.
     law : callable, optional
         (m, n, rank, `cosa_theory.laws.InputMoments`) to the expected E‖(Â − ΔW)x‖²/E‖ΔW x‖², where
         it is known for every ΔW.
@@ -152,8 +161,14 @@ class Approximation:
     stored: Callable[[int, int, int], Stored]
     budgeted: bool = True
     unbiased: bool = False
+    directions: Callable[[int, int, int], int] | None = None
     law: Law | None = None
     estimate: Callable[[Given, Matrix], tuple[float, float]] | None = None
+
+    @property
+    def needs_moments(self) -> bool:
+        """Whether it cannot be made without the moments of the layer's inputs."""
+        return self.directions is not None
 
 
 APPROXIMATIONS: dict[str, Approximation] = {}

@@ -37,6 +37,11 @@ class Trial:
     approximation: Approximation
     rank: int
 
+    def directions(self, m: int, n: int) -> int:
+        """Return how many directions of the inputs it takes of a layer with m outputs."""
+        count = self.approximation.directions
+        return 0 if count is None else count(m, n, max(self.rank, 1))
+
     @property
     def title(self) -> str:
         """For a progress bar."""
@@ -188,12 +193,15 @@ class Bench:
         return {"layers": layers, "runs": runs}
 
     def _given(self, layer: LayerDelta, rank: int) -> Given:
+        moments = self.moments.get(layer.name)
         return Given(
             layer.delta,
             max(rank, 1),
             base=layer.base,
             seed=self.seed,
             key=(layer.name, "function"),
+            moments=None if moments is None else moments.inputs,
+            transposed=moments is not None and moments.transposed,
             decompose=partial(self.decompositions.of, layer.name),
         )
 

@@ -3,7 +3,7 @@
 import math
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,9 +24,9 @@ from cosa_theory.ground.texts import check_texts
 from cosa_theory.page.document import Document
 from cosa_theory.spectrum.approximations import select_approximations
 from cosa_theory.spectrum.budget import check_ranks
-from cosa_theory.studies.function.compute import Bench, needed_memory, run_trials, trials
+from cosa_theory.studies.function.compute import Bench, Trial, needed_memory, run_trials, trials
 from cosa_theory.studies.function.decompositions import Decompositions
-from cosa_theory.studies.function.inputs import moments_of_inputs, moments_of_updates
+from cosa_theory.studies.function.inputs import LayerMoments, moments_of_inputs, moments_of_updates
 from cosa_theory.studies.function.tables import build_tables
 from cosa_theory.studies.function.texts import FEWEST, general_texts
 from cosa_theory.studies.function.verdict import verdict
@@ -190,8 +190,11 @@ def function_pair(
     needed = needed_memory(shapes.values(), readouts, chosen)
     check_memory("the study", needed, "choose matrices with include, or take fewer, shorter texts")
     first = next(iter(readouts.values()))
-    inputs, told = moments_of_inputs(model, weights, first, moments, save_moments)
-    notices = [*pair.report.notices, *left_out, *told]
+    inputs, own = moments_of_inputs(model, weights, first, moments, save_moments)
+    known = moments_of_updates(pair, weights, inputs, model.transposed())
+    notices = [*pair.report.notices, *left_out]
+    chosen = _with_moments(chosen, [name for name in weights if name not in known], notices)
+    notices += _about_moments(chosen, known, next(iter(readouts)) if own else None)
     with (
         tempfile.TemporaryDirectory(prefix="cosa_theory.") as folder,
         # numpy's products are small here, and its waiting threads take cores from the model's.
@@ -203,15 +206,19 @@ def function_pair(
             pair,
             weights,
             readouts,
-            moments_of_updates(pair, weights, inputs, model.transposed()),
+            known,
             seed,
             Decompositions(Path(folder), rank),
         )
         changes = _checked(bench.changes())
         results = run_trials(
-            bench, chosen, cells=None if cells is None else Path(cells), progress=progress
+            bench,
+            chosen,
+            cells=None if cells is None else Path(cells),
+            progress=progress,
         )
-    tables = build_tables(chosen, results, changes, shapes, seed)
+    turned = {name for name, one in known.items() if one.transposed}
+    tables = build_tables(chosen, results, changes, shapes, turned, seed)
     return Function(notices=tuple(notices), coverage=coverage_of(pair), **tables)
 
 
@@ -285,6 +292,56 @@ def _changed_vectors(pair: DeltaPair) -> list[str]:
         for name, other in same.items()
         if not np.array_equal(pair.base.load(name), pair.tuned.load(other))
     ]
+
+
+def _with_moments(
+    chosen: Sequence[Trial], without: Sequence[str], notices: list[str]
+) -> list[Trial]:
+    """Return the trials that can be measured where some matrices have no moments; tell the others.
+
+    Raises
+    ------
+    InputError
+        If none is left.
+    """
+    if not without:
+        return list(chosen)
+    kept = [trial for trial in chosen if not trial.approximation.needs_moments]
+    if len(kept) < len(chosen):
+        notices.append(
+            f"Informed approximations are left out: there are no moments of the inputs of "
+            f"{first_few(without, 3)}."
+        )
+    if not kept:
+        raise InputError(notices[-1])
+    return kept
+
+
+def _about_moments(
+    chosen: Sequence[Trial], known: Mapping[str, LayerMoments], own: str | None
+) -> Iterator[str]:
+    """Say what the moments are of: the texts of the set named, others where None is given."""
+    informed = [trial for trial in chosen if trial.approximation.needs_moments]
+    if own is None:
+        yield (
+            "Weighted energies and informed approximations are of stored moments, which were "
+            "gathered on other texts."
+        )
+    elif informed:
+        yield (
+            f"Informed approximations know the inputs of the {own} texts, on which function is "
+            "measured too: with stored moments of other texts they are judged on texts unseen."
+        )
+    few = {}
+    for name, moments in known.items():
+        asked = max((trial.directions(*moments.shape) for trial in informed), default=0)
+        if asked and (found := moments.inputs.independent(asked)) < asked:
+            few[name] = f"{name} has {found} of {asked}"
+    if few:
+        yield (
+            f"The inputs of {len(few)} matrices have fewer independent directions than informed "
+            f"cores take, and the others are drawn: {first_few(list(few.values()), 3)}."
+        )
 
 
 def _checked(

@@ -1,7 +1,7 @@
 """The tables of the study, from what was measured of every approximation."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -72,11 +72,13 @@ def build_tables(
     results: Sequence[Result],
     changes: Mapping[str, Mapping[str, list[float]]],
     shapes: Mapping[str, tuple[int, int]],
+    turned: Container[str],
     seed: int,
 ) -> dict[str, pd.DataFrame]:
     """Return the tables of `cosa_theory.studies.function.pair.Function`.
 
-    What predicts function: see docs/theory.md, 6.6.
+    `turned` names the matrices that are stored as inputs × outputs. What predicts function: see
+    docs/theory.md, 6.6.
     """
     sets = [name for name in changes if name != "held out"]
     resampling = {name: Resampling(len(changes[name]["squared"]), seed) for name in sets}
@@ -85,7 +87,9 @@ def build_tables(
     for trial, result in zip(chosen, results, strict=True):
         for run in result["runs"]:
             key = _key(trial, run["gain"])
-            rows.append({**key, **_stored(trial, shapes), **_pooled(result["layers"], run["gain"])})
+            rows.append(
+                {**key, **_stored(trial, shapes, turned), **_pooled(result["layers"], run["gain"])}
+            )
             for name in sets:
                 one, draws = _function(run["texts"][name], changes[name], resampling[name])
                 read.append({**key, "texts": name, **one})
@@ -120,8 +124,15 @@ def _key(trial: Trial, gain: float) -> dict[str, Any]:
     }
 
 
-def _stored(trial: Trial, shapes: Mapping[str, tuple[int, int]]) -> dict[str, Any]:
-    sizes = [trial.approximation.stored(m, n, max(trial.rank, 1)) for m, n in shapes.values()]
+def _stored(
+    trial: Trial, shapes: Mapping[str, tuple[int, int]], turned: Container[str]
+) -> dict[str, Any]:
+    one = trial.approximation
+    oriented = (
+        (n, m) if one.needs_moments and name in turned else (m, n)
+        for name, (m, n) in shapes.items()
+    )
+    sizes = [one.stored(m, n, max(trial.rank, 1)) for m, n in oriented]
     return {
         "numbers": sum(one.numbers for one in sizes),
         "bits": sum(one.bits for one in sizes),

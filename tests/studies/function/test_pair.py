@@ -64,7 +64,7 @@ def encoder(pairs):
 
 @pytest.fixture(scope="module")
 def language_model(pairs):
-    names = ["svd", "exact", "noise", "adjoint_haar", "best_core_haar"]
+    names = ["svd", "exact", "noise", "adjoint_haar", "best_core_haar", "one_sided_activation"]
     return function_pair(*pairs["causal"], **QUICK, approximations=names)
 
 
@@ -177,6 +177,35 @@ def test_moments_stored_once_give_the_same_weighted_energies(pairs, tmp_path):
     again = function_pair(*pairs["causal"], **arguments, moments=path)
     assert again.approximations.equals(first.approximations)
     assert first.approximations["weighted"].notna().all()
+
+
+def test_informed_cores_return_more_of_what_the_inputs_see(language_model, encoder):
+    """ΔW V for the leading V is far ahead in the energy that the inputs weigh."""
+    for study in (language_model, encoder):
+        table = study.approximations.set_index(["approximation", "rank"])
+        informed = table.loc[("one_sided_activation", 2)]
+        assert informed["weighted"] > 1.5 * table.loc[("best_core_haar", 2), "weighted"]
+        assert informed["bits"] > 16 * informed["numbers"]  # its projection is stored
+        assert any("inputs of the domain texts" in notice for notice in study.notices)
+    assert any("fewer independent directions" in notice for notice in encoder.notices)
+
+
+def test_layers_without_moments_leave_informed_approximations_out(pairs, tmp_path):
+    from dataclasses import replace
+
+    from cosa_theory.nn.moments import read_moments, write_moments
+
+    path, part = tmp_path / "moments.safetensors", tmp_path / "part.safetensors"
+    function_pair(*pairs["causal"], **QUICK, approximations=["exact"], save_moments=path)
+    moments = read_moments(path)
+    kept = {name: one for name, one in moments.inputs.items() if "down_proj" not in name}
+    write_moments(replace(moments, inputs=kept), part)
+    names = ["exact", "one_sided_activation", "prior_haar"]
+    study = function_pair(*pairs["causal"], **QUICK, approximations=names, moments=part)
+    assert set(study.function["approximation"]) == {"exact"}
+    assert any("no moments" in notice and "down_proj" in notice for notice in study.notices)
+    with pytest.raises(InputError, match=r"no moments of the inputs of .*down_proj"):
+        function_pair(*pairs["causal"], **QUICK, approximations=names[1:], moments=part)
 
 
 def test_an_adapter_is_measured_on_its_base(pairs, tmp_path):

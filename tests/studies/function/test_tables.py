@@ -4,7 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cosa_theory.studies.function.tables import _pooled, _signal_and_noise
+from cosa_theory.spectrum.approximations import APPROXIMATIONS
+from cosa_theory.studies.function.compute import Trial
+from cosa_theory.studies.function.tables import _pooled, _signal_and_noise, _stored
 
 
 def layer(inner, norm, mapped):
@@ -40,3 +42,9 @@ def test_noise_counts_as_much_as_the_control_was_measured_to_lose():
 def test_without_the_control_nothing_is_predicted():
     table = pd.DataFrame({"approximation": ["svd"], "signal": [1.0], "noise": [0.0]})
     assert _signal_and_noise(table, np.array([1.0])).isna().all()
+
+
+def test_a_transposed_matrix_stores_what_its_layer_does():
+    trial = Trial(APPROXIMATIONS["one_sided_activation"], 2)
+    assert _stored(trial, {"w": (12, 40)}, {"w"}) == _stored(trial, {"w": (40, 12)}, ())
+    assert _stored(trial, {"w": (12, 40)}, ()) != _stored(trial, {"w": (40, 12)}, ())
