@@ -16,6 +16,7 @@ import os
 import sys
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -35,10 +36,12 @@ __all__ = [
     "chosen_config",
     "command_parser",
     "read_config",
+    "read_toml",
     "run_command",
     "sweep_command",
     "sweep_parser",
     "sweep_settings",
+    "with_fields",
     "write_table",
 ]
 
@@ -184,30 +187,56 @@ def read_config(start: Config, path: Path | None, **overrides: Any) -> Config:
         No such file, not TOML, a field that the settings do not have, or a value that they
         refuse with a ValueError.
     """
-    given = {} if path is None else _toml(path)
+    where = "" if path is None else f"configuration {path}: "
+    given = {} if path is None else read_toml(path)
+    chosen = {name: value for name, value in overrides.items() if value is not None}
+    return with_fields(start, given, where, **chosen)
+
+
+def with_fields(
+    start: Config, given: Mapping[str, Any], where: str = "", **overrides: Any
+) -> Config:
+    """Return settings with some fields replaced, each checked against its type.
+
+    Parameters
+    ----------
+    start : dataclass
+        The settings.
+    given : mapping
+        Fields to check, arrays as tuples.
+    where : str
+        Begins every error.
+    **overrides
+        Fields over these, as they are.
+
+    Raises
+    ------
+    InputError
+        A field that the settings do not have, of another type, or a value that they refuse with a
+        ValueError.
+    """
     kinds = get_type_hints(type(start))
     known = [field.name for field in dataclasses.fields(start)]  # type: ignore[arg-type]
     unknown = [name for name in given if name not in known]
     if unknown:
-        only = f"only {', '.join(known)}"
-        raise InputError(f"configuration {path}: no field {quoted(unknown[0])}, {only}")
+        near = get_close_matches(unknown[0], known) if len(known) > 20 else []
+        raise InputError(f"{where}no field {quoted(unknown[0])}, only {', '.join(near or known)}")
     for name, value in given.items():
         if must := _must(kinds[name], value):
-            raise InputError(f"configuration {path}: {name} is {quoted(value)}: it must be {must}")
-    given |= {name: value for name, value in overrides.items() if value is not None}
+            raise InputError(f"{where}{name} is {quoted(value)}: it must be {must}", argument=name)
     try:
-        return dataclasses.replace(start, **given)  # type: ignore[type-var]
+        return dataclasses.replace(start, **{**given, **overrides})  # type: ignore[type-var]
     except (TypeError, ValueError, ArithmeticError, LookupError) as error:
-        where = "" if path is None else f"configuration {path}: "
         argument = getattr(error, "argument", None)
         raise InputError(f"{where}{reason(error)}", argument=argument) from error
 
 
-def _toml(path: Path) -> dict[str, Any]:
-    """Read a TOML file, its arrays as tuples."""
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file, its arrays as tuples; `InputError` if there is none, or it is none."""
     raw = file_bytes(path)
     try:
-        return {name: _frozen(value) for name, value in tomllib.loads(raw.decode("utf-8")).items()}
+        frozen: dict[str, Any] = _frozen(tomllib.loads(raw.decode("utf-8")))
+        return frozen
     except RecursionError as error:
         raise InputError(f"configuration {path}: nested too deep") from error
     except ValueError as error:
@@ -243,6 +272,8 @@ _WORDS = {
 
 
 def _frozen(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _frozen(one) for name, one in value.items()}
     return tuple(map(_frozen, value)) if isinstance(value, list) else value
 
 

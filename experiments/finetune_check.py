@@ -63,6 +63,15 @@ GRID: dict[tuple[str, str], tuple[float, ...]] = {
 CoSA core then moves ΔW by rate · √(ab) at unit-norm scale, and √(mn/ab) times as far at the
 released scale."""
 
+ADAPTERS: dict[str, dict[str, Any]] = {
+    "full": {"method": "full"},
+    "lora": {"method": "lora"},
+    "cosa": {"method": "cosa"},
+    "cosa_haar": {"method": "cosa", "kind": "haar"},
+    "cosa_released": {"method": "cosa", "scale": "analysis", "shape": "released"},
+}
+"""Fields of `experiments.finetune.config.Config`, by method."""
+
 
 @dataclass(frozen=True)
 class Config:
@@ -208,19 +217,21 @@ def inputs_of(task: str) -> str:
 def compute(cell: Cell, folder: Path, checkpoint: int) -> dict[str, Any]:
     """Train and score; models, checkpoints and adapters are kept under `folder`."""
     # Here and not above: a check of the stored table needs none of it.
-    from experiments.finetune_check_tasks import TASKS
-    from experiments.finetune_check_training import Settings, start, train
+    from experiments.finetune.config import Config as Training
+    from experiments.finetune.tasks import TASKS
+    from experiments.finetune.training import start, train
 
     task = TASKS[cell.model](folder / "base", cell.tokens, cell.items)
     described = {"metric": task.metric, "base": task.base}
     if cell.method == "start":
-        return described | start(task, cell.part, cell.seed, cell.threads)
-    names = {field.name for field in dataclasses.fields(Settings)}
-    settings = Settings(**{name: value for name, value in vars(cell).items() if name in names})
+        return described | start(task, Training(seed=cell.seed, threads=cell.threads), cell.part)
+    names = ("learning_rate", "seed", "rank", "blocks", "steps", "batch", "threads")
+    settings = {name: getattr(cell, name) for name in names} | ADAPTERS[cell.method]
+    training = Training(**settings, checkpoint=checkpoint)
     run = folder / "runs" / cell_name(dataclasses.asdict(cell) | {"code": VERSION})
     name = f"adapters/{cell.model}-{cell.method}-{cell.seed}" if cell.part == "test" else None
     adapter = folder / name if name and cell.method != "full" else None
-    result = train(task, settings, cell.part, run, adapter, checkpoint)
+    result = train(task, training, cell.part, run, adapter)
     return described | result | {"adapter": name if adapter else None}
 
 
@@ -254,7 +265,7 @@ def run(
         The results on the test parts, one row for each model, method and seed: the settings of
         `Cell`; metric ("accuracy", or "loss" in nats a token), value with its interval low to
         high (over items of one training), before (the value of the untrained model), and what
-        `experiments.finetune_check_training.train` measures; adapter (folder under `out`), base
+        `experiments.finetune.training.train` measures; adapter (folder under `out`), base
         (the model it belongs to). The method "start" is the untrained model. And the grid on the
         validation parts, with the same columns.
 

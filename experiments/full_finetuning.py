@@ -28,7 +28,7 @@ CORPORA = {
     "20newsgroups": "encoder_20newsgroups",
     "functions": "decoder",
 }
-"""From what is learnt to the task of `experiments.finetune_check_tasks`."""
+"""From what is learnt to the task of `experiments.finetune.tasks`."""
 
 
 @dataclass(frozen=True)
@@ -85,8 +85,9 @@ def run(config: Config, out: Path) -> tuple[Path, Path]:
     (path, path)
         Folders of the model before and after.
     """
-    from experiments.finetune_check_tasks import TASKS
-    from experiments.finetune_check_training import Settings, start, train
+    from experiments.finetune.config import Config as Training
+    from experiments.finetune.tasks import TASKS
+    from experiments.finetune.training import start, train
 
     name = CORPORA[config.corpus]
     described = dataclasses.asdict(config) | {"inputs": inputs_of(name)}
@@ -95,19 +96,12 @@ def run(config: Config, out: Path) -> tuple[Path, Path]:
     identity = cell_name(described)
     if _made_by(summary) == identity:
         return Path(task.base), tuned
-    settings = Settings(
-        "full",
-        config.learning_rate,
-        config.seed,
-        rank=1,
-        blocks=0,
-        steps=config.steps,
-        batch=config.batch,
-        threads=config.threads,
-    )
+    names = ("learning_rate", "seed", "steps", "batch", "threads")
+    settings = {field: getattr(config, field) for field in names}
+    training = Training(method="full", checkpoint=250, **settings)
     with quiet_transformers(), progress_bar(f"training of {out.name}", notes=True) as advance:
-        before = start(task, "test", config.seed, config.threads)["value"]
-        result = train(task, settings, "test", out / "runs" / identity, tuned, 250, advance)
+        before = start(task, training)["value"]
+        result = train(task, training, "test", out / "runs" / identity, tuned, advance)
     kept = ("value", "low", "high", "scored", "train_loss", "seconds_per_step")
     record = {
         "identity": identity,

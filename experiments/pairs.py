@@ -26,8 +26,8 @@ from cosa_theory.ground.program import program
 from cosa_theory.page.text import render_view
 from cosa_theory.page.views import MISSING, Column, View, count, percent
 from experiments.command import command_parser, run_command
+from experiments.finetune.function_bodies import read_functions, split_modules
 from experiments.full_finetuning import Config, run
-from experiments.function_bodies import read_functions, split_modules
 
 __all__ = ["PAIRS", "Pair", "table"]
 
@@ -89,11 +89,11 @@ def _ours(corpus: str, steps: int, **settings: Any) -> Pair:
 
     def texts() -> list[str]:
         if corpus == "functions":
-            from experiments.finetune_check_tasks import TEST_SHARE, VALIDATION_SHARE
+            from experiments.finetune.data import TEST_SHARE, VALIDATION_SHARE
 
             *_, held_out = split_modules(read_functions(), (VALIDATION_SHARE, TEST_SHARE))
             return [one.prompt + one.body for one in held_out]
-        from experiments.finetune_check_tasks import read_labelled
+        from experiments.finetune.data import read_labelled
 
         return [one.text for one in read_labelled(corpus, "test")]
 

@@ -14,7 +14,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from cosa_theory.ground.sweep import run_cells
 from experiments import finetune_check
-from experiments.finetune_check_tasks import TASKS, DecoderTask, Example
+from experiments.finetune.tasks import TASKS, AnswerTask, Example
 
 CELL = finetune_check.Cell(
     model="decoder",
@@ -34,7 +34,7 @@ CELL = finetune_check.Cell(
 
 
 @dataclass(frozen=True)
-class TinyTask(DecoderTask):
+class TinyTask(AnswerTask):
     """Counting modulo a number, with a random Llama of two blocks and dropout."""
 
     stop: int | None = None

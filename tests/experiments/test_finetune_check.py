@@ -14,33 +14,18 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import nn
 
 from cosa_theory.deltas import open_pair
 from cosa_theory.ground.errors import InputError
-from experiments import finetune_check, finetune_check_training
+from experiments import finetune_check
+from experiments.finetune.scoring import score
+from experiments.finetune.tasks import TASKS
 from experiments.finetune_check import GRID, PRESETS, Config, main, run
-from experiments.finetune_check_methods import (
-    counts,
-    linear_layers,
-    prepared,
-    released_shape,
-)
 from experiments.finetune_check_results import (
     METHODS,
     best_rates,
     read_rates,
 )
-from experiments.finetune_check_tasks import (
-    TASKS,
-    EncoderTask,
-    Example,
-    _bootstrap,
-    function_examples,
-    score,
-)
-from experiments.finetune_check_training import kept_bytes
-from experiments.function_bodies import FunctionText
 from tests.experiments.finetune_results import results
 from tests.experiments.finetune_tiny import CELL, TinyTask, asked, load, train
 
@@ -93,18 +78,6 @@ def test_a_killed_training_goes_on_from_its_checkpoint_to_the_same_numbers(whole
     assert resumed.keys() == uninterrupted.keys()
     assert all(torch.equal(resumed[key], uninterrupted[key]) for key in resumed)
     assert list(tmp_path.glob("runs/*")) == []
-
-
-def test_an_unfinished_checkpoint_is_deleted_and_the_newest_whole_one_taken(tmp_path):
-    for step, content in ((3, '{"global_step": 3}'), (12, '{"global_step": 12}'), (15, "{")):
-        folder = tmp_path / f"checkpoint-{step}"
-        folder.mkdir()
-        (folder / "trainer_state.json").write_text(content)
-    (tmp_path / "checkpoint-18").mkdir()
-    found = finetune_check_training._last_checkpoint(tmp_path)
-    assert found == str(tmp_path / "checkpoint-12")
-    assert {path.name for path in tmp_path.iterdir()} == {"checkpoint-3", "checkpoint-12"}
-    assert finetune_check_training._last_checkpoint(tmp_path / "none") is None
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])
@@ -184,198 +157,6 @@ def test_the_seed_decides_the_result_and_a_head_is_equal_for_all_methods(whole, 
     _, rows = whole
     other = train(dataclasses.replace(CELL, seed=4), tmp_path)
     assert other["value"] != rows["cosa"]["value"]
-
-
-@pytest.mark.parametrize("method", ["lora", "cosa", "cosa_haar", "cosa_released"])
-@pytest.mark.parametrize("rank", [1, 3])
-def test_no_layer_trains_more_than_lora_of_the_rank_and_hardly_less(method, rank):
-    model = load(Path("."), 12, 6).model()
-    sizes = linear_layers(model, 0)
-    assert sizes["model.layers.0.self_attn.k_proj"] == (16, 32)
-    made = prepared(model, method, blocks=0, rank=rank, seed=0, head=None)
-    trained = {}
-    for name, parameter in made.named_parameters():
-        if parameter.requires_grad:
-            layer = name.removeprefix("base_model.model.").split(".lora_")[0].split(".cosa_")[0]
-            trained[layer] = trained.get(layer, 0) + parameter.numel()
-    assert trained.keys() == sizes.keys()
-    for name, (m, n) in sizes.items():
-        budget = rank * (m + n)
-        slack = 0 if method == "lora" else max(m, n)  # whole numbers in the core's shape
-        assert budget - slack <= trained[name] <= budget, name
-
-
-def test_equal_size_is_near_on_the_real_shapes():
-    for m, n in ((576, 576), (192, 576), (1536, 576), (576, 1536), (384, 384), (1536, 384)):
-        a, b = released_shape(m, n, 8 * (m + n))
-        assert 0.97 * 8 * (m + n) <= a * b <= 8 * (m + n)
-        assert a <= m
-        assert b <= n
-        if a < m:
-            assert 3.5 <= a / b <= 4.5
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_only_the_last_blocks_and_the_head_are_trained(method):
-    class WithHead(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.inner = load(Path("."), 12, 6).model()
-            self.top = nn.Linear(5, 3)
-
-        def forward(self, x):
-            return self.top(x)
-
-    model = prepared(WithHead(), method, blocks=1, rank=2, seed=0, head="top")
-    names = [name for name, part in model.named_parameters() if part.requires_grad]
-    assert all(".layers.1." in name or ".top." in f".{name}" for name in names)
-    size = counts(model, "top")
-    assert size.head == 18
-    blocks = sum(p.numel() for n, p in model.named_parameters() if ".layers.1." in n)
-    if method == "full":
-        assert size.adapter == blocks
-    else:
-        budget = 2 * sum(
-            m + n for m, n in linear_layers(load(Path("."), 12, 6).model(), 1).values()
-        )
-        assert 0.8 * budget <= size.adapter <= budget
-    with pytest.raises(ValueError, match="blocks is 3: the model has 2"):
-        prepared(WithHead(), method, blocks=3, rank=2, seed=0, head="top")
-
-
-def test_full_fine_tuning_of_all_blocks_trains_everything():
-    model = prepared(load(Path("."), 12, 6).model(), "full", blocks=0, rank=2, seed=0, head=None)
-    assert all(parameter.requires_grad for parameter in model.parameters())
-
-
-def test_saved_bytes_are_those_of_a_small_network_counted_by_hand():
-    class Net(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.first, self.second = nn.Linear(4, 8), nn.Linear(8, 2)
-            self.first.requires_grad_(False)
-            self.second.requires_grad_(False)
-            self.second.weight.requires_grad_(True)
-
-        def forward(self, x):
-            return self.second(torch.relu(self.first(x)))
-
-    # Only the input of the trained layer is kept: 3 × 8 numbers.
-    model = Net()
-    assert kept_bytes(model, {"x": torch.ones(3, 4)}) == 4 * 24
-    model.first.weight.requires_grad_(True)  # and now the first one's, 3 × 4
-    assert kept_bytes(model, {"x": torch.ones(3, 4)}) == 4 * (24 + 12)
-
-
-# Scores ------------------------------------------------------------------------------------------
-
-
-def test_the_loss_is_the_mean_over_the_tokens_of_bodies_alone(tmp_path):
-    task = load(tmp_path, 12, 6)
-    model = task.model().eval()
-    nats, tokens = 0.0, 0
-    for example in task.test:
-        ids = torch.tensor([example.input_ids])
-        with torch.no_grad():
-            logs = model(input_ids=ids).logits[0].log_softmax(-1)
-        for place, label in enumerate(example.labels):
-            if label != -100:
-                nats -= logs[place - 1, label].item()
-                tokens += 1
-    assert tokens == 6 * 8
-    found = score(task, model, task.test)
-    assert found.value == pytest.approx(nats / tokens, abs=1e-5)
-    assert found.item_weights == [16.0] * 3, "two functions of eight tokens in each module"
-    assert sum(found.item_sums) == pytest.approx(nats, abs=1e-3)
-    assert found.scored == 6
-
-
-def test_padding_and_the_order_of_items_do_not_change_the_loss(tmp_path):
-    task = load(tmp_path, 12, 6)
-    short = Example((3, 4, 5), (-100, 4, 5), "9")
-    model = task.model()
-    together = score(task, model, [*task.test, short])
-    apart = [score(task, model, [short]).value, score(task, model, task.test).value]
-    assert together.value == pytest.approx((2 * apart[0] + 48 * apart[1]) / 50, abs=1e-5)
-    assert score(task, model, [short, *task.test]).value == pytest.approx(together.value)
-
-
-def test_the_interval_of_a_loss_resamples_groups_not_items():
-    low, high = _bootstrap(np.array([2.0, 6.0]), np.full(2, 2.0), 0)
-    assert (low, high) == (1.0, 3.0), "two groups: a quarter of the resamples have only one"
-    low, high = _bootstrap(np.tile([1.0, 3.0], 100), np.ones(200), 0)
-    half = 1.96 / np.sqrt(200)
-    assert (low, high) == pytest.approx((2 - half, 2 + half), abs=0.3 * half)
-    assert np.isnan(_bootstrap(np.array([8.0]), np.array([4.0]), 0)).all()
-
-
-def test_functions_are_labelled_on_body_and_end_alone_and_long_ones_are_left_out():
-    def encode(texts):
-        return [[ord(letter) for letter in text] for text in texts]
-
-    texts = [FunctionText("m", "n", "ab", "cd"), FunctionText("m", "o", "abc", "def")]
-    (example,) = function_examples(texts, encode, 1, 5)
-    assert example.input_ids == (97, 98, 99, 100, 1)
-    assert example.labels == (-100, -100, 99, 100, 1)
-    assert example.group == "m"
-    assert len(function_examples(texts, encode, 1, 7)) == 2
-
-
-@pytest.fixture(scope="module")
-def texts():
-    return EncoderTask.load(Path("."), 16, 30)
-
-
-def test_the_parts_of_the_texts_have_nothing_in_common_and_are_always_the_same(texts):
-    again = EncoderTask.load(Path("."), 16, 30)
-    assert (texts.train, texts.validation, texts.test) == (
-        again.train,
-        again.validation,
-        again.test,
-    )
-    assert len(texts.validation) == len(texts.test) == 30
-    assert len(texts.train) == 5485 - 600
-    assert all(len(example.input_ids) <= 16 for example in texts.train)
-    larger = EncoderTask.load(Path("."), 16, 40)
-    assert larger.train == texts.train
-    assert larger.validation[:30] == texts.validation
-
-
-def test_accuracy_counts_hits_and_has_wilsons_interval(texts):
-    class Always(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.weight = nn.Parameter(torch.zeros(1))
-
-        def forward(self, input_ids, attention_mask):
-            return {"logits": torch.eye(8)[2].expand(len(input_ids), 8)}
-
-    hits = sum(example.labels == 2 for example in texts.test)
-    found = score(texts, Always(), texts.test)
-    assert found.value == hits / 30
-    assert sorted(found.item_sums) == [0.0] * (30 - hits) + [1.0] * hits
-    n, p, z = 30, hits / 30, 1.959963984540054
-    half = z * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
-    centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
-    assert (found.low, found.high) == pytest.approx((centre - half, centre + half))
-
-
-def test_the_encoder_trains_with_a_head_that_is_equal_for_all_methods(texts, tmp_path):
-    sizes = {"rank": 2, "blocks": 1, "steps": 1, "batch": 2, "threads": 1}
-    rows = {}
-    for method in ("full", "lora", "cosa"):
-        settings = finetune_check_training.Settings(method, 1e-30, 0, **sizes)
-        adapter = tmp_path / method
-        torch.manual_seed(len(rows))  # what came before does not matter
-        rows[method] = finetune_check_training.train(
-            texts, settings, "test", tmp_path / "run", adapter, 100
-        )
-        assert rows[method]["trainable_parameters"] - rows[method]["adapter_parameters"] == 3080
-    assert len({row["value"] for row in rows.values()}) == 1, "one step of the head alone"
-    assert len({row["train_loss"] for row in rows.values()}) == 1
-    heads = [load_file(tmp_path / m / "adapter_model.safetensors") for m in ("lora", "cosa")]
-    key = "base_model.model.head.weight"
-    torch.testing.assert_close(heads[0][key], heads[1][key])
 
 
 # Results -----------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """A full fine-tuning: the whole model is kept, without its head, and equal settings train once."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,8 +9,8 @@ from safetensors.torch import load_file
 from transformers import BertConfig, BertModel
 
 from cosa_theory.ground.errors import InputError
-from experiments import finetune_check_training
-from experiments.finetune_check_tasks import TASKS, LabelledClassifier
+from experiments.finetune import training as finetune_training
+from experiments.finetune.tasks import TASKS, LabelledClassifier
 from experiments.full_finetuning import Config, run
 from tests.experiments import finetune_tiny
 
@@ -32,7 +33,7 @@ def test_every_weight_is_trained_and_kept_under_its_name(tiny, tmp_path):
 
 def test_equal_settings_train_once_and_others_anew(tiny, tmp_path, monkeypatch):
     run(TINY, tmp_path / "pair")
-    monkeypatch.setattr(finetune_check_training, "train", None)
+    monkeypatch.setattr(finetune_training, "train", None)
     run(TINY, tmp_path / "pair")
     with pytest.raises(TypeError):
         run(Config(**{**vars(TINY), "seed": 1}), tmp_path / "pair")
@@ -42,7 +43,10 @@ def test_a_classifier_is_kept_without_its_head(tmp_path):
     sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1}
     encoder = BertModel(BertConfig(vocab_size=9, num_attention_heads=1, **sizes))
     model = LabelledClassifier(encoder, 8, 3)
-    stored = finetune_check_training._store(model, tmp_path / "tuned", 0)
+    trainer = SimpleNamespace(args=SimpleNamespace(output_dir=str(tmp_path / "run")))
+    stored = finetune_training.store(
+        SimpleNamespace(model=model, trainer=trainer), tmp_path / "tuned"
+    )
     weights = load_file(tmp_path / "tuned" / "model.safetensors")
     assert set(weights) == set(encoder.state_dict())
     assert stored == (tmp_path / "tuned" / "model.safetensors").stat().st_size

@@ -8,7 +8,7 @@ import pytest
 
 from cosa_theory.deltas import open_pair
 from experiments import pairs
-from experiments.function_bodies import FunctionText
+from experiments.finetune.function_bodies import FunctionText
 from experiments.pairs import PAIRS, main, table
 
 

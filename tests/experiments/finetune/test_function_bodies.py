@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cosa_theory.ground.errors import InputError
-from experiments.function_bodies import FunctionText, read_functions, split_modules
+from experiments.finetune.function_bodies import FunctionText, read_functions, split_modules
 
 SOURCE = '''
 """A module's docstring."""

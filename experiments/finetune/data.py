@@ -1,0 +1,173 @@
+"""Data by name: embedded texts and functions, data sets of the hub, and one's own files.
+
+All become the same: inputs, an output, and three parts. What is held back never depends on a seed.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from cosa_theory.assets import Text, read_newsgroups, read_reuters
+from cosa_theory.ground.checks import choice
+from cosa_theory.ground.errors import InputError, quoted
+from cosa_theory.projections import stream
+from experiments.finetune.config import Config
+from experiments.finetune.function_bodies import FunctionText, read_functions, split_modules
+from experiments.finetune.rows import (
+    HUB,
+    Item,
+    Source,
+    hub_split,
+    items_of,
+    read_file,
+    refuse_lacking,
+)
+
+__all__ = ["DATA", "Parts", "load_parts", "read_labelled"]
+
+# Shares of the modules, and how many training texts at most, that are kept back.
+VALIDATION_SHARE, TEST_SHARE = 0.15, 0.25
+VALIDATION_ITEMS = 600
+FILES = "files"
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A data set.
+
+    Attributes
+    ----------
+    learns : {"labels", "numbers", "answers"}
+        What the outputs are.
+    train, validation, test : list of Item
+        The parts; of the last two, the first so many are scored.
+    drawn : tuple of str, optional
+        Names the draw of those that are scored, where it is made after long items are left out.
+    """
+
+    learns: str
+    train: list[Item]
+    validation: list[Item]
+    test: list[Item]
+    drawn: tuple[str, ...] | None = None
+
+
+def load_parts(config: Config) -> Parts:
+    """Read the data of a training.
+
+    Raises
+    ------
+    InputError
+        If there is no such data set or file, a column or an output lacks, a part is empty, or a
+        label is held out that is not in the training part.
+    """
+    choice("data", config.data, DATA)
+    parts = DATA[config.data](config)
+    if config.rows:
+        parts = replace(parts, train=parts.train[: config.rows])
+    for name in ("train", "validation", "test"):
+        if not getattr(parts, name):
+            raise InputError(
+                f"data {config.data}: the {name} part is empty: give it rows", argument=name
+            )
+    if parts.learns == "labels":
+        known = {item.output for item in parts.train}
+        for name in ("validation", "test"):
+            unseen = {item.output for item in getattr(parts, name)} - known
+            if unseen:
+                raise InputError(
+                    f"data {config.data}: the {name} part has the label {quoted(min(unseen))}, "
+                    "which no training row has: leave it out, or add rows to train"
+                )
+    return parts
+
+
+def _functions(config: Config) -> Parts:
+    parts = split_modules(read_functions(), (VALIDATION_SHARE, TEST_SHARE))
+    train, validation, test = (list(map(_function, part)) for part in parts)
+    return Parts("answers", train, validation, test, drawn=("functions",))
+
+
+def _function(function: FunctionText) -> Item:
+    return Item((function.prompt,), function.body, function.module)
+
+
+def read_labelled(corpus: str, split: str) -> list[Text]:
+    """Return a split of Reuters ("r8", "r52") or of 20 Newsgroups ("20newsgroups")."""
+    return read_newsgroups(split) if corpus == "20newsgroups" else read_reuters(split, corpus)
+
+
+def _labelled(config: Config) -> Parts:
+    train, test = (
+        [
+            Item((text.text,), text.category, str(number))
+            for number, text in enumerate(read_labelled(config.data, split))
+        ]
+        for split in ("train", "test")
+    )
+    kept, validation = _held_back(train)
+    return Parts("labels", kept, validation, _shuffled(test, "test"))
+
+
+def _held_back(items: Sequence[Item]) -> tuple[list[Item], list[Item]]:
+    """Return what stays to be learnt, and what is kept back of it, in the order drawn."""
+    count = min(VALIDATION_ITEMS, len(items) // 5)
+    order = stream(0, "finetune_check", "validation").permutation(len(items))
+    return [items[index] for index in sorted(order[count:])], [items[i] for i in order[:count]]
+
+
+def _shuffled(items: Sequence[Item], *key: str) -> list[Item]:
+    """Return the items in a random order, always the same."""
+    order = stream(0, "finetune_check", *key).permutation(len(items))
+    return [items[index] for index in order]
+
+
+def _hub(config: Config) -> Parts:
+    source = HUB[config.data]
+    rows = hub_split(source.path, source.subset, "train", config.copies)
+    if source.keep is not None:
+        column, begins = source.keep
+        refuse_lacking(config.data, rows.column_names, [column])
+        rows = rows.filter(lambda value: str(value).startswith(begins), input_columns=column)
+    if source.held_out is None:  # no more than is needed: these have hundreds of thousands
+        size = min(VALIDATION_ITEMS, len(rows) // 5)
+        count = min(config.rows or len(rows), len(rows) - 2 * size)
+        rows = rows.select(range(count + 2 * size))
+        items = items_of(config.data, rows.column_names, rows, source)
+        ends = (count, count + size)
+        return Parts(source.learns, items[: ends[0]], items[ends[0] : ends[1]], items[ends[1] :])
+    held_out = hub_split(source.path, source.subset, source.held_out, config.copies)
+    train, test = (
+        items_of(config.data, part.column_names, part, source) for part in (rows, held_out)
+    )
+    kept, validation = _held_back(train)
+    return Parts(source.learns, kept, validation, _shuffled(test, "test"))
+
+
+def _files(config: Config) -> Parts:
+    source = Source("", config.inputs, config.output, config.learns)
+    if not 1 <= len(config.inputs) <= (1 if config.learns == "answers" else 2) or not config.output:
+        raise InputError(
+            "data is 'files': inputs must name one column of texts, or two for labels and numbers, "
+            "and output what is learnt of them",
+            argument="inputs",
+        )
+    read = {}
+    for name in ("train", "validation", "test"):
+        file = getattr(config, name)
+        if not file and name != "validation":
+            raise InputError(f"data is 'files': {name} must be a JSON Lines or CSV file")
+        read[name] = read_file(Path(file), source) if file else []
+    train, validation = read["train"], read["validation"]
+    if not config.validation:
+        train, validation = _held_back(train)
+    return Parts(config.learns, train, validation, _shuffled(read["test"], "test"))
+
+
+DATA: dict[str, Callable[[Config], Parts]] = {
+    **dict.fromkeys(("r8", "r52", "20newsgroups"), _labelled),
+    "functions": _functions,
+    **dict.fromkeys(HUB, _hub),
+    FILES: _files,
+}
+"""What reads each data set."""

@@ -1,0 +1,209 @@
+"""Rows of data sets, from the hub or files, as items: some texts, and what is learnt of them."""
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cosa_theory.ground.checks import real
+from cosa_theory.ground.errors import InputError, quoted, reason
+from cosa_theory.ground.reading import file_bytes
+
+__all__ = ["HUB", "Item", "Source", "hub_split", "items_of", "read_file", "refuse_lacking"]
+
+INSTRUCTION = (
+    "Below is an instruction that describes a task. Write a response that appropriately completes "
+    "the request.\n\n### Instruction:\n{}\n\n### Response:\n"
+)
+"""The prompt of Stanford's Alpaca, which data sets of instructions are usually learnt with."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One item in words.
+
+    Attributes
+    ----------
+    inputs : tuple of str
+        One or two texts; a prompt, where an answer is learnt.
+    output : str or float
+        A category, a number, or the text that continues the prompt.
+    group : str
+        Items of one group are not independent.
+    """
+
+    inputs: tuple[str, ...]
+    output: str | float
+    group: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where items come from: a data set of the hub, or files.
+
+    Attributes
+    ----------
+    path : str
+        ORGANISATION/NAME, or "" for files.
+    inputs, output : tuple of str, str
+        Columns.
+    learns : str
+        As in `Parts`.
+    subset : str, optional
+        Of a collection.
+    held_out : str, optional
+        The labelled split that is the test part; without one, the training rows after those that
+        are learnt.
+    keep : (str, tuple of str), optional
+        A column, and what its values must begin with.
+    """
+
+    path: str
+    inputs: tuple[str, ...]
+    output: str
+    learns: str = "labels"
+    subset: str | None = None
+    held_out: str | None = None
+    keep: tuple[str, tuple[str, ...]] | None = None
+
+
+def _glue(subset: str, *inputs: str, learns: str = "labels") -> Source:
+    """Return a task of GLUE, whose own test split has no labels."""
+    return Source("nyu-mll/glue", inputs, "label", learns, subset, held_out="validation")
+
+
+HUB: dict[str, Source] = {
+    "cola": _glue("cola", "sentence"),
+    "sst2": _glue("sst2", "sentence"),
+    "mrpc": _glue("mrpc", "sentence1", "sentence2"),
+    "stsb": _glue("stsb", "sentence1", "sentence2", learns="numbers"),
+    "qnli": _glue("qnli", "question", "sentence"),
+    "rte": _glue("rte", "sentence1", "sentence2"),
+    "metamath": Source(
+        "meta-math/MetaMathQA", ("query",), "response", "answers", keep=("type", ("GSM", "MATH"))
+    ),
+    "python": Source(
+        "m-a-p/CodeFeedback-Filtered-Instruction",
+        ("query",),
+        "answer",
+        "answers",
+        keep=("lang", ("python",)),
+    ),
+}
+"""Those of the paper. Where its 50,000 rows of Python code came from is not known."""
+
+
+def hub_split(path: str, subset: str | None, split: str, copies: str = "") -> Any:
+    """Return a split of a data set of the hub, or of a copy of it, as `datasets` reads it.
+
+    Raises
+    ------
+    InputError
+        If `datasets` is not installed, or finds no such split there.
+    """
+    try:
+        import datasets
+    except ImportError as error:
+        raise InputError(
+            f"data of the hub needs datasets: install cosa-theory[llm] ({path})"
+        ) from (error)
+    where = str(Path(copies) / path) if copies else path
+    bars = datasets.utils.logging.is_progress_bar_enabled()
+    datasets.utils.logging.disable_progress_bar()
+    try:
+        return datasets.load_dataset(where, subset, split=split)
+    except Exception as error:  # offline, misspelt, gated, damaged: each library raises its own
+        raise InputError(
+            f"data {where}: datasets cannot read the split {split!r} ({reason(error)[:100]}): "
+            "check the name and the network, or give the folder of a copy as copies",
+            argument="copies",
+        ) from error
+    finally:
+        if bars:
+            datasets.utils.logging.enable_progress_bar()
+
+
+def read_file(path: Path, source: Source) -> list[Item]:
+    """Read JSON Lines, a JSON array or CSV.
+
+    Raises
+    ------
+    InputError
+        If it is none of these, or as `items_of`.
+    """
+    try:
+        text = file_bytes(path).decode("utf-8-sig")
+        if path.suffix == ".csv":
+            table = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+            return items_of(str(path), table.fieldnames or [], table, source)
+        lines = text.strip()
+        rows = json.loads(lines) if lines.startswith("[") else map(json.loads, lines.split("\n"))
+        objects = list(rows) if lines else []
+    except (ValueError, csv.Error, RecursionError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path}: neither JSON Lines nor CSV ({reason(error)[:120]})") from error
+    if not all(isinstance(row, dict) for row in objects):
+        raise InputError(
+            f"{path}: a row is no JSON object: write one with the named columns a line"
+        )
+    return items_of(str(path), list(objects[0]) if objects else None, objects, source)
+
+
+def items_of(
+    where: str, columns: Iterable[str] | None, rows: Iterable[Mapping[str, Any]], source: Source
+) -> list[Item]:
+    """Return rows as items.
+
+    Parameters
+    ----------
+    where : str
+        Begins every error.
+    columns : iterable of str, optional
+        Those there are; None where there is no row.
+    rows : iterable of mapping
+        By column.
+    source : Source
+        Which columns are taken, and for what.
+
+    Raises
+    ------
+    InputError
+        For a column that lacks, an empty cell, or a number that is none.
+    """
+    if columns is not None:
+        refuse_lacking(where, list(columns), [*source.inputs, source.output])
+    found = []
+    for number, row in enumerate(rows):
+        values = [row.get(name) for name in (*source.inputs, source.output)]
+        if None in values:
+            name = (*source.inputs, source.output)[values.index(None)]
+            raise InputError(f"{where}: row {number + 1} has no {name!r}: fill it, or leave it out")
+        texts, output = [str(value) for value in values[:-1]], values[-1]
+        if source.learns == "answers":
+            texts = [INSTRUCTION.format(texts[0]) if source.path else texts[0]]
+        if source.learns == "numbers":
+            try:
+                output = real(source.output, output if type(output) is not str else float(output))
+            except ValueError:
+                raise InputError(
+                    f"{where}: row {number + 1} has {quoted(output)} as {source.output!r}: numbers "
+                    "are learnt, so it must be one"
+                ) from None
+        else:
+            output = str(output)
+        found.append(Item(tuple(texts), output, str(number)))
+    return found
+
+
+def refuse_lacking(where: str, columns: Sequence[str], needed: Sequence[str]) -> None:
+    """Raise InputError for the first needed column that there is not."""
+    for name in needed:
+        if name not in columns:
+            raise InputError(
+                f"{where}: no column {quoted(name)}, only {', '.join(map(str, columns))[:160]}",
+                argument="inputs",
+            )

@@ -1,0 +1,395 @@
+"""Tasks: a model with its data in tokens, and how it is scored on what was held back.
+
+Texts have labels (a classifier, scored by accuracy or cross-entropy), numbers (a regression, by its
+squared error), or are continued by answers (a language model, by the mean loss of the answer's
+tokens, in nats). The embedded models are all-MiniLM-L6-v2 with a linear head on its mean-pooled
+output ("minilm"), and SmolLM2-135M ("smollm2"); all others are loaded by transformers.
+
+The held-out items are the same in every run, whatever its seed; a validation part, never the test
+part, is what learning rates are chosen on and training may end on.
+"""
+
+import tempfile
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor, nn
+from transformers.modeling_outputs import SequenceClassifierOutput
+
+from cosa_theory.assets import asset_folder
+from cosa_theory.deltas.language_models import quiet_transformers
+from cosa_theory.ground.errors import InputError, reason
+from cosa_theory.projections import stream
+from experiments.finetune.config import Config
+from experiments.finetune.data import Item, Parts, load_parts
+from experiments.finetune_delta import Classifier
+
+__all__ = ["TASKS", "Example", "Task", "decoder_base", "load_task"]
+
+GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
+IGNORED = -100  # the label of a token that is not predicted
+
+
+@dataclass(frozen=True)
+class Example:
+    """One item in the model's terms.
+
+    Attributes
+    ----------
+    input_ids : tuple of int
+        Tokens.
+    labels : int, float or tuple of int
+        The class, the number, or a label for every token, `IGNORED` where none is predicted.
+    group : str
+        Items of one group are not independent: functions of one module.
+    """
+
+    input_ids: tuple[int, ...]
+    labels: int | float | tuple[int, ...]
+    group: str
+
+
+@dataclass(frozen=True)
+class Task(ABC):
+    """What a training needs to know of its task.
+
+    Attributes
+    ----------
+    base : str
+        Folder or name of the model before training.
+    pad : int
+        The token that fills short items up.
+    train, validation, test : list of Example
+        The parts.
+    metric : {"accuracy", "loss"}
+        What is scored with an interval.
+    dtype : str
+        Of the model's weights.
+    learns : {"labels", "numbers", "answers"}
+        What the outputs are.
+    head : str, optional
+        Name of a new module that every method trains as a whole.
+    """
+
+    base: str
+    pad: int
+    train: list[Example]
+    validation: list[Example]
+    test: list[Example]
+    metric: str = "loss"
+    dtype: str = "float32"
+    learns: str = "answers"
+    head: str | None = None
+
+    @abstractmethod
+    def model(self) -> nn.Module:
+        """Return the model before training; a new head is drawn from torch's generator."""
+
+    @abstractmethod
+    def collate(self, examples: Sequence[Example]) -> dict[str, Tensor]:
+        """Return the model's inputs, padded, with labels."""
+
+    @abstractmethod
+    def outcomes(self, model: nn.Module, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return for each item its `loss` (a sum), `weight`, and of classifiers `said`, `true`."""
+
+
+class LabelledClassifier(Classifier):
+    """The classifier of `experiments.finetune_delta`, with the loss a trainer asks for."""
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor | None = None
+    ) -> Any:
+        """Return logits (texts × outputs), and the mean loss where labels are given."""
+        logits = super().forward(input_ids, attention_mask)
+        loss = None if labels is None else _text_losses(logits, labels).mean()
+        return SequenceClassifierOutput(loss=loss, logits=logits)
+
+    def gradient_checkpointing_enable(self, **settings: Any) -> None:
+        """Keep the inputs of the encoder's blocks alone for backward."""
+        encoder: Any = self.encoder
+        encoder.gradient_checkpointing_enable(**settings)
+
+
+def _text_losses(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the cross-entropy with each class, or the squared error of each number."""
+    if labels.is_floating_point():
+        return (logits[:, 0] - labels).square()
+    return nn.functional.cross_entropy(logits, labels, reduction="none")
+
+
+@dataclass(frozen=True)
+class TextTask(Task):
+    """Texts with labels or numbers; `classes` is how many outputs the head has."""
+
+    classes: int = 1
+
+    @classmethod
+    def load(cls, config: Config, parts: Parts) -> "TextTask":
+        """Tokenise the parts."""
+        base = str(asset_folder("encoder")) if config.model == "minilm" else config.model
+        tokenizer = _tokenizer(base)
+        classes = sorted({str(item.output) for item in parts.train})
+
+        def examples(items: Sequence[Item]) -> list[Example]:
+            columns = zip(*(item.inputs for item in items), strict=True)
+            settings = {"truncation": True, "max_length": config.tokens}
+            tokens = tokenizer(*map(list, columns), **settings).input_ids
+            return [
+                Example(
+                    tuple(ids),
+                    classes.index(str(item.output)) if numbers is None else numbers(item.output),
+                    str(number),  # every text is a group of its own
+                )
+                for number, (item, ids) in enumerate(zip(items, tokens, strict=True))
+            ]
+
+        numbers = float if parts.learns == "numbers" else None
+        most = config.items or None
+        return cls(
+            base=base,
+            pad=tokenizer.pad_token_id,
+            train=examples(parts.train),
+            validation=examples(parts.validation[:most]),
+            test=examples(parts.test[:most]),
+            metric=config.metric or ("accuracy" if numbers is None else "loss"),
+            dtype=config.dtype,
+            classes=len(classes) if numbers is None else 1,
+            learns=parts.learns,
+            head="head" if config.model == "minilm" else _head_of(base),
+        )
+
+    def model(self) -> nn.Module:
+        """Return the model with a new head."""
+        if self.head == "head":
+            encoder = _loaded(self, transformers.AutoModel, add_pooling_layer=False)
+            return LabelledClassifier(encoder, encoder.config.hidden_size, self.classes)
+        kind = "regression" if self.learns == "numbers" else "single_label_classification"
+        made = transformers.AutoModelForSequenceClassification
+        model = _loaded(self, made, num_labels=self.classes, problem_type=kind)
+        model.config.pad_token_id = self.pad
+        return model
+
+    def collate(self, examples: Sequence[Example]) -> dict[str, Tensor]:
+        """Return input_ids, attention_mask and labels (one for each text)."""
+        labels = torch.tensor([example.labels for example in examples])
+        return {**_padded(examples, self.pad), "labels": labels}
+
+    def outcomes(self, model: nn.Module, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return the loss of each text, ones as weights, and the classes or numbers."""
+        labels = inputs.pop("labels")
+        logits = model(**inputs)["logits"].float()
+        losses = _text_losses(logits, labels).double()
+        said = logits.argmax(1) if self.learns == "labels" else logits[:, 0]
+        return {"loss": losses, "weight": torch.ones_like(losses), "said": said, "true": labels}
+
+
+_HEADS = dict.fromkeys(("bert", "roberta", "distilbert", "deberta-v2", "electra"), "classifier")
+"""What transformers calls the head of a sequence classifier, by model type; "score" for others."""
+
+
+@dataclass(frozen=True)
+class AnswerTask(Task):
+    """Prompts that a language model continues."""
+
+    @classmethod
+    def load(cls, config: Config, parts: Parts, folder: Path) -> "AnswerTask":
+        """Tokenise the items of at most so many tokens; "smollm2" is unpacked to `folder`.
+
+        Raises
+        ------
+        InputError
+            If that leaves nothing of a part.
+        """
+        base = str(decoder_base(folder)) if config.model == "smollm2" else config.model
+        tokenizer = _tokenizer(base)
+
+        def encode(texts: list[str]) -> list[list[int]]:
+            tokens: list[list[int]] = tokenizer(texts, add_special_tokens=False).input_ids
+            return tokens
+
+        def examples(name: str) -> list[Example]:
+            items = getattr(parts, name)
+            found = answer_examples(items, encode, tokenizer.eos_token_id, config.tokens)
+            if not found:
+                raise InputError(
+                    f"tokens is {config.tokens}: all {len(items):,} items of the {name} part are "
+                    "longer: raise it",
+                    argument="tokens",
+                )
+            if name == "train":
+                return found
+            return _some(found, config.items or len(found), *(parts.drawn or (config.data,)), name)
+
+        pad = tokenizer.pad_token_id
+        return cls(
+            base=base,
+            pad=tokenizer.eos_token_id if pad is None else pad,
+            train=examples("train"),
+            validation=examples("validation"),
+            test=examples("test"),
+            dtype=config.dtype,
+        )
+
+    def model(self) -> nn.Module:
+        """Return the language model."""
+        model = _loaded(self, transformers.AutoModelForCausalLM)
+        model.config.use_cache = False
+        return model
+
+    def collate(self, examples: Sequence[Example]) -> dict[str, Tensor]:
+        """Return input_ids, attention_mask and labels (one for each token)."""
+        inputs = _padded(examples, self.pad)
+        labels = torch.full_like(inputs["input_ids"], IGNORED)
+        for row, example in enumerate(examples):
+            labels[row, : len(example.input_ids)] = torch.tensor(example.labels)
+        return {**inputs, "labels": labels}
+
+    def outcomes(self, model: nn.Module, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return the cross-entropy summed over each answer, and its number of tokens."""
+        labels = inputs.pop("labels")[:, 1:]
+        logits = model(**inputs).logits[:, :-1].float().mT
+        nats = nn.functional.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="none")
+        return {"loss": nats.sum(1).double(), "weight": (labels != IGNORED).sum(1).double()}
+
+
+def _tokenizer(base: str) -> Any:
+    return _from(base, transformers.AutoTokenizer)
+
+
+def _head_of(base: str) -> str:
+    return _HEADS.get(_from(base, transformers.AutoConfig).model_type, "score")
+
+
+def _loaded(task: Task, loader: Any, **settings: Any) -> Any:
+    with quiet_transformers():
+        return _from(task.base, loader, dtype=getattr(torch, task.dtype), **settings)
+
+
+def _from(base: str, loader: Any, **settings: Any) -> Any:
+    try:
+        return loader.from_pretrained(base, **settings)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(
+            f"model {base}: transformers cannot load it or its tokenizer ({reason(error)[:100]}): "
+            "name a folder with both, or check the name on the hub and the network",
+            argument="model",
+        ) from error
+
+
+def answer_examples(
+    items: Sequence[Item],
+    encode: Callable[[list[str]], list[list[int]]],
+    end: int,
+    max_tokens: int,
+) -> list[Example]:
+    """Return the items of at most `max_tokens` tokens, with labels on answer and end alone."""
+    prompts = encode([item.inputs[0] for item in items])
+    answers = encode([str(item.output) for item in items])
+    return [
+        Example((*prompt, *answer, end), (*[IGNORED] * len(prompt), *answer, end), item.group)
+        for item, prompt, answer in zip(items, prompts, answers, strict=True)
+        if len(prompt) + len(answer) < max_tokens
+    ]
+
+
+def decoder_base(folder: Path) -> Path:
+    """Unpack the quantised language model into float32, once; return its folder.
+
+    Everything that trains or compares then starts from the same ordinary checkpoint.
+    """
+    target = folder / "decoder"
+    if not (target / "model.safetensors").is_file():
+        source = asset_folder("smollm2")
+        with quiet_transformers():
+            packed = transformers.AutoModelForCausalLM.from_pretrained(
+                source, gguf_file=GGUF, dtype=torch.float32
+            )
+            tokenizer = transformers.AutoTokenizer.from_pretrained(source, gguf_file=GGUF)
+            settings = packed.config.to_dict()
+            # What is saved is no longer quantised, and must not say that it is.
+            settings.pop("quantization_config", None)
+            config = transformers.AutoConfig.for_model(**settings)
+            model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+            model.load_state_dict(packed.state_dict())
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix=".decoder.", dir=folder) as work:
+                content = Path(work) / "content"
+                model.save_pretrained(content)
+                tokenizer.save_pretrained(content)
+                try:
+                    content.rename(target)
+                except OSError:
+                    if not target.is_dir():  # otherwise another training was faster: the same
+                        raise
+    return target
+
+
+def _padded(examples: Sequence[Example], pad: int) -> dict[str, Tensor]:
+    length = max(len(example.input_ids) for example in examples)
+    ids = torch.full((len(examples), length), pad)
+    mask = torch.zeros_like(ids)
+    for row, example in enumerate(examples):
+        ids[row, : len(example.input_ids)] = torch.tensor(example.input_ids)
+        mask[row, : len(example.input_ids)] = 1
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+def _some(items: Sequence[Any], count: int, *key: str) -> list[Any]:
+    """Return `count` of the items, drawn without replacement, always the same."""
+    order = stream(0, "finetune_check", *key).permutation(len(items))
+    return [items[index] for index in order[:count]]
+
+
+def load_task(config: Config, folder: Path) -> Task:
+    """Load the data and what the model's tokenizer makes of it; the model itself is not loaded.
+
+    Parameters
+    ----------
+    config : Config
+        The training.
+    folder : path
+        For the unpacked "smollm2".
+
+    Raises
+    ------
+    InputError
+        As `load_parts`; or if a model is embedded for another kind of data, or cannot be loaded.
+    """
+    parts = load_parts(config)
+    answers = parts.learns == "answers"
+    if config.model in ("minilm", "smollm2") and answers != (config.model == "smollm2"):
+        raise InputError(
+            f"model is {config.model!r}, and {parts.learns} are learnt from {config.data}: "
+            f"{'minilm has no head for answers' if answers else 'smollm2 continues texts'}, name "
+            "another model or other data",
+            argument="model",
+        )
+    if config.metric == "accuracy" and parts.learns != "labels":
+        raise InputError(
+            f"metric is 'accuracy', and {parts.learns} are learnt: ask for the loss",
+            argument="metric",
+        )
+    if answers:
+        return AnswerTask.load(config, parts, folder)
+    return TextTask.load(config, parts)
+
+
+@lru_cache(maxsize=2)
+def _embedded(model: str, data: str, folder: Path, tokens: int, items: int) -> Task:
+    return load_task(Config(model=model, data=data, tokens=tokens, items=items), folder)
+
+
+TASKS: dict[str, Callable[[Path, int, int], Task]] = {
+    "encoder": partial(_embedded, "minilm", "r8"),
+    "encoder_r52": partial(_embedded, "minilm", "r52"),
+    "encoder_20newsgroups": partial(_embedded, "minilm", "20newsgroups"),
+    "decoder": partial(_embedded, "smollm2", "functions"),
+}
+"""The embedded tasks by name: each maps (folder for unpacked models, tokens, items) to its task."""

@@ -1,0 +1,55 @@
+"""Trainings: resumed to the same numbers, with what they take."""
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from experiments.finetune.checkpoints import last_checkpoint
+from experiments.finetune.config import Config
+from experiments.finetune.training import kept_bytes, train
+
+
+def test_an_unfinished_checkpoint_is_deleted_and_the_newest_whole_one_taken(tmp_path):
+    for step, content in ((3, '{"global_step": 3}'), (12, '{"global_step": 12}'), (15, "{")):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        (folder / "trainer_state.json").write_text(content)
+    (tmp_path / "checkpoint-18").mkdir()
+    found = last_checkpoint(tmp_path)
+    assert found == str(tmp_path / "checkpoint-12")
+    assert {path.name for path in tmp_path.iterdir()} == {"checkpoint-3", "checkpoint-12"}
+    assert last_checkpoint(tmp_path / "none") is None
+
+
+def test_saved_bytes_are_those_of_a_small_network_counted_by_hand():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Linear(4, 8), nn.Linear(8, 2)
+            self.first.requires_grad_(False)
+            self.second.requires_grad_(False)
+            self.second.weight.requires_grad_(True)
+
+        def forward(self, x):
+            return self.second(torch.relu(self.first(x)))
+
+    # Only the input of the trained layer is kept: 3 × 8 numbers.
+    model = Net()
+    assert kept_bytes(model, {"x": torch.ones(3, 4)}) == 4 * 24
+    model.first.weight.requires_grad_(True)  # and now the first one's, 3 × 4
+    assert kept_bytes(model, {"x": torch.ones(3, 4)}) == 4 * (24 + 12)
+
+
+def test_the_encoder_trains_with_a_head_that_is_equal_for_all_methods(texts, tmp_path):
+    sizes = {"rank": 2, "blocks": 1, "steps": 1, "batch": 2, "threads": 1, "learning_rate": 1e-30}
+    rows = {}
+    for method in ("full", "lora", "cosa"):
+        config = Config(method=method, **sizes)
+        torch.manual_seed(len(rows))  # what came before does not matter
+        rows[method] = train(texts, config, "test", tmp_path / "run", tmp_path / method)
+        assert rows[method]["trainable_parameters"] - rows[method]["adapter_parameters"] == 3080
+    assert len({row["value"] for row in rows.values()}) == 1, "one step of the head alone"
+    assert len({row["train_loss"] for row in rows.values()}) == 1
+    heads = [load_file(tmp_path / m / "adapter_model.safetensors") for m in ("lora", "cosa")]
+    key = "base_model.model.head.weight"
+    torch.testing.assert_close(heads[0][key], heads[1][key])
