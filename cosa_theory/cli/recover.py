@@ -114,6 +114,14 @@ def recover(
     start: Annotated[
         str | None, typer.Option(metavar="FILE[:TENSOR]", help="An update (m × n) to start from.")
     ] = None,
+    moments: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE[:LAYER]",
+            help="Second moments of the layer's inputs, for the method prior; the layer is --key "
+            "by default.",
+        ),
+    ] = None,
     truth: Annotated[
         str | None,
         typer.Option(
@@ -152,7 +160,7 @@ def recover(
         {} if projections is None else {"seed": None}
     )
     iterates = recovery.iterates(None if out is None else out / CELLS)
-    check_out(out, "recover", core, projections, weight, start, truth)
+    check_out(out, "recover", core, projections, weight, start, moments, truth)
     try:
         document, result = recovery.document(iterates, made, note)
     except BaseException as error:

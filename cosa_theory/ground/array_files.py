@@ -17,10 +17,10 @@ from cosa_theory.ground.tensor_files import (
     read_tensor,
 )
 
-__all__ = ["read_array", "read_array_metadata"]
+__all__ = ["read_array", "read_array_metadata", "split_spec"]
 
 
-def _parts(spec: str) -> tuple[str, str | None]:
+def split_spec(spec: str) -> tuple[str, str | None]:
     """Return file and tensor; the name of a file that is there may have a colon in it."""
     if os.path.exists(spec) or ":" not in spec:
         return spec, None
@@ -30,7 +30,7 @@ def _parts(spec: str) -> tuple[str, str | None]:
 
 def read_array_metadata(spec: str) -> dict[str, str]:
     """Return what the safetensors file in FILE[:TENSOR] says of itself; of other files, nothing."""
-    path, _ = _parts(spec)
+    path, _ = split_spec(spec)
     return read_metadata(path) if path.endswith(".safetensors") else {}
 
 
@@ -41,7 +41,7 @@ def read_array(spec: str, option: str) -> NDArray[Any]:
     As stored, half precision in float32. Raises `InputError` if there is no such file or tensor, or
     the file is neither or damaged; pickled objects are refused.
     """
-    path, tensor = _parts(spec)
+    path, tensor = split_spec(spec)
     file_size(path, f"{option} is {spec}")
     if path.endswith(".npy"):
         if tensor is not None:

@@ -1,8 +1,8 @@
 """Projections made from data: R in the leading directions of a layer's inputs.
 
 Whatever the data, the rows of an update of gradient descent lie in the span of the layer's inputs,
-and its columns in that of the gradients of its outputs. See docs/theory.md, 7. No seed brings such
-projections back, so an adapter stores them.
+and its columns in that of the gradients of its outputs. See docs/theory.md, 7.1. No seed brings
+such projections back, so an adapter stores them.
 """
 
 import os

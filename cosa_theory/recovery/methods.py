@@ -95,7 +95,12 @@ class Method:
     solve: Callable[..., Solution]
     place: int = 99
     seeks: Literal[
-        "sparse coefficients", "least norm", "low rank", "sparse image", "what is asked"
+        "sparse coefficients",
+        "least norm",
+        "low rank",
+        "sparse image",
+        "posterior mean",
+        "what is asked",
     ] = "sparse coefficients"
     arrays: Literal["any", "numpy"] = "numpy"
     on_update: bool = False

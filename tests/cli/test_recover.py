@@ -14,7 +14,7 @@ from cosa_theory import CosaBasis
 from cosa_theory.cli import main
 from cosa_theory.ground.cells import read_array_cell
 from cosa_theory.projections import draw_fingerprint, fingerprint, stream
-from cosa_theory.recovery import METHODS
+from cosa_theory.recovery import METHODS, RecoveryProblem, recover
 from cosa_theory.studies.recovery import iterates
 from cosa_theory.studies.recovery.tables import recovery_limits
 
@@ -701,3 +701,28 @@ def test_a_stored_history_ends_with_the_certificate(made):
 def test_a_folder_in_place_of_a_file_is_called_a_folder(tmp_path, capsys):
     assert main(["recover", str(tmp_path), *SHAPE]) == 2
     assert errors(capsys)[-1].endswith("that is a folder, name a file in it.")
+
+
+def test_a_prior_takes_the_moments_of_its_layer(files, tmp_path, capsys, layer, without_pages):
+    from cosa_theory.nn.moments import Moments, write_moments
+    from cosa_theory.projections import SecondMoments
+
+    inputs = {
+        name: SecondMoments(np.diag(scale ** np.arange(N)).astype(np.float32), count=99)
+        for name, scale in (("q_proj.weight", 0.8), ("k_proj.weight", 0.5))
+    }
+    write_moments(Moments(inputs), tmp_path / "moments.safetensors")
+    path, out = str(tmp_path / "moments.safetensors"), tmp_path / "out"
+    arguments = drawn(files, "--method", "prior", "--moments", path, "--out", str(out))
+    found = document(capsys, arguments)
+    assert found["verdict"].startswith("prior found an update that fits the core")
+    assert "no law is known" in found["verdict"]
+    problem = RecoveryProblem(layer.sensing(), layer.encode(sparse_update()))
+    expected = recover(problem, "prior", moments=inputs["q_proj.weight"]).estimate
+    np.testing.assert_allclose(load_file(out / "estimate.safetensors")["delta"], expected)
+    assert main(drawn(files, "--method", "prior", "--moments", f"{path}:v_proj")) == 2
+    (message,) = errors(capsys)
+    assert "v_proj" in message
+    assert "k_proj.weight" in message
+    assert main(drawn(files, "--method", "omp", "--moments", path)) == 2
+    assert "moments" in errors(capsys)[0]

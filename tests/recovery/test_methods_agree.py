@@ -7,7 +7,7 @@ from cosa_theory.recovery import METHODS, recover
 from tests.recovery.sparse_problems import dictionary, kronecker, plain
 
 # Not about sparse unknowns, or about unknowns that are sparse in another sense.
-OTHERS = {"least_norm", "best_core", "analysis", "nuclear"}
+OTHERS = {"least_norm", "best_core", "analysis", "nuclear", "prior"}
 SPARSE = sorted(set(METHODS) - OTHERS)
 LARGE = sorted(set(SPARSE) - {"reference"})  # which is for small problems
 

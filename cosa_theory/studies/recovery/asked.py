@@ -10,6 +10,7 @@ from cosa_theory.studies.recovery.factors import (
     Factors,
     check_fingerprints,
     drawn_factors,
+    read_layer_moments,
     read_matrix,
     stored_factors,
 )
@@ -23,7 +24,7 @@ __all__ = ["asked"]
 
 _OPTIONS = (
     *("sparsity", "lam", "lam_ratio", "objective", "omega"),
-    *("tolerance", "max_iterations", "start"),
+    *("tolerance", "max_iterations", "start", "moments"),
 )  # of the methods, that the command passes on; each method takes some of them
 
 
@@ -50,6 +51,8 @@ def asked(settings: Mapping[str, Any]) -> Recovery:
     problem = _problem(settings, measured, factors)
     if "start" in given:
         given["start"] = read_matrix(given["start"], "--start", problem.update_shape)
+    if "moments" in given:
+        given["moments"] = read_layer_moments(given["moments"], settings["key"])
     if settings["method"] is None:
         settings = {**settings, "method": default_method(problem, given)}
     return Recovery(problem, given, factors, settings, measured, notices)

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Recovery"]
 
-_SHOWN_ELSEWHERE = ("core", "weight", "start", "truth", "projections", "device", "out", "as_json")
+_SHOWN_ELSEWHERE = (
+    *("core", "weight", "start", "moments", "truth", "projections", "device", "out", "as_json"),
+)
 """Arguments that do not belong to the identity of a run: paths, whose contents do, and outputs."""
 
 _ROUNDING = 1e-4  # a relative residual that single precision may leave

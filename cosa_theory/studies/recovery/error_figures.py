@@ -50,7 +50,8 @@ _UPDATES = (
     (GREY, ":", ">"),
 )
 _LAW: dict[str, Any] = {"color": BLACK, "ls": (0, (6, 2)), "lw": 0.8, "zorder": 4}
-_NOT_L1 = [name for name, one in METHODS.items() if one.seeks in ("least norm", "low rank")]
+_OTHER_AIMS = ("least norm", "low rank", "posterior mean")
+_NOT_L1 = [name for name, one in METHODS.items() if one.seeks in _OTHER_AIMS]
 _FLOOR, _CEILING = 1e-7, 3.0  # of errors on a log axis; below the floor lie rounding errors
 
 

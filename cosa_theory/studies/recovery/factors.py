@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from cosa_theory.ground.array_files import split_spec
 from cosa_theory.ground.checks import matrix
 from cosa_theory.ground.errors import InputError, Problems
 
@@ -19,12 +20,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from cosa_theory.linear.basis import CosaBasis
+    from cosa_theory.projections import SecondMoments
 
 __all__ = [
     "FINGERPRINTS",
     "Factors",
     "check_fingerprints",
     "drawn_factors",
+    "read_layer_moments",
     "read_matrix",
     "stored_factors",
 ]
@@ -138,6 +141,29 @@ def read_matrix(spec: str, option: str, shape: tuple[int, int] | None = None) ->
     array = read_array(spec, option)
     matrix(spec, array, shape)
     return array
+
+
+def read_layer_moments(spec: str, key: str | None) -> "SecondMoments":
+    """Read the moments of one layer's inputs from FILE:LAYER, or from FILE for the layer `key`.
+
+    The layer is named as the module or as its weight, and need not be where the file holds one.
+    """
+    from cosa_theory.deltas.matching import first_few
+    from cosa_theory.nn.moments import read_moments
+
+    path, layer = split_spec(spec)
+    held = read_moments(path).inputs
+    layer = key if layer is None else layer
+    if layer is None and len(held) == 1:
+        return next(iter(held.values()))
+    for name in (f"{layer}", f"{layer}.weight"):
+        if name in held:
+            return held[name]
+    asked = "names no layer" if layer is None else f"names {layer}, of which {path} holds none"
+    raise InputError(
+        f"moments is {spec}, which {asked}: give FILE:LAYER, of {first_few(list(held), 3)}",
+        argument="moments",
+    )
 
 
 def check_fingerprints(factors: Factors, metadata: Mapping[str, str], path: str) -> bool:

@@ -107,6 +107,8 @@ def _expected(row: Mapping[Any, Any]) -> str:
     if seeks == "least norm":
         share = percent(min(a, m) * min(b, n) / (m * n))
         return f"A core of {a} × {b} keeps on average {share} of ‖ΔW‖², the share ab/(mn)."
+    if seeks == "posterior mean":
+        return "It is the likeliest update under the prior; for a given update no law is known."
     if seeks == "low rank":
         return "A low rank alone does not identify ΔW: some rank-one updates have a zero core."
     if not row["sparse"]:
