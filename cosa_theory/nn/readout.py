@@ -13,7 +13,8 @@ from torch import nn
 
 from cosa_theory.deltas.language_models import load_language_model
 from cosa_theory.ground.errors import InputError
-from cosa_theory.nn.moments.gathering import linear_weights
+from cosa_theory.nn.moments.losses import pooled
+from cosa_theory.nn.moments.plan import linear_weights
 
 __all__ = ["Difference", "Readout", "TextModel", "load_text_model"]
 
@@ -167,9 +168,8 @@ class Readout:
             found: torch.Tensor = self.model.network(**batch).logits[self.kept[index]]
             return found
         hidden = self.model.network(**batch).last_hidden_state
-        mask = batch["attention_mask"].unsqueeze(-1).to(hidden.dtype)
-        pooled = (hidden * mask).sum(1) / mask.sum(1)
-        return nn.functional.normalize(pooled) if self.model.normalised else pooled
+        embedded = pooled(hidden, batch["attention_mask"])
+        return nn.functional.normalize(embedded) if self.model.normalised else embedded
 
     def _positions(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
         found = [torch.nonzero(batch["attention_mask"][:, 1:]) for _, batch in self.batches]

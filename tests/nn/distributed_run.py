@@ -1,4 +1,4 @@
-"""One of two gloo processes: gradients and gathered cores under DDP and both kinds of FSDP.
+"""One of two gloo processes: moments, and gradients and gathered cores under DDP and FSDP.
 
 Run as ``python -m tests.nn.distributed_run RANK FOLDER``; rank 0 leaves FOLDER/results.pt.
 """
@@ -14,6 +14,7 @@ from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from cosa_theory.nn.model import add_cosa, cosa_layers
+from cosa_theory.nn.moments import layer_moments
 from cosa_theory.nn.saving import save_cosa
 
 WORLD = 2
@@ -100,6 +101,32 @@ def sharded_in_place(rank, folder):
     return {"gradients": gradients}
 
 
+class Branching(nn.Module):
+    """A model one layer of which is run for some batches only."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.more, self.last = nn.Linear(12, 5), nn.Linear(5, 5), nn.Linear(5, 40)
+
+    def forward(self, x, more=False):
+        hidden = torch.tanh(self.first(x))
+        return self.last(self.more(hidden) if more else hidden)
+
+
+def shares():
+    """The batches of either process."""
+    torch.manual_seed(3)
+    first, second, third = ({"x": torch.randn(size, 12), "more": size > 8} for size in (6, 8, 10))
+    return [first, second], [third]
+
+
+def gathered_moments(rank, folder):
+    options = {"most_bytes": 10_000, "directions": 4, "resume": folder / "sums.safetensors"}
+    found = layer_moments(Branching(), shares()[rank], gradients="samples", **options)
+    return {"moments": found, "left": list(folder.glob("sums*"))}
+
+
 def main():
     rank, folder = int(sys.argv[1]), Path(sys.argv[2])
     torch.set_num_threads(1)
@@ -108,9 +135,12 @@ def main():
     )
     results = {
         step.__name__: step(rank, folder)
-        for step in (data_parallel, fully_sharded, sharded_in_place)
+        for step in (data_parallel, fully_sharded, sharded_in_place, gathered_moments)
     }
+    every = [None] * WORLD
+    dist.all_gather_object(every, results["gathered_moments"])
     if rank == 0:
+        results["gathered_moments"] = every
         torch.save(results, folder / "results.pt")
     dist.barrier()
     dist.destroy_process_group()

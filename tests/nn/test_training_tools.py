@@ -6,15 +6,16 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from cosa_theory.nn import load_cosa, save_cosa
+from cosa_theory.nn import layer_moments, load_cosa, save_cosa
 from cosa_theory.nn.model import add_cosa, cosa_layers, merge_cosa
 from cosa_theory.projections import KINDS
-from tests.nn.distributed_run import batch, build, loss_of
+from tests.nn.distributed_run import Branching, batch, build, loss_of, shares
 
 NAMES = ("0", "2")
 
@@ -140,7 +141,7 @@ def distributed(tmp_path_factory):
         for run in runs:
             run.kill()
     assert [run.returncode for run in runs] == [0, 0], "\n".join(output)
-    return folder, torch.load(folder / "results.pt")
+    return folder, torch.load(folder / "results.pt", weights_only=False)
 
 
 @pytest.mark.parametrize("way", ["data_parallel", "fully_sharded", "sharded_in_place"])
@@ -164,6 +165,32 @@ def test_two_processes_have_the_gradients_of_one_with_the_whole_batch(distribute
 def test_data_parallel_communicates_the_gradients_of_the_cores_and_nothing_else(distributed):
     _, results = distributed
     assert results["data_parallel"]["sent"] == 2 * 5 * 4
+
+
+def test_moments_are_those_of_the_batches_of_all_processes(distributed):
+    first, second = distributed[1]["gathered_moments"]
+    whole = layer_moments(
+        Branching(), [*shares()[0], *shares()[1]], most_bytes=10_000, directions=4
+    )
+    assert list(first["moments"].inputs) == list(whole.inputs)
+    assert whole.inputs["more.weight"].count == 10
+    for one in (first["moments"], second["moments"]):
+        for name, expected in whole.inputs.items():
+            found = one.inputs[name]
+            assert found.count == expected.count
+            np.testing.assert_allclose(found.matrix, expected.matrix, rtol=1e-5, atol=1e-6)
+            np.testing.assert_allclose(found.mean, expected.mean, rtol=1e-5, atol=1e-6)
+    # Samples are of each process's own, so that only both can have the same.
+    for name, found in first["moments"].gradients.items():
+        same = second["moments"].gradients[name]
+        held = (
+            (found.vectors, same.vectors) if found.matrix is None else (found.matrix, same.matrix)
+        )
+        np.testing.assert_array_equal(*held)
+        assert found.count == (10 if name == "more.weight" else 24)
+    assert first["moments"].gradients["last.weight"].matrix is None
+    assert first["moments"].texts == second["moments"].texts != whole.texts
+    assert first["left"] == second["left"] == []
 
 
 def test_sharded_cores_ask_for_the_gathered_state(tmp_path):

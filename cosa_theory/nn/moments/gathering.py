@@ -1,5 +1,7 @@
 """One pass of a model over batches, for the second moments of its linear layers."""
 
+import os
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from typing import Any
@@ -8,39 +10,21 @@ import torch
 from torch import nn
 
 from cosa_theory.deltas.matching import first_few
-from cosa_theory.ground.checks import whole
+from cosa_theory.ground.checks import choice
 from cosa_theory.ground.errors import InputError, quoted
-from cosa_theory.ground.progress import progress_bar
+from cosa_theory.ground.progress import Advance, progress_bar
 from cosa_theory.nn.moments.digests import Digest, model_fingerprint
 from cosa_theory.nn.moments.hooks import Gathering
+from cosa_theory.nn.moments.losses import go_backwards
+from cosa_theory.nn.moments.plan import Plan, linear_weights
+from cosa_theory.nn.moments.processes import reduce_sums, this_process
+from cosa_theory.nn.moments.resuming import Resume
 from cosa_theory.nn.moments.stored import Moments
-from cosa_theory.nn.moments.sums import ExactSum, SketchedSum, Sum, Thinning
+from cosa_theory.nn.moments.sums import Sum
 from cosa_theory.nn.targets import closest
+from cosa_theory.projections import SecondMoments, stream
 
-__all__ = ["layer_moments", "linear_weights"]
-
-# Multiplications that cost no time to speak of: tokens are thinned beyond them, ...
-_FREE = 2e9
-# ... but not below so many of a layer, ...
-_FEWEST = 256
-# ... and to what this share of the model's own multiplications pays for.
-_SHARE = 0.12
-
-
-def linear_weights(network: nn.Module) -> dict[str, nn.Module]:
-    """Return the linear layers of a model by the names of their weights, each weight once.
-
-    `Conv1D` of transformers counts as well, although it stores in × out.
-    """
-    found, seen = {}, set()
-    for name, module in network.named_modules():
-        weight = getattr(module, "weight", None)
-        if not isinstance(weight, nn.Parameter) or weight.ndim != 2 or id(weight) in seen:
-            continue
-        if isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D":
-            seen.add(id(weight))
-            found[f"{name}.weight" if name else "weight"] = module
-    return found
+__all__ = ["layer_moments"]
 
 
 def layer_moments(
@@ -48,14 +32,18 @@ def layer_moments(
     batches: Iterable[Mapping[str, Any]],
     names: Sequence[str] | None = None,
     *,
+    gradients: str | None = None,
     seed: int = 0,
     most_bytes: int = 2**32,
     directions: int = 256,
     progress: bool = False,
+    resume: str | os.PathLike[str] | None = None,
 ) -> Moments:
-    """Gather the second moments C = E[x xᵀ] of the inputs of linear layers, in one forward pass.
+    """Gather second moments of linear layers, C = E[x xᵀ] of their inputs, in one pass of a model.
 
-    See docs/theory.md, 6.2.
+    And, if asked for, E[δ δᵀ] of the gradients δ of a loss by their outputs, going backwards. See
+    docs/theory.md, 6.2. Sums are over the batches of all processes where torch.distributed is
+    initialised.
 
     Parameters
     ----------
@@ -67,8 +55,12 @@ def layer_moments(
     names : sequence of str, optional
         Names of linear layers' weights, such as "encoder.layer.0.output.dense.weight"; all by
         default.
+    gradients : {"labels", "samples"}, optional
+        Of which loss: the one that the model returns for the `labels` of a batch, or that of
+        samples of the model's own, see `cosa_theory.nn.moments.losses.go_backwards`. The model's
+        weights need no gradients.
     seed : int
-        Of the sketches.
+        Of samples and sketches.
     most_bytes : int
         What the sums may take. Where all of C of every layer would take more, it is sketched for
         the widest ones: their leading eigenpairs are kept.
@@ -76,6 +68,9 @@ def layer_moments(
         How many eigenpairs of those.
     progress : bool
         Whether a bar is shown.
+    resume : path, optional
+        A file where the sums are stored now and then, and deleted in the end: a pass that was
+        killed goes on from there, given the same model, settings and batches.
 
     Returns
     -------
@@ -86,50 +81,99 @@ def layer_moments(
     Raises
     ------
     InputError
-        If a name is no linear layer's, a batch is no mapping, there is no token, a layer's inputs
-        are not finite (the first such layer is named), or even sketches take more than
-        `most_bytes`.
+        If a name is no linear layer's, a batch is no mapping or lacks labels, there is no token, a
+        layer's inputs or gradients are not finite (the first such layer is named), even sketches
+        take more than `most_bytes`, or `resume` is of another pass.
+
+    Warns
+    -----
+    UserWarning
+        If layers meet no input, or no gradient: they are left out.
 
     Notes
     -----
     Products are of single precision, some hundred tokens at a time, their sum is of double: double
     throughout would cost twice the time for digits that the inputs do not have.
     """
+    if gradients is not None:
+        choice("gradients", gradients, ("labels", "samples"))
     modules = _chosen(network, names)
-    layers = {("inputs", name): _shape(module)[1] for name, module in modules.items()}
-    sketched = _sketched(layers, whole("most_bytes", most_bytes), whole("directions", directions))
-    price = sum(
-        2 * width * directions if key in sketched else width**2 / 2 for key, width in layers.items()
-    )
-    own = sum(m * n for m, n in map(_shape, linear_weights(network).values()))
-    thinning = Thinning(max(_FEWEST, int(_FREE / price)), min(1.0, _SHARE * own / price))
-
-    def new_sum(side: str, name: str) -> Sum:
-        width = layers[side, name]
-        if (side, name) in sketched:
-            return SketchedSum(width, thinning, directions, seed, f"{side} {name}")
-        return ExactSum(width, thinning)
-
-    gathering, texts = Gathering(modules, new_sum), Digest()
-    total = len(batches) if isinstance(batches, Sized) else None
-    device = next((one.device for one in network.parameters()), torch.device("cpu"))
-    with progress_bar("batches", progress) as advance, _evaluating(network), gathering.hooked():
-        for index, batch in enumerate(batches):
-            taken = _taken(batch, index, device)
-            texts.batch(taken)
-            gathering.begin(_mask(taken))
-            with torch.no_grad():
-                network(**taken)
-            advance(index + 1, total)
+    new_sum = Plan(network, modules, gradients is not None, seed, most_bytes, directions)
+    gathering, file = Gathering(modules, new_sum, gradients is not None), None
+    fingerprint, process = model_fingerprint(network), this_process()[0]
+    if resume is not None:
+        settings = [list(modules), gradients, seed, most_bytes, directions]
+        file = Resume(resume, {"model": fingerprint, "settings": settings}, process)
+        file.load(gathering, new_sum)
+    with progress_bar("batches", progress and not process) as advance:
+        texts = _run(network, batches, gathering, gradients, (seed, process), file, advance)
+    texts = reduce_sums(gathering, new_sum, texts)
     if not gathering.inputs:
         raise InputError(
             "batches hold no tokens: give batches of texts with `input_ids` and `attention_mask`",
             argument="batches",
         )
-    found = {name: one.moments(name) for name, one in gathering.inputs.items() if one.count}
-    owners = {name: gathering.owners[name] for name in modules if name in gathering.owners}
-    inputs = {name: found[owner] for name, owner in owners.items() if owner in found}
-    return Moments(inputs, model=model_fingerprint(network), texts=texts.hexdigest())
+    owners = {name: gathering.owners.get(name, name) for name in modules}
+    inputs = _moments("inputs", gathering.inputs, owners)
+    by_output = {}
+    if gradients is not None:
+        by_output = _moments("gradients", gathering.gradients, {name: name for name in modules})
+    if file is not None:
+        file.finish()
+    return Moments(inputs, by_output, model=fingerprint, texts=texts)
+
+
+def _run(
+    network: nn.Module,
+    batches: Iterable[Mapping[str, Any]],
+    gathering: Gathering,
+    gradients: str | None,
+    key: tuple[int, int],
+    file: Resume | None,
+    advance: Advance,
+) -> str:
+    """Run the model over all batches that are not done, and return the digest of all of them."""
+    texts, number = Digest(), 0
+    total = len(batches) if isinstance(batches, Sized) else None
+    device = next((one.device for one in network.parameters()), torch.device("cpu"))
+    done = file.done if file is not None else 0
+    with _left_as_it_was(network), gathering.hooked():
+        for number, batch in enumerate(batches, 1):
+            taken = _taken(batch, number - 1, device, gradients == "labels")
+            texts.batch(taken)
+            if file is not None and number == done and texts.hexdigest() != file.texts:
+                raise file.other("other texts")
+            if number > done:
+                mask = _mask(taken)
+                gathering.begin(mask)
+                with torch.set_grad_enabled(gradients is not None):
+                    outputs = network(**taken)
+                if gradients is not None:
+                    draws = stream(key[0], "samples", key[1], number)
+                    go_backwards(gradients, outputs, mask, draws)
+                if file is not None:
+                    file.store(gathering, number, texts.hexdigest())
+            advance(number, total)
+    if file is not None and number < done:
+        raise file.other("more texts")
+    return texts.hexdigest()
+
+
+def _moments(
+    side: str, sums: Mapping[str, Sum], owners: Mapping[str, str]
+) -> dict[str, SecondMoments]:
+    """Return the moments by name, without those of layers that met nothing."""
+    for one in sums.values():
+        one.sum_up()
+    met = {name for name, one in sums.items() if one.trace() != 0}
+    missing = [name for name, owner in owners.items() if owner not in met]
+    if missing:
+        what = "is fed no token" if side == "inputs" else "is reached by no gradient of the loss"
+        warnings.warn(
+            f"{first_few(missing)}: left out of the moments of {side}, for it {what}", stacklevel=3
+        )
+    found = {name: one.moments(name) for name, one in sums.items() if name in met}
+    return {name: found[owner] for name, owner in owners.items() if owner in met}
 
 
 def _chosen(network: nn.Module, names: Sequence[str] | None) -> dict[str, nn.Module]:
@@ -149,46 +193,24 @@ def _chosen(network: nn.Module, names: Sequence[str] | None) -> dict[str, nn.Mod
     return {name: known[name] for name in names}
 
 
-def _shape(module: nn.Module) -> tuple[int, int]:
-    """Return outputs and inputs of a linear layer; `Conv1D` of transformers stores in × out."""
-    weight: Any = module.weight
-    rows, columns = weight.shape
-    return (rows, columns) if isinstance(module, nn.Linear) else (columns, rows)
-
-
-def _sketched(
-    layers: Mapping[tuple[str, str], int], most_bytes: int, directions: int
-) -> set[tuple[str, str]]:
-    """Return which sums are sketched, the widest first, so that all fit into a bound of memory."""
-    total, sketched = sum(map(ExactSum.bytes, layers.values())), set()
-    for key, width in sorted(layers.items(), key=lambda item: -item[1]):
-        saved = ExactSum.bytes(width) - SketchedSum.bytes(width, directions)
-        if total <= most_bytes or saved <= 0:
-            break
-        total -= saved
-        sketched.add(key)
-    if total > most_bytes:
-        raise InputError(
-            f"most_bytes is {most_bytes:,}: the moments of {first_few([key[1] for key in layers])} "
-            f"take {total:,} with {directions} directions of each; allow as much, or ask for fewer "
-            "directions or layers",
-            argument="most_bytes",
-        )
-    return sketched
-
-
-def _taken(batch: Any, index: int, device: torch.device) -> dict[str, Any]:
+def _taken(batch: Any, index: int, device: torch.device, labels: bool) -> dict[str, Any]:
     """Return what the model is given of a batch, on its device."""
-    if not isinstance(batch, Mapping) and not hasattr(batch, "items"):
+    if not isinstance(batch, Mapping):
         raise InputError(
             f"batch {index} is of type {type(batch).__name__}: it must be a dict of the model's "
             'arguments, such as {"input_ids": …, "attention_mask": …}',
             argument="batches",
         )
-    taken = {name: value for name, value in batch.items() if name != "labels"}
+    if labels and "labels" not in batch:
+        raise InputError(
+            f"gradients is 'labels', and batch {index} has none: give batches with `labels`, or "
+            "take gradients='samples', the model's own",
+            argument="gradients",
+        )
     return {
         name: value.to(device) if isinstance(value, torch.Tensor) else value
-        for name, value in taken.items()
+        for name, value in batch.items()
+        if labels or name != "labels"
     }
 
 
@@ -198,12 +220,17 @@ def _mask(batch: Mapping[str, Any]) -> torch.Tensor | None:
 
 
 @contextmanager
-def _evaluating(network: nn.Module) -> Iterator[None]:
-    """Put every module into evaluation mode, and back into its own."""
+def _left_as_it_was(network: nn.Module) -> Iterator[None]:
+    """Put the model into evaluation mode, its weights without gradients, and all back."""
     training = [module for module in network.modules() if module.training]
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     network.eval()
+    for parameter in trained:
+        parameter.requires_grad_(False)
     try:
         yield
     finally:
         for module in training:
             module.training = True
+        for parameter in trained:
+            parameter.requires_grad_(True)

@@ -37,19 +37,27 @@ class Sum(ABC):
 
     Attributes
     ----------
-    seen, count : int
-        How many vectors came, and how many were taken.
     finite : bool
         Whether none of those that were taken was NaN or infinite.
     """
 
     def __init__(self, width: int, thinning: Thinning) -> None:
-        self.mean = np.zeros(width)  # times `seen`
-        self.seen = self.count = 0
         self.finite = True
         self._thinning = thinning
+        self._mean = np.zeros(width)  # times `seen`
+        self._numbers = np.zeros(2)
         self._waiting: list[torch.Tensor] = []
         self._number = 0  # of rows that wait
+
+    @property
+    def seen(self) -> int:
+        """How many vectors came."""
+        return int(self._numbers[0])
+
+    @property
+    def count(self) -> int:
+        """How many were taken."""
+        return int(self._numbers[1])
 
     def add(self, vectors: torch.Tensor, places: torch.Tensor | None) -> None:
         """Add rows of a matrix: all, or those at some places, which are evenly thinned."""
@@ -64,13 +72,12 @@ class Sum(ABC):
         if taken < rows:
             kept *= (rows / taken) ** 0.5
         totals = kept.new_full((taken,), (rows / taken) ** 0.5) @ kept
-        self.mean += totals.double().cpu().numpy()
-        self.finite = bool(np.isfinite(self.mean).all())
-        self.seen += rows
-        self.count += taken
+        self._mean += totals.double().cpu().numpy()
+        self.finite = bool(np.isfinite(self._mean).all())
+        self._numbers += rows, taken
         self._waiting.append(kept)
         self._number += taken
-        if self._number >= min(len(self.mean), _WAITING):
+        if self._number >= min(len(self._mean), _WAITING):
             self.sum_up()
 
     def sum_up(self) -> None:
@@ -83,16 +90,26 @@ class Sum(ABC):
     def _multiply(self, rows: torch.Tensor) -> None:
         """Add the products of some rows."""
 
-    @abstractmethod
     def arrays(self) -> dict[str, NDArray[np.float64]]:
-        """Return what is summed: parts that add up over processes, and may be written to."""
+        """Return all that is summed: it adds up over processes, and may be written to."""
+        self.sum_up()
+        return {"mean": self._mean, "numbers": self._numbers, **self._products()}
+
+    @abstractmethod
+    def _products(self) -> dict[str, NDArray[np.float64]]:
+        """Return the sums of products."""
+
+    @abstractmethod
+    def trace(self) -> float:
+        """Return Σ w ‖x‖² of what is summed up."""
 
     @abstractmethod
     def moments(self, name: str) -> SecondMoments:
         """Return the moments, in single precision; the sum is used up."""
 
-    def _mean(self) -> NDArray[np.float32]:
-        return (self.mean / self.seen).astype(np.float32)
+    def mean(self) -> NDArray[np.float32]:
+        """Return E x."""
+        return (self._mean / self.seen).astype(np.float32)
 
 
 class ExactSum(Sum):
@@ -113,9 +130,12 @@ class ExactSum(Sum):
             columns = slice(start, min(start + _PANEL, width))
             self.total[start:, columns].add_((rows[:, start:].T @ rows[:, columns]).cpu())
 
-    def arrays(self) -> dict[str, NDArray[np.float64]]:
-        """Return the lower triangle, in a square."""
+    def _products(self) -> dict[str, NDArray[np.float64]]:
         return {"total": self.total.numpy()}
+
+    def trace(self) -> float:
+        """Return the sum of the diagonal."""
+        return float(self.total.trace())
 
     def moments(self, name: str) -> SecondMoments:
         """Return C, all of it, and the mean."""
@@ -123,7 +143,7 @@ class ExactSum(Sum):
         lower = self.total.tril_().div_(self.seen).float()
         lower.diagonal().mul_(0.5)
         whole = lower.add_(lower.T.contiguous()).numpy()
-        return SecondMoments(whole, mean=self._mean(), count=self.count, where=name)
+        return SecondMoments(whole, mean=self.mean(), count=self.count, where=name)
 
 
 class SketchedSum(Sum):
@@ -158,7 +178,7 @@ class SketchedSum(Sum):
         drawn = stream(seed, "moments", name).standard_normal((width, columns), np.float32)
         self.test = torch.from_numpy(drawn)
         self.total = np.zeros((width, columns))
-        self.trace = np.zeros(1)
+        self._trace = np.zeros(1)
 
     @staticmethod
     def bytes(width: int, directions: int) -> int:
@@ -169,17 +189,20 @@ class SketchedSum(Sum):
         self.test = self.test.to(rows.device)
         product = rows.T @ (rows @ self.test.to(rows.dtype))
         self.total += product.cpu().numpy()
-        self.trace += float(torch.linalg.vector_norm(rows, dtype=torch.float64)) ** 2
+        self._trace += float(torch.linalg.vector_norm(rows, dtype=torch.float64)) ** 2
 
-    def arrays(self) -> dict[str, NDArray[np.float64]]:
-        """Return Y and the trace."""
-        return {"total": self.total, "trace": self.trace}
+    def _products(self) -> dict[str, NDArray[np.float64]]:
+        return {"total": self.total, "trace": self._trace}
+
+    def trace(self) -> float:
+        """Return Σ w ‖x‖², which is exact."""
+        return float(self._trace[0])
 
     def moments(self, name: str) -> SecondMoments:
         """Return the leading eigenpairs of C, its exact trace, and the mean."""
         self.sum_up()
         test = self.test.cpu().numpy().astype(np.float64)
-        sketch, trace = self.total / self.seen, float(self.trace[0]) / self.seen
+        sketch, trace = self.total / self.seen, self.trace() / self.seen
         # Products of single precision leave Ωᵀ C Ω indefinite by some roundings: C is shifted by
         # as much, and its eigenvalues back.
         shift = np.finfo(np.float32).eps * trace
@@ -195,7 +218,7 @@ class SketchedSum(Sum):
             vectors=basis[:, kept].astype(np.float32),
             values=np.maximum(singular[kept] ** 2 - shift, 0).astype(np.float32),
             trace=trace,
-            mean=self._mean(),
+            mean=self.mean(),
             count=self.count,
             where=name,
         )

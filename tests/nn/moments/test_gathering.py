@@ -7,7 +7,7 @@ from torch import nn
 
 from cosa_theory.ground.errors import InputError
 from cosa_theory.nn import layer_moments
-from cosa_theory.nn.moments import batches_digest, gathering, model_fingerprint
+from cosa_theory.nn.moments import batches_digest, model_fingerprint, plan
 
 
 class Network(nn.Module):
@@ -123,7 +123,7 @@ def test_where_memory_is_short_the_widest_layers_are_sketched_first():
 def test_of_many_tokens_as_many_are_taken_as_a_share_of_the_models_own_products_pays_for(
     network, monkeypatch
 ):
-    monkeypatch.setattr(gathering, "_FREE", 0)
+    monkeypatch.setattr(plan, "_FREE", 0)
     torch.manual_seed(2)
     batches = [{"x": torch.randn(10, 200, 6)} for _ in range(5)]
     found = layer_moments(network, batches)
