@@ -1,4 +1,4 @@
-"""What a model reads for the moments of its layers' inputs: random tokens, or texts of some kind."""
+"""What a model reads for the moments of its layers: random tokens, or texts of some kind."""
 
 from collections.abc import Iterator
 from functools import lru_cache
