@@ -103,18 +103,15 @@ class Config:
 
 
 def cells_of(config: Config) -> list[Cell]:
-    """Return what is measured: the language model, whose pass is long, with at most 128 texts."""
+    """Return what is measured: several numbers of texts on the pairs that the goals are about."""
     cells = []
     for pair in config.chosen():
         other, same = next(kinds for start, kinds in _KINDS.items() if pair.startswith(start))
         for calibration, source in (("random", "random"), ("other", other), ("same", same)):
-            most = BESIDE if pair.startswith("decoder") else max(TEXTS)
-            if source != "random":
-                most = min(most, len(texts_of(source)))
-            counts = dict.fromkeys(min(texts, most) for texts in TEXTS)
-            reference = min(BESIDE, most)
-            for texts in counts:
-                beside = texts == reference
+            most = max(TEXTS) if source == "random" else len(texts_of(source))
+            listed = TEXTS if pair in ("sre_encoder", "encoder_r8_100") else (BESIDE,)
+            for texts in dict.fromkeys(min(count, most) for count in listed):
+                beside = texts == min(BESIDE, most)
                 cells.append(Cell(pair, calibration, source, texts, beside, seed=config.seed))
     return cells
 

@@ -90,11 +90,14 @@ def layer_shares(
     one = _Layer(layer.delta / np.abs(layer.delta).max(), seed, (layer.name, "informed"))
     m, n = one.delta.shape
     energy = float(np.vdot(one.delta, one.delta))
-    spectrum = np.cumsum(singular_values(one.delta) ** 2) / energy if beside else np.ones(1)
-    for rank in ranks:
-        budget = lora_parameters(m, n, rank)
-        core = cosa_shape(m, n, budget)
-        sizes = {"one_sided": (m, min(n, budget // m)), "two_sided": (core.a, core.b)}
+    by_rank = {rank: _sizes(m, n, rank) for rank in ranks}
+    widest = max(b for sizes in by_rank.values() for _, b in sizes.values())
+    moments.shares(widest)  # decomposed once, for all
+    if beside:
+        assert layer.base is not None
+        of_base = _right(layer.base, widest)
+        spectrum = np.cumsum(singular_values(one.delta) ** 2)
+    for rank, sizes in by_rank.items():
         measured = {
             ("top", shape): _informed(one, moments, *sizes[shape], draws) for shape in sizes
         }
@@ -109,18 +112,24 @@ def layer_shares(
                 for shape in sizes
             }
             a, b = sizes["one_sided"]
-            assert layer.base is not None
-            measured["weights", "one_sided"] = _energy(one.projected(_right(layer.base, b)))
+            measured["weights", "one_sided"] = _energy(one.projected(of_base[:b]))
             measured["shuffled", "one_sided"] = _shuffled(one, moments, b, draws)
             measured["rotated", "one_sided"] = _mean(
                 _energy(one.projected(one.drawn("haar", b, n, "rotated", draw)))
                 for draw in range(draws)
             )
-            measured["svd", "two_sided"] = energy * spectrum[min(rank, len(spectrum)) - 1]
+            measured["svd", "two_sided"] = float(spectrum[min(rank, len(spectrum)) - 1])
         for (basis, shape), held in measured.items():
             a, b = sizes[shape]
             known = {"a": a, "b": b, "law": a * b / (m * n), "share": held / energy}
             yield {"rank": rank, "basis": basis, "shape": shape} | known
+
+
+def _sizes(m: int, n: int, rank: int) -> dict[str, tuple[int, int]]:
+    """Return (a, b) of each of `SHAPES`."""
+    budget = lora_parameters(m, n, rank)
+    core = cosa_shape(m, n, budget)
+    return {"one_sided": (m, min(n, budget // m)), "two_sided": (core.a, core.b)}
 
 
 def _energy(part: Matrix) -> float:
@@ -181,8 +190,8 @@ def _shuffled(one: _Layer, moments: SecondMoments, b: int, draws: int) -> float:
 
 
 def _right(base: Matrix, k: int) -> Matrix:
-    """Return the k leading right singular vectors of W as rows."""
-    gram = base.T.astype(np.float64) @ base
+    """Return the k leading right singular vectors of W as rows, the first one first."""
+    gram = base.T @ base
     n = len(gram)
     vectors: Matrix = scipy.linalg.eigh(gram, subset_by_index=[n - k, n - 1])[1]
-    return vectors.T
+    return vectors.T[::-1]
