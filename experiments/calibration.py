@@ -10,8 +10,8 @@ from cosa_theory.nn import layer_moments, random_batches
 from cosa_theory.nn.moments import Moments, model_fingerprint, read_moments, write_moments
 from cosa_theory.nn.readout import TextModel, load_text_model
 from cosa_theory.projections import stream
-from experiments.finetune_check_tasks import TEST_SHARE, VALIDATION_SHARE
-from experiments.function_bodies import read_functions, split_modules
+from experiments.finetune.data import TEST_SHARE, VALIDATION_SHARE
+from experiments.finetune.function_bodies import read_functions, split_modules
 from experiments.pairs import PAIRS
 
 __all__ = ["SOURCES", "batches_of", "calibrated", "texts_of"]
@@ -72,7 +72,7 @@ def calibrated(
         folder.mkdir(parents=True, exist_ok=True)
         batches = list(batches_of(model, source, count, tokens))
         names = [name for name in model.weights() if not name.startswith(("pooler", "lm_head"))]
-        settings = {"gradients": gradients} if gradients else {}
+        settings: dict[str, Any] = {"gradients": gradients} if gradients else {}
         found = layer_moments(model.network, batches, names, **settings)
         write_moments(found, path)
     return read_moments(path)

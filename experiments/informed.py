@@ -110,7 +110,7 @@ def cells_of(config: Config) -> list[Cell]:
         for calibration, source in (("random", "random"), ("other", other), ("same", same)):
             most = max(TEXTS) if source == "random" else len(texts_of(source))
             listed = TEXTS if pair in ("sre_encoder", "encoder_r8_100") else (BESIDE,)
-            for texts in dict.fromkeys(min(count, most) for count in listed):
+            for texts in dict.fromkeys(min(one, most) for one in listed):
                 beside = texts == min(BESIDE, most)
                 cells.append(Cell(pair, calibration, source, texts, beside, seed=config.seed))
     return cells
@@ -166,11 +166,11 @@ def pooled(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     of_svd = table[table["basis"] == "svd"].drop_duplicates(at).set_index(at)["share"]
     rows = table[table["basis"] != "svd"].join(of_svd.rename("svd"), on=at)
     # What does not depend on the moments was measured beside all of them.
-    alone = rows["basis"].isin(["weights"])
-    repeated = alone & rows.duplicated(["pair", "layer", "rank", "basis", "shape"])
-    rows.loc[alone, ["calibration", "source", "texts"]] = ["", "", 0]
-    by = ["pair", "calibration", "source", "texts", "basis", "shape", "rank"]
-    return pooled_shares(rows[~repeated], by, seed)
+    alone = rows["basis"] == "weights"
+    blank = {"calibration": "", "source": "", "texts": 0}
+    rows = rows.assign(**{name: rows[name].mask(alone, value) for name, value in blank.items()})
+    by = ["pair", *blank, "basis", "shape", "rank"]
+    return pooled_shares(rows.drop_duplicates([*by, "layer"]), by, seed)
 
 
 _COLUMNS = (

@@ -7,9 +7,10 @@ from typing import Any
 
 import pandas as pd
 
+from cosa_theory.ground.estimates import mean_interval
 from cosa_theory.studies.informed import NULLS
 
-__all__ = ["STATED", "judge_energy"]
+__all__ = ["STATED", "compared", "judge_energy", "judge_training"]
 
 STATED = Path(__file__).parent / "configs" / "informed_predictions.toml"
 """The predictions, committed before the results."""
@@ -156,3 +157,62 @@ def _above(ends: Sequence[float], bound: float) -> str:
 
 def _row(pair: str, words: str, ends: Sequence[float], outcome: str) -> dict[str, Any]:
     return dict(zip(COLUMNS, (pair, words, *ends, outcome), strict=True))
+
+
+UNINFORMED, LORA = "haar_one_sided", "lora"
+
+
+def compared(runs: pd.DataFrame) -> pd.DataFrame:
+    """Compare methods by their losses on test texts, paired on seeds.
+
+    Parameters
+    ----------
+    runs : pandas.DataFrame
+        `method`, `part`, `seed` and `loss`, of `experiments.informed_training`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        For every method against LoRA, and for those informed against the uninformed one of their
+        shape: `method`, `against`, `seeds` (in both), the mean `difference` with its 95 % interval
+        by Student's t, `low` and `high`, and `outcome`: "better", "worse" or "undecided".
+    """
+    losses = runs[runs["part"] == "test"].pivot(index="seed", columns="method", values="loss")
+    rows = []
+    for method in losses:
+        for against in (LORA, UNINFORMED):
+            if against not in losses or method in (against, LORA):
+                continue
+            gaps = (losses[method] - losses[against]).dropna()
+            if len(gaps):
+                value, low, high = mean_interval(gaps)
+                outcome = "better" if high < 0 else "worse" if low > 0 else "undecided"
+                ends = {"difference": value, "low": low, "high": high}
+                row = {"method": method, "against": against, "seeds": len(gaps)}
+                rows.append(row | ends | {"outcome": outcome})
+    return pd.DataFrame(rows)
+
+
+def judge_training(comparison: pd.DataFrame) -> pd.DataFrame:
+    """Judge what was predicted of trainings, from `compared`: as `judge_energy`."""
+    stated = tomllib.loads(STATED.read_text(encoding="utf-8"))["training"]
+    expected = (
+        ("better_than_lora", LORA, ("better",)),
+        ("not_better_than_uninformed", UNINFORMED, ("worse", "undecided")),
+        ("undecided", UNINFORMED, ("undecided",)),
+    )
+    rows = []
+    for name, against, outcomes in expected:
+        for method in stated[name]:
+            found = comparison[
+                (comparison["method"] == method) & (comparison["against"] == against)
+            ]
+            for _, one in found.iterrows():
+                came = one["outcome"] in outcomes
+                # What is undecided neither shows nor refutes that a method is better.
+                open_yet = one["outcome"] == "undecided" or one["seeds"] < stated["seeds"]
+                outcome = "holds" if came else "undecided" if open_yet else "fails"
+                words = f"{method} {' or '.join(outcomes)} against {against}"
+                ends = [float(one[column]) for column in ("difference", "low", "high")]
+                rows.append(_row("encoder_r8", words, ends, outcome))
+    return pd.DataFrame(rows, columns=list(COLUMNS))

@@ -9,8 +9,10 @@ test texts. What counts as better was stated before (`configs/informed_predictio
     python -m experiments.informed_training --out results/informed_training
 """
 
+import dataclasses
 import math
 import re
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -31,22 +33,30 @@ from transformers import get_linear_schedule_with_warmup
 
 from cosa_theory.assets import asset_folder
 from cosa_theory.deltas.language_models import quiet_transformers
+from cosa_theory.ground.printable import printable
+from cosa_theory.ground.program import program
 from cosa_theory.ground.sweep import run_cells
 from cosa_theory.nn import add_cosa
 from cosa_theory.nn.readout import load_text_model
+from cosa_theory.page.text import render_view
+from cosa_theory.page.views import Column, View, count, number
 from cosa_theory.projections import stream
-from cosa_theory.spectrum.budget import cosa_shape, lora_parameters
+from cosa_theory.spectrum.budget import cosa_shape, lora_parameters, one_sided_shape
 from experiments.calibration import batches_of, calibrated
-from experiments.finetune_check_methods import linear_layers
-from experiments.finetune_check_tasks import TASKS, Example, Task
-from experiments.finetune_check_training import HEAD_RATE, WARM_UP, isolated
+from experiments.command import check_table, command_parser, run_command, write_table
+from experiments.finetune.methods import linear_layers
+from experiments.finetune.scoring import score
+from experiments.finetune.tasks import TASKS, Task
+from experiments.finetune.training import isolated
+from experiments.informed import write_reference
+from experiments.informed_predictions import compared, judge_training
 
 __all__ = ["METHODS", "Config", "Run", "run", "train"]
 
 NAME, VERSION = "informed_training", 1
 TUNING_SEED, TUNING_ITEMS = 100, 200
 MOMENTS = Path("results/calibration")
-_BATCH = 16
+HEAD_RATE, WARM_UP = 1e-2, 0.1
 
 Sizes = dict[str, tuple[int, int]]
 
@@ -131,11 +141,11 @@ def _cosa(kind: str, *, source: str = "", one_sided: bool = True, **options: Any
         shapes = {}
         for name, (m, n) in sizes.items():
             budget = lora_parameters(m, n, run.rank)
-            core = cosa_shape(m, n, budget)
-            shapes[name] = (m, min(n, budget // m)) if one_sided else (core.a, core.b)
+            core = one_sided_shape(m, n, budget) if one_sided else cosa_shape(m, n, budget)
+            shapes[re.escape(name)] = core.a, core.b
         given: dict[str, Any] = {"left": "identity"} if one_sided else {}
         if source:
-            found = calibrated(Path(encoder.name_or_path), source, run.texts, MOMENTS)
+            found = calibrated(asset_folder("encoder"), source, run.texts, MOMENTS)
             # Of the same weights, but for a pooling layer, which this encoder lacks.
             given["moments"] = replace(found, model="")
         return add_cosa(
@@ -143,7 +153,7 @@ def _cosa(kind: str, *, source: str = "", one_sided: bool = True, **options: Any
             list(sizes),
             kind=kind,
             seed=run.seed,
-            shape_pattern={re.escape(name): shape for name, shape in shapes.items()},
+            shape_pattern=shapes,
             options=options,
             **given,
         )
@@ -232,10 +242,11 @@ def train(run: Run) -> dict[str, Any]:
         started = time.perf_counter()
         losses = _steps(task, model, trained, run)
         seconds = (time.perf_counter() - started) / run.steps
-        held_out = _held_out(task, model, getattr(task, run.part))
+        measures = score(task, model, getattr(task, run.part)).measures
     last = losses[-max(1, run.steps // 10) :]
     return {
-        **held_out,
+        "loss": measures["loss"],
+        "accuracy": measures["accuracy"],
         "train_loss": sum(last) / len(last),
         "parameters": sum(one.numel() for one in trained),
         "seconds_per_step": seconds,
@@ -254,7 +265,7 @@ def _steps(task: Task, model: nn.Module, trained: list[nn.Parameter], run: Run) 
     losses = []
     for step in range(run.steps):
         places = [(step * run.batch + one) % len(order) for one in range(run.batch)]
-        loss = model(**task.collate([task.train[order[place]] for place in places]))["loss"]
+        loss = model(**task.collate([task.train[order[place]] for place in places])).loss
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -263,28 +274,13 @@ def _steps(task: Task, model: nn.Module, trained: list[nn.Parameter], run: Run) 
     return losses
 
 
-@torch.inference_mode()
-def _held_out(task: Task, model: nn.Module, examples: Sequence[Example]) -> dict[str, float]:
-    """Return mean cross-entropy and accuracy; sorted by length, texts need little padding."""
-    model.eval()
-    ordered = sorted(examples, key=lambda one: len(one.input_ids))
-    loss = right = 0.0
-    for start in range(0, len(ordered), _BATCH):
-        inputs = task.collate(ordered[start : start + _BATCH])
-        found = model(**inputs)
-        loss += float(found["loss"]) * len(inputs["labels"])
-        right += float((found["logits"].argmax(1) == inputs["labels"]).sum())
-    return {"loss": loss / len(ordered), "accuracy": right / len(ordered)}
-
-
-def run(config: Config, cells: Path) -> dict[str, pd.DataFrame]:
-    """Choose rates and compare; an interrupted run resumes from its cells.
+def run(config: Config, cells: Path) -> pd.DataFrame:
+    """Choose rates and train with all seeds; an interrupted run resumes from its cells.
 
     Returns
     -------
-    dict of str to pandas.DataFrame
-        ``runs``, every training with the columns of `Run` and of `train`; ``rates``, a row per
-        method: `method`, `quarter` and whether it is `inside` its grid.
+    pandas.DataFrame
+        Every training, with the columns of `Run` and of `train`.
     """
     names = config.methods or tuple(METHODS)
 
@@ -299,12 +295,7 @@ def run(config: Config, cells: Path) -> dict[str, pd.DataFrame]:
         for seed in range(config.seeds)
         for name in names
     ]
-    runs = pd.concat([*tuned.values(), trained(final)], ignore_index=True)
-    rates = [
-        {"method": name, "quarter": best[name], "learning_rate": 10 ** (best[name] / 4)}
-        for name in names
-    ]
-    return {"runs": runs, "rates": pd.DataFrame(rates)}
+    return pd.concat([*tuned.values(), trained(final)], ignore_index=True)
 
 
 def _tuned(
@@ -328,4 +319,76 @@ def _tuned(
 
 def _best(table: pd.DataFrame) -> int:
     """Return the rate of the least loss; a training that diverged has none."""
-    return int(table.loc[table["loss"].idxmin(), "quarter"])
+    return int(table["quarter"].iloc[int(table["loss"].to_numpy().argmin())])
+
+
+def summary(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return a row per method: its rate, and mean loss and accuracy on test texts over seeds."""
+    tested = runs[runs["part"] == "test"].assign(rate=lambda table: 10 ** (table["quarter"] / 4))
+    means = tested.groupby("method", sort=False)[["rate", "parameters", "loss", "accuracy"]].mean()
+    means.insert(0, "seeds", tested.groupby("method")["seed"].nunique())
+    return means.reset_index()
+
+
+_COLUMNS = (
+    Column("method", "method", text=True),
+    Column("against", "against", text=True),
+    Column("seeds", "seeds", "", count),
+    Column("difference", "difference", "of the test loss in nats; negative is better", number),
+    Column("low", "from", "95 %, over seeds", number),
+    Column("high", "to", "95 %, over seeds", number),
+    Column("outcome", "outcome", text=True),
+)
+
+
+@program
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; the result is the exit code."""
+    parser = command_parser(
+        f"experiments.{NAME}",
+        "Train with informed and uninformed projections, with LoRA and EVA's starts; compare.",
+        out=Path("results") / NAME,
+        config=Config(),
+        fields=("seeds", "steps"),
+        example="--methods haar_one_sided texts lora",
+    )
+    parser.add_argument("--methods", nargs="*", default=(), choices=list(METHODS), metavar="NAME")
+    parser.add_argument(
+        "--reference", action="store_true", help="also write the tables of experiments/reference"
+    )
+    chosen = parser.parse_args(arguments)
+
+    def body() -> None:
+        config = Config(tuple(chosen.methods), chosen.seeds, chosen.steps)
+        beside = tuple(f"{NAME}_{name}" for name in ("runs", "compared", "judged"))
+        check_table(chosen.out, NAME, beside=beside)
+        runs = run(config, chosen.out / "cells")
+        table, comparison = summary(runs), compared(runs)
+        judged = judge_training(comparison)
+        text = verdict(comparison)
+        tables = dict(zip(beside, (runs, comparison, judged), strict=True))
+        arguments = dataclasses.asdict(config)
+        write_table(table, chosen.out, NAME, arguments=arguments, verdict=text, beside=tables)
+        if chosen.reference:
+            write_reference({NAME: table, **tables})
+        print(printable(text))
+        print(render_view(View.of("Held-out loss, paired on seeds", _COLUMNS, comparison)))
+
+    return run_command(body)
+
+
+def verdict(comparison: pd.DataFrame) -> str:
+    """Say in words which methods train better than LoRA, and which than uninformed projections."""
+    parts = []
+    for against, words in (("lora", "LoRA"), ("haar_one_sided", "uninformed projections")):
+        own = comparison[comparison["against"] == against]
+        for outcome in ("better", "worse", "undecided"):
+            names = own.loc[own["outcome"] == outcome, "method"]
+            if len(names):
+                labels = ", ".join(METHODS[name].label for name in names)
+                parts.append(f"{outcome} than {words}: {labels}".replace("ed than", "ed against"))
+    return f"By held-out loss after training, paired on seeds: {'; '.join(parts)}."
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -9,10 +9,9 @@ import scipy.linalg
 from numpy.typing import NDArray
 
 from cosa_theory.deltas import LayerDelta
-from cosa_theory.ground.errors import InputError
 from cosa_theory.projections import SecondMoments, make_projection, stream
 from cosa_theory.spectrum import singular_values
-from cosa_theory.spectrum.budget import cosa_shape, lora_parameters
+from cosa_theory.spectrum.budget import cosa_shape, lora_parameters, one_sided_shape
 
 __all__ = ["BASELINES", "NULLS", "SHAPES", "layer_shares"]
 
@@ -43,8 +42,8 @@ class _Layer:
 
     def drawn(self, kind: str, k: int, d: int, *role: str | int, **options: Any) -> Matrix:
         """Return k × d orthonormal rows of an ensemble."""
-        settings = {"seed": self.seed, "key": (*self.key, *role), "scale": "synthesis"}
-        rows: Matrix = make_projection(kind, k, d, **settings, **options)
+        settings: dict[str, Any] = {"seed": self.seed, "key": (*self.key, *role)}
+        rows: Matrix = make_projection(kind, k, d, scale="synthesis", **settings, **options)
         return rows
 
 
@@ -128,8 +127,8 @@ def layer_shares(
 def _sizes(m: int, n: int, rank: int) -> dict[str, tuple[int, int]]:
     """Return (a, b) of each of `SHAPES`."""
     budget = lora_parameters(m, n, rank)
-    core = cosa_shape(m, n, budget)
-    return {"one_sided": (m, min(n, budget // m)), "two_sided": (core.a, core.b)}
+    cores = one_sided_shape(m, n, budget), cosa_shape(m, n, budget)
+    return {shape: (core.a, core.b) for shape, core in zip(SHAPES, cores, strict=True)}
 
 
 def _energy(part: Matrix) -> float:
@@ -142,10 +141,7 @@ def _mean(values: Iterator[float]) -> float:
 
 def _leading(moments: SecondMoments, k: int) -> Matrix | None:
     """Return the k leading directions as rows, None where there are not so many."""
-    try:
-        return moments.leading(k)[1].T
-    except InputError:
-        return None
+    return moments.leading(k)[1].T if moments.independent(k) == k else None
 
 
 def _informed(one: _Layer, moments: SecondMoments, a: int, b: int, draws: int) -> float:
