@@ -203,20 +203,17 @@ class SketchedSum(Sum):
         self.sum_up()
         test = self.test.cpu().numpy().astype(np.float64)
         sketch, trace = self.total / self.seen, self.trace() / self.seen
-        # Products of single precision leave Ωᵀ C Ω indefinite by some roundings: C is shifted by
-        # as much, and its eigenvalues back.
-        shift = np.finfo(np.float32).eps * trace
-        sketch += shift * test
         inner = test.T @ sketch
         values, vectors = scipy.linalg.eigh((inner + inner.T) / 2, check_finite=False)
-        root = vectors / np.sqrt(np.maximum(values, shift))
+        # Products of single precision leave the smallest of them some roundings from theirs.
+        root = vectors / np.sqrt(np.maximum(values, np.finfo(np.float32).eps * trace))
         basis, singular, _ = scipy.linalg.svd(
             sketch @ root, full_matrices=False, check_finite=False
         )
         kept = slice(0, self.directions)
         return SecondMoments(
             vectors=basis[:, kept].astype(np.float32),
-            values=np.maximum(singular[kept] ** 2 - shift, 0).astype(np.float32),
+            values=(singular[kept] ** 2).astype(np.float32),
             trace=trace,
             mean=self.mean(),
             count=self.count,

@@ -87,14 +87,15 @@ def test_samples_of_a_linear_model_have_the_moments_of_its_jacobian():
 
 
 class Words(nn.Module):
-    """A language model of one layer, for every token alike."""
+    """A language model of one layer; what is said after a token may depend on those before."""
 
     def __init__(self):
         super().__init__()
         self.head = nn.Linear(2, 4, bias=False)
 
-    def forward(self, x, attention_mask=None):
-        return {"logits": self.head(x)}
+    def forward(self, x, attention_mask=None, sums=False):
+        said = self.head(x)
+        return {"logits": said.cumsum(1) if sums else said}
 
 
 def test_sampled_tokens_follow_the_models_softmax_and_padding_is_not_sampled():
@@ -114,6 +115,16 @@ def test_sampled_tokens_follow_the_models_softmax_and_padding_is_not_sampled():
     np.testing.assert_array_equal(again.matrix, one.matrix)
     other = layer_moments(network, [batch], gradients="samples", seed=1).gradients["head.weight"]
     assert not np.array_equal(other.matrix, one.matrix)
+
+
+def test_nothing_flows_from_padding_into_the_gradients_of_tokens():
+    torch.manual_seed(0)
+    network, x = Words(), torch.randn(50, 30, 2)
+    mask = torch.zeros(50, 30, dtype=torch.long)
+    mask[:, 0] = 1
+    batch = {"x": x, "attention_mask": mask, "sums": True}
+    one = layer_moments(network, [batch], gradients="samples").gradients["head.weight"]
+    assert one.trace <= 2  # ‖p − e_y‖² is no larger for one token
 
 
 @pytest.fixture(scope="module")

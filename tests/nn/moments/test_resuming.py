@@ -33,14 +33,14 @@ def batches():
     return [{"x": torch.randn(9, 6)} for _ in range(5)]
 
 
-@pytest.fixture
-def killed(batches, tmp_path, monkeypatch):
-    """The file of a pass that was killed before its fourth batch."""
+@pytest.fixture(params=[3])
+def killed(request, batches, tmp_path, monkeypatch):
+    """The file of a pass that was killed after its third batch, or another."""
     monkeypatch.setattr(resuming, "_EVERY", 0.0)
     monkeypatch.setattr(resuming, "_SPARE", 0)
 
     def dying():
-        yield from batches[:3]
+        yield from batches[: request.param]
         raise KeyboardInterrupt
 
     path = tmp_path / "sums.safetensors"
@@ -50,11 +50,12 @@ def killed(batches, tmp_path, monkeypatch):
     return path
 
 
-def test_a_killed_pass_goes_on_and_has_the_moments_of_one_that_was_not(batches, killed):
+@pytest.mark.parametrize("killed", [3, 5], indirect=True)
+def test_a_killed_pass_goes_on_and_has_the_moments_of_one_that_was_not(batches, killed, request):
     expected = layer_moments(Counting(), batches, **OPTIONS)
     network = Counting()
     found = layer_moments(network, iter(batches), resume=killed, **OPTIONS)
-    assert network.met == 2
+    assert network.met == 5 - request.node.callspec.params["killed"]
     assert not killed.exists()
     assert (found.texts, found.model) == (expected.texts, expected.model)
     assert found.inputs["two.weight"] is found.inputs["one.weight"]
