@@ -55,8 +55,12 @@ def informed(
         spread = np.diag(values)
     else:
         C.leading(k)  # which refuses too few directions
-        G = streams("entries").standard_normal((k, d))
-        rows = _orthonormal_rows(C.times(G, real("power", power, above=0)))
+        rows = streams("entries").standard_normal((k, d))
+        power, steps = math.modf(real("power", power, above=0, most=1000))
+        # Orthonormalised between steps, which changes no span: else high powers of the smaller
+        # eigenvalues are lost in the rounding of the largest.
+        for step in ([power] if power else []) + [1.0] * int(steps):
+            rows = _orthonormal_rows(C.times(rows, step))
         spread = C.times(rows) @ rows.T * C.total
     if whiten:
         rows = _inverse_root(spread) @ rows

@@ -208,12 +208,9 @@ class SecondMoments:
         return self.n * self.times(rows) + _FLOOR * rows.astype(np.float64)
 
     def times(self, G: Matrix, power: float = 1.0) -> NDArray[np.float64]:
-        """Return G Cᵖ, shape (k, n), for p > 0; integer powers need no decomposition of C."""
-        if self.matrix is not None and float(power).is_integer():
-            scaled = self.matrix.astype(np.float64) / self.total
-            product: NDArray[np.float64] = G.astype(np.float64)
-            for _ in range(int(power)):
-                product = product @ scaled
+        """Return G (C/tr C)ᵖ, shape (k, n), for p > 0; without a decomposition of C for p = 1."""
+        if self.matrix is not None and power == 1:
+            product: NDArray[np.float64] = G @ (self.matrix.astype(np.float64) / self.total)
             return product
         if self.matrix is not None:
             values, vectors = scipy.linalg.eigh(self.matrix.astype(np.float64), check_finite=False)
