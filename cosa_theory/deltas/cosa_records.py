@@ -170,8 +170,8 @@ def _refuse_unmade(
                 unmade.append(f"{role} of {name}")
     if unmade:
         problems.add(
-            f"{label}: {first_few(unmade, 3)} is not in {ADAPTER_WEIGHTS}, and was made from data, "
-            "so that no seed brings it back: save the adapter again."
+            f"{label}: projections that were made from data, so that no seed brings them back, are "
+            f"not in {ADAPTER_WEIGHTS} ({first_few(unmade, 3)}): save the adapter again."
         )
     problems.report()
 

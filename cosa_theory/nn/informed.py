@@ -143,6 +143,7 @@ def _refuse_missing(
         ]
         if names:
             raise InputError(
-                f"the moments have none of the {what} of {first_few(names, 3)}: {remedy}",
+                f"the moments lack the {what} of {len(names)} layers ({first_few(names, 3)}): "
+                f"{remedy}",
                 argument="moments",
             )

@@ -121,9 +121,9 @@ def _made_projections(
     if missing:
         kind = next(spec.kind for spec, _ in wanted.values())
         raise InputError(
-            f"kind is {kind!r}, and {first_few(missing, 3)} was not made from data with these "
-            "settings: call prepare_cosa(model, config, dataloader) first, or give add_cosa the "
-            "moments"
+            f"kind is {kind!r}, and projections were not made from data with these settings "
+            f"({first_few(missing, 3)}): call prepare_cosa(model, config, dataloader) first, or "
+            "give add_cosa the moments"
         )
     placed: dict[tuple[int, Placement], FrozenProjection] = {}
     found = {}

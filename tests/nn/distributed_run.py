@@ -16,15 +16,19 @@ from torch.nn.parallel import DistributedDataParallel
 from cosa_theory.nn.model import add_cosa, cosa_layers
 from cosa_theory.nn.moments import layer_moments
 from cosa_theory.nn.saving import save_cosa
+from tests.nn.made import moments_for
 
 WORLD = 2
+KINDS = {"data_parallel": "gaussian", "fully_sharded": "gradient", "sharded_in_place": "activation"}
 
 
-def build():
+def build(kind="gaussian"):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(12, 16), nn.Tanh(), nn.Linear(16, 10))
     torch.manual_seed(1)
-    return add_cosa(model, "all-linear", 5, 4, alpha=2.0, init_weights=False)
+    moments = None if kind == "gaussian" else moments_for({"0": (16, 12), "2": (10, 16)})
+    settings = {"alpha": 2.0, "init_weights": False, "kind": kind, "moments": moments}
+    return add_cosa(model, "all-linear", 5, 4, **settings)
 
 
 def batch():
@@ -73,7 +77,9 @@ def data_parallel(rank, folder):
 
 
 def fully_sharded(rank, folder):
-    model = FullyShardedDataParallel(build(), use_orig_params=True, device_id=torch.device("cpu"))
+    model = FullyShardedDataParallel(
+        build(KINDS["fully_sharded"]), use_orig_params=True, device_id=torch.device("cpu")
+    )
     loss_of(model(half(rank))).backward()
     with FullyShardedDataParallel.summon_full_params(model, with_grads=True):
         gradients = {name: layer.Y.grad.clone() for name, layer in cosa_layers(model).items()}
@@ -84,7 +90,7 @@ def fully_sharded(rank, folder):
 
 
 def sharded_in_place(rank, folder):
-    model = build()
+    model = build(KINDS["sharded_in_place"])
     for layer in model:
         if list(layer.parameters()):
             fully_shard(layer)

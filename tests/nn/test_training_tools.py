@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from cosa_theory.nn import layer_moments, load_cosa, save_cosa
 from cosa_theory.nn.model import add_cosa, cosa_layers, merge_cosa
 from cosa_theory.projections import KINDS
+from tests.nn.distributed_run import KINDS as DISTRIBUTED
 from tests.nn.distributed_run import Branching, batch, build, loss_of, shares
 
 NAMES = ("0", "2")
@@ -144,10 +145,10 @@ def distributed(tmp_path_factory):
     return folder, torch.load(folder / "results.pt", weights_only=False)
 
 
-@pytest.mark.parametrize("way", ["data_parallel", "fully_sharded", "sharded_in_place"])
+@pytest.mark.parametrize("way", DISTRIBUTED)
 def test_two_processes_have_the_gradients_of_one_with_the_whole_batch(distributed, way):
     folder, results = distributed
-    model = build()
+    model = build(DISTRIBUTED[way])
     loss_of(model(batch())).backward()
     assert_same_gradients(results[way]["gradients"], core_gradients(model))
     fresh = nn.Sequential(nn.Linear(12, 16), nn.Tanh(), nn.Linear(16, 10))

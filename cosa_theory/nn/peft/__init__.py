@@ -12,8 +12,9 @@ loads is this method in either case.
 from cosa_theory.nn.peft.config import CosaConfig
 from cosa_theory.nn.peft.layer import CosaLayer, Linear
 from cosa_theory.nn.peft.model import CosaModel
+from cosa_theory.nn.peft.preparation import prepare_cosa
 from cosa_theory.nn.peft.registration import register
 
-__all__ = ["CosaConfig", "CosaLayer", "CosaModel", "Linear"]
+__all__ = ["CosaConfig", "CosaLayer", "CosaModel", "Linear", "prepare_cosa"]
 
 register(CosaConfig, CosaModel)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
 
+from huggingface_hub import hf_hub_download
 from peft.config import PeftConfig
 from torch import Tensor
 
@@ -26,10 +27,12 @@ from cosa_theory.nn.peft.lora_habits import UnexpectedSetting
 from cosa_theory.nn.peft.registration import METHOD, peft_type
 from cosa_theory.nn.projection import ProjectionSpec
 from cosa_theory.nn.settings import CosaSettings
+from cosa_theory.projections import INFORMED
 
 __all__ = ["CosaConfig"]
 
 BIASES = ("none", "all", "cosa_only")
+LOSSES = ("labels", "samples")
 
 
 @dataclass
@@ -76,6 +79,9 @@ class CosaConfig(PeftConfig):
     projection_dtype : {"float32", "bfloat16"}, default "float32"
         To which projections made from data are rounded when they are made, and stored; bfloat16
         loses nothing where the model computes in it.
+    gradients : {"labels", "samples"}, default "labels"
+        For kind "gradient", of which loss `prepare_cosa` takes the gradients of the layers'
+        outputs: that of the labels in the batches, or of labels drawn from the model itself.
     dropout : float, default 0.0
         Probability that an entry of a layer's input is dropped from the update while training.
     init_weights : bool, default True
@@ -129,6 +135,7 @@ class CosaConfig(PeftConfig):
     save_projections: bool = False
     left: str | None = None
     projection_dtype: str = "float32"
+    gradients: str = "labels"
     dropout: float = 0.0
     init_weights: bool = True
     target_modules: list[str] | str | None = None
@@ -196,6 +203,8 @@ class CosaConfig(PeftConfig):
             self.dropout = real("dropout", self.dropout, least=0, below=1)
         with found:
             choice("bias", self.bias, BIASES)
+        with found:
+            choice("gradients", self.gradients, LOSSES)
         if isinstance(self.target_modules, str):
             found.add(
                 *(
@@ -265,8 +274,15 @@ class CosaConfig(PeftConfig):
                 config = super().from_pretrained(
                     pretrained_model_name_or_path, subfolder=subfolder, **kwargs
                 )
-        if isinstance(config, CosaConfig) and (folder / ADAPTER_WEIGHTS).is_file():
-            config._folder = os.fspath(folder)
+        if isinstance(config, CosaConfig):
+            if not folder.is_dir() and config.kind in INFORMED:  # PEFT fetches them after the draws
+                hub, _, _ = cls._split_kwargs(kwargs)
+                fetched = hf_hub_download(
+                    pretrained_model_name_or_path, ADAPTER_WEIGHTS, subfolder=subfolder, **hub
+                )
+                folder = Path(fetched).parent
+            if (folder / ADAPTER_WEIGHTS).is_file():
+                config._folder = os.fspath(folder)
         return config
 
     @classmethod

@@ -14,7 +14,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from cosa_theory.deltas.cosa_adapters import CosaRecord
-from cosa_theory.deltas.cosa_released import WRAPPER
+from cosa_theory.deltas.cosa_released import TENSOR, WRAPPER, base_name
 from cosa_theory.deltas.wrapped_names import known_name
 from cosa_theory.ground.errors import InputError
 from cosa_theory.ground.expressions import by_pattern
@@ -27,7 +27,7 @@ from cosa_theory.nn.settings import SHARED_KEY, LayerSpec
 from cosa_theory.nn.targets import closest, warn_of_idle_patterns
 from cosa_theory.nn.wrappers import named_places
 
-__all__ = ["Injection", "prepare_injections", "refuse_unusable_values"]
+__all__ = ["Injection", "layer_sizes", "prepare_injections", "refuse_unusable_values"]
 
 SMALL = 1000
 """Entries below which a sparse projection may by chance have none that is not zero."""
@@ -46,17 +46,19 @@ def prepare_injections(
     targets: Mapping[str, nn.Module],
     config: CosaConfig,
     present: Mapping[tuple[ProjectionSpec, Placement], FrozenProjection],
+    state_dict: Mapping[str, torch.Tensor] | None = None,
 ) -> dict[str, Injection]:
     """Check an adapter against a model, and draw or read its projections.
 
     `targets` are the modules to adapt, by their names in the base model. If the configuration was
     read from a folder, its stored projections are used, and what it says of its layers must be true
-    of the model. `present` are the projections of adapters that the model has already. An
-    InputError names every setting, layer or tensor that does not fit.
+    of the model. `present` are the projections of adapters that the model has already, `state_dict`
+    an adapter's, which may hold what was made from data. An InputError names every setting, layer
+    or tensor that does not fit.
     """
     config.check()
     bases = {name: base_of(module) for name, module in targets.items()}
-    sizes = _sizes(bases)
+    sizes = layer_sizes(bases)
     folder = config.stored()
     folder = folder and folder.named_as(targets)
     records = {} if folder is None else folder.layers
@@ -90,7 +92,7 @@ def prepare_injections(
         adapter=folder,
         fingerprints={name: (entry.get("L"), entry.get("R")) for name, entry in described.items()},
         present=present,
-        made=config._made,
+        made=config._made | _made_in(state_dict or {}, specs),
     )
     _warn_of_zeros(pairs)
     return {
@@ -133,13 +135,30 @@ def refuse_unusable_values(model: nn.Module, config: CosaConfig) -> None:
     read_cores(folder)
 
 
+def _made_in(
+    state_dict: Mapping[str, torch.Tensor], specs: Mapping[str, LayerSpec]
+) -> dict[ProjectionSpec, torch.Tensor]:
+    """Return what an adapter's state dict holds of the projections made from data."""
+    found = {}
+    for key, values in state_dict.items():
+        match = TENSOR.fullmatch(base_name(key))
+        role = match["role"] if match else "Y"
+        name = known_name(match["module"] or "", specs) if match else ""
+        if role != "Y" and name in specs:
+            one = specs[name].left if role == "L" else specs[name].right
+            values = values.T if role == "L" else values
+            if tuple(values.shape) == (one.k, one.d):
+                found[one] = values
+    return found
+
+
 def _raise_if(problems: list[str]) -> None:
     if problems:
         raise InputError(*problems)
 
 
-def _sizes(bases: Mapping[str, nn.Module]) -> dict[str, tuple[int, int]]:
-    """Return (m, n) of every layer."""
+def layer_sizes(bases: Mapping[str, nn.Module]) -> dict[str, tuple[int, int]]:
+    """Return (m, n) of every layer to adapt; an InputError names those that cannot be."""
     sizes, problems = {}, []
     for name, base in bases.items():
         if not isinstance(base, (nn.Linear, Conv1D)) and not is_quantised_linear(base):

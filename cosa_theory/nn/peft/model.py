@@ -7,7 +7,6 @@ from typing import Any
 
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer, onload_layer
 from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING, get_quantization_kwargs
-from peft.utils.constants import DUMMY_TARGET_MODULES
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
@@ -28,11 +27,17 @@ from cosa_theory.nn.peft.registration import PREFIX
 from cosa_theory.nn.peft.state import (
     adapter_tensors,
     layer_records,
-    plain_name,
     restore_stored,
     stored_projections,
 )
-from cosa_theory.nn.peft.targeting import all_linear, base_of, matched, name_targets, plain_places
+from cosa_theory.nn.peft.targeting import (
+    base_of,
+    name_targets,
+    plain_check,
+    plain_name,
+    plain_places,
+    target_layers,
+)
 from cosa_theory.nn.peft.weighted import combined_config, combined_injections, set_combined_cores
 from cosa_theory.nn.targets import call_encoder_layers, is_all_linear
 from cosa_theory.nn.wrappers import uncompiled, unparallel
@@ -97,7 +102,7 @@ class CosaModel(BaseTuner):
             If the adapter cannot be put into this model, which is then left as it was.
         """
         config = self.peft_config[adapter_name]
-        targets = self._targets(model, config, state_dict)
+        targets = target_layers(model, config, state_dict)
         present = {
             (projection.spec, Placement.of(layer.get_base_layer())): projection
             for layer in model.modules()
@@ -107,7 +112,7 @@ class CosaModel(BaseTuner):
             if projection.spec is not None
         }
         refuse_unusable_values(model, config)
-        prepared = prepare_injections(targets, config, present)
+        prepared = prepare_injections(targets, config, present, state_dict)
         if is_all_linear(config.target_modules) and state_dict is None:
             name_targets(model, config, list(targets))
         _follow_orientation(config, targets)
@@ -131,29 +136,9 @@ class CosaModel(BaseTuner):
             self._prepared = {}
         call_encoder_layers(model, CosaLayer)
 
-    def _targets(
-        self, model: nn.Module, config: CosaConfig, state_dict: Mapping[str, Tensor] | None
-    ) -> dict[str, nn.Module]:
-        """Return the modules to adapt, by their plain names.
-
-        Layers of an adapter that was saved need not be asked for: it says itself which it has.
-        """
-        asked = config.target_modules is not None and config.layers is None
-        config = self._prepare_adapter_config(config, self.get_model_config(model))
-        if config.target_modules == DUMMY_TARGET_MODULES:
-            return {}
-        self._plain, check = plain_places(model), self._check_target_module_exists
-        if state_dict is None and is_all_linear(config.target_modules):
-            return all_linear(model, config, check)
-        listed = None
-        if state_dict is not None:
-            listed = {plain_name(key.rsplit(f".{self.prefix}", 1)[0]) for key in state_dict}
-        return matched(model, config, check, listed, asked=asked)
-
     def _check_target_module_exists(self, peft_config: CosaConfig, key: str) -> Any:
         """Match a module by its plain name; of a wrapper and what it wraps, only the latter."""
-        plain = self._plain.get(key)
-        return plain is not None and super()._check_target_module_exists(peft_config, plain)
+        return plain_check(self._plain)(peft_config, key)
 
     def _create_and_replace(
         self,

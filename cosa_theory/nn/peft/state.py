@@ -9,7 +9,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 from cosa_theory.deltas.cosa_released import TENSOR, WRAPPER, base_name
-from cosa_theory.deltas.wrapped_names import known_name, unwrapped_name
+from cosa_theory.deltas.wrapped_names import known_name
 from cosa_theory.ground.errors import InputError
 from cosa_theory.nn.folder import layer_entry, projection_tensors, stored_sides
 from cosa_theory.nn.pairs import Placement
@@ -22,15 +22,9 @@ from cosa_theory.projections import ENSEMBLES, left_projection
 __all__ = [
     "adapter_tensors",
     "layer_records",
-    "plain_name",
     "restore_stored",
     "stored_projections",
 ]
-
-
-def plain_name(name: str) -> str:
-    """Return a module's name in the base model, free of what compilers and FSDP put around it."""
-    return unwrapped_name(name).removeprefix(WRAPPER)
 
 
 def adapted(model: nn.Module, adapter: str) -> Iterator[tuple[str, CosaLayer]]:

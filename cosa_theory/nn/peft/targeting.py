@@ -5,15 +5,23 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from peft.tuners.tuners_utils import BaseTunerLayer
-from peft.utils import resolve_quantization_backend
-from torch import nn
+from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer, check_target_module_exists
+from peft.utils import (
+    TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING,
+    resolve_quantization_backend,
+)
+from peft.utils.constants import DUMMY_TARGET_MODULES
+from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from cosa_theory.deltas.cosa_released import WRAPPER
+from cosa_theory.deltas.wrapped_names import unwrapped_name
 from cosa_theory.ground.errors import InputError
 from cosa_theory.nn.adaptable import layer_obstacles
 from cosa_theory.nn.peft.config import CosaConfig
+from cosa_theory.nn.peft.registration import PREFIX
 from cosa_theory.nn.targets import (
+    is_all_linear,
     minimal_targets,
     output_heads,
     refuse_layers,
@@ -22,16 +30,58 @@ from cosa_theory.nn.targets import (
 from cosa_theory.nn.wrappers import plain_names
 
 __all__ = [
-    "all_linear",
     "base_of",
     "is_quantised_linear",
-    "matched",
     "name_targets",
+    "plain_check",
+    "plain_name",
     "plain_places",
+    "target_layers",
 ]
 
 Check = Callable[[CosaConfig, str], Any]
 """PEFT's test whether a configuration means a module, by its name in the model's tree."""
+
+
+def target_layers(
+    model: nn.Module, config: CosaConfig, state_dict: Mapping[str, Tensor] | None = None
+) -> dict[str, nn.Module]:
+    """Return the modules that a configuration adapts, by their plain names.
+
+    Without `target_modules` the configuration gets those of PEFT's LoRA in a model of this type.
+    Layers of an adapter that was saved need not be asked for: it says itself which it has.
+    """
+    asked = config.target_modules is not None and config.layers is None
+    if config.target_modules is None:
+        known = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
+        named = known.get(BaseTuner.get_model_config(model)["model_type"])
+        if named is None:
+            raise ValueError("Please specify `target_modules` in `peft_config`")
+        setattr(config, "target_modules", named if isinstance(named, str) else set(named))  # noqa: B010
+    if config.target_modules == DUMMY_TARGET_MODULES:
+        return {}
+    check = plain_check(plain_places(model))
+    if state_dict is None and is_all_linear(config.target_modules):
+        return all_linear(model, config, check)
+    listed = None
+    if state_dict is not None:
+        listed = {plain_name(key.rsplit(f".{PREFIX}", 1)[0]) for key in state_dict}
+    return matched(model, config, check, listed, asked=asked)
+
+
+def plain_check(plain: Mapping[str, str]) -> Check:
+    """Match modules by their plain names; of a wrapper and what it wraps, only the latter."""
+
+    def check(config: CosaConfig, key: str) -> Any:
+        name = plain.get(key)
+        return name is not None and check_target_module_exists(config, name)
+
+    return check
+
+
+def plain_name(name: str) -> str:
+    """Return a module's name in the base model, free of what compilers and FSDP put around it."""
+    return unwrapped_name(name).removeprefix(WRAPPER)
 
 
 def base_of(module: nn.Module) -> nn.Module:

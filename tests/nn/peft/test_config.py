@@ -36,6 +36,7 @@ FULL = {
     "left": "srht",
     "projection_dtype": "bfloat16",
     "projection_bytes": 80,
+    "gradients": "samples",
     "layers": {"lin0": {"key": "lin0", "size": [4, 5], "core": [3, 2], "L": "0", "R": "1"}},
     "task_type": "CAUSAL_LM",
     "inference_mode": True,
