@@ -197,6 +197,14 @@ THRESHOLDS: dict[str, Threshold] = {
         "A factor of 1.02 in perplexity: less than what another learning rate of a usual grid "
         "changes.",
     ),
+    "c8_informed": Threshold(
+        "held-out loss with LoRA minus that with informed projections in nats a text, over seeds",
+        "at least",
+        -0.01,
+        "2026-11-29",
+        "A twentieth of the loss of 0.2 that was left after such trainings in a trial: less than "
+        "what the next rate of a quarter-decade grid changes.",
+    ),
     "c8_gain": Threshold(
         "what LoRA gains over the untrained model, in accuracy or nats a token",
         "at least",
