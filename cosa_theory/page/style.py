@@ -45,6 +45,7 @@ PAGE_WIDTH = 7.0  # inches: both columns
 BLACK, GREY = "#000000", "#767676"
 ORANGE, SKY, GREEN, YELLOW = "#E69F00", "#56B4E9", "#009E73", "#F0E442"
 BLUE, VERMILION, PURPLE = "#0072B2", "#D55E00", "#CC79A7"
+WINE, BROWN = "#882255", "#8C564B"  # two more, for informed families
 
 _DOTS = 300  # per inch of a PNG
 
@@ -102,7 +103,7 @@ class Style:
 
 
 # Data-dependent families in warm colours, oblivious ones in the others, each in their order.
-_WARM = [(VERMILION, "-", "o"), (ORANGE, "--", "s"), (VERMILION, ":", "*"), (ORANGE, "-.", "p")]
+_WARM = [(VERMILION, "-", "o"), (ORANGE, "--", "s"), (WINE, ":", "*"), (BROWN, "-.", "p")]
 _COOL = [
     (BLUE, "-", "^"),
     (SKY, "--", "v"),

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from cosa_theory.ground.checks import real, whole
 from cosa_theory.ground.estimates import student_quantile
 from cosa_theory.laws import participation_ratio
+from cosa_theory.projections import SecondMoments
 
 __all__ = [
     "FAMILIES",
@@ -40,12 +41,17 @@ class Update:
     """One weight update, with what several families need of it.
 
     `delta` is ΔW (m × n, float32 or float64), `base` the weight W it is added to, if there is one,
-    `sigma` the min(m, n) singular values of ΔW, descending, in float64.
+    `sigma` the min(m, n) singular values of ΔW, descending, in float64. `inputs` and `gradients`
+    are second moments of the layer's inputs and of the gradients of its outputs, as far as they
+    are known, and `transposed` tells whether ΔW is stored as inputs × outputs.
     """
 
     delta: NDArray
     base: NDArray | None
     sigma: NDArray[np.float64]
+    inputs: SecondMoments | None = None
+    gradients: SecondMoments | None = None
+    transposed: bool = False
 
     @property
     def shape(self) -> tuple[int, int]:

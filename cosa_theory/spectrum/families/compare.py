@@ -1,6 +1,7 @@
 """The comparison of families on one update."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,10 @@ from cosa_theory import laws
 from cosa_theory.ground.checks import choice, matrix, numbers
 from cosa_theory.ground.errors import InputError
 from cosa_theory.ground.scales import in_safe_range
+from cosa_theory.projections import SecondMoments
 from cosa_theory.spectrum.budget import check_ranks, cosa_shape, default_ranks, lora_parameters
 from cosa_theory.spectrum.families.base import FAMILIES, Captured, Draws, Family, Update
+from cosa_theory.spectrum.families.informed import Informed
 from cosa_theory.spectrum.families.null import noise_top_share
 from cosa_theory.spectrum.singular_values import singular_values
 
@@ -77,6 +80,9 @@ def compare_families(
     key: str | tuple[str | int, ...] = "",
     sigma: ArrayLike | None = None,
     confidence: float = 0.95,
+    moments: Any = None,
+    gradients: Any = None,
+    transposed: bool = False,
 ) -> pd.DataFrame:
     """Measure the share of an update's energy that each family captures at equal parameters.
 
@@ -104,6 +110,14 @@ def compare_families(
         Singular values of ΔW, descending, if they are known already.
     confidence : float
         Coverage of the intervals.
+    moments : SecondMoments or array, optional
+        Second moments of the layer's inputs (n × n), which cosa_activation and cosa_gradient need;
+        without them these families are left out.
+    gradients : SecondMoments or array, optional
+        Second moments of the gradients of the layer's outputs (m × m), for cosa_gradient.
+    transposed : bool
+        Whether delta is stored as inputs × outputs, as by Conv1D. The a and b of informed families
+        belong to outputs and inputs.
 
     Returns
     -------
@@ -124,11 +138,24 @@ def compare_families(
     """
     update = _checked_update(delta, base, sigma)
     m, n = update.shape
+    update = replace(
+        update,
+        inputs=None if moments is None else SecondMoments.of(moments, m if transposed else n),
+        gradients=None
+        if gradients is None
+        else SecondMoments.of(gradients, n if transposed else m),
+        transposed=transposed,
+    )
     budgets = default_ranks(m, n) if ranks is None else check_ranks(ranks)
     settings = Draws(draws, seed, (key,) if isinstance(key, str) else tuple(key), confidence)
     records = []
-    for family in select_families(families, with_base=base is not None):
-        sizes = [family.size(m, n, lora_parameters(m, n, rank)) for rank in budgets]
+    for one in select_families(families, with_base=base is not None):
+        informed = isinstance(one, Informed)
+        family = one.of(update) if isinstance(one, Informed) else one
+        if family is None:
+            continue
+        sides = (n, m) if informed and transposed else (m, n)
+        sizes = [family.size(*sides, lora_parameters(m, n, rank)) for rank in budgets]
         if update.is_zero:
             nothing = Captured.exact(float("nan"))
             results = [nothing] * len(sizes)
