@@ -48,6 +48,8 @@ NAME = "bench_layer"
 PARTS = ("layers", "model", "drawing")
 ENOUGH = 1.15
 """A step should take at most so many times what its floating-point operations suggest."""
+ENOUGH_BESIDE_LORA = 1.05
+"""A one-sided layer's step should take at most so many times that of a LoRA of its size."""
 ENOUGH_TOKENS = 4096
 """From so many tokens on a square layer gains by forming L Y once."""
 
@@ -70,6 +72,8 @@ class Config:
         Tokens of a step of the embedded model.
     rank : int
         Of LoRA, beside that of equally many trainable parameters.
+    small_rank : int
+        Of LoRA too, beside a one-sided core of as many numbers.
     rounds : int
         Repetitions, in turn, after one that does not count.
     threads : int
@@ -86,6 +90,7 @@ class Config:
     model_core: tuple[int, int] = (256, 256)
     model_tokens: int = 128
     rank: int = 128
+    small_rank: int = 8
     rounds: int = 2
     threads: int = 1
     drawing_threads: int = 2
@@ -126,7 +131,8 @@ def layer_table(case: tuple[int, int, int], dtype: str, config: Config) -> pd.Da
     m, n, tokens = case
     kind = getattr(torch, dtype)
     layer = nn.Linear(n, m, bias=False, dtype=kind)
-    modules = {"base": layer, **adapted_layers(layer, config.core, config.rank, config.seed)}
+    adapted = adapted_layers(layer, config.core, config.rank, config.seed, config.small_rank)
+    modules = {"base": layer, **adapted}
     draw = torch.Generator().manual_seed(config.seed)
     x = torch.randn(tokens, n, generator=draw).to(kind).requires_grad_()
     gradient = torch.randn(tokens, m, generator=draw).to(kind)
@@ -222,12 +228,15 @@ def _layer_sentences(table: pd.DataFrame) -> list[str]:
         f"With dense projections a step takes at most {worst['multiple']:.2f} times what its "
         f"operations suggest (target {ENOUGH}; {_case(worst)})."
     ]
-    kept = []
+    kept, beside = [], []
     for _, rows in table.groupby(["m", "n", "tokens", "dtype"], sort=False):
         by_method = rows.set_index("method")
         name = next(one for one in by_method.index if one.endswith("through a"))
         ours, through = by_method.loc[name.removesuffix(" through a")], by_method.loc[name]
         lora = by_method.loc[[one for one in by_method.index if one.startswith("LoRA")]]
+        slim = by_method[by_method.index.str.contains("one-sided")].iloc[0]
+        nearest = (lora["trainable_bytes"] - slim["trainable_bytes"]).abs().idxmin()
+        beside.append((slim["ratio"] / lora.loc[nearest, "ratio"], _case(slim)))
         kept.append((ours["saved_bytes"] / lora["saved_bytes"].min(), _case(ours)))
         if ours["m"] == ours["n"] and ours["tokens"] >= ENOUGH_TOKENS:
             gain = through["added_ms"] / ours["added_ms"]
@@ -235,6 +244,11 @@ def _layer_sentences(table: pd.DataFrame) -> list[str]:
                 f"{_case(ours)}: the added work is {gain:.2f} times as fast as through a."
             )
     most, case = max(kept)
+    slowest, where = max(beside)
+    sentences.append(
+        f"A step of a one-sided core takes at most {slowest:.3f} times that of a LoRA of its size "
+        f"(target {ENOUGH_BESIDE_LORA}; {where})."
+    )
     sentences.append(f"Backward keeps at most {most:.2f} of what it keeps for LoRA ({case}).")
     return sentences
 

@@ -163,18 +163,16 @@ def added_flops(module: nn.Module, run: Step, tokens: int, base: int) -> int:
     return int(counter.get_total_flops()) - base
 
 
-def rival_configs(rank: int, equal: int) -> dict[str, PeftConfig]:
+def rival_configs(*ranks: int) -> dict[str, PeftConfig]:
     """Return the configurations of PEFT's methods, but for the modules that they adapt.
 
     Parameters
     ----------
-    rank : int
+    *ranks : int
         Of LoRA.
-    equal : int
-        Of LoRA at the number of trainable parameters of CoSA.
     """
     configs: dict[str, PeftConfig] = {
-        f"LoRA {one}": LoraConfig(r=one, lora_alpha=one) for one in dict.fromkeys((rank, equal))
+        f"LoRA {one}": LoraConfig(r=one, lora_alpha=one) for one in dict.fromkeys(ranks)
     }
     # Neither stores its projections, which a seed restores, as for CoSA.
     configs["VeRA"] = VeraConfig(save_projection=False)
@@ -190,7 +188,7 @@ def _injected(layer: nn.Linear, config: PeftConfig) -> nn.Module:
 
 
 def adapted_layers(
-    layer: nn.Linear, core: tuple[int, int], rank: int, seed: int
+    layer: nn.Linear, core: tuple[int, int], rank: int, seed: int, small_rank: int
 ) -> dict[str, nn.Module]:
     """Return a layer with each method's adapter; all share the layer's frozen weight.
 
@@ -204,6 +202,8 @@ def adapted_layers(
         Of LoRA, beside the rank at which it trains as many parameters as CoSA.
     seed : int
         Of CoSA's projections.
+    small_rank : int
+        Of LoRA too, beside a one-sided core of as many numbers, to the nearest below.
     """
     layer.requires_grad_(False)
     m, n = layer.out_features, layer.in_features
@@ -218,9 +218,11 @@ def adapted_layers(
         built[f"CoSA ({balanced.a}, {balanced.b}), a·m = b·n"] = make(balanced.a, balanced.b)
     for kind in ("sjlt", "srht"):
         built[f"CoSA ({a}, {b}) {kind}"] = make(a, b, kind=kind)
+    slim = max(1, small_rank * (m + n) // m)
+    built[f"CoSA one-sided ({m}, {slim})"] = make(m, slim, left="identity")
     equal = max(1, math.floor(a * b / (m + n)))
     with quiet():
-        for name, config in rival_configs(rank, equal).items():
+        for name, config in rival_configs(rank, equal, small_rank).items():
             built[name] = _injected(_shared(layer), config)
     return built
 

@@ -24,7 +24,7 @@ from experiments.layer_costs import (
     trainable_bytes,
 )
 
-TINY = Config(((64, 48, 32),), dtypes=("float32",), core=(16, 8), rank=4, rounds=1)
+TINY = Config(((64, 48, 32),), dtypes=("float32",), core=(16, 8), rank=4, small_rank=2, rounds=1)
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def table():
 @pytest.fixture(scope="module")
 def layers():
     layer = nn.Linear(48, 64, bias=False)
-    return {"base": layer, **adapted_layers(layer, (16, 8), 4, 0)}
+    return {"base": layer, **adapted_layers(layer, (16, 8), 4, 0, 2)}
 
 
 def test_every_method_adapts_the_same_weight_and_trains_its_own_parameters(layers):
@@ -49,6 +49,8 @@ def test_every_method_adapts_the_same_weight_and_trains_its_own_parameters(layer
             assert torch.allclose(module(x), base(x), rtol=0, atol=1e-6)
     assert trainable_bytes(layers["CoSA (16, 8)"]) == 4 * 16 * 8
     assert trainable_bytes(layers["LoRA 4"]) == 4 * 4 * (64 + 48)
+    slim, lora = layers["CoSA one-sided (64, 3)"], layers["LoRA 2"]
+    assert trainable_bytes(slim) <= trainable_bytes(lora) < trainable_bytes(slim) + 4 * 64
     assert {"VeRA", "RandLoRA", "LoRA 1", "CoSA (16, 8) sjlt", "CoSA (16, 8) srht"} <= set(layers)
 
 
@@ -196,5 +198,5 @@ def test_the_presets_hold_the_layer_that_the_targets_name():
         assert (2048, 2048, 4096) in config.cases
         assert config.core == (1024, 256)
         assert config.dtypes == ("float32", "bfloat16")
-    assert isinstance(layer_costs.adapted_layers(nn.Linear(8, 8), (4, 4), 2, 0)["CoSA (4, 4)"],
+    assert isinstance(layer_costs.adapted_layers(nn.Linear(8, 8), (4, 4), 2, 0, 1)["CoSA (4, 4)"],
                       CosaLinear)  # fmt: skip
