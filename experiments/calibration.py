@@ -14,7 +14,7 @@ from experiments.finetune.data import TEST_SHARE, VALIDATION_SHARE
 from experiments.finetune.function_bodies import read_functions, split_modules
 from experiments.pairs import PAIRS
 
-__all__ = ["SOURCES", "batches_of", "calibrated", "texts_of"]
+__all__ = ["SOURCES", "batches_of", "calibrated", "calibrated_file", "texts_of"]
 
 SOURCES = ("random", "reuters", "reuters_r52", "newsgroups", "functions", "sre_card")
 """Seeded random tokens; the parts of corpora that pairs were trained on; the sentences on the card
@@ -39,6 +39,13 @@ def texts_of(source: str) -> tuple[str, ...]:
 
 
 def calibrated(
+    base: Path, source: str, count: int, folder: Path, *, gradients: str | None = None
+) -> Moments:
+    """Return moments of a model's layers, see `calibrated_file`."""
+    return read_moments(calibrated_file(base, source, count, folder, gradients=gradients))
+
+
+def calibrated_file(
     base: Path,
     source: str,
     count: int,
@@ -46,8 +53,8 @@ def calibrated(
     *,
     tokens: int = 48,
     gradients: str | None = None,
-) -> Moments:
-    """Return moments of a model's layers, gathered once and kept in a file.
+) -> Path:
+    """Return the file of moments of a model's layers, gathered once.
 
     Parameters
     ----------
@@ -75,7 +82,7 @@ def calibrated(
         settings: dict[str, Any] = {"gradients": gradients} if gradients else {}
         found = layer_moments(model.network, batches, names, **settings)
         write_moments(found, path)
-    return read_moments(path)
+    return path
 
 
 def batches_of(model: TextModel, source: str, count: int, tokens: int) -> Iterator[dict[str, Any]]:

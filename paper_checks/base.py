@@ -11,6 +11,7 @@ from cosa_theory.deltas import LayerDelta
 from paper_checks.thresholds import THRESHOLDS, Threshold
 
 __all__ = [
+    "NO_CLAIM",
     "Case",
     "Check",
     "Claim",
@@ -24,6 +25,9 @@ __all__ = [
     "percent",
     "spread",
 ]
+
+NO_CLAIM = "no claim of the paper"
+"""Source of what is judged beside the claims: the same question of another method."""
 
 Outcome = Literal["holds", "fails", "undecided"]
 Word = Literal["holds", "holds under conditions", "fails", "undecided"]

@@ -19,7 +19,8 @@ from cosa_theory.ground.manifest import own_files
 from cosa_theory.ground.program import note
 from cosa_theory.ground.provenance import provenance
 from experiments import finetune_delta
-from paper_checks.base import Check, Verdict, decide, failed_controls
+from paper_checks import informed
+from paper_checks.base import NO_CLAIM, Check, Verdict, decide, failed_controls
 from paper_checks.thresholds import THRESHOLDS
 
 __all__ = [
@@ -42,16 +43,17 @@ PART = "paper checks"
 
 
 def _found() -> dict[str, Check]:
-    """Return the `CHECK` of every module c01, c02, … beside this one, by its identifier."""
+    """Return the `CHECK` of every module c01, c02, … beside this one, and those of no claim."""
     names = sorted(module.name for module in iter_modules([str(Path(__file__).parent)]))
     checks = [
         import_module(f"paper_checks.{name}").CHECK for name in names if re.fullmatch(r"c\d+", name)
     ]
-    return {check.claim.id: check for check in checks}
+    return {check.claim.id: check for check in (*checks, *informed.CHECKS)}
 
 
 CHECKS: dict[str, Check] = _found()
-"""Every check by the identifier of its claim. A check is a module here that says `CHECK`."""
+"""Every check by the identifier of its claim. A check is a module here that says `CHECK`; those of
+`paper_checks.informed` ask the same of a method that is not the paper's."""
 
 Pair = tuple[Any, Any]
 
@@ -66,8 +68,8 @@ def select(ids: Sequence[str]) -> list[str]:
     """
     chosen = set()
     for given in ids:
-        digits = given[1:] if given[:1] in ("C", "c") else ""
-        name = f"C{int(digits)}" if digits.isascii() and digits.isdigit() else given
+        number = re.fullmatch(r"[Cc]0*([0-9]+)(i?)", given)
+        name = f"C{number[1]}{number[2]}" if number else given
         if name not in CHECKS:
             raise InputError(f"no check {given!r}: there are {', '.join(CHECKS)}")
         chosen.add(name)
@@ -138,7 +140,11 @@ def run_checks(
 
 
 def headline(verdicts: Sequence[Verdict]) -> str:
-    """Return the first line of the result: how many claims got which verdict, and which."""
+    """Return the first line of the result: how many claims got which verdict, and which.
+
+    What is no claim of the paper is left out, unless nothing else was judged.
+    """
+    verdicts = [one for one in verdicts if one.claim.source != NO_CLAIM] or verdicts
     words = ("holds", "holds under conditions", "fails", "undecided")
     plural = {"holds": "hold", "holds under conditions": "hold under conditions", "fails": "fail"}
     parts = []

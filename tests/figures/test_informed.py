@@ -1,0 +1,37 @@
+"""The figure of informed projections: its curves for every pair that is measured."""
+
+import itertools
+
+import pandas as pd
+
+from cosa_theory.studies.informed.figures import INFORMED_FIGURE
+from figures.command import draw_table
+
+
+def pooled(pair):
+    kinds = (("top", "one_sided"), ("top", "two_sided"), ("block", "one_sided"))
+    rows = [
+        {"calibration": calibration, "basis": basis, "shape": shape, "texts": 128, "rank": rank}
+        for calibration in ("random", "other", "same")
+        for (basis, shape), rank in itertools.product(kinds, (2, 8, 32))
+    ]
+    table = pd.DataFrame(rows).assign(pair=pair, law=lambda one: one["rank"] / 256, svd=0.5)
+    share = 4 * table["law"]
+    return table.assign(share=share, share_low=0.8 * share, share_high=1.2 * share)
+
+
+def test_every_pair_has_a_panel_with_its_law_low_rank_and_informed_curves():
+    figure = INFORMED_FIGURE.draw({"informed": pd.concat(map(pooled, ("sre_encoder", "other")))})
+    (ax,) = figure.axes
+    labels = ax.get_legend_handles_labels()[1]
+    assert {"law ab/(mn)", "low rank (SVD)", "random tokens", "texts of its kind"} <= set(labels)
+    assert not INFORMED_FIGURE.drawable({"informed": pooled("other")})
+
+
+def test_the_figure_is_drawn_from_the_stored_table(tmp_path):
+    pooled("encoder_r8_100").to_parquet(tmp_path / "informed.parquet")
+    out = tmp_path / "out"
+    assert (
+        draw_table("informed", INFORMED_FIGURE, "informed", [str(tmp_path), "--out", str(out)]) == 0
+    )
+    assert (out / "informed.png").stat().st_size > 10_000

@@ -1,0 +1,70 @@
+"""What is asked of informed projections is judged by the bounds of the claims, and is none."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from paper_checks import informed
+from paper_checks.base import Verdict, decide, failed_controls
+from paper_checks.run import CHECKS, headline
+from tests.experiments.test_informed import trainings
+from tests.paper_checks.updates import studied
+
+CORES = {"one_sided_activation": 0.48, "best_core_activation": 0.22}
+
+
+def study(ratios=(3.0, 0.5), **changes):
+    found = studied(**(CORES | changes))
+    rows = [
+        {"layer": f"layer {place}", "approximation": name, "rank": 8, "gain": 1.0, "energy": energy}
+        for place, ratio in enumerate(ratios)
+        for name, energy in (("svd", 0.1 * ratio), *((core, 0.1) for core in CORES))
+    ]
+    return lambda seed: replace(found, layers=pd.DataFrame(rows))
+
+
+def test_what_comes_back_is_judged_by_energy_and_by_function():
+    cases = informed.measure_kept(study=study())
+    assert decide(cases) == "fails"
+    assert not failed_controls(cases)
+    assert sum(case.group == informed.FUNCTION for case in cases) == 4  # two cores, two texts
+    assert informed.describe_kept(cases).startswith("It holds in 0 of 6: one-sided 3.1 % of the")
+    better = informed.measure_kept(study=study(one_sided_activation=0.98))
+    assert decide(better) == "holds under conditions"
+
+
+def test_a_shuffled_update_that_returns_something_is_not_trusted():
+    cases = informed.measure_kept(study=study(shuffled=0.2))
+    assert decide(cases) == "undecided"
+
+
+def test_low_rank_is_compared_with_each_core_matrix_by_matrix():
+    cases = informed.measure_ratio(study=study())
+    assert [case.outcome for case in cases] == ["fails", "holds"] * 2
+    assert cases[0].value == pytest.approx(3.0)
+    assert decide(informed.measure_ratio(study=study(ratios=(3.0,)))) == "fails"
+
+
+def test_trainings_are_compared_with_loras_and_without_them_nothing_is_decided():
+    cases = informed.measure_trained(runs=trainings(texts=-0.03, whitened=0.05, haar=-0.5))
+    assert [(case.name, case.outcome) for case in cases] == [
+        ("of texts", "holds"),
+        ("of texts, whitened", "fails"),
+    ]
+    assert "of texts 0.03 nats ahead (interval of the lead" in informed.describe_trained(cases)
+    assert informed.measure_trained(runs=trainings()) == []
+    assert informed.describe_trained([]) == "There were no trainings with informed projections."
+
+
+def test_the_headline_counts_the_claims_of_the_paper_alone():
+    verdicts = [Verdict(CHECKS[name].claim, "fails", "", (), 0.0) for name in ("C4", "C4i")]
+    assert headline(verdicts) == "Of 1 claim of the paper, 1 fails (C4)."
+
+
+def test_a_study_of_one_draw_needs_no_law():
+    found = study()(0)
+    without = found.approximations.assign(energy_law=np.nan)
+    cases = informed.measure_kept(study=lambda seed: replace(found, approximations=without))
+    assert len(cases) == 10
