@@ -83,9 +83,11 @@ def saved_bytes(module: nn.Module, forward: Callable[[], object]) -> int:
     kept: dict[int, Any] = {}
 
     def note(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in held:
-            kept[storage.data_ptr()] = storage  # held here, so that no address comes twice
+        sparse = tensor.layout == torch.sparse_coo
+        for part in (tensor._indices(), tensor._values()) if sparse else (tensor,):
+            storage = part.untyped_storage()
+            if storage.data_ptr() not in held:
+                kept[storage.data_ptr()] = storage  # held here, so that no address comes twice
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):

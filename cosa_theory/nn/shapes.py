@@ -46,6 +46,7 @@ class ModelLayers:
     sizes: Mapping[str, tuple[int, int]]  # output and input size, (m, n)
     inputs: Mapping[str, str]  # the first layer with the same input: q_proj for v_proj
     notices: tuple[str, ...] = ()  # what the reader should know about the model
+    parameters: int = 0  # of the whole model
 
 
 def model_layers(
@@ -68,7 +69,8 @@ def model_layers(
         m, n = sizes[empty[0]]
         raise InputError(f"{empty[0]} would be {m} × {n}: its configuration has a size of zero")
     notices = [*_stacked_experts(model), *([problem] if problem else [])]
-    return ModelLayers(type(model).__name__, sizes, inputs, tuple(notices))
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    return ModelLayers(type(model).__name__, sizes, inputs, tuple(notices), parameters)
 
 
 def read_config(source: str | os.PathLike[str]) -> dict[str, Any]:

@@ -81,6 +81,7 @@ def _trained(model: nn.Module) -> dict[str, Tensor]:
 def _restore(model: nn.Module, stored: dict[str, Tensor]) -> None:
     allocator = _allocator(model)
     parameters = dict(model.named_parameters())
+    device = next(iter(parameters.values())).device
     pattern: dict[str, list[bool]] = {}
     with torch.no_grad():
         for name, value in stored.items():
@@ -88,7 +89,7 @@ def _restore(model: nn.Module, stored: dict[str, Tensor]) -> None:
             if kind == _KEPT:
                 pattern[rest] = value.tolist()
             elif kind in _MOMENTS:
-                getattr(allocator, kind)[rest] = value.to(parameters[rest].device)
+                getattr(allocator, kind)[rest] = value.to(device)
             else:
                 parameters[name].copy_(value)
     if pattern:

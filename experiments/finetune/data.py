@@ -20,7 +20,6 @@ from experiments.finetune.rows import (
     hub_split,
     items_of,
     read_file,
-    refuse_lacking,
 )
 
 __all__ = ["DATA", "Parts", "load_parts", "read_labelled"]
@@ -124,11 +123,7 @@ def _shuffled(items: Sequence[Item], *key: str) -> list[Item]:
 
 def _hub(config: Config) -> Parts:
     source = HUB[config.data]
-    rows = hub_split(source.path, source.subset, "train", config.copies)
-    if source.keep is not None:
-        column, begins = source.keep
-        refuse_lacking(config.data, rows.column_names, [column])
-        rows = rows.filter(lambda value: str(value).startswith(begins), input_columns=column)
+    rows = hub_split(source, "train", config.copies)
     if source.held_out is None:  # no more than is needed: these have hundreds of thousands
         size = min(VALIDATION_ITEMS, len(rows) // 5)
         count = min(config.rows or len(rows), len(rows) - 2 * size)
@@ -136,7 +131,7 @@ def _hub(config: Config) -> Parts:
         items = items_of(config.data, rows.column_names, rows, source)
         ends = (count, count + size)
         return Parts(source.learns, items[: ends[0]], items[ends[0] : ends[1]], items[ends[1] :])
-    held_out = hub_split(source.path, source.subset, source.held_out, config.copies)
+    held_out = hub_split(source, source.held_out, config.copies)
     train, test = (
         items_of(config.data, part.column_names, part, source) for part in (rows, held_out)
     )

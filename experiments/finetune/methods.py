@@ -19,18 +19,30 @@ from cosa_theory.nn.targets import closest
 from experiments.finetune.budgets import Size, size_of
 from experiments.finetune.config import Config
 
-__all__ = ["Counts", "counts", "linear_layers", "prepared"]
+__all__ = ["Counts", "chosen_layers", "counts", "linear_layers", "prepared", "size_for"]
 
 
 def linear_layers(
     model: nn.Module, blocks: int, targets: Sequence[str] = ()
 ) -> dict[str, tuple[int, int]]:
-    """Return name and size (m, n) of linear layers in the last `blocks` blocks; 0 for all.
+    """Return name and size (m, n) of a model's linear layers, see `chosen_layers`."""
+    found = {
+        name: (module.out_features, module.in_features)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear)
+    }
+    return chosen_layers(found, blocks, targets)
+
+
+def chosen_layers(
+    layers: Mapping[str, tuple[int, int]], blocks: int, targets: Sequence[str] = ()
+) -> dict[str, tuple[int, int]]:
+    """Return those of a model's linear layers that are in its last `blocks` blocks; 0 for all.
 
     Parameters
     ----------
-    model : nn.Module
-        Not changed.
+    layers : mapping of str to (int, int)
+        All of them.
     blocks : int
         How many.
     targets : sequence of str
@@ -41,11 +53,7 @@ def linear_layers(
     InputError
         If the model does not have so many blocks, or no layer of such a name.
     """
-    found = {
-        name: (module.out_features, module.in_features)
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and _block(name) is not None
-    }
+    found = {name: size for name, size in layers.items() if _block(name) is not None}
     first = _first_block(found, blocks)
     for target in targets:
         if not any(f".{name}".endswith(f".{target}") for name in found):
@@ -112,9 +120,7 @@ def prepared(
             parameter.requires_grad_(inside or _in_head(name, head))
         return model
     layers = linear_layers(model, config.blocks, config.targets)
-    sizes: dict[str, Any] = {"core": config.core, "budget": config.budget, "rank": config.rank}
-    given = next(name for name, value in sizes.items() if value)
-    size = size_of(config.method, layers, shape=config.shape, **{given: sizes[given]})
+    size = size_for(config, layers)
     made = _peft_config(config, size, steps)
     made.target_modules = list(layers)
     made.modules_to_save = [head] if head else None
@@ -124,6 +130,13 @@ def prepared(
             if ".lora_A." in name:
                 parameter.requires_grad_(False)
     return adapted
+
+
+def size_for(config: Config, layers: Mapping[str, tuple[int, int]]) -> Size:
+    """Return how large the method of a training is on these layers; see `size_of`."""
+    sizes: dict[str, Any] = {"core": config.core, "budget": config.budget, "rank": config.rank}
+    given = next(name for name, value in sizes.items() if value)
+    return size_of(config.method, layers, shape=config.shape, **{given: sizes[given]})
 
 
 def _peft_config(config: Config, size: Size, steps: int) -> PeftConfig:

@@ -96,25 +96,31 @@ HUB: dict[str, Source] = {
 """Those of the paper. Where its 50,000 rows of Python code came from is not known."""
 
 
-def hub_split(path: str, subset: str | None, split: str, copies: str = "") -> Any:
-    """Return a split of a data set of the hub, or of a copy of it, as `datasets` reads it.
+def hub_split(source: Source, split: str, copies: str = "") -> Any:
+    """Return the rows of a split, of the hub or of a copy of it, as `datasets` reads them.
 
     Raises
     ------
     InputError
-        If `datasets` is not installed, or finds no such split there.
+        If `datasets` is not installed, or finds no such split there; or the column lacks that
+        chooses the rows.
     """
     try:
         import datasets
     except ImportError as error:
-        raise InputError(
-            f"data of the hub needs datasets: install cosa-theory[llm] ({path})"
-        ) from (error)
-    where = str(Path(copies) / path) if copies else path
-    bars = datasets.utils.logging.is_progress_bar_enabled()
-    datasets.utils.logging.disable_progress_bar()
+        raise InputError("data of the hub needs datasets: install cosa-theory[llm]") from error
+    where = str(Path(copies) / source.path) if copies else source.path
+    shown = datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
     try:
-        return datasets.load_dataset(where, subset, split=split)
+        rows = datasets.load_dataset(where, source.subset, split=split)
+        if source.keep is not None:
+            column, begins = source.keep
+            refuse_lacking(where, rows.column_names, [column])
+            rows = rows.filter(lambda value: str(value).startswith(begins), input_columns=column)
+        return rows
+    except InputError:
+        raise
     except Exception as error:  # offline, misspelt, gated, damaged: each library raises its own
         raise InputError(
             f"data {where}: datasets cannot read the split {split!r} ({reason(error)[:100]}): "
@@ -122,8 +128,8 @@ def hub_split(path: str, subset: str | None, split: str, copies: str = "") -> An
             argument="copies",
         ) from error
     finally:
-        if bars:
-            datasets.utils.logging.enable_progress_bar()
+        if not shown:
+            datasets.enable_progress_bars()
 
 
 def read_file(path: Path, source: Source) -> list[Item]:

@@ -30,7 +30,17 @@ from experiments.finetune.tasks import Task
 from experiments.finetune.watching import Watch
 from experiments.layer_costs import saved_bytes
 
-__all__ = ["Fitted", "fit", "isolated", "kept_bytes", "start", "store", "total_steps", "train"]
+__all__ = [
+    "Fitted",
+    "fit",
+    "isolated",
+    "kept_bytes",
+    "start",
+    "store",
+    "store_merged",
+    "total_steps",
+    "train",
+]
 
 _BYTES_OF_STATE = 12  # a gradient and Adam's two moments, float32 each
 
@@ -351,9 +361,21 @@ def store(fitted: Fitted, folder: Path) -> int:
     beginning = Path(fitted.trainer.args.output_dir) / "start"
     if beginning.is_dir():
         settings["path_initial_model_for_weight_conversion"] = os.fspath(beginning)
-    with swapped(folder) as new:
-        kept.save_pretrained(os.fspath(new), **settings)
+    trainer = fitted.trainer
+    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:  # gathered from all processes
+        trainer.save_model(os.fspath(folder))
+    elif trainer.is_world_process_zero():
+        with swapped(folder) as new:
+            kept.save_pretrained(os.fspath(new), **settings)
     return sum(path.stat().st_size for path in folder.glob("*model.safetensors"))
+
+
+def store_merged(fitted: Fitted, folder: Path) -> None:
+    """Keep the model with the update in its weights; the fitted one is without adapter then."""
+    model: Any = fitted.model
+    whole: Any = model.merge_and_unload()
+    with swapped(folder) as new:
+        getattr(whole, "encoder", whole).save_pretrained(os.fspath(new))
 
 
 def kept_bytes(model: nn.Module, inputs: Mapping[str, Tensor]) -> int:

@@ -11,6 +11,9 @@ from experiments.finetune.methods import linear_layers
 __all__ = ["Watch", "effective_weight"]
 
 
+_WRAPPER = "base_model.model."  # PEFT's
+
+
 class Watch:
     """Some layers evenly spread over a model, and their weights at the start.
 
@@ -59,7 +62,7 @@ class Watch:
                 "rank_90": summary.rank_90,
                 "rank_99": summary.rank_99,
             }.items():
-                found[f"update_{name}_{kind}"] = float(value or 0.0)
+                found[f"update_{name.removeprefix(_WRAPPER)}_{kind}"] = float(value or 0.0)
         return found
 
 

@@ -43,7 +43,12 @@ def test_a_classifier_is_kept_without_its_head(tmp_path):
     sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1}
     encoder = BertModel(BertConfig(vocab_size=9, num_attention_heads=1, **sizes))
     model = LabelledClassifier(encoder, 8, 3)
-    trainer = SimpleNamespace(args=SimpleNamespace(output_dir=str(tmp_path / "run")))
+    trainer = SimpleNamespace(
+        args=SimpleNamespace(output_dir=str(tmp_path / "run")),
+        is_fsdp_enabled=False,
+        is_deepspeed_enabled=False,
+        is_world_process_zero=lambda: True,
+    )
     stored = finetune_training.store(
         SimpleNamespace(model=model, trainer=trainer), tmp_path / "tuned"
     )

@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 from torch import nn
 
-from experiments.finetune.budgets import released_shape
+from cosa_theory.ground.errors import InputError
+from experiments.finetune.budgets import METHODS, released_shape, size_of
 from experiments.finetune.config import Config
-from experiments.finetune.methods import counts, linear_layers, prepared
+from experiments.finetune.methods import counts, linear_layers, prepared, size_for
 from experiments.finetune_check import ADAPTERS
 from tests.experiments.finetune_tiny import load
 
@@ -33,6 +34,31 @@ def test_no_layer_trains_more_than_lora_of_the_rank_and_hardly_less(method, rank
         budget = rank * (m + n)
         slack = 0 if method == "lora" else max(m, n)  # whole numbers in the core's shape
         assert budget - slack <= trained[name] <= budget, name
+
+
+@pytest.mark.parametrize("method", METHODS[1:])
+def test_a_whole_budget_is_kept_and_the_count_is_that_of_the_model(method):
+    model = load(Path("."), 12, 6).model()
+    config = Config(method=method, budget=5000)
+    planned = size_for(config, linear_layers(model, 0)).trained
+    assert counts(prepared(model, config, steps=10), None).adapter == planned
+    # Block sizes divide the sides, and bases of RandLoRA are whole: those are coarse.
+    assert (0.5 if method in ("c3a", "randlora") else 0.8) * 5000 <= planned <= 5000
+
+
+@pytest.mark.parametrize("method", METHODS[1:])
+def test_a_budget_that_no_size_meets_is_refused_with_what_would(method):
+    layers = {"a": (32, 32), "b": (48, 32)}
+    with pytest.raises(InputError, match=r"budget is 1 |may have 0|needs at least"):
+        size_of(method, layers, budget=1)
+
+
+@pytest.mark.parametrize(
+    ("targets", "words"), [(("q_prj",), "closest are q_proj"), (("xyz",), "end in")]
+)
+def test_targets_that_the_model_lacks_are_named_with_the_closest(targets, words):
+    with pytest.raises(InputError, match=f"targets has '{targets[0]}'.*{words}"):
+        linear_layers(load(Path("."), 12, 6).model(), 0, targets)
 
 
 def test_equal_size_is_near_on_the_real_shapes():

@@ -1,12 +1,14 @@
 """Trainings: resumed to the same numbers, with what they take."""
 
+import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
 
 from experiments.finetune.checkpoints import last_checkpoint
 from experiments.finetune.config import Config
-from experiments.finetune.training import kept_bytes, train
+from experiments.finetune.training import fit, isolated, kept_bytes, train
+from tests.experiments.finetune_tiny import load
 
 
 def test_an_unfinished_checkpoint_is_deleted_and_the_newest_whole_one_taken(tmp_path):
@@ -53,3 +55,33 @@ def test_the_encoder_trains_with_a_head_that_is_equal_for_all_methods(texts, tmp
     heads = [load_file(tmp_path / m / "adapter_model.safetensors") for m in ("lora", "cosa")]
     key = "base_model.model.head.weight"
     torch.testing.assert_close(heads[0][key], heads[1][key])
+
+
+@pytest.mark.parametrize("method", ["pissa", "adalora", "lora_fa"])
+def test_methods_with_a_state_of_their_own_go_on_to_the_same_numbers(method, tmp_path):
+    config = Config(
+        method=method, rank=4, steps=4, batch=4, checkpoint=2, learning_rate=1e-2, threads=1
+    )
+    task = load(tmp_path, 12, 6)
+
+    def stop(done, total):
+        if done == 3:
+            raise InterruptedError
+
+    def trained(folder, progress=None):
+        with isolated(0, 1):
+            return fit(task, config, tmp_path / folder, progress)
+
+    whole = trained("whole")
+    with pytest.raises(InterruptedError):
+        trained("stopped", stop)
+    resumed = trained("stopped")
+    assert resumed.final_loss() == whole.final_loss()
+    losses = [[row["loss"] for row in one.history if "loss" in row] for one in (whole, resumed)]
+    assert losses[0] == losses[1]
+    parameters = dict(whole.model.named_parameters())
+    for name, value in resumed.model.named_parameters():
+        assert torch.equal(value, parameters[name]), name
+    if method == "lora_fa":
+        names = [name for name, value in parameters.items() if value.requires_grad]
+        assert all(".lora_B." in name for name in names)

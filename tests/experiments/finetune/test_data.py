@@ -1,0 +1,97 @@
+"""Data by name: one's own files, copies of the hub's, and what is wrong with them in a sentence."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from cosa_theory.ground.errors import InputError
+from experiments.finetune.config import Config
+from experiments.finetune.data import load_parts
+from experiments.finetune.tasks import load_task
+from tests.experiments.finetune.shrunk import copies_of_all
+
+ROWS = [{"text": f"text {n}", "label": "ab"[n % 2]} for n in range(20)]
+
+
+def files(folder, train=ROWS, test=ROWS[:4], **settings):
+    """Write rows as JSON Lines, and return a training on them."""
+    for name, rows in (("train", train), ("test", test)):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    named = {name: str(folder / f"{name}.jsonl") for name in ("train", "test")}
+    return Config(**{"data": "files", "inputs": ("text",), "output": "label", **named, **settings})
+
+
+def test_rows_of_json_lines_and_of_csv_are_the_same_items(tmp_path):
+    parts = load_parts(files(tmp_path))
+    assert (len(parts.train), len(parts.validation), len(parts.test)) == (16, 4, 4)
+    assert {item.inputs[0] for item in (*parts.train, *parts.validation)} == {
+        row["text"] for row in ROWS
+    }
+    lines = ["label,text", *(f'{row["label"]},"{row["text"]}"' for row in ROWS)]
+    (tmp_path / "train.csv").write_text("\ufeff" + "\n".join(lines), encoding="utf-8")
+    again = load_parts(replace(files(tmp_path), train=str(tmp_path / "train.csv")))
+    assert again.train == parts.train
+
+
+def test_numbers_and_pairs_and_answers_are_learnt_too(tmp_path):
+    rows = [{"a": "x", "b": "y", "n": n / 3} for n in range(10)]
+    settings = {"inputs": ("a", "b"), "output": "n", "learns": "numbers"}
+    parts = load_parts(files(tmp_path, rows, rows[:2], **settings))
+    assert parts.train[0].inputs == ("x", "y")
+    assert parts.test[0].output in (0.0, 1 / 3)
+    settings = {"inputs": ("a",), "output": "b", "learns": "answers"}
+    assert load_parts(files(tmp_path, rows, rows[:2], **settings)).test[0].output == "y"
+
+
+def test_copies_of_the_hubs_are_read_as_the_hubs(tmp_path):
+    copies = str(copies_of_all(tmp_path))
+    math = load_parts(Config(data="metamath", copies=copies, rows=10))
+    assert (len(math.train), len(math.validation)) == (10, 8)
+    assert math.train[0].inputs[0].startswith("Below is an instruction")
+    assert "### Instruction:\nw0 " in math.train[0].inputs[0]
+    glue = load_parts(Config(data="mrpc", copies=copies))
+    assert (len(glue.train), len(glue.validation), len(glue.test)) == (32, 8, 10)
+    assert {item.output for item in glue.train} == {"0", "1"}
+    code = load_parts(Config(data="python", copies=copies))
+    assert len(code.train) + len(code.validation) + len(code.test) == 40, "without the other lang"
+    with pytest.raises(InputError, match=r"cannot read the split 'train'.*copies"):
+        load_parts(Config(data="cola", copies=copies))
+
+
+BAD = [
+    ({"inputs": ("txt",)}, {}, r"train\.jsonl: no column 'txt', only text, label"),
+    ({"inputs": ()}, {}, "inputs must name one column"),
+    ({"output": ""}, {}, "output what is learnt"),
+    ({}, {"train": []}, "the train part is empty: give it rows"),
+    ({}, {"test": []}, "the test part is empty"),
+    ({}, {"test": [{"text": "x", "label": "c"}]}, "the test part has the label 'c', which no"),
+    ({}, {"train": [*ROWS, {"text": "x", "label": None}]}, "row 21 has no 'label': fill it"),
+    ({}, {"train": [3, *ROWS]}, "a row is no JSON object"),
+    ({"learns": "numbers"}, {}, "row 1 has 'a' as 'label': numbers are learnt"),
+    ({"data": "r9"}, {}, "data is 'r9': it must be one of r8"),
+]
+
+
+@pytest.mark.parametrize(("settings", "rows", "words"), BAD)
+def test_what_cannot_be_learnt_is_said_in_a_sentence(tmp_path, settings, rows, words):
+    with pytest.raises(InputError, match=words) as caught:
+        load_parts(files(tmp_path, **rows, **settings))
+    assert len(str(caught.value)) <= 300
+
+
+def test_a_file_that_is_not_there_or_not_named_is_told(tmp_path):
+    config = files(tmp_path)
+    with pytest.raises(InputError, match=r"/none/x\.csv"):
+        load_parts(replace(config, test="/none/x.csv"))
+    with pytest.raises(InputError, match="test must be a JSON Lines or CSV file"):
+        load_parts(replace(config, test=""))
+
+
+def test_an_embedded_model_is_for_its_kind_of_data(tmp_path):
+    with pytest.raises(InputError, match="model is 'minilm', and answers are learnt"):
+        load_task(files(tmp_path, output="text", learns="answers"), tmp_path)
+    with pytest.raises(InputError, match="model is 'smollm2', and labels are learnt"):
+        load_task(files(tmp_path, model="smollm2"), tmp_path)
+    with pytest.raises(InputError, match=r"model .*nowhere: transformers cannot load"):
+        load_task(files(tmp_path, model=str(tmp_path / "nowhere")), tmp_path)
