@@ -101,6 +101,7 @@ def test_no_more_directions_than_vectors_are_found(count, n):
             assert all(part in message for part in ("layer 3", f" {count} ", f" {count + 1} "))
             assert "texts" in message
             assert len(message) <= 300
+    assert SecondMoments(np.eye(n), count=2).independent(n) == 2
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from cosa_theory.ground.errors import InputError
 from cosa_theory.projections import stream
 from cosa_theory.projections.streams import raw_words, uniform_below
 
-__all__ = ["random_batches"]
+__all__ = ["most_tokens", "random_batches"]
 
 _SPECIAL = ("pad", "bos", "eos", "cls", "sep", "mask", "unk", "decoder_start")
 
@@ -47,11 +47,8 @@ def random_batches(
         If the model has no vocabulary, or takes no text of this length.
     """
     count, size = whole("count", count), whole("size", size)
-    config: Any = getattr(network, "config", None)
-    config = config.get_text_config() if hasattr(config, "get_text_config") else config
-    words = _ordinary_tokens(network, config)
-    most = getattr(config, "max_position_embeddings", None)
-    length = whole("length", length, 1, most if isinstance(most, int) and most > 0 else None)
+    words = _ordinary_tokens(network, _config(network))
+    length = whole("length", length, 1, most_tokens(network))
     texts = np.empty((count, length), np.int64)
     for place in range(count):
         draw = raw_words(stream(seed, "random tokens", place), length)
@@ -60,6 +57,17 @@ def random_batches(
         {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
         for ids in torch.from_numpy(texts).split(size)
     ]
+
+
+def most_tokens(network: nn.Module) -> int | None:
+    """Return the length of the longest text that a model takes, where its configuration says."""
+    most = getattr(_config(network), "max_position_embeddings", None)
+    return most if isinstance(most, int) and most > 0 else None
+
+
+def _config(network: Any) -> Any:
+    config: Any = getattr(network, "config", None)
+    return config.get_text_config() if hasattr(config, "get_text_config") else config
 
 
 def _ordinary_tokens(network: Any, config: Any) -> np.ndarray[Any, np.dtype[np.int64]]:

@@ -83,7 +83,7 @@ def read_moments(path: str | os.PathLike[str], model: str | None = None) -> Mome
     """
     path = Path(path)
     infos, metadata = read_header(path), read_metadata(os.fspath(path))
-    remedy = "make it with the option --save-moments of cosa-theory function"
+    remedy = "make it with cosa-theory moments"
     sides: dict[str, dict[str, SecondMoments]] = {"inputs": {}, "gradients": {}}
     try:
         if metadata["format"] != _FORMAT:

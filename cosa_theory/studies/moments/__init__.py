@@ -1,0 +1,1 @@
+"""The directions of what linear layers are fed."""
