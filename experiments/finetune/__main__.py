@@ -117,6 +117,11 @@ def _trained(config: Config, task: Any, out: Path) -> dict[str, Any]:
         found = score(task, fitted.model, task.test, config.seed)
         kept = out / ("model" if config.method == "full" else "adapter")
         file_size = store(fitted, kept)
+        grades: dict[str, float] = {}
+        for name in config.grades:
+            from experiments.finetune.grades import grade
+
+            grades |= grade(name, fitted.model, task.base, config)
         adapter = getattr(fitted.model, "peft_config", {}).get("default")
         total = sum(part.numel() for part in fitted.model.parameters())
         if config.merge and adapter is not None and _first_process():
@@ -129,6 +134,7 @@ def _trained(config: Config, task: Any, out: Path) -> dict[str, Any]:
             "metric": task.metric,
             **{name: getattr(found, name) for name in ("value", "low", "high", "scored")},
             "measures": found.measures,
+            "grades": grades,
         },
         parameters={
             "trained": fitted.size.trainable,

@@ -21,6 +21,7 @@ from experiments.finetune.budgets import METHODS, SHAPES
 __all__ = ["Config", "read", "to_toml"]
 
 DTYPES = ("float32", "bfloat16")
+GRADES = ("gsm8k", "math", "humaneval", "mbpp")
 SCHEDULES = ("linear", "cosine", "constant")
 
 
@@ -173,6 +174,8 @@ class Config:
             real(name, getattr(self, name), least=0)
         for name in ("dropout", "beta2"):
             real(name, getattr(self, name), least=0, below=1)
+        for name in self.grades:
+            choice("grades", name, GRADES)
         if self.patience and not self.evaluate:
             raise refuse("evaluate", self.evaluate, "at least 1 where patience ends the training")
         if self.core:

@@ -371,6 +371,11 @@ def load_task(config: Config, folder: Path) -> Task:
             "another model or other data",
             argument="model",
         )
+    if config.grades and not answers:
+        raise InputError(
+            f"grades are {', '.join(config.grades)}, and {parts.learns} are learnt: leave them out",
+            argument="grades",
+        )
     if config.metric == "accuracy" and parts.learns != "labels":
         raise InputError(
             f"metric is 'accuracy', and {parts.learns} are learnt: ask for the loss",

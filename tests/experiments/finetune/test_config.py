@@ -35,6 +35,7 @@ def test_a_file_stands_over_its_parent_a_section_over_both_and_a_setting_over_al
         ("", ["method=lora", "core=[1, 2]"], r"core is \(1, 2\): it must be left out: lora"),
         ("core = [4, 0]", [], r"core is \(4, 0\): it must be two whole numbers of at least 1"),
         ("patience = 2", [], "evaluate is 0: it must be at least 1 where patience"),
+        ('grades = ["gsm9k"]', [], "grades is 'gsm9k': it must be one of gsm8k"),
         ("final_rank = 9", [], "final_rank is 9: it must be at most the rank, 8"),
         ("learning_rate = nan", [], "learning_rate is nan: it must be a finite number"),
         ("", ["rank"], "--set is 'rank': it must be a field and its value"),
