@@ -103,7 +103,10 @@ class Config:
 
 
 def cells_of(config: Config) -> list[Cell]:
-    """Return what is measured: several numbers of texts on the pairs that the goals are about."""
+    """Return what is measured: several numbers of texts on the pairs that the goals are about.
+
+    With gradients of the model's own samples it is once for each pair of encoders.
+    """
     cells = []
     for pair in config.chosen():
         other, same = next(kinds for start, kinds in _KINDS.items() if pair.startswith(start))
@@ -113,6 +116,8 @@ def cells_of(config: Config) -> list[Cell]:
             for texts in dict.fromkeys(min(one, most) for one in listed):
                 beside = texts == min(BESIDE, most)
                 cells.append(Cell(pair, calibration, source, texts, beside, seed=config.seed))
+        if not pair.startswith("decoder"):  # whose pass back takes minutes
+            cells.append(Cell(pair, "other", other, BESIDE, False, "samples", config.seed))
     return cells
 
 

@@ -20,6 +20,8 @@ def test_every_pair_with_texts_is_measured_on_three_sources_and_once_beside_base
         beside = [cell for cell in own if cell.beside]
         assert [cell.calibration for cell in beside] == ["random", "other", "same"]
         assert len({cell.source for cell in own}) == 3
+        (of_gradients,) = [cell for cell in own if cell.gradients]
+        assert (of_gradients.calibration, of_gradients.beside) == ("other", False)
     card = [cell.texts for cell in cells if cell.source == "sre_card"]
     assert card == [8, 25]  # as many as there are
 
