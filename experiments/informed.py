@@ -35,7 +35,7 @@ from experiments.command import check_table, command_parser, run_command, write_
 from experiments.informed_predictions import judge_energy
 from experiments.pairs import PAIRS
 
-__all__ = ["Cell", "Config", "cells_of", "pooled", "run"]
+__all__ = ["KINDS", "Cell", "Config", "cells_of", "pooled", "run"]
 
 NAME, VERSION = "informed", 1
 REFERENCE = Path(__file__).parent / "reference"
@@ -45,7 +45,7 @@ TEXTS = (8, 32, 128, 1024)
 BESIDE = 128
 """Texts (or all there are, if fewer) beside whose moments baselines and nulls are measured."""
 
-_KINDS = {
+KINDS = {
     "sre_encoder": ("reuters", "sre_card"),
     "encoder_r8": ("newsgroups", "reuters"),
     "encoder_r52": ("newsgroups", "reuters_r52"),
@@ -109,7 +109,7 @@ def cells_of(config: Config) -> list[Cell]:
     """
     cells = []
     for pair in config.chosen():
-        other, same = next(kinds for start, kinds in _KINDS.items() if pair.startswith(start))
+        other, same = next(kinds for start, kinds in KINDS.items() if pair.startswith(start))
         for calibration, source in (("random", "random"), ("other", other), ("same", same)):
             most = max(TEXTS) if source == "random" else len(texts_of(source))
             listed = TEXTS if pair in ("sre_encoder", "encoder_r8_100") else (BESIDE,)

@@ -10,7 +10,7 @@ import pandas as pd
 from cosa_theory.ground.estimates import mean_interval
 from cosa_theory.studies.informed import NULLS
 
-__all__ = ["STATED", "compared", "judge_energy", "judge_training"]
+__all__ = ["STATED", "compared", "judge_energy", "judge_function", "judge_training"]
 
 STATED = Path(__file__).parent / "configs" / "informed_predictions.toml"
 """The predictions, committed before the results."""
@@ -157,6 +157,27 @@ def _above(ends: Sequence[float], bound: float) -> str:
 
 def _row(pair: str, words: str, ends: Sequence[float], outcome: str) -> dict[str, Any]:
     return dict(zip(COLUMNS, (pair, words, *ends, outcome), strict=True))
+
+
+def judge_function(table: pd.DataFrame) -> pd.DataFrame:
+    """Judge what was predicted of function, from `experiments.informed_function.run`."""
+    stated = tomllib.loads(STATED.read_text(encoding="utf-8"))["function"]
+    near, names = stated.pop("difference"), {"one_sided": "one_sided", "two_sided": "best_core"}
+    rows = []
+    for pair, predicted in stated.items():
+        for shape, values in predicted.items():
+            for calibration, value in values.items():
+                found = table[
+                    (table["pair"] == pair)
+                    & (table["calibration"] == calibration)
+                    & (table["approximation"] == f"{names[shape]}_activation")
+                ]
+                for _, one in found.iterrows():
+                    ends = [float(one[f"domain{end}"]) for end in ("", "_low", "_high")]
+                    words = f"{shape}, {calibration}: function {value:.0%}, within {near:.0%}"
+                    came = abs(ends[0] - value) <= near
+                    rows.append(_row(pair, words, ends, "holds" if came else "fails"))
+    return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
 UNINFORMED, LORA = "haar_one_sided", "lora"

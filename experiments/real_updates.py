@@ -142,11 +142,14 @@ def assumptions_of(
     return counts(audit.assumptions).loc["update"].rename_axis("assumption").reset_index()
 
 
-def function_of(name: str, *, seed: int = 0, cells: Path | None = None) -> dict[str, pd.DataFrame]:
+def function_of(
+    name: str, *, seed: int = 0, cells: Path | None = None, **settings: Any
+) -> dict[str, pd.DataFrame]:
     """Return function and energy of every approximation of a pair, and what predicts function.
 
     The language model is measured at the budget of rank 8 alone, on half as many, shorter texts:
-    a pass of it takes as long as thirty of the encoder.
+    a pass of it takes as long as thirty of the encoder. Further settings are those of
+    `cosa_theory.studies.function.pair.function_pair`.
 
     Returns
     -------
@@ -164,7 +167,8 @@ def function_of(name: str, *, seed: int = 0, cells: Path | None = None) -> dict[
     # News wires are another kind of text, except for a model that was trained on them.
     wires = name.startswith(("encoder_r8", "encoder_r52"))
     other = _spread(PAIRS["encoder_20newsgroups_100"], most) if wires else general_texts(most)
-    settings: dict[str, Any] = {"ranks": (8,), "max_tokens": 64} if causal else {}
+    if causal:
+        settings = {"ranks": (8,), "max_tokens": 64} | settings
     base, tuned = pair.paths()
     with progress_bar(f"approximations of {name}", notes=True) as advance:
         found = function_pair(

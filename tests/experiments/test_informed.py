@@ -7,7 +7,12 @@ import pytest
 from cosa_theory.projections import SecondMoments
 from experiments import informed
 from experiments.informed import Cell, Config, cells_of, pooled
-from experiments.informed_predictions import compared, judge_energy, judge_training
+from experiments.informed_predictions import (
+    compared,
+    judge_energy,
+    judge_function,
+    judge_training,
+)
 from experiments.pairs import PAIRS, Pair
 from tests.experiments.test_real_updates import pair_of
 
@@ -83,6 +88,15 @@ def test_nulls_off_the_law_and_shares_that_fall_with_more_texts_fail():
     fails = [words for words, outcome in judged.items() if outcome == "fails"]
     assert sum("nulls" in words or "null" in words for words in fails) == 2
     assert sum(words.startswith("more texts") for words in fails) == 1
+
+
+def test_function_is_judged_by_its_distance_from_what_the_trial_gave():
+    names = {"approximation": ["one_sided_activation", "best_core_activation"]}
+    table = pd.DataFrame(names | {"domain": [0.5, 0.4]})
+    table = table.assign(pair="sre_encoder", calibration="other", domain_low=0.3, domain_high=0.6)
+    judged = judge_function(table)
+    assert judged["outcome"].tolist() == ["holds", "fails"]  # 0.48 and 0.22 were stated
+    assert judge_function(table.assign(pair="encoder_r8_1000")).empty
 
 
 def trainings(**gaps):
