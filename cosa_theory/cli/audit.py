@@ -100,6 +100,14 @@ def audit(
         Literal["synthesis", "analysis"],
         typer.Option(help="Their normalisation: entries of variance 1/m, 1/n or 1/a, 1/b."),
     ] = "synthesis",
+    moments: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Second moments of the base model's layers, for the kinds activation and "
+            "gradient.",
+        ),
+    ] = None,
     gradients: Annotated[
         Path | None,
         typer.Option(
@@ -147,7 +155,7 @@ def audit(
 
     sizes = _core(core)
     pair = open_checked_pair(base, tuned, settings)
-    check_out(out, "audit", base, tuned, gradients, model, data)
+    check_out(out, "audit", base, tuned, moments, gradients, model, data)
     first_step = _gradients(gradients, model, data, batch, max_tokens, seed)
     found = resumable(
         audit_pair,
@@ -158,6 +166,7 @@ def audit(
         gradients=first_step,
         kind=kind,
         scale=scale,
+        moments=moments,
         draws=draws,
         seed=seed,
     )

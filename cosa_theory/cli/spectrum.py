@@ -1,5 +1,6 @@
 """`cosa-theory spectrum`: two checkpoints side by side, low rank against CoSA."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -77,6 +78,13 @@ def spectrum(
         Literal["all", "delta"],
         typer.Option(help="Whose singular values to list: base, tuned and update, or the update."),
     ] = "all",
+    moments: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Second moments of the base model's layers: adds the informed families.",
+        ),
+    ] = None,
     on_shape: OnShape = "error",
     on_nonfinite: OnNonfinite = "error",
     flatten: Flatten = False,
@@ -102,7 +110,7 @@ def spectrum(
     budgets = None if ranks is None else whole_numbers("--ranks", ranks, "4,8,16")
     chosen = _families(families)
     pair = open_checked_pair(base, tuned, settings)
-    check_out(out, "spectrum", base, tuned)
+    check_out(out, "spectrum", base, tuned, moments)
     for notice in pair.report.notices:
         note(f"note: {notice}")
     survey = resumable(
@@ -114,6 +122,7 @@ def spectrum(
         draws=draws,
         seed=seed,
         matrices=MATRICES if matrices == "all" else ("delta",),
+        moments=moments,
         device=device,
     )
     found = survey.document(provenance_of(settings, seed))

@@ -1,7 +1,7 @@
 """One matrix of a pair, and what was found when the pair was put together."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -67,6 +67,12 @@ class LayerDelta:
     def shape(self) -> tuple[int, int]:
         """Rows m (out features) and columns n (in features)."""
         return self.delta.shape[0], self.delta.shape[1]
+
+    @property
+    def T(self) -> "LayerDelta":
+        """The same with every matrix transposed."""
+        factors = None if self.factors is None else (self.factors[1].T, self.factors[0].T)
+        return replace(self, delta=self.delta.T, base=self.base.T, factors=factors)
 
     @property
     def tuned(self) -> Matrix:

@@ -29,6 +29,7 @@ __all__ = [
     "delta_spectrum",
     "low_rank_notices",
     "named_tables",
+    "names_of",
     "notices_of",
     "on_layers",
     "spectrum_of",
@@ -57,6 +58,11 @@ def notices_of(pair: Pair) -> tuple[str, ...]:
     """Return what a pair's report tells its reader."""
     report = getattr(pair, "report", None)
     return tuple(report.notices) if report else ()
+
+
+def names_of(pair: Pair) -> list[str]:
+    """Return the names of the matrices; from the plan of a pair where it has one."""
+    return [layer.name for layer in getattr(pair, "layers", pair)]
 
 
 def coverage_of(pair: Pair) -> str:

@@ -230,3 +230,21 @@ def test_a_figure_can_be_drawn_from_the_stored_results(made, tmp_path):
     assert figures.audit.main(["decay", str(made), "--out", str(tmp_path)]) == 0
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"decay.pdf", "decay.png", ".cosa-theory.json"}
+
+
+def test_an_informed_basis_is_audited_with_moments(paths, tmp_path, capsys):
+    from cosa_theory.nn.moments import Moments, write_moments
+    from cosa_theory.projections import SecondMoments
+
+    names = [name for name in load_file(paths[0]) if name.endswith("proj.weight")]
+    inputs = SecondMoments(np.diag(0.8 ** np.arange(32)).astype(np.float32), count=99)
+    write_moments(Moments(dict.fromkeys(names, inputs)), tmp_path / "moments.safetensors")
+    command = ["audit", *paths, *QUICK, "--kind", "activation", "--json"]
+    assert main([*command, "--moments", str(tmp_path / "moments.safetensors")]) == 0
+    rows = json.loads(capsys.readouterr().out)["layers"]
+    assert {(row["m"], row["a"], row["predicted_error"]) for row in rows} == {
+        (40, 40, None),
+        (64, 64, None),
+    }
+    assert main(command) == 2
+    assert "--moments" in capsys.readouterr().err

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 import cosa_theory.studies.spectrum.pair
 from cosa_theory.cli import main
@@ -263,3 +263,20 @@ def test_the_installed_command_pipes_json_and_survives_a_closed_pipe(pair):
     assert "BrokenPipe" not in closed.stderr
     assert "error:" not in closed.stderr  # a reader who has seen enough is no error
     assert closed.returncode == 1
+
+
+def test_moments_of_the_base_add_the_informed_families(pair, tmp_path, capsys):
+    from cosa_theory.nn.moments import Moments, write_moments
+    from cosa_theory.projections import SecondMoments
+
+    names = [name for name in load_file(pair[0]) if name.endswith("proj.weight")]
+    inputs = SecondMoments(np.diag(0.8 ** np.arange(16)).astype(np.float32), count=99)
+    write_moments(Moments(dict.fromkeys(names, inputs)), tmp_path / "moments.safetensors")
+    chosen = ["--families", "cosa_activation,cosa_gradient", "--ranks", "2"]
+    moments = ["--moments", str(tmp_path / "moments.safetensors")]
+    assert main(["spectrum", *pair, *chosen, *moments, "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["families"]
+    assert {(row["family"], row["law"]) for row in rows} == {("cosa_activation", None)}
+    assert {row["layer"] for row in rows} == set(names)
+    assert main(["spectrum", *pair, "--moments", pair[0]]) == 2
+    assert "holds no moments" in errors(capsys)[-1]

@@ -120,7 +120,10 @@ def layer_moments(
         by_output = _moments("gradients", gathering.gradients, {name: name for name in modules})
     if file is not None:
         file.finish()
-    return Moments(inputs, by_output, model=fingerprint, texts=texts)
+    turned = frozenset(
+        name for name, module in modules.items() if not isinstance(module, nn.Linear)
+    )
+    return Moments(inputs, by_output, model=fingerprint, texts=texts, transposed=turned)
 
 
 def _run(

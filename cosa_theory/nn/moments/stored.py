@@ -33,12 +33,15 @@ class Moments:
         to the same of the gradients δ of a loss by the layer's outputs, m × m.
     model, texts : str
         Digests of the model's weights (`model_fingerprint`) and of the tokens it was run on.
+    transposed : frozenset of str
+        Names of weights that are stored as inputs × outputs, as by Conv1D.
     """
 
     inputs: Mapping[str, SecondMoments]
     gradients: Mapping[str, SecondMoments] = field(default_factory=dict)
     model: str = ""
     texts: str = ""
+    transposed: frozenset[str] = frozenset()
 
 
 def write_moments(moments: Moments, path: str | os.PathLike[str]) -> None:
@@ -61,6 +64,7 @@ def write_moments(moments: Moments, path: str | os.PathLike[str]) -> None:
         "layers": json.dumps(described),
         "model": moments.model,
         "texts": moments.texts,
+        "transposed": json.dumps(sorted(moments.transposed)),
     }
     with atomic_path(path) as temporary:
         save_file(tensors, temporary, metadata)
@@ -89,6 +93,7 @@ def read_moments(path: str | os.PathLike[str], model: str | None = None) -> Mome
         if metadata["format"] != _FORMAT:
             raise KeyError
         texts, found = metadata["texts"], metadata["model"]
+        transposed = frozenset(json.loads(metadata.get("transposed", "[]")))
         for key, about in json.loads(metadata["layers"]).items():
             side, name = key.split(" ", 1)
             owner = about["owner"]
@@ -105,4 +110,4 @@ def read_moments(path: str | os.PathLike[str], model: str | None = None) -> Mome
         raise InputError(f"{path} holds no moments of layers' inputs: {remedy}") from error
     if model is not None and found != model:
         raise InputError(f"{path}: its moments are not of this base model: {remedy} on this one")
-    return Moments(**sides, model=found, texts=texts)
+    return Moments(**sides, model=found, texts=texts, transposed=transposed)

@@ -1,5 +1,6 @@
 """The core of a layer: the one asked for, the one in use, and what its dictionary is like."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,8 +9,8 @@ from scipy.sparse import eye_array
 
 from cosa_theory import laws
 from cosa_theory.linear.basis import CosaBasis
-from cosa_theory.projections import make_projection
-from cosa_theory.spectrum.budget import cosa_shape, default_ranks, lora_parameters
+from cosa_theory.projections import left_projection, make_projection
+from cosa_theory.spectrum.budget import cosa_shape, default_ranks, lora_parameters, one_sided_shape
 from cosa_theory.studies.audit.assumptions import Measured
 
 __all__ = ["Conditioning", "Core", "choose_core", "measure_conditioning"]
@@ -30,18 +31,20 @@ class Core:
     rank: int | None = None
 
 
-def choose_core(m: int, n: int, core: tuple[int, int] | None, rank: int) -> Core:
+def choose_core(
+    m: int, n: int, core: tuple[int, int] | None, rank: int, one_sided: bool = False
+) -> Core:
     """Choose the core of an m × n layer: a shape for all layers, or one of a LoRA's budget.
 
     With `core` None it trains as many numbers as a LoRA of rank `rank`:
-    `cosa_theory.spectrum.budget.cosa_shape`. Where such a LoRA would train more than half of the
-    layer, the rank of `default_ranks` nearest to it is taken.
+    `cosa_theory.spectrum.budget.cosa_shape`, or `one_sided_shape`. Where such a LoRA would train
+    more than half of the layer, the rank of `default_ranks` nearest to it is taken.
     """
     if core is not None:
         return Core(core, min(core[0], m), min(core[1], n))
     if 2 * lora_parameters(m, n, rank) > m * n:
         rank = min(default_ranks(m, n), key=lambda one: abs(one - rank))
-    shape = cosa_shape(m, n, lora_parameters(m, n, rank))
+    shape = (one_sided_shape if one_sided else cosa_shape)(m, n, lora_parameters(m, n, rank))
     return Core((shape.a, shape.b), shape.a, shape.b, rank)
 
 
@@ -67,21 +70,34 @@ class Conditioning:
 
 
 def measure_conditioning(
-    m: int, n: int, core: Core, *, kind: str, scale: str, draws: int, seed: int, key: str
+    m: int,
+    n: int,
+    core: Core,
+    *,
+    kind: str,
+    scale: str,
+    draws: int,
+    seed: int,
+    key: str,
+    moments: Mapping[str, Any] | None = None,
 ) -> Conditioning:
     """Measure the extreme singular values of a few dictionaries, at most four draws.
 
     A whole side (a = m or b = n) is taken as the identity: nothing random is needed for it, and a
     square Gaussian factor would be far worse (condition numbers in the thousands). Draw i for the
-    layer named `key` is the basis that `cosa_theory.spectrum.families` draws.
+    layer named `key` is the basis that `cosa_theory.spectrum.families` draws. `moments` are what
+    `CosaBasis.sample` takes for an informed kind.
     """
+    options = dict(moments or {})
+    on_left, of_left = left_projection(kind, core.a, m, options)
+    of_right = {name: value for name, value in options.items() if name == "moments"}
     whole = (core.a == m, core.b == n)
     count = 0 if all(whole) else min(draws, _DRAWS)
     settings = {"seed": seed, "scale": scale}
     ranges = np.ones((max(count, 1), 2))
     for index in range(count):
-        L = _factor(kind, core.a, m, (key, "draw", index, "L"), settings)
-        R = _factor(kind, core.b, n, (key, "draw", index, "R"), settings)
+        L = _factor(on_left, core.a, m, (key, "draw", index, "L"), settings | of_left)
+        R = _factor(kind, core.b, n, (key, "draw", index, "R"), settings | of_right)
         ranges[index] = CosaBasis(L.T, R).singular_value_range()
     low, high = ranges.T
     constants = [laws.scale_free_constant(*pair) for pair in ranges**2]

@@ -18,6 +18,7 @@ from cosa_theory.spectrum.families.base import Captured, Draws, Size, Update
 from cosa_theory.studies.audit.assumptions import ASSUMPTIONS, Measured, outcome_of, variance_factor
 from cosa_theory.studies.audit.core import Conditioning, Core, choose_core, measure_conditioning
 from cosa_theory.studies.audit.sparsity import BasisSparsity, measure_bases
+from cosa_theory.studies.known_layers import Known
 from cosa_theory.studies.layers import delta_spectrum
 
 __all__ = ["AuditSettings", "Subjects", "audit_layer", "identity"]
@@ -40,10 +41,14 @@ class AuditSettings:
 
 @dataclass(frozen=True)
 class Subjects:
-    """What is audited of one matrix: its update and, where there is one, its gradient."""
+    """What is audited of one matrix: its update and, where there is one, its gradient.
+
+    `known` is what an informed kind of projections is made from.
+    """
 
     update: LayerDelta
     gradient: LayerDelta | None = None
+    known: Known | None = None
 
     @property
     def named(self) -> dict[str, LayerDelta]:
@@ -67,7 +72,10 @@ def identity(
         },
     }
     arrays = [subjects.update.base, *(subjects.update.factors or ())]
-    return described, arrays + [one.delta for one in subjects.named.values()]
+    arrays += [one.delta for one in subjects.named.values()]
+    if subjects.known is None:
+        return described, arrays
+    return described | subjects.known.described, arrays + subjects.known.arrays
 
 
 def audit_layer(subjects: Subjects, settings: AuditSettings) -> dict[str, Any]:
@@ -78,7 +86,8 @@ def audit_layer(subjects: Subjects, settings: AuditSettings) -> dict[str, Any]:
     """
     update = subjects.update
     m, n = update.shape
-    core = choose_core(m, n, settings.core, settings.rank)
+    known = subjects.known
+    core = choose_core(m, n, settings.core, settings.rank, settings.kind == "activation")
     conditioning = measure_conditioning(
         *(m, n, core),
         kind=settings.kind,
@@ -86,13 +95,14 @@ def audit_layer(subjects: Subjects, settings: AuditSettings) -> dict[str, Any]:
         draws=settings.draws,
         seed=settings.seed,
         key=update.name,
+        moments=None if known is None else known.projections,
     )
     transforms: list[Transform] = [Coordinate(), DCT(), SingularBasis(update.base)]
     tables = ("layers", "assumptions", "sparsity", "decay")
     result: dict[str, Any] = {"name": update.name, **{name: [] for name in tables}}
     for name, subject in subjects.named.items():
         about = {"subject": name}
-        found = _measure(subject, core, transforms, settings)
+        found = _measure(subject, core, transforms, settings, known)
         judged = found.judged
         if name == "update":  # what is about the layer alone is said once
             a, b = core.asked
@@ -171,7 +181,11 @@ class _Found:
 
 
 def _measure(
-    subject: LayerDelta, core: Core, transforms: list[Transform], settings: AuditSettings
+    subject: LayerDelta,
+    core: Core,
+    transforms: list[Transform],
+    settings: AuditSettings,
+    known: Known | None,
 ) -> _Found:
     """Measure one update or gradient."""
     m, n = subject.shape
@@ -187,7 +201,8 @@ def _measure(
         "rank": summary.rank,
         "stable_rank": summary.stable_rank,
         "flatness": summary.flatness,
-        "predicted_error": math.sqrt(1 - core.a * core.b / (m * n)),
+        # The law is that of projections that know nothing.
+        "predicted_error": math.sqrt(1 - core.a * core.b / (m * n)) if known is None else None,
     }
     rounding = subject.rounding_rms * math.sqrt(m * n)
     if not sigma[0] > 0:
@@ -198,7 +213,8 @@ def _measure(
     bases = measure_bases(delta, transforms, unit * rounding)
     best = min(bases, key=lambda one: (one.effective.value, one.profile["numerical_sparsity"]))
     compressible = min(bases, key=lambda one: one.exponent.value)
-    captured = _captured(subject.name, Update(delta, None, unit * sigma), core, settings)
+    sides = () if known is None else (known.inputs, known.gradients)
+    captured = _captured(subject.name, Update(delta, None, unit * sigma, *sides), core, settings)
     error = Measured(*(math.sqrt(1 - x) for x in (captured.mean, captured.high, captured.low)))
     row |= {
         **_flat("participation_ratio", ratio),

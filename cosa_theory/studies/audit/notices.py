@@ -77,7 +77,8 @@ def _about_the_numbers(subject: str, layers: pd.DataFrame) -> Iterator[str]:
             f"entries (median {share:.0%}): rows that no text has touched, or changes lost in the "
             f"rounding of the stored type ({first_few(list(layers.loc[sparse, 'layer']), 3)})."
         )
-    measured = layers[layers["error"].notna() & (layers["error_low"] < layers["error_high"])]
+    measured = layers[layers["error"].notna() & layers["predicted_error"].notna()]
+    measured = measured[measured["error_low"] < measured["error_high"]]
     if len(measured):
         low, high, law = (measured[name] for name in ("error_low", "error_high", "predicted_error"))
         inside = int(((low <= law) & (law <= high)).sum())

@@ -4,26 +4,32 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from cosa_theory.deltas.gradients import Gradients, match_gradients
 from cosa_theory.ground.checks import choice, refuse, whole
+from cosa_theory.ground.errors import InputError
 from cosa_theory.page.document import Document
-from cosa_theory.projections import KINDS
+from cosa_theory.projections import INFORMED, KINDS
 from cosa_theory.spectrum.families.base import Draws
 from cosa_theory.studies.audit.layer import AuditSettings, Subjects, audit_layer, identity
 from cosa_theory.studies.audit.notices import audit_notices
 from cosa_theory.studies.audit.verdict import verdict
+from cosa_theory.studies.known_layers import KnownLayers
 from cosa_theory.studies.layers import (
     NAME_COLUMNS,
     Pair,
     coverage_of,
     named_tables,
+    names_of,
     notices_of,
     on_layers,
 )
+
+if TYPE_CHECKING:
+    from cosa_theory.nn.moments import Moments
 
 __all__ = ["TABLES", "Audit", "audit_pair"]
 
@@ -146,6 +152,7 @@ def audit_pair(
     gradients: Any = None,
     kind: str = "gaussian",
     scale: str = "synthesis",
+    moments: "Moments | str | os.PathLike[str] | None" = None,
     draws: int = 20,
     seed: int = 0,
     cells: str | os.PathLike[str] | None = None,
@@ -168,7 +175,12 @@ def audit_pair(
         Gradients of the first training step (see `cosa_theory.deltas.gradients.match_gradients`),
         audited beside the updates.
     kind, scale : str
-        Ensemble and normalisation of L and R (see `cosa_theory.projections.make_projection`).
+        Ensemble and normalisation of L and R (see `cosa_theory.projections.make_projection`). With
+        "activation" the default core is one-sided, a = m. There is no predicted error of the
+        informed ones.
+    moments : Moments or path, optional
+        Second moments of the base model's layers, by the names of their weights, which the informed
+        kinds are made from. A matrix stored as inputs × outputs is audited as outputs × inputs.
     draws : int
         The most draws of L and R for the measured error; fewer where the variance law of
         `cosa_theory.laws.energy_variance` says that they tell the captured share to 1 %.
@@ -197,15 +209,16 @@ def audit_pair(
         If `draws` is below 2, the seed negative or `workers` below 1.
     """
     random = Draws(most=draws, seed=seed)
-    choice("kind", kind, KINDS)
+    choice("kind", kind, (*KINDS, *INFORMED))
     choice("scale", scale, ("analysis", "synthesis"))
     if core is not None and (len(core) != 2 or min(core) < 1):
         raise refuse("core", core, "two positive whole numbers, a and b")
     settings = AuditSettings(core, whole("rank", rank), kind, scale, random.most, random.seed)
     matched = None if gradients is None else match_gradients(gradients, _shapes(pair))
+    known = _known(pair, kind, moments)
     results = on_layers(
         partial(audit_layer, settings=settings),
-        _subjects(pair, matched),
+        _subjects(pair, matched, known),
         len(pair),
         identity=partial(identity, settings=settings),
         cells=cells,
@@ -224,8 +237,36 @@ def _shapes(pair: Any) -> dict[str, tuple[int, int]]:
     return {layer.name: layer.shape for layer in getattr(pair, "layers", pair)}
 
 
-def _subjects(pair: Pair, gradients: Gradients | None) -> Iterator[Subjects]:
+def _known(
+    pair: Pair, kind: str, moments: "Moments | str | os.PathLike[str] | None"
+) -> KnownLayers | None:
+    """Return what an informed kind is made from; refuse where it is missing, or of no use."""
+    if (moments is None) == (kind in INFORMED):
+        raise InputError(
+            f"moments is missing: kind {kind} is made from moments of the base model's layers"
+            if moments is None
+            else f"moments are given, but kind {kind} is drawn from its seed alone: leave them "
+            f"out, or take one of the kinds {', '.join(INFORMED)}",
+            argument="moments",
+        )
+    if moments is None:
+        return None
+    known = KnownLayers(moments, names_of(pair), gradients=kind == "gradient")
+    if known.notices:
+        remedy = "gather them with these layers, or leave them out with exclude"
+        raise InputError(f"{known.notices[0].rstrip('.')}: {remedy}", argument="moments")
+    return known
+
+
+def _subjects(
+    pair: Pair, gradients: Gradients | None, known: KnownLayers | None
+) -> Iterator[Subjects]:
     """Yield each update with its gradient; nothing is held when the next is read."""
     for layer in pair:
-        yield Subjects(layer, None if gradients is None else gradients.of(layer))
-        del layer
+        gradient = None if gradients is None else gradients.of(layer)
+        about = None if known is None else known.of(layer)
+        if about is not None and about.transposed:
+            gradient = None if gradient is None else gradient.T
+            layer = layer.T
+        yield Subjects(layer, gradient, about)
+        del layer, gradient

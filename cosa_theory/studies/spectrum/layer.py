@@ -15,10 +15,11 @@ from cosa_theory.page.document import records
 from cosa_theory.spectrum import resolution
 from cosa_theory.spectrum.families.compare import compare_families, crossover
 from cosa_theory.spectrum.measures import beside_base
+from cosa_theory.studies.known_layers import Known
 from cosa_theory.studies.layers import delta_spectrum, spectrum_of
 from cosa_theory.studies.spectrum.beside_base import is_decomposed
 
-__all__ = ["SurveySettings", "identity", "survey_layer"]
+__all__ = ["SurveySettings", "Surveyed", "identity", "survey_layer"]
 
 # Raised when the content of a stored cell changes meaning, so that older ones are computed anew.
 _CELL_FORMAT = 5
@@ -36,10 +37,19 @@ class SurveySettings:
     device: str | None = None
 
 
+@dataclass(frozen=True)
+class Surveyed:
+    """A layer, and what is known of it beforehand."""
+
+    layer: LayerDelta
+    known: Known | None = None
+
+
 def identity(
-    layer: LayerDelta, settings: SurveySettings
+    surveyed: Surveyed, settings: SurveySettings
 ) -> tuple[dict[str, Any], list[NDArray[Any]]]:
     """Return what decides a layer's result, as `cosa_theory.ground.cells.cell_name` takes it."""
+    layer, known = surveyed.layer, surveyed.known
     described = {
         "format": _CELL_FORMAT,
         "version": __version__,
@@ -48,15 +58,19 @@ def identity(
         "types": [layer.base_dtype, layer.tuned_dtype],
         "rounding_rms": layer.rounding_rms,
     }
-    return described, [layer.delta, layer.base, *(layer.factors or ())]
+    arrays = [layer.delta, layer.base, *(layer.factors or ())]
+    if known is None:
+        return described, arrays
+    return described | known.described, arrays + known.arrays
 
 
-def survey_layer(layer: LayerDelta, settings: SurveySettings) -> dict[str, Any]:
+def survey_layer(surveyed: Surveyed, settings: SurveySettings) -> dict[str, Any]:
     """Compute everything about one layer, as plain JSON values.
 
     Returns `name`, `spectra` (matrix to its singular values and how many are resolved), and rows of
     the tables `layers`, `families` and `crossover`.
     """
+    layer, known = surveyed.layer, surveyed.known
     m, n = layer.shape
     sigma, summary = delta_spectrum(layer, settings.device)
     summary = beside_base(summary, layer.delta, layer.base, vectors=is_decomposed(m, n))
@@ -76,6 +90,7 @@ def survey_layer(layer: LayerDelta, settings: SurveySettings) -> dict[str, Any]:
         seed=settings.seed,
         key=layer.name,
         sigma=sigma,
+        **({} if known is None else known.settings),
     )
     size = {"m": m, "n": n}
     row = {

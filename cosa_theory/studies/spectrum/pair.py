@@ -6,11 +6,11 @@ largest matrix, and can store each finished matrix as a small file to resume fro
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterable, Mapping, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass
 from functools import cached_property, partial
 from types import NoneType
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -28,18 +28,23 @@ from cosa_theory.spectrum.families.compare import (
     select_families,
     typed_frame,
 )
+from cosa_theory.studies.known_layers import KnownLayers
 from cosa_theory.studies.layers import (
     NAME_COLUMNS,
     Pair,
     coverage_of,
     low_rank_notices,
     named_tables,
+    names_of,
     notices_of,
     on_layers,
 )
 from cosa_theory.studies.spectrum.beside_base import base_notices
-from cosa_theory.studies.spectrum.layer import SurveySettings, identity, survey_layer
+from cosa_theory.studies.spectrum.layer import Surveyed, SurveySettings, identity, survey_layer
 from cosa_theory.studies.spectrum.verdict import verdict
+
+if TYPE_CHECKING:
+    from cosa_theory.nn.moments import Moments
 
 __all__ = ["MATRICES", "Survey", "survey_pair"]
 
@@ -142,6 +147,7 @@ def survey_pair(
     draws: int = 20,
     seed: int = 0,
     matrices: Iterable[str] = MATRICES,
+    moments: "Moments | str | os.PathLike[str] | None" = None,
     cells: str | os.PathLike[str] | None = None,
     workers: int = 1,
     dask: str | None = None,
@@ -164,6 +170,9 @@ def survey_pair(
         Seed of the projections; layers are told apart by their names.
     matrices : iterable of str
         The matrices whose singular values are listed. The update's are always computed.
+    moments : Moments or path, optional
+        Second moments of the base model's layers (see `cosa_theory.nn.layer_moments`), by the names
+        of their weights: adds the informed families. Matrices without moments have no such rows.
     cells : path, optional
         A folder where each finished layer is stored as one small file, named by a hash of its
         content, its name, the settings and the version of this library. A later survey takes what
@@ -203,9 +212,10 @@ def survey_pair(
         matrices=tuple(name for name in MATRICES if name in chosen),
         device=torch_device("device", device),
     )
+    known = None if moments is None else KnownLayers(moments, names_of(pair))
     results = on_layers(
         partial(survey_layer, settings=settings),
-        pair,
+        _surveyed(pair, known),
         len(pair),
         identity=partial(identity, settings=settings),
         cells=cells,
@@ -216,10 +226,19 @@ def survey_pair(
     tables = named_tables(results, TABLES)
     return Survey(
         spectra=_spectra(results),
-        notices=notices_of(pair) + tuple(_own_notices(tables["layers"], settings)),
+        notices=notices_of(pair)
+        + tuple(known.notices if known else ())
+        + tuple(_own_notices(tables["layers"], settings)),
         coverage=coverage_of(pair),
         **tables,
     )
+
+
+def _surveyed(pair: Pair, known: KnownLayers | None) -> Iterator[Surveyed]:
+    """Yield each layer with what is known of it; nothing is held when the next is read."""
+    for layer in pair:
+        yield Surveyed(layer, None if known is None else known.of(layer))
+        del layer
 
 
 def _spectra(results: list[dict[str, Any]]) -> pd.DataFrame:

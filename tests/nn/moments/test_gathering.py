@@ -102,6 +102,7 @@ def test_transposed_layers_of_transformers_have_moments_of_their_inputs():
     x = torch.randn(30, 4)
     found = layer_moments(nn.Sequential(Conv1D(7, 4)), [{"input": x}])
     agree(found.inputs["0.weight"], x)
+    assert found.transposed == {"0.weight"}
 
 
 def test_where_memory_is_short_the_widest_layers_are_sketched_first():

@@ -8,10 +8,11 @@ import pandas as pd
 import pytest
 
 import cosa_theory.studies.audit.layer as layer_module
-from cosa_theory.deltas import open_pair
+from cosa_theory.deltas import LayerDelta, open_pair
 from cosa_theory.ground.errors import InputError
 from cosa_theory.linear.basis import CosaBasis
-from cosa_theory.projections import make_projection
+from cosa_theory.nn.moments import Moments
+from cosa_theory.projections import INFORMED, SecondMoments, make_projection
 from cosa_theory.spectrum import sparsity_profile, summarize
 from cosa_theory.studies.audit.assumptions import ASSUMPTIONS
 from cosa_theory.studies.audit.pair import TABLES, audit_pair
@@ -403,3 +404,65 @@ def test_a_real_pair_of_checkpoints_is_audited_with_its_notices():
 def test_bad_settings_are_refused_before_anything_is_read(settings, named):
     with pytest.raises(ValueError, match=named):
         audit_pair(Stream(3, fails_at=0), **(QUICK | settings))
+
+
+def informed(names, m=96, n=80, turned=()):
+    def second(d):
+        x = np.random.default_rng(d).standard_normal((4 * d, d)) * 0.9 ** np.arange(d)
+        return SecondMoments((x.T @ x / len(x)).astype(np.float32), count=len(x))
+
+    sides = {name: second(n) for name in names}, {name: second(m) for name in names}
+    return Moments(*sides, transposed=frozenset(turned))
+
+
+@pytest.mark.parametrize("kind", INFORMED)
+def test_an_informed_basis_is_an_isometry_whose_error_has_no_prediction(kind):
+    delta = dense()
+    known = informed(["layer.weight"])
+    found = audit_pair([layer(delta, "layer.weight")], kind=kind, moments=known, draws=4)
+    one = found.layers.iloc[0]
+    assert (one["a"] == 96) == (kind == "activation")  # one-sided
+    assert one["a"] * one["b"] <= 8 * (96 + 80)
+    moments, gradients = known.inputs["layer.weight"], known.gradients["layer.weight"]
+    settings = {"moments": moments} | ({"gradients": gradients} if kind == "gradient" else {})
+    basis = CosaBasis.sample(96, 80, one["a"], one["b"], kind=kind, **settings)
+    assert one["captured"] == pytest.approx(basis.captured_energy(delta), rel=1e-5)
+    assert one["kappa"] == pytest.approx(1, abs=1e-5)
+    assert np.isnan(one["predicted_error"])
+    assert not any("predicted error" in notice for notice in found.notices)
+
+
+def test_a_transposed_matrix_is_audited_as_its_layer():
+    known = informed(["layer.weight"], turned=["layer.weight"])
+    plain = informed(["layer.weight"])
+    settings = {"kind": "activation", "draws": 4}
+    one, base = dense().astype(np.float32), weight(96, 80)
+    turned = LayerDelta("layer.weight", one.T.copy(), base.T.copy())
+    audited = audit_pair([turned], moments=known, **settings).layers
+    straight = audit_pair([LayerDelta("layer.weight", one, base)], moments=plain, **settings).layers
+    assert audited["captured"].iloc[0] == pytest.approx(straight["captured"].iloc[0], rel=1e-6)
+    assert (audited["m"].iloc[0], audited["n"].iloc[0]) == (96, 80)
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"kind": "activation"}, ("activation", "moments")),
+        ({"moments": informed(["layer.weight"])}, ("gaussian", "leave them out", "activation")),
+        (
+            {"kind": "activation", "moments": informed(["layer.weight"])},
+            ("1 of 2", "other.weight", "exclude"),
+        ),
+        (
+            {"kind": "gradient", "moments": Moments(informed(["layer.weight"]).inputs)},
+            ("no layer", "layer.weight"),
+        ),
+        ({"kind": "magic"}, ("magic",)),
+    ],
+)
+def test_informed_kinds_ask_for_moments_of_every_matrix(settings, named):
+    pair = [layer(dense(), "layer.weight"), layer(dense(), "other.weight")]
+    with pytest.raises(InputError) as caught:
+        audit_pair(pair, draws=4, **settings)
+    assert all(name in str(caught.value) for name in named)
+    assert len(str(caught.value)) <= 300
