@@ -151,6 +151,11 @@ class CosaFolder:
 
     def _drawn(self, record: CosaRecord, role: str, k: int, d: int) -> Any:
         """Draw a projection, or take the draw that another layer had; compare its fingerprint."""
+        if ENSEMBLES[ensemble_of(self.settings, record, role)[0]].data_dependent:
+            raise InputError(
+                f"{self.label}: {role} of {record.name} is not stored but made by running the base "
+                "model: load the adapter with load_cosa, and store it with save_cosa"
+            )
         place = (record.key, role, k, d)
         drawn, found = self.shared.get(place) or _draw(self.label, record, self.settings, *place)
         if sum(one.key == record.key for one in self.layers.values()) > 1:

@@ -26,7 +26,7 @@ from cosa_theory.ground.fields import (
 from cosa_theory.ground.tensor_files import TensorInfo
 from cosa_theory.projections import ENSEMBLES, INFORMED, KINDS, left_projection
 
-__all__ = ["CosaRecord", "check_description", "cosa_records", "ensemble_of"]
+__all__ = ["CosaRecord", "check_description", "check_recipe", "cosa_records", "ensemble_of"]
 
 _MOST_ENTRIES = 2**32
 """Of a projection: 16 GiB in float32."""
@@ -41,6 +41,10 @@ _DESCRIPTION = {
     "L": Field(optional(_print)),
     "R": Field(optional(_print)),
     "Y": Field(optional(_print)),
+    "sketch": Field(optional(text)),
+}
+_RECIPE = {name: Field(whole) for name in ("count", "length", "size")} | {
+    "seed": Field(partial(whole, least=0))
 }
 _FIELDS = {
     "seed": Field(partial(whole, least=0)),
@@ -49,6 +53,7 @@ _FIELDS = {
     # Another may be one of a later version.
     "kind": Field(partial(choice, allowed=(*KINDS, *INFORMED))),
     "left": Field(optional(partial(choice, allowed=(*KINDS, "identity")))),
+    "projection_dtype": Field(optional(partial(choice, allowed=("float32", "bfloat16")))),
     "options": Field(optional(table_of(either(flag, real, must="a number or a flag"), text))),
     "layers": Field(optional(table_of(lambda _, described: described))),  # checked one by one
     "shape_pattern": Field(optional(table_of(_sizes, name_end))),
@@ -58,6 +63,7 @@ _FIELDS = {
     "fan_in_fan_out": Field(optional(flag)),
     "modules_to_save": Field(optional(items(text))),
     "target_modules": Field(optional(_names)),
+    "recipe": Field(optional(lambda argument, value: check_recipe(argument, value))),
 }
 
 
@@ -78,6 +84,7 @@ class CosaRecord:
     fingerprints: tuple[str | None, str | None] = (None, None)  # of the float32 draws of Lᵀ, R
     digest: str | None = None  # of the stored core
     transposed: bool = False  # Lᵀ and Rᵀ (n × b) are stored, as by the released code
+    sketch: str | None = None  # of R, where it is made again by running the model
 
 
 def cosa_records(
@@ -166,7 +173,8 @@ def _refuse_unmade(
             except InputError as error:
                 problems.add(f"{label}: the core of {name} is {one.a} × {one.b}, but {error}.")
                 continue
-            if ENSEMBLES[kind].data_dependent:
+            again = role == "R" and one.sketch is not None and settings.get("recipe") is not None
+            if ENSEMBLES[kind].data_dependent and not again:
                 unmade.append(f"{role} of {name}")
     if unmade:
         problems.add(
@@ -227,7 +235,19 @@ def _record(
     stored = tensors.get("L"), tensors.get("R")
     key, place = described["key"], tensors["Y"]
     return CosaRecord(
-        name, m, n, a, b, alpha, key, place, *stored, prints, described["Y"], released
+        name,
+        m,
+        n,
+        a,
+        b,
+        alpha,
+        key,
+        place,
+        *stored,
+        prints,
+        described["Y"],
+        released,
+        described["sketch"],
     )
 
 
@@ -258,6 +278,13 @@ def check_description(where: str, described: Any) -> dict[str, Any]:
         if k * d > _MOST_ENTRIES:
             raise refuse(f"{where}: {role}", f"{k} × {d}", f"at most {_MOST_ENTRIES:,} numbers")
     return read
+
+
+def check_recipe(argument: str, value: Any) -> dict[str, int]:
+    """Return how random tokens are drawn, as adapter_config.json has it, or refuse it."""
+    if not isinstance(value, Mapping):
+        raise refuse(argument, value, f"an object with {', '.join(_RECIPE)}")
+    return read_fields(value, _RECIPE, argument)
 
 
 def _with_shared(records: Mapping[str, CosaRecord]) -> dict[str, CosaRecord]:

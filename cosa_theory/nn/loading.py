@@ -14,6 +14,7 @@ from cosa_theory.nn.folder import layer_specs, read_cores, whole_problems
 from cosa_theory.nn.linear import check_options
 from cosa_theory.nn.model import SavedWhole, build_layer, install_layers, refuse_adapted
 from cosa_theory.nn.pairs import Placement, layer_pairs
+from cosa_theory.nn.restoring import restored_projections
 from cosa_theory.nn.targets import closest, layer_problems
 from cosa_theory.nn.ties import separate
 from cosa_theory.nn.wrappers import named_places, named_tensors
@@ -35,7 +36,9 @@ def load_cosa(
 
     Reads what `save_cosa` and PEFT write, and adapters of the code released with the paper if they
     carry L and R. Everything is checked before the model is touched: names and sizes of the layers,
-    the tensors of the file, and the fingerprint of every projection that is drawn.
+    the tensors of the file, and the fingerprint of every projection that is drawn. Where the folder
+    holds a recipe instead of projections, the model runs once on random tokens; see
+    `cosa_theory.nn.restoring`.
 
     Parameters
     ----------
@@ -75,12 +78,18 @@ def load_cosa(
         name: module for name in adapter.layers if isinstance(module := places[name], nn.Linear)
     }
     specs, cores = layer_specs(adapter), read_cores(adapter)
+    recipe, made = adapter.settings.get("recipe"), None
+    sketches = {name: one.sketch for name, one in adapter.layers.items() if one.right is None}
+    if recipe and any(sketches.values()):
+        dtype = adapter.settings.get("projection_dtype") or "float32"
+        made = restored_projections(model, linears, specs, sketches, recipe, dtype)
     with progress_bar("Projections drawn", progress) as advance:
         pairs = layer_pairs(
             specs,
             {name: Placement.of(linear) for name, linear in linears.items()},
             adapter=adapter,
             fingerprints={name: record.fingerprints for name, record in adapter.layers.items()},
+            made=made,
             threads=threads,
             progress=advance,
         )

@@ -16,10 +16,11 @@ from cosa_theory.deltas.cosa_adapters import (
     is_released,
     read_cosa_folder,
 )
-from cosa_theory.deltas.cosa_records import check_description
+from cosa_theory.deltas.cosa_records import check_description, check_recipe
 from cosa_theory.deltas.wrapped_names import unwrapped_name
 from cosa_theory.ground.checks import choice, real, refuse
 from cosa_theory.ground.errors import InputError, Problems
+from cosa_theory.ground.fields import optional
 from cosa_theory.ground.reading import read_json
 from cosa_theory.ground.swap import reading, swapped
 from cosa_theory.nn.folder import write_cosa_card
@@ -33,6 +34,7 @@ __all__ = ["CosaConfig"]
 
 BIASES = ("none", "all", "cosa_only")
 LOSSES = ("labels", "samples")
+TOKENS = ("texts", "random")
 
 
 @dataclass
@@ -86,6 +88,11 @@ class CosaConfig(PeftConfig):
         Probability that an entry of a layer's input is dropped from the update while training.
     init_weights : bool, default True
         Start at Y = 0, hence at the base model. False starts from random cores, for tests.
+    tokens : {"texts", "random"}, default "texts"
+        Whether `prepare_cosa` runs the model on texts that it is given, or on seeded random tokens,
+        which need none. With ``power`` among the options, what random tokens made of the inputs is
+        not stored (unless with `save_projections`) but made again when the adapter is loaded, by
+        one pass of the base model; see `cosa_theory.nn.restoring` for how exactly.
     target_modules : list of str or str, optional
         Ends of the names of the linear layers to adapt, a regular expression for whole names, or
         "all-linear"; by default those that PEFT's LoRA adapts in a model of this type.
@@ -109,6 +116,9 @@ class CosaConfig(PeftConfig):
         Filled likewise: the base model's type in transformers.
     projection_bytes : int, optional
         Filled likewise: bytes of the projections stored.
+    recipe : dict, optional
+        Filled by `prepare_cosa`: the random tokens by which R is made again, as arguments of
+        `cosa_theory.nn.random_batches`.
 
     Raises
     ------
@@ -136,6 +146,7 @@ class CosaConfig(PeftConfig):
     left: str | None = None
     projection_dtype: str = "float32"
     gradients: str = "labels"
+    tokens: str = "texts"
     dropout: float = 0.0
     init_weights: bool = True
     target_modules: list[str] | str | None = None
@@ -148,6 +159,7 @@ class CosaConfig(PeftConfig):
     layers: dict[str, Any] | None = None
     model_type: str | None = None
     projection_bytes: int | None = None
+    recipe: dict[str, int] | None = None
 
     def __new__(cls, *args: Any, **settings: Any) -> Self:
         """Refuse settings that there are not, before the dataclass does so in fewer words."""
@@ -205,6 +217,10 @@ class CosaConfig(PeftConfig):
             choice("bias", self.bias, BIASES)
         with found:
             choice("gradients", self.gradients, LOSSES)
+        with found:
+            choice("tokens", self.tokens, TOKENS)
+        with found:
+            self.recipe = optional(check_recipe)("recipe", self.recipe)
         if isinstance(self.target_modules, str):
             found.add(
                 *(
@@ -232,6 +248,11 @@ class CosaConfig(PeftConfig):
                 setattr(self, name, value)
             self.shape_pattern = {name: list(shape) for name, shape in self.shape_pattern.items()}
         found.report()
+
+    @property
+    def restored(self) -> bool:
+        """Whether what was made from data is not stored, but made again when it is loaded."""
+        return self.recipe is not None and not self.save_projections
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields, with `layers` as the model that was last saved describes them."""

@@ -21,8 +21,9 @@ from cosa_theory.ground.expressions import by_pattern
 from cosa_theory.nn.folder import layer_specs, read_cores, whole_problems
 from cosa_theory.nn.pairs import Pair, Placement, layer_pairs
 from cosa_theory.nn.peft.config import CosaConfig
-from cosa_theory.nn.peft.targeting import base_of, is_quantised_linear
+from cosa_theory.nn.peft.targeting import adapters_off, base_of, is_quantised_linear
 from cosa_theory.nn.projection import FrozenProjection, ProjectionSpec
+from cosa_theory.nn.restoring import restored_projections
 from cosa_theory.nn.settings import SHARED_KEY, LayerSpec
 from cosa_theory.nn.targets import closest, warn_of_idle_patterns
 from cosa_theory.nn.wrappers import named_places
@@ -47,14 +48,15 @@ def prepare_injections(
     config: CosaConfig,
     present: Mapping[tuple[ProjectionSpec, Placement], FrozenProjection],
     state_dict: Mapping[str, torch.Tensor] | None = None,
+    model: nn.Module | None = None,
 ) -> dict[str, Injection]:
     """Check an adapter against a model, and draw or read its projections.
 
     `targets` are the modules to adapt, by their names in the base model. If the configuration was
     read from a folder, its stored projections are used, and what it says of its layers must be true
     of the model. `present` are the projections of adapters that the model has already, `state_dict`
-    an adapter's, which may hold what was made from data. An InputError names every setting, layer
-    or tensor that does not fit.
+    an adapter's, which may hold what was made from data; what a recipe makes again takes a pass of
+    the `model`. An InputError names every setting, layer or tensor that does not fit.
     """
     config.check()
     bases = {name: base_of(module) for name, module in targets.items()}
@@ -86,13 +88,21 @@ def prepare_injections(
     _raise_if(_other_cores(drawn, described, records))
     warn_of_idle_patterns("shape_pattern", config.shape_pattern, sizes)  # PEFT does of alphas
     specs = ({} if folder is None else layer_specs(folder)) | drawn
+    made = config._made | _made_in(state_dict or {}, specs)
+    stored = {name for name, record in records.items() if record.right}
+    sketches = {name: one.get("sketch") for name, one in described.items() if name not in stored}
+    if config.recipe and model is not None and not made and any(sketches.values()):
+        with adapters_off(model):
+            made = restored_projections(
+                model, bases, specs, sketches, config.recipe, config.projection_dtype
+            )
     pairs = layer_pairs(
         {name: specs[name] for name in sizes},
         {name: Placement.of(base) for name, base in bases.items()},
         adapter=folder,
         fingerprints={name: (entry.get("L"), entry.get("R")) for name, entry in described.items()},
         present=present,
-        made=config._made | _made_in(state_dict or {}, specs),
+        made=made,
     )
     _warn_of_zeros(pairs)
     return {

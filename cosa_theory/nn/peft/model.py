@@ -112,7 +112,7 @@ class CosaModel(BaseTuner):
             if projection.spec is not None
         }
         refuse_unusable_values(model, config)
-        prepared = prepare_injections(targets, config, present, state_dict)
+        prepared = prepare_injections(targets, config, present, state_dict, model)
         if is_all_linear(config.target_modules) and state_dict is None:
             name_targets(model, config, list(targets))
         _follow_orientation(config, targets)

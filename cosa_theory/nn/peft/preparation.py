@@ -3,7 +3,6 @@
 import os
 import warnings
 from collections.abc import Iterable, Mapping
-from contextlib import nullcontext
 from typing import Any
 
 from peft import PeftModel
@@ -11,16 +10,14 @@ from torch import nn
 
 from cosa_theory.ground.errors import InputError
 from cosa_theory.nn.informed import informed_projections, moments_of, needed_sides
-from cosa_theory.nn.moments import Moments, layer_moments
+from cosa_theory.nn.moments import Moments, random_batches
 from cosa_theory.nn.peft.config import CosaConfig
 from cosa_theory.nn.peft.injection import layer_sizes
-from cosa_theory.nn.peft.targeting import base_of, target_layers
-from cosa_theory.nn.settings import LayerSpec
+from cosa_theory.nn.peft.targeting import adapters_off, base_of, target_layers
+from cosa_theory.nn.restoring import gathered_moments, recipe_for
 from cosa_theory.projections import INFORMED
 
 __all__ = ["prepare_cosa"]
-
-_FEWEST_DIRECTIONS = 256  # that are kept of a layer too wide for all of its moments
 
 
 def prepare_cosa(
@@ -49,6 +46,7 @@ def prepare_cosa(
     dataloader : iterable of mappings, optional
         Batches as the model takes them, unlabelled unless the gradients of labels are asked for.
         Some 4 b tokens of the layers' inputs are enough for b directions, and more are better.
+        None for a configuration with tokens="random".
     moments : Moments or path, optional
         Instead of batches: by `cosa_theory.nn.moments.layer_moments` with this model, or a file of
         `write_moments`.
@@ -63,9 +61,9 @@ def prepare_cosa(
     Raises
     ------
     InputError
-        If the kind is drawn from a seed, neither batches nor moments are given or both are, a layer
-        has too few independent inputs or some that are no numbers, or the moments lack a layer or
-        are of another model: the layer is named.
+        If the kind is drawn from a seed, no batches, moments or random tokens are given or several
+        of them, a layer has too few independent inputs or some that are no numbers, or the moments
+        lack a layer or are of another model: the layer is named.
 
     Examples
     --------
@@ -80,10 +78,12 @@ def prepare_cosa(
             f"prepare_cosa out, or take one of the kinds {', '.join(INFORMED)}",
             argument="kind",
         )
-    if (dataloader is None) == (moments is None):
+    given = sum((dataloader is not None, moments is not None, config.tokens == "random"))
+    if given != 1:
         raise InputError(
-            f"{'neither a dataloader nor' if moments is None else 'both a dataloader and'} moments "
-            "are given: give batches of texts, or moments gathered with this model",
+            f"{'none' if not given else 'several'} of dataloader, moments and tokens='random' are "
+            "given: give batches of texts, moments gathered with this model, or ask for random "
+            "tokens",
             argument="dataloader",
         )
     inner: Any = model.get_base_model() if isinstance(model, PeftModel) else model
@@ -91,38 +91,24 @@ def prepare_cosa(
     with warnings.catch_warnings():  # of reduced cores, which the injection will give
         warnings.simplefilter("ignore", UserWarning)
         specs = config.settings().layers(layer_sizes(bases))
+    recipe = None
+    if config.tokens == "random":
+        recipe = recipe_for(inner, specs, config.seed)
+        dataloader = random_batches(inner, **recipe)
     if dataloader is None:
         found = moments_of(moments, inner, config.kind)
     else:
-        with model.disable_adapter() if isinstance(model, PeftModel) else nullcontext():
-            found = _gathered(inner, bases, specs, dataloader, config, progress)
+        with adapters_off(inner):
+            found = gathered_moments(
+                inner,
+                bases,
+                specs,
+                dataloader,
+                gradients=config.gradients,
+                seed=config.seed,
+                progress=progress,
+            )
     config._made = informed_projections(specs, found, config.projection_dtype)
+    of_inputs = all(role == "R" for _, role in needed_sides(specs))
+    config.recipe = recipe if of_inputs and "power" in config.options else None
     return config
-
-
-def _gathered(
-    model: nn.Module,
-    bases: Mapping[str, nn.Module],
-    specs: Mapping[str, LayerSpec],
-    batches: Iterable[Mapping[str, Any]],
-    config: CosaConfig,
-    progress: bool,
-) -> Moments:
-    """Return the moments of some layers by the names that their weights have in the base model."""
-    tree = {module: name for name, module in model.named_modules()}
-    weights = {f"{tree[base]}.weight": f"{name}.weight" for name, base in bases.items()}
-    needed = needed_sides(specs)
-    found = layer_moments(
-        model,
-        batches,
-        list(weights),
-        gradients=config.gradients if any(role == "L" for _, role in needed) else None,
-        seed=config.seed,
-        directions=max([_FEWEST_DIRECTIONS, *(one.k for one in needed.values())]),
-        progress=progress,
-    )
-    inputs, gradients = (
-        {weights[name]: one for name, one in side.items()}
-        for side in (found.inputs, found.gradients)
-    )
-    return Moments(inputs, gradients, model=found.model, texts=found.texts)

@@ -16,6 +16,7 @@ from cosa_theory.nn.pairs import Placement
 from cosa_theory.nn.peft.config import CosaConfig
 from cosa_theory.nn.peft.layer import CosaLayer
 from cosa_theory.nn.projection import FrozenProjection, given_projection
+from cosa_theory.nn.restoring import sketch
 from cosa_theory.nn.wrappers import plain_names, plain_tensors
 from cosa_theory.projections import ENSEMBLES, left_projection
 
@@ -73,6 +74,8 @@ def layer_records(
             right,
             tensors.get(f"{name}.cosa_Y.{adapter}"),
         )
+        if config.restored:
+            records[plain]["sketch"] = sketch(right.matrix().float() * right.factor)
         # What was read from a file cannot be drawn: what was said of the draw stands.
         kinds = zip(_kinds(layer, adapter, config), "LR", (left, right), strict=True)
         for kind, role, projection in kinds:
@@ -99,9 +102,9 @@ def _key(plain: str, layer: CosaLayer, adapter: str, config: CosaConfig) -> str:
 def stored_projections(model: nn.Module, adapter: str, config: CosaConfig) -> dict[str, Tensor]:
     """Return what is stored of L (m × a) and R (b × n) of every layer, at their true scale.
 
-    That is all of them with `save_projections`, else what was made from data. By plain names, as in
-    the model's state dict. A projection that several layers share is there for the first of them
-    only.
+    That is all of them with `save_projections`, else what was made from data and is not made again
+    by a recipe. By plain names, as in the model's state dict. A projection that several layers
+    share is there for the first of them only.
     """
     names, layers = {}, {}
     for name, layer in adapted(model, adapter):
@@ -109,7 +112,11 @@ def stored_projections(model: nn.Module, adapter: str, config: CosaConfig) -> di
         key = _key(plain, layer, adapter, config)
         names[plain] = name
         pair = layer.left(adapter), layer.right(adapter)
-        sides = stored_sides(_kinds(layer, adapter, config), pair, config.save_projections)
+        sides = (
+            (None, None)
+            if config.restored
+            else stored_sides(_kinds(layer, adapter, config), pair, config.save_projections)
+        )
         layers[plain] = key, *sides
     tensors = {}
     for key, values in projection_tensors(layers).items():

@@ -2,7 +2,8 @@
 
 import copy
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer, check_target_module_exists
@@ -30,6 +31,7 @@ from cosa_theory.nn.targets import (
 from cosa_theory.nn.wrappers import plain_names
 
 __all__ = [
+    "adapters_off",
     "base_of",
     "is_quantised_linear",
     "name_targets",
@@ -82,6 +84,19 @@ def plain_check(plain: Mapping[str, str]) -> Check:
 def plain_name(name: str) -> str:
     """Return a module's name in the base model, free of what compilers and FSDP put around it."""
     return unwrapped_name(name).removeprefix(WRAPPER)
+
+
+@contextmanager
+def adapters_off(model: nn.Module) -> Iterator[None]:
+    """Let a model compute what it does without adapters; they are as they were afterwards."""
+    on = [one for one in model.modules() if getattr(one, "_disable_adapters", True) is False]
+    for module in on:
+        setattr(module, "_disable_adapters", True)  # noqa: B010
+    try:
+        yield
+    finally:
+        for module in on:
+            setattr(module, "_disable_adapters", False)  # noqa: B010
 
 
 def base_of(module: nn.Module) -> nn.Module:

@@ -37,6 +37,8 @@ FULL = {
     "projection_dtype": "bfloat16",
     "projection_bytes": 80,
     "gradients": "samples",
+    "tokens": "random",
+    "recipe": {"count": 3, "length": 5, "size": 2, "seed": 0},
     "layers": {"lin0": {"key": "lin0", "size": [4, 5], "core": [3, 2], "L": "0", "R": "1"}},
     "task_type": "CAUSAL_LM",
     "inference_mode": True,

@@ -166,13 +166,14 @@ def nan_in_a_block():
     ("build", "changes", "given", "words"),
     [
         (llama, {"kind": "gaussian"}, {"dataloader": TEXTS}, ["gaussian", "seed", "activation"]),
-        (llama, {}, {}, ["neither", "dataloader", "moments"]),
-        (llama, {}, {"dataloader": TEXTS, "moments": Moments({})}, ["both", "moments"]),
+        (llama, {}, {}, ["none", "dataloader", "moments", "random"]),
+        (llama, {}, {"dataloader": TEXTS, "moments": Moments({})}, ["several", "dataloader", "moments"]),
         (llama, {"b": 16}, {"dataloader": [{"input_ids": tokens(1, 5)}]}, ["layers.0", "16", "5"]),
+        (llama, {"tokens": "random"}, {"dataloader": TEXTS}, ["several", "random", "dataloader"]),
         (nan_in_a_block, {}, {"dataloader": TEXTS}, ["layers.1.self_attn.q_proj", "NaN"]),
         (llama, {}, {"moments": Moments({})}, ["inputs", "layers.0.self_attn.q_proj"]),
     ],
-    ids=["seeded", "nothing", "both", "few", "NaN", "missing"],
+    ids=["seeded", "nothing", "both", "tokens", "few", "NaN", "missing"],
 )  # fmt: skip
 def test_what_cannot_be_prepared_is_refused(build, changes, given, words):
     asked = config(**changes)
