@@ -167,7 +167,7 @@ def nan_in_a_block():
     [
         (llama, {"kind": "gaussian"}, {"dataloader": TEXTS}, ["gaussian", "seed", "activation"]),
         (llama, {}, {}, ["none", "dataloader", "moments", "random"]),
-        (llama, {}, {"dataloader": TEXTS, "moments": Moments({})}, ["several", "dataloader", "moments"]),
+        (llama, {}, {"dataloader": TEXTS, "moments": Moments({})}, ["several", "moments"]),
         (llama, {"b": 16}, {"dataloader": [{"input_ids": tokens(1, 5)}]}, ["layers.0", "16", "5"]),
         (llama, {"tokens": "random"}, {"dataloader": TEXTS}, ["several", "random", "dataloader"]),
         (nan_in_a_block, {}, {"dataloader": TEXTS}, ["layers.1.self_attn.q_proj", "NaN"]),
