@@ -1,5 +1,6 @@
 """`cosa-theory plan`: what an adapter costs on a model, from its config.json alone."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -77,6 +78,14 @@ def plan(
         Literal["synthesis", "analysis"],
         typer.Option(help="Their normalisation: entries of variance 1/m, 1/n or 1/a, 1/b."),
     ] = "synthesis",
+    moments: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Second moments of the model's layers, for the kinds activation and gradient: "
+            "shapes that are expected to capture most.",
+        ),
+    ] = None,
     share_projections: Annotated[
         bool, typer.Option("--share-projections", help="One L and one R per size of layer.")
     ] = False,
@@ -107,7 +116,7 @@ def plan(
             "--b, or --budget, or --rank"
         )
     parameters = None if budget is None else _parameters(budget)
-    check_out(out, "plan", model)
+    check_out(out, "plan", model, moments)
     from cosa_theory.nn.settings import CosaSettings
     from cosa_theory.page.document import Document
     from cosa_theory.studies.plan.compute import make_plan
@@ -124,6 +133,7 @@ def plan(
         target_modules=_targets(target_modules),
         rank=rank,
         parameters=parameters,
+        moments=moments,
     )
     tables = plan_tables(made)
     found = Document("plan", plan_verdict(tables), made.notices, tables, provenance_of(settings, 0))

@@ -119,24 +119,46 @@ class KnownLayers:
         found = [one for one in held if name.endswith(f".{one}") or one.endswith(f".{name}")]
         return found[0] if len(found) == 1 else None
 
+    def complete(self) -> "KnownLayers":
+        """Return these, for a use in which every matrix needs them.
+
+        Raises
+        ------
+        InputError
+            If some matrix has none.
+        """
+        if self.notices:
+            remedy = "gather them with these layers, or leave the layers out"
+            raise InputError(f"{self.notices[0].rstrip('.')}: {remedy}", argument="moments")
+        return self
+
     def of(self, layer: LayerDelta) -> Known | None:
-        """Return what is known of one layer.
+        """Return what is known of one layer; see `named`."""
+        return self.named(layer.name, layer.shape)
+
+    def oriented(self, layer: str, shape: tuple[int, int]) -> Known | None:
+        """Return what is known of a matrix by its name, and its outputs and inputs."""
+        turned = self._names.get(layer) in self._moments.transposed
+        return self.named(layer, shape[::-1] if turned else shape)
+
+    def named(self, layer: str, shape: tuple[int, int]) -> Known | None:
+        """Return what is known of a matrix by its name and the shape in which it is stored.
 
         Raises
         ------
         InputError
             If its shape is not that of its moments.
         """
-        name = self._names.get(layer.name)
+        name = self._names.get(layer)
         if name is None:
             return None
         turned = name in self._moments.transposed
         known = Known(self._moments.inputs[name], self._moments.gradients.get(name), turned)
-        m, n = layer.shape[::-1] if turned else layer.shape
+        m, n = shape[::-1] if turned else shape
         for side, width in ((known.inputs, n), (known.gradients, m)):
             if side is not None and side.n != width:
                 raise InputError(
-                    f"{layer.name} meets vectors of length {width}, but its moments are of length "
+                    f"{layer} meets vectors of length {width}, but its moments are of length "
                     f"{side.n}: gather them with the pair's base model",
                     argument="moments",
                 )

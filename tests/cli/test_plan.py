@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from cosa_theory.cli import main
@@ -215,3 +216,27 @@ def test_a_bad_option_is_told_before_anything_is_written(config, capsys, tmp_pat
     out = tmp_path / "out"
     error(capsys, config, "--budget", "ten", "--out", str(out))
     assert not out.exists()
+
+
+def test_an_informed_kind_is_planned_with_moments_and_without(config, tmp_path, capsys):
+    from cosa_theory.nn.moments import Moments, write_moments
+    from cosa_theory.nn.shapes import model_layers
+    from cosa_theory.projections import SecondMoments
+
+    inputs = {
+        f"{name}.weight": SecondMoments(np.diag(0.9 ** np.arange(n)).astype(np.float32), count=999)
+        for name, (_, n) in model_layers(config).sizes.items()
+    }
+    write_moments(Moments(inputs), tmp_path / "moments.safetensors")
+    options = ("--kind", "activation", "--rank", "2")
+    plain = document(capsys, config, *options)
+    moments = ("--moments", str(tmp_path / "moments.safetensors"))
+    known = document(capsys, config, *options, *moments)
+    for found, energy in ((plain, False), (known, True)):
+        rows = [row for row in found["shapes"] if row["method"] == "cosa"]
+        assert energy or all(row["a"] == row["m"] for row in rows if row["b"] > 1)
+        assert all((row["energy"] is not None) == energy for row in rows)
+    assert main(["plan", config, "--kind", "activation", "--a", "8", "--b", "4"]) == 0
+    capsys.readouterr()
+    assert main(["plan", config, *moments]) == 2
+    assert "--moments" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,20 @@ from cosa_theory.spectrum.families.cosa import Cosa
 from cosa_theory.spectrum.singular_values import singular_values
 
 __all__ = ["Informed"]
+
+
+class Moments(Protocol):
+    """What an informed family needs to know of a layer."""
+
+    @property
+    def inputs(self) -> SecondMoments | None:
+        """Of its inputs."""
+        ...
+
+    @property
+    def gradients(self) -> SecondMoments | None:
+        """Of the gradients of its outputs."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -29,13 +44,13 @@ class Informed:
     ----------
     kind : {"activation", "gradient"}
         The ensemble.
-    known : Update, optional
-        The update and its moments. Without them sizes are what a budget allows: one-sided for
-        "activation", at the least memory for "gradient".
+    known : optional
+        What has the moments `inputs` and `gradients`, such as an `Update`. Without them sizes are
+        what a budget allows: one-sided for "activation", at the least memory for "gradient".
     """
 
     kind: str
-    known: Update | None = None
+    known: Moments | None = None
     data_dependent: bool = True
     needs_base: bool = False
 
@@ -49,10 +64,10 @@ class Informed:
         """Name in figures and tables."""
         return f"CoSA, {ENSEMBLES[self.kind].label}"
 
-    def of(self, update: Update) -> "Informed | None":
-        """Return this family with what is known of an update; None if too little is."""
-        sides = (update.inputs, update.gradients)[: 1 + (self.kind == "gradient")]
-        return None if any(side is None for side in sides) else replace(self, known=update)
+    def of(self, known: Moments) -> "Informed | None":
+        """Return this family with what is known of a layer; None if too little is."""
+        sides = (known.inputs, known.gradients)[: 1 + (self.kind == "gradient")]
+        return None if any(side is None for side in sides) else replace(self, known=known)
 
     def size(self, m: int, n: int, parameters: int) -> Size:
         """Return the best shape with ab ≤ P, of m outputs and n inputs (see `Family.size`)."""

@@ -251,11 +251,7 @@ def _known(
         )
     if moments is None:
         return None
-    known = KnownLayers(moments, names_of(pair), gradients=kind == "gradient")
-    if known.notices:
-        remedy = "gather them with these layers, or leave them out with exclude"
-        raise InputError(f"{known.notices[0].rstrip('.')}: {remedy}", argument="moments")
-    return known
+    return KnownLayers(moments, names_of(pair), gradients=kind == "gradient").complete()
 
 
 def _subjects(

@@ -4,16 +4,19 @@ import math
 import os
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cosa_theory.deltas.matching import first_few
+from cosa_theory.ground.errors import InputError
 from cosa_theory.ground.expressions import by_pattern
+from cosa_theory.laws import informed_share
 from cosa_theory.laws.norms import GramMoments
 from cosa_theory.nn.settings import CosaSettings
 from cosa_theory.nn.shapes import ModelLayers, model_layers
-from cosa_theory.projections import ENSEMBLES
+from cosa_theory.projections import ENSEMBLES, INFORMED
+from cosa_theory.studies.known_layers import Known, KnownLayers
 from cosa_theory.studies.plan.core_shapes import balanced_settings, budget_settings
 from cosa_theory.studies.plan.costs import (
     Budget,
@@ -23,6 +26,9 @@ from cosa_theory.studies.plan.costs import (
     equal_ranks,
     lora_budget,
 )
+
+if TYPE_CHECKING:
+    from cosa_theory.nn.moments import Moments
 
 __all__ = ["ASKED", "BALANCED", "LORA", "Plan", "make_plan"]
 
@@ -49,6 +55,7 @@ def make_plan(
     target_modules: str | Sequence[str] = "all-linear",
     rank: int | None = None,
     parameters: int | None = None,
+    moments: "Moments | str | os.PathLike[str] | None" = None,
 ) -> Plan:
     """Plan adapters for a model, from its configuration alone.
 
@@ -66,6 +73,9 @@ def make_plan(
         Take the cores that train as much as LoRA of this rank, at a·m = b·n.
     parameters : int, optional
         Likewise, for so many trainable numbers in the whole model.
+    moments : Moments or path, optional
+        Second moments of the base model's layers, for an informed kind: its shapes are then those
+        expected to capture most, and its energy is an estimate. Without them it has none.
 
     Returns
     -------
@@ -77,14 +87,17 @@ def make_plan(
         As `model_layers`, `budget_settings` and `CosaSettings.layers`.
     """
     model = model_layers(source, target_modules)
+    known, informed = _known(model, settings.kind, moments), settings.kind in INFORMED
     balanced: CosaSettings | None = None
     if rank is not None or parameters is not None:
-        settings = budget_settings(settings, model, rank=rank, parameters=parameters)
+        settings = budget_settings(settings, model, rank=rank, parameters=parameters, known=known)
     notices = [*model.notices, *_about_clipping(settings, model)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the notice says it, by kinds of layers
         asked = cosa_budget(model, settings, step)
-        if rank is None and parameters is None:
+        if informed:
+            asked = replace(asked, layers=tuple(_expected(layer, known) for layer in asked.layers))
+        elif rank is None and parameters is None:
             balanced = balanced_settings(settings, model)
             economical = cosa_budget(model, balanced, step)
             if [one.shape for one in economical.layers] == [one.shape for one in asked.layers]:
@@ -97,6 +110,37 @@ def make_plan(
     notices += [*_about_ranks(ranks, model), *_about_scale(settings, asked)]
     notices += [*_about_whole_sides(settings, budgets), *_about_sparse(settings, asked)]
     return Plan(model, settings, balanced, budgets, tuple(notices))
+
+
+def _known(
+    model: ModelLayers, kind: str, moments: "Moments | str | os.PathLike[str] | None"
+) -> dict[str, Known] | None:
+    """Return what is known of every layer, by its name in the model."""
+    if moments is None:
+        return None
+    if kind not in INFORMED:
+        raise InputError(
+            f"moments are given, but kind {kind} is drawn from its seed alone: leave them out, or "
+            f"take one of the kinds {', '.join(INFORMED)}",
+            argument="moments",
+        )
+    weights = {name: f"{name}.weight" for name in model.sizes}
+    held = KnownLayers(moments, weights.values(), gradients=kind == "gradient").complete()
+    found = {name: held.oriented(weights[name], size) for name, size in model.sizes.items()}
+    return {name: one for name, one in found.items() if one is not None}
+
+
+def _expected(layer: LayerBudget, known: Mapping[str, Known] | None) -> LayerBudget:
+    """Return a layer with the share that an informed core is expected to capture; no law says it.
+
+    It is not a number where nothing is known.
+    """
+    if known is None:
+        return replace(layer, energy=math.nan)
+    (a, b), one = layer.shape, known[layer.name]
+    left = None if a == layer.m or one.gradients is None else one.gradients.shares(a)
+    share = informed_share(a, layer.m, b, one.inputs.shares(b), left)
+    return replace(layer, energy=share)
 
 
 def _ends(layers: Sequence[LayerBudget]) -> str:
@@ -162,6 +206,8 @@ def _about_sparse(settings: CosaSettings, asked: Budget) -> list[str]:
 def _about_whole_sides(settings: CosaSettings, budgets: Mapping[str, Budget]) -> list[str]:
     """Square random factors are nearly singular, orthonormal ones are not."""
     ensemble = ENSEMBLES[settings.kind]
+    if ensemble.data_dependent:  # orthonormal, and the identity where a = m
+        return []
     moments = partial(ensemble.moments, **settings.options)
     whole = [
         layer

@@ -7,9 +7,13 @@ from dataclasses import replace
 
 from cosa_theory.ground.errors import InputError
 from cosa_theory.ground.expressions import by_pattern
+from cosa_theory.laws import informed_budget
 from cosa_theory.nn.settings import CosaSettings
 from cosa_theory.nn.shapes import ModelLayers
+from cosa_theory.projections import INFORMED
 from cosa_theory.spectrum.budget import cosa_shape
+from cosa_theory.spectrum.families.informed import Informed
+from cosa_theory.studies.known_layers import Known
 
 __all__ = ["balanced_settings", "budget_settings", "shape_patterns"]
 
@@ -30,8 +34,13 @@ def budget_settings(
     *,
     rank: int | None = None,
     parameters: int | None = None,
+    known: Mapping[str, Known] | None = None,
 ) -> CosaSettings:
     """Return settings whose cores have the size of a LoRA, at a·m = b·n; only the shapes differ.
+
+    Cores of the kind "activation" are one-sided. With what is `known` of the layers, informed ones
+    have the shapes that are expected to capture most, and those of "activation" share out
+    `parameters` over the whole model (`cosa_theory.laws.informed_budget`).
 
     With `rank` every core has at most as many numbers as LoRA of this rank, r(m + n); with
     `parameters` there are so many in the whole model at most, shared out as LoRA of one rank does.
@@ -48,14 +57,43 @@ def budget_settings(
             f"give at least {-(-total // min(sum(size) for size in model.sizes.values())):,}, or "
             "name fewer target modules"
         )
-    return _shaped(settings, model, budgets)
+    if known is not None and settings.kind == "activation" and rank is None:
+        return _with_shapes(settings, _shared_out(model, numbers, known))
+    return _shaped(settings, model, budgets, known)
 
 
-def _shaped(settings: CosaSettings, model: ModelLayers, budgets: Mapping[str, int]) -> CosaSettings:
+def _shared_out(
+    model: ModelLayers, parameters: int, known: Mapping[str, Known]
+) -> dict[str, tuple[int, int]]:
+    """Return one-sided shapes for one budget of the whole model."""
+    layers = {}
+    for name, (m, n) in model.sizes.items():
+        inputs = known[name].inputs
+        layers[name] = m, inputs.shares(inputs.independent(min(n, max(1, parameters // m))))
+    found = informed_budget(layers, parameters)
+    return {name: (model.sizes[name][0], b) for name, b in found.columns.items()}
+
+
+def _shaped(
+    settings: CosaSettings,
+    model: ModelLayers,
+    budgets: Mapping[str, int],
+    known: Mapping[str, Known] | None = None,
+) -> CosaSettings:
     shapes = {}
     for name, (m, n) in model.sizes.items():
+        if settings.kind in INFORMED:
+            family = Informed(settings.kind)
+            family = family if known is None else family.of(known[name]) or family
+            size = family.size(m, n, budgets[name])
+            shapes[name] = (size.a or m, size.b or n)
+            continue
         core = cosa_shape(m, n, budgets[name])
         shapes[name] = (core.a, core.b)
+    return _with_shapes(settings, shapes)
+
+
+def _with_shapes(settings: CosaSettings, shapes: Mapping[str, tuple[int, int]]) -> CosaSettings:
     (a, b), _ = Counter(shapes.values()).most_common(1)[0]
     patterns = shape_patterns(shapes)
     others = {pattern: shape for pattern, shape in patterns.items() if shape != (a, b)}

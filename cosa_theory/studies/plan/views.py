@@ -9,6 +9,7 @@ import pandas as pd
 from cosa_theory.page.document import Document
 from cosa_theory.page.presentation import Presentation
 from cosa_theory.page.views import MISSING, Column, View, count, memory, number, percent
+from cosa_theory.projections import INFORMED
 
 __all__ = ["PRESENTATION", "plan_verdict"]
 
@@ -63,6 +64,16 @@ def _expressed(cosa: Mapping[Any, Any]) -> str:
         return (
             "Its cores are as large as the layers and express every update, as full fine-tuning "
             "does: smaller ones are what CoSA is for."
+        )
+    if cosa["kind"] in INFORMED:
+        if pd.isna(cosa["energy"]):
+            return (
+                "What its best core captures depends on the layers' inputs: give moments of the "
+                "base model for an estimate."
+            )
+        return (
+            f"By the moments its best core is expected to capture {percent(cosa['energy'])} of an "
+            "update's energy, which is an estimate and no law."
         )
     return (
         f"Its best core captures {percent(cosa['energy'])} of an update's energy on average, "
@@ -226,7 +237,8 @@ PRESENTATION = Presentation(
             "the share of ‖ΔW‖² that the best adapter of this size has. Of CoSA on average ab/(mn) "
             "for every ΔW; of LoRA at least r/min(m, n), reached if all singular values are equal, "
             "and up to 1. So CoSA's share is at most (m + n)/max(m, n) ≤ 2 times LoRA's, and "
-            "smaller where the spectrum decays. Totals are for equally large entries everywhere.",
+            "smaller where the spectrum decays. Of an informed kind it is what its directions hold "
+            "of the inputs' energy: an estimate. Totals are for equally large entries everywhere.",
         ),
     ),
 )

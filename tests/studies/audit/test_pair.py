@@ -451,7 +451,7 @@ def test_a_transposed_matrix_is_audited_as_its_layer():
         ({"moments": informed(["layer.weight"])}, ("gaussian", "leave them out", "activation")),
         (
             {"kind": "activation", "moments": informed(["layer.weight"])},
-            ("1 of 2", "other.weight", "exclude"),
+            ("1 of 2", "other.weight", "leave the layers out"),
         ),
         (
             {"kind": "gradient", "moments": Moments(informed(["layer.weight"]).inputs)},

@@ -3,6 +3,7 @@
 import copy
 import warnings
 
+import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
@@ -12,12 +13,15 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from cosa_theory.ground.errors import InputError
+from cosa_theory.laws import informed_budget, informed_shape, informed_share
 from cosa_theory.nn import CosaLinear, CosaSettings, add_cosa, save_cosa
 from cosa_theory.nn.model import cosa_layers
+from cosa_theory.nn.moments import Moments
 from cosa_theory.nn.projection import ProjectionSpec, frozen_projection
 from cosa_theory.nn.shapes import ModelLayers, model_layers
 from cosa_theory.nn.sparse_form import SparseProjection
-from cosa_theory.projections import KINDS
+from cosa_theory.projections import KINDS, SecondMoments
+from cosa_theory.studies.plan import compute
 from cosa_theory.studies.plan.compute import make_plan
 from cosa_theory.studies.plan.costs import (
     DTYPES,
@@ -29,6 +33,8 @@ from cosa_theory.studies.plan.costs import (
     file_bytes,
     lora_budget,
 )
+from cosa_theory.studies.plan.tables import plan_tables
+from cosa_theory.studies.plan.views import plan_verdict
 from tests.nn.made import moments_for
 
 SIZES = {
@@ -432,3 +438,71 @@ def test_the_scale_is_said_to_change_what_alpha_means():
         FIELDS, CosaSettings(16, 16, scale="analysis"), TrainingStep(), target_modules=["q_proj"]
     )
     assert any("4 to 4 times as large" in notice for notice in plan.notices)
+
+
+def known_of(sizes):
+    """Moments of a decaying spectrum, faster for later layers."""
+
+    def second(d, decay):
+        return SecondMoments(np.diag(decay ** np.arange(d)).astype(np.float32), count=1000)
+
+    decays = dict(zip(sizes, np.linspace(0.95, 0.7, len(sizes)), strict=True))
+    return Moments(
+        {f"{name}.weight": second(n, decays[name]) for name, (_, n) in sizes.items()},
+        {f"{name}.weight": second(m, decays[name]) for name, (m, _) in sizes.items()},
+    )
+
+
+@pytest.fixture
+def two(monkeypatch):
+    sizes = {"up": (48, 32), "down": (32, 48)}
+    layers = ModelLayers("Two", sizes, dict(zip(sizes, sizes, strict=True)))
+    monkeypatch.setattr(compute, "model_layers", lambda *_: layers)
+    return sizes
+
+
+def test_an_informed_plan_is_one_sided_and_knows_no_energy_without_moments(two):
+    plan = make_plan("two", CosaSettings(kind="activation"), STEP, rank=4)
+    shapes = {layer.name: layer.shape for layer in plan.budgets["cosa"].layers}
+    assert shapes == {"up": (48, 320 // 48), "down": (32, 320 // 32)}
+    assert plan.balanced is None
+    assert all(np.isnan(layer.energy) for layer in plan.budgets["cosa"].layers)
+    verdict = plan_verdict(plan_tables(plan))
+    assert "give moments" in verdict
+    assert "whatever the update" not in verdict
+
+
+def test_an_informed_plan_takes_the_shapes_that_the_moments_say(two):
+    known, settings = known_of(two), CosaSettings(kind="activation")
+    inputs = {name: known.inputs[f"{name}.weight"] for name in two}
+    plan = make_plan("two", settings, STEP, parameters=640, moments=known)
+    layers = {layer.name: layer for layer in plan.budgets["cosa"].layers}
+    best = informed_budget({name: (m, inputs[name].shares(n)) for name, (m, n) in two.items()}, 640)
+    assert {name: one.shape[1] for name, one in layers.items()} == best.columns
+    for name, layer in layers.items():
+        assert layer.shape[0] == layer.m
+        assert layer.energy == pytest.approx(inputs[name].share(layer.shape[1]))
+    assert "an estimate and no law" in plan_verdict(plan_tables(plan))
+    gradient = make_plan("two", CosaSettings(kind="gradient"), STEP, rank=4, moments=known)
+    for layer in gradient.budgets["cosa"].layers:
+        columns = known.gradients[f"{layer.name}.weight"].shares(layer.m)
+        rows = inputs[layer.name].shares(layer.n)
+        assert layer.shape == informed_shape(layer.m, layer.n, 320, rows, columns)
+        expected = informed_share(layer.shape[0], layer.m, layer.shape[1], rows, columns)
+        assert layer.energy == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("kind", "names", "named"),
+    [
+        ("gaussian", ["up", "down"], ("gaussian", "leave them out")),
+        ("activation", ["up"], ("1 of 2", "down.weight")),
+        ("activation", [], ("no layer", "up.weight")),
+    ],
+)
+def test_moments_that_do_not_serve_a_plan_are_refused(two, kind, names, named):
+    moments = known_of({name: two[name] for name in names}) if names else Moments({})
+    with pytest.raises(InputError) as caught:
+        make_plan("two", CosaSettings(kind=kind), STEP, rank=4, moments=moments)
+    assert all(name in str(caught.value) for name in named)
+    assert len(str(caught.value)) <= 300
