@@ -109,8 +109,7 @@ def measure_kept(
     cases = []
     for name, label in CORES.items():
         (stored,) = _rows(found.approximations, name)
-        law = {"law": stored["energy_law"]} if stored["energy_law"] is not None else {}
-        cases.append(Case.exact(label, ENERGY, float(stored["energy"]), "c4_kept", law))
+        cases.append(Case.exact(label, ENERGY, float(stored["energy"]), "c4_kept"))
         for row in _rows(found.function, name):
             cases.append(_recovered(label, FUNCTION, row, "c4_function"))
     for name, threshold in ((SHUFFLED, "c4_null"), (EXACT, "c4_exact")):
@@ -175,8 +174,8 @@ def describe_ratio(cases: Sequence[Case]) -> str:
     parts = []
     for label in CORES.values():
         own = [case for case in cases if case.group == label]
-        parts.append(f"{label} in {counts(own)}, {spread(case.value for case in own)}")
-    return f"Low rank over informed cores: {'; '.join(parts)}."
+        parts.append(f"{label}, {spread(case.value for case in own)}; it {counts(own)}")
+    return f"Low rank over informed cores, {'. '.join(parts)}."
 
 
 def measure_trained(

@@ -155,7 +155,8 @@ def headline(verdicts: Sequence[Verdict]) -> str:
             verb = f"{'is' if len(names) == 1 else 'are'} {word}" if word == "undecided" else verb
             parts.append(f"{len(names)} {verb} ({', '.join(names)})")
     noun = "claim" if len(verdicts) == 1 else "claims"
-    return f"Of {len(verdicts)} {noun} of the paper, {', '.join(parts)}."
+    whose = "beside those " if verdicts and verdicts[0].claim.source == NO_CLAIM else ""
+    return f"Of {len(verdicts)} {noun} {whose}of the paper, {', '.join(parts)}."
 
 
 def to_frame(verdicts: Sequence[Verdict]) -> pd.DataFrame:

@@ -97,7 +97,7 @@ def _draw(tables: Tables) -> Figure:
             _plot(ax, table[table["pair"] == pair])
             ax.set_title(_TITLES[pair])
         panels[0].set_ylabel("captured share of ‖ΔW‖²")
-        legend_above(figure, panels, columns=3)
+        legend_above(figure, panels, columns=4)
     return figure
 
 
