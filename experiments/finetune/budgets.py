@@ -38,8 +38,8 @@ OWN_RANK = ("lora", "rslora", "dora", "pissa", "adalora", "lora_fa")
 METHODS = ("full", "cosa", *_AT_RANK, "fourierft", "c3a")
 """What can be trained."""
 
-SHAPES = ("memory", "square", "released")
-"""Rules for the shape of a CoSA core: those of `cosa_shape`, and a near 4 b."""
+SHAPES = ("memory", "square", "released", "whole")
+"""Rules for the shape of a CoSA core: those of `cosa_shape`, a near 4 b, and a = m."""
 
 RELEASED_RATIO = 4
 """a over b in the released default (1024, 256)."""
@@ -168,6 +168,14 @@ def _one_rank(
 def _core(m: int, n: int, parameters: int, shape: str) -> tuple[int, int]:
     if shape == "released":
         return released_shape(m, n, parameters)
+    if shape == "whole":
+        if parameters < m:
+            raise InputError(
+                f"a layer of {m} × {n} may have {parameters:,} trainable parameters: a core with a "
+                f"whole side of {m} needs more: raise the budget",
+                argument="budget",
+            )
+        return m, min(n, parameters // m)
     core = cosa_shape(m, n, parameters, shape)
     return core.a, core.b
 

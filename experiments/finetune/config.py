@@ -14,7 +14,7 @@ from typing import Any
 
 from cosa_theory.ground.checks import choice, pair, real, refuse, whole
 from cosa_theory.ground.errors import InputError, quoted
-from cosa_theory.projections import KINDS
+from cosa_theory.projections import INFORMED, KINDS
 from experiments.command import read_toml, with_fields
 from experiments.finetune.budgets import METHODS, SHAPES
 
@@ -68,8 +68,11 @@ class Config:
         Factor of the update; LoRA's own alpha over its rank.
     dropout : float
         Of the inputs to the update, for methods that have it.
-    kind, scale : str
-        Of CoSA: an ensemble of `cosa_theory.projections.KINDS`, "synthesis" or "analysis".
+    kind, left, scale : str
+        Of CoSA: an ensemble, for L another one or "identity", and "synthesis" or "analysis"; see
+        `cosa_theory.nn.peft.CosaConfig`.
+    moment_items : int
+        Training items that informed kinds ("activation", "gradient") are made from.
     shape : str
         Of CoSA: one of `experiments.finetune.budgets.SHAPES`.
     targets : tuple of str
@@ -135,7 +138,9 @@ class Config:
     alpha: float = 1.0
     dropout: float = 0.0
     kind: str = "gaussian"
+    left: str = ""
     scale: str = "synthesis"
+    moment_items: int = 256
     shape: str = "memory"
     targets: tuple[str, ...] = ()
     blocks: int = 0
@@ -164,7 +169,7 @@ class Config:
     def __post_init__(self) -> None:
         for name, allowed in _CHOICES.items():
             choice(name, getattr(self, name), allowed)
-        for name in ("tokens", "answer_tokens", "rank", "batch", "accumulation", "checkpoint"):
+        for name in _FROM_ONE:
             whole(name, getattr(self, name))
         for name in _FROM_ZERO:
             whole(name, getattr(self, name), least=0)
@@ -178,6 +183,8 @@ class Config:
             choice("grades", name, GRADES)
         if self.patience and not self.evaluate:
             raise refuse("evaluate", self.evaluate, "at least 1 where patience ends the training")
+        if self.left == "identity" and not self.core and self.shape != "whole":
+            raise refuse("shape", self.shape, 'whole where left is "identity": then a is m')
         if self.core:
             pair("core", self.core)
             if self.method != "cosa":
@@ -188,7 +195,8 @@ class Config:
 
 _CHOICES = {
     "method": METHODS,
-    "kind": KINDS,
+    "kind": (*KINDS, *INFORMED),
+    "left": ("", "identity", *KINDS),
     "scale": ("synthesis", "analysis"),
     "shape": SHAPES,
     "learns": ("labels", "numbers", "answers"),
@@ -196,6 +204,10 @@ _CHOICES = {
     "schedule": SCHEDULES,
     "dtype": DTYPES,
 }
+_FROM_ONE = (
+    *("tokens", "answer_tokens", "rank", "moment_items"),
+    *("batch", "accumulation", "checkpoint"),
+)
 _FROM_ZERO = (
     *("rows", "items", "budget", "final_rank", "blocks", "steps", "seed", "threads"),
     *("evaluate", "patience", "watch"),

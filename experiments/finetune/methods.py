@@ -4,7 +4,7 @@ A new head is trained as a whole by every method, and is not counted in the budg
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +13,10 @@ from peft import PeftConfig, get_peft_model
 from torch import nn
 
 from cosa_theory.ground.errors import InputError
-from cosa_theory.nn.peft import CosaConfig
+from cosa_theory.nn.peft import CosaConfig, prepare_cosa
 from cosa_theory.nn.projection import FrozenProjection
 from cosa_theory.nn.targets import closest
+from cosa_theory.projections import INFORMED
 from experiments.finetune.budgets import Size, size_of
 from experiments.finetune.config import Config
 
@@ -86,7 +87,12 @@ def _first_block(names: Mapping[str, Any], blocks: int) -> int:
 
 
 def prepared(
-    model: nn.Module, config: Config, *, head: str | None = None, steps: int = 1
+    model: nn.Module,
+    config: Config,
+    *,
+    head: str | None = None,
+    steps: int = 1,
+    batches: Iterable[Mapping[str, Any]] = (),
 ) -> nn.Module:
     """Return the model with exactly that trainable which the method trains.
 
@@ -101,6 +107,8 @@ def prepared(
         Name of a module that is trained as a whole besides.
     steps : int
         Of the training; AdaLoRA spreads its pruning over them.
+    batches : iterable of mapping
+        As the model takes them, for CoSA of informed kinds.
 
     Returns
     -------
@@ -124,6 +132,8 @@ def prepared(
     made = _peft_config(config, size, steps)
     made.target_modules = list(layers)
     made.modules_to_save = [head] if head else None
+    if isinstance(made, CosaConfig) and made.kind in INFORMED:
+        prepare_cosa(model, made, batches)
     adapted = get_peft_model(model, made)
     if config.method == "lora_fa":
         for name, parameter in adapted.named_parameters():
@@ -149,6 +159,7 @@ def _peft_config(config: Config, size: Size, steps: int) -> PeftConfig:
                 alpha=config.alpha,
                 seed=seed,
                 kind=config.kind,
+                left=config.left or None,
                 scale=config.scale,
                 dropout=dropout,
             )

@@ -143,7 +143,9 @@ def _budget(config: Config, model: ModelLayers, size: Size) -> Budget:
         equal = size.trained // sum(m + n for m, n in model.sizes.values())
         return lora_budget(model, dict.fromkeys(model.sizes, rank or max(1, equal)), step)
     shapes = {f"^{re.escape(name)}": shape for name, shape in size.by_layer.items()}
-    settings = CosaSettings(kind=config.kind, scale=config.scale, shape_pattern=shapes)
+    settings = CosaSettings(
+        kind=config.kind, left=config.left or None, scale=config.scale, shape_pattern=shapes
+    )
     return cosa_budget(model, settings, step)
 
 

@@ -220,7 +220,7 @@ class AnswerTask(Task):
             if not found:
                 raise InputError(
                     f"tokens is {config.tokens}: all {len(items):,} items of the {name} part are "
-                    "longer: raise it",
+                    "longer, or the tokenizer makes nothing of their answers: raise it",
                     argument="tokens",
                 )
             if name == "train":
@@ -289,13 +289,16 @@ def answer_examples(
     end: int,
     max_tokens: int,
 ) -> list[Example]:
-    """Return the items of at most `max_tokens` tokens, with labels on answer and end alone."""
+    """Return the items of at most `max_tokens` tokens, with labels on answer and end alone.
+
+    Left out are those that the tokenizer makes nothing of, too.
+    """
     prompts = encode([item.inputs[0] for item in items])
     answers = encode([str(item.output) for item in items])
     return [
         Example((*prompt, *answer, end), (*[IGNORED] * len(prompt), *answer, end), item.group)
         for item, prompt, answer in zip(items, prompts, answers, strict=True)
-        if len(prompt) + len(answer) < max_tokens
+        if answer and len(prompt) + len(answer) < max_tokens
     ]
 
 

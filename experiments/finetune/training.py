@@ -172,7 +172,8 @@ def fit(
     base.name_or_path = task.base  # type: ignore[assignment]
     torch.manual_seed(config.seed)
     steps = total_steps(config, len(task.train), int(os.environ.get("WORLD_SIZE", "1")))
-    model = prepared(base, config, head=task.head, steps=steps)
+    batches = _moment_batches(task, config)
+    model = prepared(base, config, head=task.head, steps=steps, batches=batches)
     if config.method == "pissa":  # what it began with, which is no part of the update
         _store_start(model, run / "start")
     size = counts(model, task.head)
@@ -200,6 +201,18 @@ def fit(
     return Fitted(model, size, saved, state.log_history, state.global_step, device, trainer)
 
 
+def _moment_batches(task: Task, config: Config) -> Iterator[dict[str, Tensor]]:
+    """Yield the first training items as the model takes them, with labels for gradients alone."""
+    items = task.train[: config.moment_items]
+    for first in range(0, len(items), config.batch):
+        inputs = task.collate(items[first : first + config.batch])
+        yield {
+            name: one
+            for name, one in inputs.items()
+            if name != "labels" or config.kind == "gradient"
+        }
+
+
 def _arguments(task: Task, config: Config, run: Path, steps: int) -> TrainingArguments:
     warm_up = config.warm_up
     ends = bool(config.patience)
@@ -214,7 +227,7 @@ def _arguments(task: Task, config: Config, run: Path, steps: int) -> TrainingArg
         warmup_steps=math.ceil(warm_up * steps) if warm_up < 1 else round(warm_up),
         max_grad_norm=config.clip,
         bf16=config.dtype == "bfloat16",
-        gradient_checkpointing=config.recompute,
+        **({"gradient_checkpointing": True} if config.recompute else {}),
         seed=config.seed,
         data_seed=config.seed,
         eval_strategy="steps" if config.evaluate else "no",

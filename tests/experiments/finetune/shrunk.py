@@ -15,7 +15,10 @@ SIZES = {
 }
 ARCHITECTURES = {
     "llama": ("LlamaForCausalLM", {"num_key_value_heads": 2, "max_position_embeddings": 64}),
-    "qwen2": ("Qwen2ForCausalLM", {"num_key_value_heads": 2, "max_position_embeddings": 64}),
+    "qwen2": (
+        "Qwen2ForCausalLM",
+        {"num_key_value_heads": 2, "max_position_embeddings": 320, "vocab_size": 260},
+    ),
     "roberta": ("RobertaForMaskedLM", {"max_position_embeddings": 66, "type_vocab_size": 1}),
 }
 WORDS = ["<pad>", "<unk>", "</s>", *(f"w{number}" for number in range(40))]
@@ -25,10 +28,15 @@ def model_folder(folder, kind):
     """Write a model of an architecture and its tokenizer; return the folder."""
     name, more = ARCHITECTURES[kind]
     ids = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 2}
-    config = transformers.CONFIG_MAPPING[kind](**SIZES, **more, **ids)
+    config = transformers.CONFIG_MAPPING[kind](**{**SIZES, **more, **ids})
     with torch.random.fork_rng():
         torch.manual_seed(0)
         getattr(transformers, name)(config).save_pretrained(folder)
+    if kind == "qwen2":  # transformers makes its own tokenizer of what is there: of bytes
+        signs = ["<|endoftext|>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
+        vocabulary = {sign: number for number, sign in enumerate(signs)}
+        transformers.Qwen2Tokenizer(vocab=vocabulary, merges=[]).save_pretrained(folder)
+        return folder
     words = Tokenizer(models.WordLevel(dict(zip(WORDS, range(len(WORDS)), strict=True)), "<unk>"))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     special = {"pad_token": "<pad>", "unk_token": "<unk>", "eos_token": "</s>"}

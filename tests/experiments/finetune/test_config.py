@@ -39,6 +39,7 @@ def test_a_file_stands_over_its_parent_a_section_over_both_and_a_setting_over_al
         ("final_rank = 9", [], "final_rank is 9: it must be at most the rank, 8"),
         ("learning_rate = nan", [], "learning_rate is nan: it must be a finite number"),
         ("", ["rank"], "--set is 'rank': it must be a field and its value"),
+        ('left = "identity"', [], "shape is 'memory': it must be whole where left is"),
         ("rank = ", [], "Invalid value"),
         ('extends = "one.toml"', [], "it extends itself"),
         ('extends = "none.toml"', [], r"none\.toml"),

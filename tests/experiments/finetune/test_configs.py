@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 import transformers
@@ -79,7 +80,7 @@ def test_one_of_each_architecture_trains_resumes_merges_and_is_exported(
         "warm_up": 0,
         "rows": 20,
         "items": 8,
-        "tokens": 40,
+        "tokens": 300 if kind == "qwen2" else 40,
         "evaluate": 1,
         "checkpoint": 1,
         "patience": 3,
@@ -107,9 +108,43 @@ def test_one_of_each_architecture_trains_resumes_merges_and_is_exported(
     record = json.loads((out / "run.json").read_text())
     assert [row["step"] for row in record["history"] if "loss" in row] == [1, 2, 3]
     assert not (out / "checkpoints").exists()
+    _check_record(record)
     _check_exports(out, model, kind)
+    assert main(["--runs", str(tmp_path)]) == 0
+    assert method in capsys.readouterr().out
+    (row,) = pd.read_csv(tmp_path / "runs.csv").to_dict(orient="records")
+    assert (row["run"], row["method"], row["value"]) == ("out", method, record["scores"]["value"])
     assert main([*command, "--out", str(out), "--set", "batch=2"]) == 2
     assert "batch = 4, and 2 is asked for" in capsys.readouterr().err
+
+
+def _check_record(record):
+    """The fields are those of PEFT's comparison, and every step was followed."""
+    assert set(record["run_info"]) == {
+        *("created_at", "total_time", "experiment_name", "peft_branch", "train_config"),
+        *("peft_config", "error_msg"),
+    }
+    assert set(record["train_info"]) >= {
+        *("accelerator_memory_reserved_avg", "accelerator_memory_max"),
+        *("accelerator_memory_reserved_99th", "train_time", "file_size", "num_trainable_params"),
+        *("num_total_params", "status", "metrics"),
+    }
+    names = {"model_info", "dataset_info", "package_info", "system_info", "pytorch_info"}
+    assert set(record["meta_info"]) == names
+    for row in record["history"]:
+        if "loss" in row:
+            assert min(row["seconds"], row["tokens"], row["memory"], row["grad_norm"]) > 0
+    ranks = [
+        value
+        for row in record["history"]
+        for name, value in row.items()
+        if name.startswith("update_") and name.endswith("_rank_99")
+    ]
+    assert len(ranks) == 3
+    least = (
+        0 if record["run_info"]["train_config"]["method"] == "adalora" else 1
+    )  # it may prune all
+    assert all(least <= rank <= 8 for rank in ranks), "cores of 8 × 8, factors of rank 4"
 
 
 def _check_exports(out, model, kind):

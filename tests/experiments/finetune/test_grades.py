@@ -60,7 +60,12 @@ def test_the_true_solutions_of_copies_pass_and_others_do_not(tmp_path):
         "test_list": ["assert square(3) == math.pow(3, 2)"],
     }
     copy_of(tmp_path, "google-research-datasets/mbpp", {"test": [mbpp]}, "sanitized")
+    math = [{"problem": "Half?", "solution": "It is $\\boxed{\\frac{1}{2}}$.", "level": "Level 1"}]
+    copy_of(tmp_path, "DigitalLearningGmbH/MATH-lighteval", {"test": math})
     config = Config(copies=str(tmp_path))
+    (problem,) = GRADES["math"](config)
+    assert problem.right("so \\boxed{0.5}")
+    assert not problem.right("so \\boxed{2}")
     (problem,) = GRADES["gsm8k"](config)
     assert problem.right("The answer is: 2")
     assert not problem.right("The answer is: 3")

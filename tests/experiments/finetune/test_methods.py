@@ -102,3 +102,23 @@ def test_only_the_last_blocks_and_the_head_are_trained(method):
 def test_full_fine_tuning_of_all_blocks_trains_everything():
     model = prepared(load(Path("."), 12, 6).model(), config_of("full"))
     assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"kind": "activation"}, {"kind": "activation", "left": "identity", "shape": "whole"}],
+)
+def test_informed_cores_are_made_from_batches_within_the_budget(settings):
+    task = load(Path("."), 12, 6)
+    model = task.model()
+    batch = {name: one for name, one in task.collate(task.train).items() if name != "labels"}
+    config = Config(rank=4, **settings)
+    made = prepared(model, config, batches=[batch])
+    planned = size_for(config, linear_layers(load(Path("."), 12, 6).model(), 0)).trained
+    assert (
+        counts(made, None).adapter
+        == planned
+        <= 4 * sum(m + n for m, n in linear_layers(task.model(), 0).values())
+    )
+    layer = made.get_submodule("base_model.model.model.layers.0.self_attn.q_proj")
+    assert type(layer.left("default")).__name__.startswith("Identity") is ("left" in settings)

@@ -17,6 +17,7 @@ def test_answers_are_labelled_with_their_end_alone_and_long_ones_are_left_out():
     assert example.labels == (-100, -100, 99, 100, 1)
     assert example.group == "m"
     assert len(answer_examples(texts, encode, 1, 7)) == 2
+    assert answer_examples([Item(("ab",), "", "m")], encode, 1, 7) == [], "nothing to learn"
 
 
 def test_the_parts_of_the_texts_are_always_the_same(texts):
