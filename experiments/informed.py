@@ -29,7 +29,8 @@ from cosa_theory.ground.sweep import run_cells
 from cosa_theory.nn.moments import Moments
 from cosa_theory.page.text import render_view
 from cosa_theory.page.views import Column, View, count, number, percent
-from cosa_theory.studies.informed import layer_shares, pooled_shares
+from cosa_theory.studies.informed.compute import layer_shares
+from cosa_theory.studies.informed.pooling import pooled_shares
 from experiments.calibration import calibrated, texts_of
 from experiments.command import check_table, command_parser, run_command, write_table
 from experiments.informed_predictions import judge_energy

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from cosa_theory.ground.estimates import mean_interval
-from cosa_theory.studies.informed import NULLS
+from cosa_theory.studies.informed.compute import NULLS
 
 __all__ = ["STATED", "compared", "judge_energy", "judge_function", "judge_training"]
 

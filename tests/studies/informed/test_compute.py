@@ -5,7 +5,7 @@ import pytest
 
 from cosa_theory.deltas import LayerDelta
 from cosa_theory.projections import SecondMoments
-from cosa_theory.studies.informed import layer_shares
+from cosa_theory.studies.informed.compute import layer_shares
 
 M, N, RANK, WIDTH = 48, 64, 4, 6
 

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cosa_theory.studies.informed import pooled_shares
+from cosa_theory.studies.informed.pooling import pooled_shares
 
 
 def table(shares, energies, law=0.1, svd=0.5):
