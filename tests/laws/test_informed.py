@@ -128,10 +128,20 @@ def test_a_budget_over_layers_is_within_one_row_of_the_best_and_below_its_bound(
         weights[name] * np.diff(s, prepend=0).max() for name, (_, s) in layers.items()
     ) / sum(weights.values())
     assert found.share == pytest.approx(value(found.columns.values()), abs=1e-12)
+    assert found.share <= best + 1e-12
     assert best <= found.bound + 1e-12
     assert found.bound <= found.share + largest + 1e-12
     if len({m for m, _ in layers.values()}) == 1:  # equal rows: nothing to gain by a worse order
         assert found.share == pytest.approx(best, abs=1e-12)
+
+
+def test_the_bound_says_how_far_whole_rows_in_this_order_may_be_from_the_best():
+    layers = {"tall": (3, [0.5, 0.81]), "one": (2, [0.5, 0.7]), "other": (2, [0.5, 0.7])}
+    found = informed_budget(layers, 11)
+    assert found.columns == {"tall": 2, "one": 1, "other": 1}
+    assert found.share == pytest.approx((0.81 + 1.0) / 3)
+    # A second row for each of the others would be better, and half of one is what is left.
+    assert found.share < (0.5 + 1.4) / 3 < found.bound == pytest.approx((0.81 + 1.1) / 3)
 
 
 @pytest.mark.parametrize("decoder", ["least_squares", "adjoint"])
