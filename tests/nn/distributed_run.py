@@ -128,7 +128,7 @@ def shares():
 
 
 def gathered_moments(rank, folder):
-    options = {"most_bytes": 10_000, "directions": 4, "resume": folder / "sums.safetensors"}
+    options = {"most_bytes": 306_000, "directions": 4, "resume": folder / "sums.safetensors"}
     found = layer_moments(Branching(), shares()[rank], gradients="samples", **options)
     return {"moments": found, "left": list(folder.glob("sums*"))}
 

@@ -171,7 +171,7 @@ def test_data_parallel_communicates_the_gradients_of_the_cores_and_nothing_else(
 def test_moments_are_those_of_the_batches_of_all_processes(distributed):
     first, second = distributed[1]["gathered_moments"]
     whole = layer_moments(
-        Branching(), [*shares()[0], *shares()[1]], most_bytes=10_000, directions=4
+        Branching(), [*shares()[0], *shares()[1]], most_bytes=306_000, directions=4
     )
     assert list(first["moments"].inputs) == list(whole.inputs)
     assert whole.inputs["more.weight"].count == 10

@@ -16,7 +16,7 @@ _FREE = 2e9
 # ... but not below so many of a layer, ...
 _FEWEST = 256
 # ... and to what this share of the model's own multiplications pays for.
-_SHARE = 0.12
+_SHARE = 0.08
 
 
 def linear_weights(network: nn.Module) -> dict[str, nn.Module]:

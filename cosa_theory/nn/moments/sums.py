@@ -12,8 +12,8 @@ from cosa_theory.projections import SecondMoments, stream
 
 __all__ = ["ExactSum", "SketchedSum", "Sum", "Thinning", "sketch_width"]
 
-_WAITING = 1024  # tokens that are multiplied at once at most, so that sums are seldom touched
-_PANEL = 768  # columns of a symmetric product that are computed at once, from the diagonal down
+_BLOCK = 1024  # tokens that are multiplied at once, so that sums are seldom touched
+_PANEL = 512  # columns of a symmetric product that are computed at once, from the diagonal down
 
 
 @dataclass(frozen=True)
@@ -77,13 +77,14 @@ class Sum(ABC):
         self._numbers += rows, taken
         self._waiting.append(kept)
         self._number += taken
-        if self._number >= min(len(self._mean), _WAITING):
+        if self._number >= _BLOCK:
             self.sum_up()
 
     def sum_up(self) -> None:
         """Multiply what waits, in the precision that it has, and add it to the sum in double."""
         if self._waiting:
-            self._multiply(torch.cat(self._waiting))
+            for rows in torch.cat(self._waiting).split(_BLOCK):
+                self._multiply(rows)
             self._waiting, self._number = [], 0
 
     @abstractmethod
@@ -113,34 +114,45 @@ class Sum(ABC):
 
 
 class ExactSum(Sum):
-    """All of Σ x xᵀ: its lower triangle."""
+    """All of Σ x xᵀ: its lower triangle.
+
+    The product of the first block is kept in its own precision, until there is another to add.
+    """
 
     def __init__(self, width: int, thinning: Thinning) -> None:
         super().__init__(width, thinning)
-        self.total = torch.zeros(width, width, dtype=torch.float64)
+        self.total: torch.Tensor | None = None
 
     @staticmethod
     def bytes(width: int) -> int:
-        """Return the memory of one."""
-        return 8 * width**2
+        """Return the memory of one, and of what waits."""
+        return 8 * width**2 + 4 * _BLOCK * width
 
     def _multiply(self, rows: torch.Tensor) -> None:
         width = rows.shape[1]
+        if self.total is None:
+            self.total = torch.zeros(width, width, dtype=rows.dtype)
+        else:
+            self.total = self.total.double()
         for start in range(0, width, _PANEL):
             columns = slice(start, min(start + _PANEL, width))
-            self.total[start:, columns].add_((rows[:, start:].T @ rows[:, columns]).cpu())
+            self.total[start:, columns] += (rows[:, start:].T @ rows[:, columns]).cpu()
 
     def _products(self) -> dict[str, NDArray[np.float64]]:
+        if self.total is None:
+            self.total = torch.zeros(len(self._mean), len(self._mean))
+        self.total = self.total.double()
         return {"total": self.total.numpy()}
 
     def trace(self) -> float:
         """Return the sum of the diagonal."""
-        return float(self.total.trace())
+        return 0.0 if self.total is None else float(self.total.diagonal().sum(dtype=torch.float64))
 
     def moments(self, name: str) -> SecondMoments:
         """Return C, all of it, and the mean."""
         self.sum_up()
-        lower = self.total.tril_().div_(self.seen).float()
+        assert self.total is not None
+        lower = self.total.tril_().mul_(1 / self.seen).float()
         lower.diagonal().mul_(0.5)
         whole = lower.add_(lower.T.contiguous()).numpy()
         return SecondMoments(whole, mean=self.mean(), count=self.count, where=name)
@@ -182,8 +194,8 @@ class SketchedSum(Sum):
 
     @staticmethod
     def bytes(width: int, directions: int) -> int:
-        """Return the memory of one."""
-        return 12 * width * sketch_width(width, directions)
+        """Return the memory of one, and of what waits."""
+        return 12 * width * sketch_width(width, directions) + 4 * _BLOCK * width
 
     def _multiply(self, rows: torch.Tensor) -> None:
         self.test = self.test.to(rows.device)

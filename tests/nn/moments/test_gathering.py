@@ -110,7 +110,7 @@ def test_where_memory_is_short_the_widest_layers_are_sketched_first():
     torch.manual_seed(0)
     batches = [{"input": torch.randn(50, 3) @ torch.randn(3, 200)}]
     exact = layer_moments(network, batches).inputs
-    found = layer_moments(network, batches, most_bytes=300_000, directions=4).inputs
+    found = layer_moments(network, batches, most_bytes=2_200_000, directions=4).inputs
     assert [found[name].matrix is None for name in found] == [True, False, True]
     assert found["0.weight"].vectors.shape == (200, 4)
     assert found["0.weight"].trace == pytest.approx(exact["0.weight"].trace, rel=1e-5)
@@ -129,7 +129,7 @@ def test_of_many_tokens_as_many_are_taken_as_a_share_of_the_models_own_products_
     batches = [{"x": torch.randn(10, 200, 6)} for _ in range(5)]
     found = layer_moments(network, batches)
     price = 6 * 6 / 2 * 2 + 5 * 5 / 2
-    share = 0.12 * (6 * 5 * 2 + 5 * 3) / price
+    share = 0.08 * (6 * 5 * 2 + 5 * 3) / price
     assert found.inputs["query.weight"].count == pytest.approx(256 + share * (10_000 - 256), abs=9)
     # Every token stands for as many as it was taken from: those of the first batch count no more.
     batches = [{"x": torch.full((10, 200, 6), float(value))} for value in range(5)]

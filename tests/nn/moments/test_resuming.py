@@ -24,7 +24,7 @@ class Counting(nn.Module):
         return self.wide(self.one(x) + self.two(x).tanh())
 
 
-OPTIONS = {"gradients": "samples", "most_bytes": 15_000, "directions": 3}
+OPTIONS = {"gradients": "samples", "most_bytes": 375_000, "directions": 3}
 
 
 @pytest.fixture
