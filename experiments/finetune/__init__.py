@@ -7,7 +7,8 @@ The files below stand on each other in this order, and each is one question:
   model. ``scoring``: how well it is done.
 - ``methods``: what of the model is trained. ``watching``: how its update grows.
 - ``grades``, ``sandbox``, ``sandboxed``: answers that are generated, and programs run apart.
-- ``checkpoints``, ``training``: the Trainer, which goes on after an interruption to equal numbers.
+- ``checkpoints``, ``trainer``, ``training``: a Trainer that goes on after an interruption to equal
+  numbers.
 - ``planning``: what a training will take. ``record``: what is kept of it. ``configs/``: the
   runs of the paper, and two for a laptop.
 """

@@ -9,7 +9,6 @@ The held-out items are the same in every run, whatever its seed; a validation pa
 part, is what learning rates are chosen on and training may end on.
 """
 
-import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,19 +19,18 @@ from typing import Any
 import torch
 import transformers
 from torch import Tensor, nn
-from transformers.modeling_outputs import SequenceClassifierOutput
 
 from cosa_theory.assets import asset_folder
 from cosa_theory.deltas.language_models import quiet_transformers
 from cosa_theory.ground.errors import InputError, reason
 from cosa_theory.projections import stream
 from experiments.finetune.config import Config
-from experiments.finetune.data import Item, Parts, load_parts
-from experiments.finetune_delta import Classifier
+from experiments.finetune.data import Parts, load_parts
+from experiments.finetune.embedded import LabelledClassifier, decoder_base, text_losses
+from experiments.finetune.rows import Item
 
-__all__ = ["TASKS", "Example", "Task", "decoder_base", "load_task"]
+__all__ = ["TASKS", "Example", "Task", "load_task"]
 
-GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 IGNORED = -100  # the label of a token that is not predicted
 
 
@@ -100,30 +98,6 @@ class Task(ABC):
         """Return for each item its `loss` (a sum), `weight`, and of classifiers `said`, `true`."""
 
 
-class LabelledClassifier(Classifier):
-    """The classifier of `experiments.finetune_delta`, with the loss a trainer asks for."""
-
-    def forward(
-        self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor | None = None
-    ) -> Any:
-        """Return logits (texts × outputs), and the mean loss where labels are given."""
-        logits = super().forward(input_ids, attention_mask)
-        loss = None if labels is None else _text_losses(logits, labels).mean()
-        return SequenceClassifierOutput(loss=loss, logits=logits)
-
-    def gradient_checkpointing_enable(self, **settings: Any) -> None:
-        """Keep the inputs of the encoder's blocks alone for backward."""
-        encoder: Any = self.encoder
-        encoder.gradient_checkpointing_enable(**settings)
-
-
-def _text_losses(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the cross-entropy with each class, or the squared error of each number."""
-    if labels.is_floating_point():
-        return (logits[:, 0] - labels).square()
-    return nn.functional.cross_entropy(logits, labels, reduction="none")
-
-
 @dataclass(frozen=True)
 class TextTask(Task):
     """Texts with labels or numbers; `classes` is how many outputs the head has."""
@@ -185,7 +159,7 @@ class TextTask(Task):
         """Return the loss of each text, ones as weights, and the classes or numbers."""
         labels = inputs.pop("labels")
         logits = model(**inputs)["logits"].float()
-        losses = _text_losses(logits, labels).double()
+        losses = text_losses(logits, labels).double()
         said = logits.argmax(1) if self.learns == "labels" else logits[:, 0]
         return {"loss": losses, "weight": torch.ones_like(losses), "said": said, "true": labels}
 
@@ -300,38 +274,6 @@ def answer_examples(
         for item, prompt, answer in zip(items, prompts, answers, strict=True)
         if answer and len(prompt) + len(answer) < max_tokens
     ]
-
-
-def decoder_base(folder: Path) -> Path:
-    """Unpack the quantised language model into float32, once; return its folder.
-
-    Everything that trains or compares then starts from the same ordinary checkpoint.
-    """
-    target = folder / "decoder"
-    if not (target / "model.safetensors").is_file():
-        source = asset_folder("smollm2")
-        with quiet_transformers():
-            packed = transformers.AutoModelForCausalLM.from_pretrained(
-                source, gguf_file=GGUF, dtype=torch.float32
-            )
-            tokenizer = transformers.AutoTokenizer.from_pretrained(source, gguf_file=GGUF)
-            settings = packed.config.to_dict()
-            # What is saved is no longer quantised, and must not say that it is.
-            settings.pop("quantization_config", None)
-            config = transformers.AutoConfig.for_model(**settings)
-            model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-            model.load_state_dict(packed.state_dict())
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(prefix=".decoder.", dir=folder) as work:
-                content = Path(work) / "content"
-                model.save_pretrained(content)
-                tokenizer.save_pretrained(content)
-                try:
-                    content.rename(target)
-                except OSError:
-                    if not target.is_dir():  # otherwise another training was faster: the same
-                        raise
-    return target
 
 
 def _padded(examples: Sequence[Example], pad: int) -> dict[str, Tensor]:

@@ -1,5 +1,6 @@
 """How the update of some layers grows while they are trained: its size and its ranks."""
 
+import copy
 from typing import Any
 
 import torch
@@ -80,6 +81,9 @@ def effective_weight(layer: nn.Module) -> Tensor:
     It is seen from what the layer makes of the unit vectors, so that it is right for every method.
     """
     inner: Any = getattr(layer, "base_layer", layer)
+    if inner.weight.dtype != torch.float32:  # where an update drowns in the rounding of W x
+        layer = copy.deepcopy(layer).float()
+        inner = getattr(layer, "base_layer", layer)
     weight = inner.weight
     training = layer.training
     layer.eval()

@@ -10,7 +10,8 @@ from transformers import BertConfig, BertModel
 
 from cosa_theory.ground.errors import InputError
 from experiments.finetune import training as finetune_training
-from experiments.finetune.tasks import TASKS, LabelledClassifier
+from experiments.finetune.embedded import LabelledClassifier
+from experiments.finetune.tasks import TASKS
 from experiments.full_finetuning import Config, run
 from tests.experiments import finetune_tiny
 

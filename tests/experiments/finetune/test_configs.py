@@ -15,7 +15,7 @@ from experiments.finetune.__main__ import main
 from experiments.finetune.budgets import METHODS
 from experiments.finetune.config import Config, read, to_toml
 from experiments.finetune.data import DATA
-from experiments.finetune.training import _Progress
+from experiments.finetune.trainer import Progress
 from tests.experiments.finetune.shrunk import copies_of_all, model_folder
 
 CONFIGS = Path(finetune.__file__).parent / "configs"
@@ -101,7 +101,7 @@ def test_one_of_each_architecture_trains_resumes_merges_and_is_exported(
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(_Progress, "on_step_end", stop)
+        patch.setattr(Progress, "on_step_end", stop)
         assert main([*command, "--out", str(out)]) == 130
     assert list(out.glob("checkpoints/checkpoint-1/trainer_state.json"))
     assert main([*command, "--out", str(out)]) == 0

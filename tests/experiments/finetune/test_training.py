@@ -85,3 +85,24 @@ def test_methods_with_a_state_of_their_own_go_on_to_the_same_numbers(method, tmp
     if method == "lora_fa":
         names = [name for name, value in parameters.items() if value.requires_grad]
         assert all(".lora_B." in name for name in names)
+
+
+def test_recomputing_keeps_less_and_changes_nothing_and_bfloat16_trains_the_same_at_its_precision(
+    tmp_path, monkeypatch
+):
+    task = load(tmp_path, 12, 6)
+    whole = type(task).model
+
+    def losses(**settings):
+        config = Config(rank=4, steps=3, batch=4, warm_up=0, threads=1, **settings)
+        with isolated(0, 1):
+            fitted = fit(task, config, tmp_path / "run")
+        return [row["loss"] for row in fitted.history if "loss" in row], fitted.saved_bytes
+
+    plain, kept = losses()
+    assert plain[-1] < plain[0]
+    recomputed, fewer = losses(recompute=True)
+    assert recomputed == plain
+    assert fewer < kept / 5
+    monkeypatch.setattr(type(task), "model", lambda self: whole(self).bfloat16())
+    assert losses(dtype="bfloat16")[0] == pytest.approx(plain, rel=2**-8)
