@@ -194,9 +194,9 @@ def compared(runs: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        For every method against LoRA, and for those informed against the uninformed one of their
-        shape: `method`, `against`, `seeds` (in both), the mean `difference` with its 95 % interval
-        by Student's t, `low` and `high`, and `outcome`: "better", "worse" or "undecided".
+        For every method against LoRA and against the uninformed one-sided one: `method`,
+        `against`, `seeds` (in both), the mean `difference` with its 95 % interval by Student's t,
+        `low` and `high`, and `outcome`: "better", "worse" or "undecided".
     """
     losses = runs[runs["part"] == "test"].pivot(index="seed", columns="method", values="loss")
     rows = []
@@ -229,10 +229,12 @@ def judge_training(comparison: pd.DataFrame) -> pd.DataFrame:
                 (comparison["method"] == method) & (comparison["against"] == against)
             ]
             for _, one in found.iterrows():
-                came = one["outcome"] in outcomes
                 # What is undecided neither shows nor refutes that a method is better.
-                open_yet = one["outcome"] == "undecided" or one["seeds"] < stated["seeds"]
-                outcome = "holds" if came else "undecided" if open_yet else "fails"
+                open_yet = one["outcome"] == "undecided" and "undecided" not in outcomes
+                if one["seeds"] < stated["seeds"] or open_yet:
+                    outcome = "undecided"
+                else:
+                    outcome = "holds" if one["outcome"] in outcomes else "fails"
                 words = f"{method} {' or '.join(outcomes)} against {against}"
                 ends = [float(one[column]) for column in ("difference", "low", "high")]
                 rows.append(_row("encoder_r8", words, ends, outcome))

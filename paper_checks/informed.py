@@ -187,6 +187,7 @@ def measure_trained(
         runs = pd.read_csv(TRAINED) if TRAINED.is_file() else pd.DataFrame()
     found = compared(runs) if len(runs) else pd.DataFrame(columns=["method", "against"])
     own = found[(found["against"] == LORA) & found["method"].isin(list(METHODS))]
+    own = own[own["seeds"] > 1] if len(own) else own
     return [
         Case(
             METHODS[row["method"]],

@@ -121,5 +121,7 @@ def test_methods_are_compared_on_equal_seeds_and_judged_by_the_interval():
     judged = judge_training(found).set_index("prediction")["outcome"]
     assert judged["haar better against lora"] == "holds"
     assert judged["texts worse or undecided against haar_one_sided"] == "holds"
+    few = judge_training(compared(runs[runs["seed"] < 4]))
+    assert set(few["outcome"]) == {"undecided"}  # fewer seeds than were stated
     turned = judge_training(compared(trainings(texts=-0.02, haar=0.02)))
     assert set(turned["outcome"].iloc[[0, 2]]) == {"fails"}

@@ -55,6 +55,8 @@ def test_trainings_are_compared_with_loras_and_without_them_nothing_is_decided()
     ]
     assert "of texts 0.03 nats ahead (interval of the lead" in informed.describe_trained(cases)
     assert informed.measure_trained(runs=trainings()) == []
+    alone = trainings(texts=-0.03)
+    assert informed.measure_trained(runs=alone[alone["seed"] == 0]) == []
     assert informed.describe_trained([]) == "There were no trainings with informed projections."
 
 
