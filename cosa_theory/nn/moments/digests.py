@@ -38,11 +38,19 @@ class Digest:
 def model_fingerprint(network: nn.Module) -> str:
     """Return a digest of a model's weights by name, in float32, whatever type they are loaded in.
 
-    It is what its moments depend on beside texts.
+    It is what its moments depend on beside texts. Adapters around its layers do not count: it is
+    the same before and after they are put in.
     """
+    adapted = [
+        f"{name}." for name, one in network.named_modules() if hasattr(one, "base_layer") and name
+    ]
     digest = Digest()
     for name, weight in network.named_parameters():
-        digest.tensor(name, weight.detach().float())
+        around = next((one for one in adapted if name.startswith(one)), "")
+        if around and not name.startswith(f"{around}base_layer."):
+            continue
+        plain = f"{around}{name.removeprefix(f'{around}base_layer.')}" if around else name
+        digest.tensor(plain, weight.detach().float())
     return digest.hexdigest()
 
 

@@ -72,9 +72,11 @@ def test_moments_are_of_the_model_without_the_adapters_it_has():
     before = output(first)
     prepared = prepare_cosa(first, config(), TEXTS)
     alone = prepare_cosa(llama(), config(), TEXTS)
-    assert prepared._made.keys() == alone._made.keys()
+    given = prepare_cosa(first, config(), moments=layer_moments(llama(), TEXTS))
+    assert prepared._made.keys() == alone._made.keys() == given._made.keys()
     for spec, values in alone._made.items():
         assert torch.equal(prepared._made[spec], values)
+        assert torch.equal(given._made[spec], values)
     assert torch.equal(output(first), before)
     first.add_adapter("informed", prepared)
     first.set_adapter("informed")
