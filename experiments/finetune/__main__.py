@@ -70,8 +70,12 @@ def run(config: Config, out: Path, *, plan_only: bool = False) -> dict[str, Any]
     from experiments.finetune.tasks import load_task
     from experiments.finetune.training import total_steps
 
+    devices = int(os.environ.get("WORLD_SIZE", "1"))
+    if plan_only and (config.steps or config.rows):  # the data says no more
+        print(plan.text(total_steps(config, config.rows, devices), measured_speed(config.dtype)))
+        return None
     task = load_task(config, out.parent / "base")
-    steps = total_steps(config, len(task.train), int(os.environ.get("WORLD_SIZE", "1")))
+    steps = total_steps(config, len(task.train), devices)
     if _first_process():
         print(plan.text(steps, measured_speed(config.dtype)))
     if plan_only:

@@ -9,6 +9,7 @@ from cosa_theory.ground.errors import InputError
 from cosa_theory.nn.shapes import model_layers
 from experiments import finetune
 from experiments.finetune import planning
+from experiments.finetune.__main__ import run
 from experiments.finetune.config import Config, read
 from experiments.finetune.planning import plan_training
 from paper_checks.models import load_models, released_core
@@ -64,6 +65,15 @@ def test_a_training_that_cannot_fit_is_refused_before_anything_is_read(llama, mo
         planned(llama, "full").refuse()
     monkeypatch.setattr(planning, "_free", lambda: None)
     planned(llama, "full").refuse()
+
+
+def test_a_plan_of_so_many_rows_needs_neither_data_nor_weights(llama, tmp_path, capsys):
+    path = CONFIGS / "metamath_llama-3.1-8b.toml"
+    config = read(path, [f"model={llama}", "method=lora", f"copies={tmp_path / 'none'}"])
+    assert run(config, tmp_path / "out", plan_only=True) is None
+    # 100,000 rows in batches of 4, eight of which make a step.
+    assert "\n3,125 steps of " in capsys.readouterr().out
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_embedded_models_are_planned_as_they_are():
