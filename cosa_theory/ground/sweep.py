@@ -128,7 +128,7 @@ def run_cells(
     missing = [job for job in planned if job.position not in finished]
     tasks = [(compute, job.cell) for job in missing]
     failures: list[tuple[_Job, _Outcome]] = []
-    with progress_bar(name, progress) as advance, _resumable(planned, finished, Path(folder)):
+    with progress_bar(name, progress) as advance, _resumable(planned, Path(folder)):
         advance(len(finished), len(planned))
         for at, result in in_processes(_attempt, tasks, jobs=jobs, dask=dask, limit=timeout):
             job, outcome = missing[at], _outcome(result, timeout)
@@ -198,14 +198,14 @@ def _outcome(result: _Outcome | Exception, limit: float | None) -> _Outcome:
 
 
 @contextmanager
-def _resumable(
-    planned: Sequence[_Job], finished: Mapping[int, Any], folder: Path
-) -> Iterator[None]:
+def _resumable(planned: Sequence[_Job], folder: Path) -> Iterator[None]:
     """Say what is kept, and how to go on, when the block is interrupted."""
 
     def state() -> str:
+        # What is on disk: an interruption may come between the writing of a cell and its entry.
+        kept = sum(job.path.is_file() for job in planned)
         return (
-            f"{len(finished)} of {len(planned)} cells are finished and kept in {folder}; "
+            f"{kept} of {len(planned)} cells are finished and kept in {folder}; "
             "the same command goes on from there"
         )
 
