@@ -141,6 +141,6 @@ def test_memory_is_that_of_one_layer_not_of_the_model(tmp_path, dtype):
         pass
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    # While one layer is read the previous one is still held: base, ΔW, and a mask of one byte; names
-    # and headers take some 50 kB.
+    # While one layer is read the previous one is still held: base, ΔW, and a mask of one byte.
+    # Names and headers take some 50 kB.
     assert peak < 4.5 * one + (1 << 16)
