@@ -1,7 +1,6 @@
 """Spectra of weights and updates, and what an update of a given size can express of them."""
 
 from cosa_theory.spectrum.families import FAMILIES, compare_families, crossover
-from cosa_theory.spectrum.informed_null import informed_null
 from cosa_theory.spectrum.intruders import intruder_dimensions
 from cosa_theory.spectrum.measures import SpectrumSummary, summarize
 from cosa_theory.spectrum.overlap import subspace_overlap
@@ -19,7 +18,6 @@ __all__ = [
     "bf16_sparsity",
     "compare_families",
     "crossover",
-    "informed_null",
     "intruder_dimensions",
     "resolution",
     "singular_values",

@@ -7,7 +7,7 @@ from cosa_theory import CosaBasis
 from cosa_theory.ground.errors import InputError
 from cosa_theory.laws import informed_shape, informed_share
 from cosa_theory.projections import SecondMoments
-from cosa_theory.spectrum import compare_families, informed_null
+from cosa_theory.spectrum import compare_families
 from cosa_theory.spectrum.families.base import Draws, Size, Update
 from cosa_theory.spectrum.families.informed import Informed
 
@@ -94,32 +94,3 @@ def test_moments_of_few_directions_make_a_smaller_core():
 def test_moments_of_another_layer_are_refused():
     with pytest.raises(InputError, match=f"length {M}: the layer has {N}"):
         compare_families(DELTA, moments=GRADIENTS)
-
-
-def test_both_nulls_hold_what_their_law_says_and_informed_directions_more():
-    table = informed_null(DELTA, INPUTS, [2, 5], draws=200)
-    for b in (2, 5):
-        cases = table[table["b"] == b].set_index("case")
-        assert cases.loc["informed", "captured"] > 3 * b / N
-        assert np.isnan(cases.loc["informed", "law"])
-        assert cases.loc["random basis", "law"] == pytest.approx(b / N)
-        for null in ("random basis", "shuffled"):
-            row = cases.loc[null]
-            assert abs(row["captured"] - row["law"]) < 4 * row["sd"] / np.sqrt(200)
-            assert row["ci_low"] < row["captured"] < row["ci_high"]
-
-
-def test_the_law_of_a_shuffled_update_counts_its_mean_entry():
-    shifted = RNG.standard_normal((M, N)) + 2
-    ones = np.ones((N, N)) + 0.01 * INPUTS.matrix
-    cases = informed_null(shifted, ones, 1, draws=200).set_index("case")
-    assert cases.loc["shuffled", "law"] > 0.75  # nearly all of it lies along the ones
-    z = (cases.loc["shuffled", "captured"] - cases.loc["shuffled", "law"]) / (
-        cases.loc["shuffled", "sd"] / np.sqrt(200)
-    )
-    assert abs(z) < 4
-
-
-def test_a_null_of_nothing_is_refused():
-    with pytest.raises(InputError, match="delta is zero"):
-        informed_null(np.zeros((M, N)), INPUTS, 2)

@@ -60,7 +60,7 @@ def layer_shares(
 ) -> Iterator[dict[str, Any]]:
     """Yield what row spaces of each budget hold of an update, as shares of ‖ΔW‖².
 
-    See docs/theory.md, 7.1 to 7.5.
+    See docs/theory.md, 7.1 and 7.5.
 
     Parameters
     ----------

@@ -57,3 +57,21 @@ def test_a_budget_beyond_the_directions_of_the_inputs_has_no_share():
     for row in layer_shares(layer, few, [1, RANK], beside=True, draws=1):
         informed = row["basis"] in ("top", "combinations", "shuffled")
         assert np.isnan(row["share"]) == (informed and row["b"] > 4)
+
+
+def test_the_law_of_a_shuffled_update_counts_its_mean_entry():
+    layer, moments = layer_and_moments()
+    shifted = np.random.default_rng(1).standard_normal((M, N)) + 0.5
+    ones = SecondMoments(np.ones((N, N)) + 0.01 * moments.matrix)
+    count = 40
+    rows = layer_shares(
+        LayerDelta("layer", shifted, layer.base), ones, [RANK], beside=True, draws=count
+    )
+    (found,) = (row for row in rows if row["basis"] == "shuffled")
+    # E[ΔWᵀΔW] = m((q − c) I + c 11ᵀ), with q the mean square and c the mean product of two entries.
+    square = np.mean(shifted**2)
+    product = (shifted.sum() ** 2 - shifted.size * square) / (shifted.size * (shifted.size - 1))
+    along = np.sum(ones.leading(found["b"])[1].sum(0) ** 2)
+    law = ((square - product) * found["b"] + product * along) / (N * square)
+    assert law > 1.5 * found["law"]
+    assert found["share"] == pytest.approx(law, rel=0.02)
