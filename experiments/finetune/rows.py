@@ -14,13 +14,6 @@ from cosa_theory.ground.reading import file_bytes
 
 __all__ = ["HUB", "Item", "Source", "hub_split", "items_of", "read_file", "refuse_lacking"]
 
-INSTRUCTION = (
-    "Below is an instruction that describes a task. Write a response that appropriately completes "
-    "the request.\n\n### Instruction:\n{}\n\n### Response:\n"
-)
-"""The prompt of Stanford's Alpaca, which data sets of instructions are usually learnt with."""
-
-
 @dataclass(frozen=True)
 class Item:
     """One item in words.
@@ -33,11 +26,14 @@ class Item:
         A category, a number, or the text that continues the prompt.
     group : str
         Items of one group are not independent.
+    history : tuple of (str, str)
+        Of a chat, the messages before the prompt, as (role, text).
     """
 
     inputs: tuple[str, ...]
     output: str | float
     group: str
+    history: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -49,8 +45,8 @@ class Source:
     path : str
         ORGANISATION/NAME, or "" for files.
     inputs, output : tuple of str, str
-        Columns.
-    learns : str
+        Columns; no output where the only input is a chat.
+    learns, template : str
         As in `Parts`.
     subset : str, optional
         Of a collection.
@@ -68,12 +64,29 @@ class Source:
     subset: str | None = None
     held_out: str | None = None
     keep: tuple[str, tuple[str, ...]] | None = None
+    template: str = ""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """All columns that are taken."""
+        return (*self.inputs, *([self.output] if self.output else []))
 
 
-def _glue(subset: str, *inputs: str, learns: str = "labels") -> Source:
+def _glue(
+    subset: str, *inputs: str, learns: str = "labels", held_out: str = "validation"
+) -> Source:
     """Return a task of GLUE, whose own test split has no labels."""
-    return Source("nyu-mll/glue", inputs, "label", learns, subset, held_out="validation")
+    return Source("nyu-mll/glue", inputs, "label", learns, subset, held_out)
 
+
+GSM8K = Source(
+    *("openai/gsm8k", ("question",), "answer", "answers", "main", "test"), template="alpaca"
+)
+MATH = Source(
+    *("DigitalLearningGmbH/MATH-lighteval", ("problem",), "solution", "answers"),
+    held_out="test",
+    template="alpaca",
+)
 
 HUB: dict[str, Source] = {
     "cola": _glue("cola", "sentence"),
@@ -82,8 +95,18 @@ HUB: dict[str, Source] = {
     "stsb": _glue("stsb", "sentence1", "sentence2", learns="numbers"),
     "qnli": _glue("qnli", "question", "sentence"),
     "rte": _glue("rte", "sentence1", "sentence2"),
+    "mnli": _glue("mnli", "premise", "hypothesis", held_out="validation_matched"),
+    "qqp": _glue("qqp", "question1", "question2"),
+    "wnli": _glue("wnli", "sentence1", "sentence2"),
+    "gsm8k": GSM8K,
+    "math": MATH,
     "metamath": Source(
-        "meta-math/MetaMathQA", ("query",), "response", "answers", keep=("type", ("GSM", "MATH"))
+        "meta-math/MetaMathQA",
+        ("query",),
+        "response",
+        "answers",
+        keep=("type", ("GSM", "MATH")),
+        template="alpaca",
     ),
     "python": Source(
         "m-a-p/CodeFeedback-Filtered-Instruction",
@@ -91,9 +114,10 @@ HUB: dict[str, Source] = {
         "answer",
         "answers",
         keep=("lang", ("python",)),
+        template="alpaca",
     ),
 }
-"""Those of the paper. Where its 50,000 rows of Python code came from is not known."""
+"""GLUE, and those of the paper. Where its 50,000 rows of Python code came from is not known."""
 
 
 def hub_split(source: Source, split: str, copies: str = "") -> Any:
@@ -181,16 +205,17 @@ def items_of(
         For a column that lacks, an empty cell, or a number that is none.
     """
     if columns is not None:
-        refuse_lacking(where, list(columns), [*source.inputs, source.output])
+        refuse_lacking(where, list(columns), source.columns)
     found = []
     for number, row in enumerate(rows):
-        values = [row.get(name) for name in (*source.inputs, source.output)]
+        values = [row.get(name) for name in source.columns]
         if None in values:
-            name = (*source.inputs, source.output)[values.index(None)]
+            name = source.columns[values.index(None)]
             raise InputError(f"{where}: row {number + 1} has no {name!r}: fill it, or leave it out")
+        if not source.output:
+            found.append(_chat(f"{where}: row {number + 1}", source.inputs[0], values[0], number))
+            continue
         texts, output = [str(value) for value in values[:-1]], values[-1]
-        if source.learns == "answers":
-            texts = [INSTRUCTION.format(texts[0]) if source.path else texts[0]]
         if source.learns == "numbers":
             try:
                 output = real(source.output, output if type(output) is not str else float(output))
@@ -203,6 +228,23 @@ def items_of(
             output = str(output)
         found.append(Item(tuple(texts), output, str(number)))
     return found
+
+
+def _chat(where: str, column: str, messages: Any, number: int) -> Item:
+    """Return a chat whose last message is learnt."""
+    try:
+        said = [(str(one["role"]), one["content"]) for one in messages]
+        roles = [role for role, _ in said]
+        if roles[-2:] != ["user", "assistant"] or not all(type(text) is str for _, text in said):
+            raise ValueError
+    except (TypeError, KeyError, ValueError, IndexError):
+        raise InputError(
+            f"{where} has {quoted(messages)} as {column!r}: it must be a list of objects with a "
+            "role and a text as content, a user's and an assistant's at the end",
+            argument="inputs",
+        ) from None
+    *history, (_, prompt), (_, answer) = said
+    return Item((prompt,), answer, str(number), tuple(history))
 
 
 def refuse_lacking(where: str, columns: Sequence[str], needed: Sequence[str]) -> None:

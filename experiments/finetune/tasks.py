@@ -11,7 +11,7 @@ part, is what learning rates are chosen on and training may end on.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from experiments.finetune.config import Config
 from experiments.finetune.data import Parts, load_parts
 from experiments.finetune.embedded import LabelledClassifier, decoder_base, text_losses
 from experiments.finetune.rows import Item
+from experiments.finetune.templates import answered, put
 
 __all__ = ["TASKS", "Example", "Task", "load_task"]
 
@@ -71,6 +72,8 @@ class Task(ABC):
         Of the model's weights.
     learns : {"labels", "numbers", "answers"}
         What the outputs are.
+    template : str
+        How prompts are put, see `experiments.finetune.templates`.
     head : str, optional
         Name of a new module that every method trains as a whole.
     """
@@ -83,6 +86,7 @@ class Task(ABC):
     metric: str = "loss"
     dtype: str = "float32"
     learns: str = "answers"
+    template: str = ""
     head: str | None = None
 
     @abstractmethod
@@ -185,12 +189,18 @@ class AnswerTask(Task):
         tokenizer = _tokenizer(base)
 
         def encode(texts: list[str]) -> list[list[int]]:
-            tokens: list[list[int]] = tokenizer(texts, add_special_tokens=False).input_ids
-            return tokens
+            return tokenizer(texts, add_special_tokens=False).input_ids if texts else []
 
         def examples(name: str) -> list[Example]:
             items = getattr(parts, name)
-            found = answer_examples(items, encode, tokenizer.eos_token_id, config.tokens)
+            if parts.template == "chat":
+                found = chat_examples(items, encode, tokenizer, config.tokens)
+            else:
+                asked = [
+                    replace(one, inputs=(put(one.inputs[0], parts.template, tokenizer),))
+                    for one in items
+                ]
+                found = answer_examples(asked, encode, tokenizer.eos_token_id, config.tokens)
             if not found:
                 raise InputError(
                     f"tokens is {config.tokens}: all {len(items):,} items of the {name} part are "
@@ -209,6 +219,7 @@ class AnswerTask(Task):
             validation=examples("validation"),
             test=examples("test"),
             dtype=config.dtype,
+            template=parts.template,
         )
 
     def model(self) -> nn.Module:
@@ -276,6 +287,29 @@ def answer_examples(
     ]
 
 
+def chat_examples(
+    items: Sequence[Item],
+    encode: Callable[[list[str]], list[list[int]]],
+    tokenizer: Any,
+    max_tokens: int,
+) -> list[Example]:
+    """Return the chats of at most `max_tokens` tokens, with labels on the last answer alone.
+
+    It begins where the tokens of the prompt and of the whole chat part. Left out are empty answers.
+    """
+    said = [(one.inputs[0], str(one.output), one) for one in items if str(one.output).strip()]
+    prompts = encode([put(asked, "chat", tokenizer, one.history) for asked, _, one in said])
+    chats = encode([answered(asked, answer, tokenizer, one.history) for asked, answer, one in said])
+    found = []
+    for prompt, chat, (_, _, one) in zip(prompts, chats, said, strict=True):
+        pairs = enumerate(zip(prompt, chat, strict=False))
+        begin = next((place for place, (a, b) in pairs if a != b), min(len(prompt), len(chat)))
+        if begin < len(chat) <= max_tokens:
+            labels = (*[IGNORED] * begin, *chat[begin:])
+            found.append(Example(tuple(chat), labels, one.group))
+    return found
+
+
 def _padded(examples: Sequence[Example], pad: int) -> dict[str, Tensor]:
     length = max(len(example.input_ids) for example in examples)
     ids = torch.full((len(examples), length), pad)
@@ -320,6 +354,11 @@ def load_task(config: Config, folder: Path) -> Task:
         raise InputError(
             f"grades are {', '.join(config.grades)}, and {parts.learns} are learnt: leave them out",
             argument="grades",
+        )
+    if config.template and not answers:
+        raise InputError(
+            f"template is {config.template!r}, and {parts.learns} are learnt: leave it out",
+            argument="template",
         )
     if config.metric == "accuracy" and parts.learns != "labels":
         raise InputError(

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from transformers import EarlyStoppingCallback, Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
+from cosa_theory.ground.errors import InputError
 from cosa_theory.ground.swap import swapped
 from experiments.finetune.checkpoints import Pruning, last_checkpoint
 from experiments.finetune.config import Config
@@ -178,7 +179,7 @@ def fit(
         _store_start(model, run / "start")
     size = counts(model, task.head)
     saved = kept_bytes(model, task.collate(task.train[: config.batch]))
-    trainer = TaskTrainer(
+    trainer = _trainer_of(task)(
         task,
         config,
         steps,
@@ -199,6 +200,19 @@ def fit(
     state = trainer.state
     device = str(trainer.args.device)
     return Fitted(model, size, saved, state.log_history, state.global_step, device, trainer)
+
+
+def _trainer_of(task: Task) -> type[TaskTrainer]:
+    if not task.template:
+        return TaskTrainer
+    try:
+        from experiments.finetune.instructed import InstructedTrainer
+    except ImportError as error:
+        raise InputError(
+            f"template is {task.template!r}, which TRL trains: install cosa-theory[llm]",
+            argument="template",
+        ) from error
+    return InstructedTrainer
 
 
 def _moment_batches(task: Task, config: Config) -> Iterator[dict[str, Tensor]]:
@@ -228,7 +242,6 @@ def _arguments(task: Task, config: Config, run: Path, steps: int) -> TrainingArg
         max_grad_norm=config.clip,
         bf16=config.dtype == "bfloat16",
         use_cpu=not torch.accelerator.is_available(),  # said, or it refuses bfloat16 there
-        **({"gradient_checkpointing": True} if config.recompute else {}),
         seed=config.seed,
         data_seed=config.seed,
         eval_strategy="steps" if config.evaluate else "no",

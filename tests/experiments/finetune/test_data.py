@@ -48,8 +48,7 @@ def test_copies_of_the_hubs_are_read_as_the_hubs(tmp_path):
     copies = str(copies_of_all(tmp_path))
     math = load_parts(Config(data="metamath", copies=copies, rows=10))
     assert (len(math.train), len(math.validation)) == (10, 8)
-    assert math.train[0].inputs[0].startswith("Below is an instruction")
-    assert "### Instruction:\nw0 " in math.train[0].inputs[0]
+    assert (math.template, math.train[0].inputs[0][:3]) == ("alpaca", "w0 ")
     glue = load_parts(Config(data="mrpc", copies=copies))
     assert (len(glue.train), len(glue.validation), len(glue.test)) == (32, 8, 10)
     assert {item.output for item in glue.train} == {"0", "1"}
@@ -70,6 +69,7 @@ BAD = [
     ({}, {"train": [3, *ROWS]}, "a row is no JSON object"),
     ({"learns": "numbers"}, {}, "row 1 has 'a' as 'label': numbers are learnt"),
     ({"data": "r9"}, {}, "data is 'r9': it must be one of r8"),
+    ({"data": "no/where"}, {}, r"data no/where: datasets cannot read the split 'train'"),
 ]
 
 

@@ -91,7 +91,10 @@ def test_a_model_is_graded_by_what_it_writes(tmp_path, monkeypatch):
     texts = ["w1 w2 w3", "w4"]
     alone = [grades.written(model, tokenizer, [text], 5)[0] for text in texts]
     assert grades.written(model, tokenizer, texts, 5) == alone, "padding says nothing"
-    asked = [grades.Problem(text, said.__eq__) for text, said in zip(texts, alone, strict=True)]
+    asked = [
+        grades.Problem(text, said.__eq__, put=False)
+        for text, said in zip(texts, alone, strict=True)
+    ]
     asked.append(grades.Problem("w5", lambda _: False))
     monkeypatch.setitem(GRADES, "gsm8k", lambda config: asked)
     found = grade("gsm8k", model, str(base), Config(items=0, answer_tokens=5))
