@@ -151,7 +151,7 @@ def _named(config: Config) -> Source:
     if not 1 <= len(config.inputs) <= most or not (config.output or chats):
         raise InputError(
             f"data is {config.data!r}: inputs must name one column of texts, or two for labels and "
-            "numbers, and output what is learnt of them; a chat, with learns = \"answers\" and "
+            'numbers, and output what is learnt of them; a chat, with learns = "answers" and '
             'template = "chat", may be one column of messages without output',
             argument="inputs",
         )
@@ -173,9 +173,7 @@ def _files(config: Config) -> Parts:
     train, validation = read["train"], read["validation"]
     if not config.validation:
         train, validation = _held_back(train)
-    return Parts(
-        config.learns, train, validation, _shuffled(read["test"], "test"), config.template
-    )
+    return Parts(config.learns, train, validation, _shuffled(read["test"], "test"), config.template)
 
 
 DATA: dict[str, Callable[[Config], Parts]] = {

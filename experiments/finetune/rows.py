@@ -14,6 +14,7 @@ from cosa_theory.ground.reading import file_bytes
 
 __all__ = ["HUB", "Item", "Source", "hub_split", "items_of", "read_file", "refuse_lacking"]
 
+
 @dataclass(frozen=True)
 class Item:
     """One item in words.
