@@ -22,10 +22,20 @@ from cosa_theory.projections import (
     make_projection,
 )
 
-__all__ = ["SIGN_KINDS", "FrozenProjection", "ProjectionSpec", "by_parts", "sign_draw"]
+__all__ = [
+    "SIGN_KINDS",
+    "FrozenProjection",
+    "Product",
+    "ProjectionSpec",
+    "by_parts",
+    "sign_draw",
+]
 
 SIGN_KINDS = tuple(name for name, ensemble in ENSEMBLES.items() if ensemble.signs)
 """Ensembles whose entries are 0 and ± one magnitude: stored as signs, exact in every dtype."""
+
+
+Multiply = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -75,6 +85,36 @@ def sign_draw(spec: ProjectionSpec) -> tuple[Any, float, str]:
         entries = A if isinstance(A, np.ndarray) else A.data
         np.copysign(1, entries, out=entries)
     return A, magnitude, name
+
+
+class Product(torch.autograd.Function):
+    """A linear map of vectors whose derivative is its transpose, with derivatives of every order.
+
+    `Product.apply(x, multiply, transposed)` is multiply(x). Backward keeps no tensor, and can
+    therefore be run again: the products of layers that share one are differentiated one by one.
+    """
+
+    @staticmethod
+    def forward(x: Tensor, multiply: Multiply, transposed: Multiply) -> Tensor:
+        """Return multiply(x)."""
+        return multiply(x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        """Keep the two maps."""
+        ctx.maps = inputs[1:]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        """Return the transposed product of the gradient."""
+        return Product.apply(gradient, *reversed(ctx.maps)), None, None
+
+    @staticmethod
+    def vmap(
+        info: Any, where: tuple[int, None, None], x: Tensor, *maps: Multiply
+    ) -> tuple[Tensor, int]:
+        """Multiply all vectors of a batch: they lie along the last axis whatever is before it."""
+        return Product.apply(x.movedim(where[0], 0), *maps), 0
 
 
 class FrozenProjection(nn.Module):

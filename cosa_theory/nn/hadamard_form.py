@@ -75,7 +75,9 @@ class HadamardProjection(FrozenProjection):
         padding = (0, self.padded - self.d)
 
         def project(part: Tensor) -> Tensor:
-            return transform(F.pad(part * signs, padding)).index_select(1, rows)
+            signed = part * signs
+            padded = F.pad(signed, padding) if padding[1] else signed  # it copies even by nothing
+            return transform(padded).index_select(1, rows)
 
         return by_parts(project, x, max(1, _CHUNK // self.padded))
 
@@ -84,9 +86,9 @@ class HadamardProjection(FrozenProjection):
         signs, rows, transform = self._placed("signs", h), self._numbers(h), self._transform(h)
 
         def spread(part: Tensor) -> Tensor:
-            # `scatter` keeps the row numbers for backward; `index_copy` would keep the vectors.
+            # `scatter_` keeps the row numbers for backward; `index_copy` would keep the vectors.
             zeros = part.new_zeros(len(part), self.padded)
-            placed = zeros.scatter(1, rows.expand(len(part), -1), part)
+            placed = zeros.scatter_(1, rows.expand(len(part), -1), part)
             return transform(placed)[:, : self.d] * signs
 
         return by_parts(spread, h, max(1, _CHUNK // self.padded))

@@ -197,9 +197,8 @@ def _about_sparse(settings: CosaSettings, asked: Budget) -> list[str]:
         numbers += a * layer.m + (b * layer.n if layer.order != "right" else 0)
     size = f"{numbers * asked.step.itemsize / 1e6:,.1f} MB"
     return [
-        "on a GPU, and on a CPU where it is faster, sparse projections are formed as dense "
-        f"matrices for their products and kept for backward: up to {size} a step more than is "
-        "counted here, and the operations of dense ones"
+        "on a GPU sparse projections are formed as dense matrices for their products and kept for "
+        f"backward: up to {size} a step more than is counted here, and the operations of dense ones"
     ]
 
 
