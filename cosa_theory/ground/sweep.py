@@ -32,7 +32,7 @@ from cosa_theory.ground.workers import in_processes
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["run_cells"]
+__all__ = ["run_cells", "stored_cells"]
 
 Cell = TypeVar("Cell")
 Row = Mapping[str, Any]
@@ -140,6 +140,14 @@ def run_cells(
     if failures:
         raise _failure(failures, len(planned))
     return _table([(job, finished[job.position]) for job in planned])
+
+
+def stored_cells(
+    cells: Sequence[Any], *, name: str, version: int, folder: str | os.PathLike[str]
+) -> "pd.DataFrame":
+    """Return the rows of those cells that are finished, as `run_cells` does; compute nothing."""
+    planned = _plan(cells, name, version, Path(folder))
+    return _table([(job, stored) for job in planned if (stored := _read(job, None))])
 
 
 def _plan(cells: Sequence[Any], name: str, code: int, folder: Path) -> list[_Job]:

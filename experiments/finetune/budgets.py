@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 
 from cosa_theory.ground.errors import InputError
-from cosa_theory.spectrum.budget import cosa_shape, lora_parameters
+from cosa_theory.spectrum.budget import cosa_shape, lora_parameters, lora_xs_rank
 
 __all__ = ["METHODS", "OWN_RANK", "SHAPES", "Size", "layer_budgets", "released_shape", "size_of"]
 
 Layers = Mapping[str, tuple[int, int]]
 
 _AT_RANK: dict[str, Callable[[int, int, int], int]] = {
-    "lora": lambda m, n, r: r * (m + n),
+    **dict.fromkeys(("lora", "lora_eva", "lora_corda", "lora_ga"), lambda m, n, r: r * (m + n)),
     "rslora": lambda m, n, r: r * (m + n),
     "dora": lambda m, n, r: r * (m + n) + m,
     "pissa": lambda m, n, r: r * (m + n),
@@ -32,10 +32,13 @@ _AT_RANK: dict[str, Callable[[int, int, int], int]] = {
 }
 """What a method of one rank for all layers trains on an m × n layer."""
 
-OWN_RANK = ("lora", "rslora", "dora", "pissa", "adalora", "lora_fa")
+OWN_RANK = (
+    *("lora", "lora_eva", "lora_corda", "lora_ga", "rslora", "dora", "pissa", "adalora"),
+    "lora_fa",
+)
 """The methods that a rank is not a budget for, but their own rank."""
 
-METHODS = ("full", "cosa", *_AT_RANK, "fourierft", "c3a")
+METHODS = ("full", "cosa", "lora_xs", *_AT_RANK, "fourierft", "c3a")
 """What can be trained."""
 
 SHAPES = ("memory", "square", "released", "whole")
@@ -109,6 +112,11 @@ def size_of(
     if method == "cosa":
         cores = {name: _core(*layers[name], share, shape) for name, share in shares.items()}
         return Size(sum(math.prod(one) for one in cores.values()), by_layer=cores)
+    if method == "lora_xs":
+        ranks = {name: lora_xs_rank(*layers[name], share) for name, share in shares.items()}
+        return Size(
+            sum(r * r for r in ranks.values()), by_layer={n: (r, r) for n, r in ranks.items()}
+        )
     if method == "fourierft":
         kept = {name: min(share, math.prod(layers[name])) for name, share in shares.items()}
         return Size(sum(kept.values()), by_layer=kept)

@@ -78,8 +78,10 @@ class Config:
     kind, left, scale : str
         Of CoSA: an ensemble, for L another one or "identity", and "synthesis" or "analysis"; see
         `cosa_theory.nn.peft.CosaConfig`.
+    whiten : bool
+        Of the informed kinds ("activation", "gradient"): whether R x is uncorrelated, of one size.
     moment_items : int
-        Training items that informed kinds ("activation", "gradient") are made from.
+        Training items that informed kinds, EVA, CorDA and LoRA-GA start from.
     shape : str
         Of CoSA: one of `experiments.finetune.budgets.SHAPES`.
     targets : tuple of str
@@ -104,6 +106,8 @@ class Config:
     seed, threads : int
         Of a new head, the order of the items, dropout and the method; torch threads, 0 for torch's
         own number.
+    draw : int
+        Seed of the method's random projections and starts, where it is not `seed`; else -1.
     checkpoint : int
         Steps between checkpoints; where patience ends the training, one at every evaluation.
     evaluate, patience : int
@@ -148,6 +152,7 @@ class Config:
     kind: str = "gaussian"
     left: str = ""
     scale: str = "synthesis"
+    whiten: bool = False
     moment_items: int = 256
     shape: str = "memory"
     targets: tuple[str, ...] = ()
@@ -166,6 +171,7 @@ class Config:
     dtype: str = "float32"
     recompute: bool = False
     seed: int = 0
+    draw: int = -1
     threads: int = 0
     checkpoint: int = 100
     evaluate: int = 0
@@ -181,6 +187,7 @@ class Config:
             whole(name, getattr(self, name))
         for name in _FROM_ZERO:
             whole(name, getattr(self, name), least=0)
+        whole("draw", self.draw, least=-1)
         for name in ("alpha", "learning_rate", "head_rate", "epochs"):
             real(name, getattr(self, name), above=0)
         for name in ("warm_up", "weight_decay", "clip"):
@@ -199,6 +206,11 @@ class Config:
                 raise refuse("core", self.core, f"left out: {self.method} takes rank or budget")
         if self.final_rank > self.rank:
             raise refuse("final_rank", self.final_rank, f"at most the rank, {self.rank}")
+
+    @property
+    def drawn(self) -> int:
+        """The seed of what the method draws."""
+        return self.seed if self.draw < 0 else self.draw
 
 
 _CHOICES = {

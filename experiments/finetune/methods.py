@@ -9,18 +9,27 @@ from dataclasses import dataclass
 from typing import Any
 
 import peft
-from peft import PeftConfig, get_peft_model
+from peft import PeftConfig
+from peft.tuners.lora.config import CordaConfig
 from torch import nn
 
 from cosa_theory.ground.errors import InputError
-from cosa_theory.nn.peft import CosaConfig, prepare_cosa
+from cosa_theory.nn.peft import CosaConfig
 from cosa_theory.nn.projection import FrozenProjection
 from cosa_theory.nn.targets import closest
-from cosa_theory.projections import INFORMED
 from experiments.finetune.budgets import Size, size_of
 from experiments.finetune.config import Config
+from experiments.finetune.starts import adapter_put
 
-__all__ = ["Counts", "chosen_layers", "counts", "linear_layers", "prepared", "size_for"]
+__all__ = [
+    "Counts",
+    "chosen_layers",
+    "counts",
+    "in_head",
+    "linear_layers",
+    "prepared",
+    "size_for",
+]
 
 
 def linear_layers(
@@ -108,7 +117,7 @@ def prepared(
     steps : int
         Of the training; AdaLoRA spreads its pruning over them.
     batches : iterable of mapping
-        As the model takes them, for CoSA of informed kinds.
+        As the model takes them, for methods that start from data.
 
     Returns
     -------
@@ -125,16 +134,14 @@ def prepared(
         for name, parameter in model.named_parameters():
             block = _block(name)
             inside = not config.blocks or (block is not None and block >= first)
-            parameter.requires_grad_(inside or _in_head(name, head))
+            parameter.requires_grad_(inside or in_head(name, head))
         return model
     layers = linear_layers(model, config.blocks, config.targets)
     size = size_for(config, layers)
     made = _peft_config(config, size, steps)
     made.target_modules = list(layers)
     made.modules_to_save = [head] if head else None
-    if isinstance(made, CosaConfig) and made.kind in INFORMED:
-        prepare_cosa(model, made, batches)
-    adapted = get_peft_model(model, made)
+    adapted = adapter_put(model, made, config.method, batches)
     if config.method == "lora_fa":
         for name, parameter in adapted.named_parameters():
             if ".lora_A." in name:
@@ -150,15 +157,17 @@ def size_for(config: Config, layers: Mapping[str, tuple[int, int]]) -> Size:
 
 
 def _peft_config(config: Config, size: Size, steps: int) -> PeftConfig:
-    rank, seed, dropout = size.rank or 0, config.seed, config.dropout
+    rank, seed, dropout = size.rank or 0, config.drawn, config.dropout
     lora = {"r": rank, "lora_alpha": config.alpha * rank, "lora_dropout": dropout}
     match config.method:
-        case "cosa":
+        case "cosa" | "lora_xs":
+            informed = config.method == "lora_xs"
             return CosaConfig(
                 shape_pattern={re.escape(name): core for name, core in size.by_layer.items()},
                 alpha=config.alpha,
                 seed=seed,
-                kind=config.kind,
+                kind="gradient" if informed else config.kind,
+                options={"whiten": True} if config.whiten else {},
                 left=config.left or None,
                 scale=config.scale,
                 dropout=dropout,
@@ -167,6 +176,15 @@ def _peft_config(config: Config, size: Size, steps: int) -> PeftConfig:
             return peft.LoraConfig(use_rslora=True, **lora)
         case "dora":
             return peft.LoraConfig(use_dora=True, **lora)
+        case "lora_eva":
+            start = peft.EvaConfig(rho=1.0, use_label_mask=False)
+            return peft.LoraConfig(init_lora_weights="eva", eva_config=start, **lora)
+        case "lora_corda":
+            previewed = CordaConfig(corda_method="ipm")
+            return peft.LoraConfig(init_lora_weights="corda", corda_config=previewed, **lora)
+        case "lora_ga":
+            steady = peft.LoraGAConfig()
+            return peft.LoraConfig(init_lora_weights="lora_ga", lora_ga_config=steady, **lora)
         case "pissa":
             return peft.LoraConfig(init_lora_weights="pissa_niter_16", **lora)
         case "adalora":
@@ -206,7 +224,8 @@ def _peft_config(config: Config, size: Size, steps: int) -> PeftConfig:
     return peft.LoraConfig(**lora)
 
 
-def _in_head(name: str, head: str | None) -> bool:
+def in_head(name: str, head: str | None) -> bool:
+    """Return whether a parameter belongs to the new head."""
     return head is not None and f".{head}." in f".{name}"
 
 
@@ -237,6 +256,6 @@ def counts(model: nn.Module, head: str | None) -> Counts:
     sizes = {True: 0, False: 0}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            sizes[_in_head(name, head)] += parameter.numel()
+            sizes[in_head(name, head)] += parameter.numel()
     frozen = sum(part.nbytes for part in model.modules() if isinstance(part, FrozenProjection))
     return Counts(sizes[False], sizes[True], frozen)

@@ -5,7 +5,7 @@ import os
 import random
 import shutil
 import statistics
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
-from transformers import EarlyStoppingCallback, Trainer, TrainingArguments
+from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from cosa_theory.ground.errors import InputError
@@ -25,6 +25,7 @@ from experiments.finetune.checkpoints import Pruning, last_checkpoint
 from experiments.finetune.config import Config
 from experiments.finetune.methods import Counts, counts, prepared
 from experiments.finetune.scoring import score
+from experiments.finetune.starts import OF_GRADIENTS, REWRITTEN
 from experiments.finetune.tasks import Task
 from experiments.finetune.trainer import Progress, TaskTrainer, optimiser_of
 from experiments.layer_costs import saved_bytes
@@ -164,6 +165,7 @@ def fit(
     config: Config,
     run: Path,
     progress: Callable[[int, int], None] | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> Fitted:
     """Train within `isolated`, from the last checkpoint in `run` where there is one."""
     base = task.model()
@@ -171,11 +173,11 @@ def fit(
     base.name_or_path = task.base  # type: ignore[assignment]
     if config.recompute:
         cast(Any, base).gradient_checkpointing_enable()
-    torch.manual_seed(config.seed)
+    torch.manual_seed(config.drawn)
     steps = total_steps(config, len(task.train), int(os.environ.get("WORLD_SIZE", "1")))
     batches = _moment_batches(task, config)
     model = prepared(base, config, head=task.head, steps=steps, batches=batches)
-    if config.method == "pissa":  # what it began with, which is no part of the update
+    if config.method in REWRITTEN:  # what it began with, which is no part of the update
         _store_start(model, run / "start")
     size = counts(model, task.head)
     saved = kept_bytes(model, task.collate(task.train[: config.batch]))
@@ -189,7 +191,7 @@ def fit(
         eval_dataset=task.validation if config.evaluate else None,
         data_collator=task.collate,
         optimizers=(optimiser_of(model, task.head, config), None),
-        callbacks=[Progress(progress)],
+        callbacks=[Progress(progress), *callbacks],
     )
     trainer.remove_callback(PrinterCallback)
     if config.method == "adalora":
@@ -223,7 +225,7 @@ def _moment_batches(task: Task, config: Config) -> Iterator[dict[str, Tensor]]:
         yield {
             name: one
             for name, one in inputs.items()
-            if name != "labels" or config.kind == "gradient"
+            if name != "labels" or config.kind == "gradient" or config.method in OF_GRADIENTS
         }
 
 

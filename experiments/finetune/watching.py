@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from cosa_theory.spectrum import summarize
 from experiments.finetune.methods import linear_layers
 
-__all__ = ["Watch", "effective_weight"]
+__all__ = ["Watch", "adapted_layers", "effective_weight"]
 
 
 _WRAPPER = "base_model.model."  # PEFT's
@@ -30,7 +30,7 @@ class Watch:
         modules = dict(model.named_modules())
         trained = [
             name
-            for name in _layers(model)
+            for name in adapted_layers(model)
             if any(part.requires_grad for part in modules[name].parameters())
         ]
         chosen = [
@@ -67,11 +67,15 @@ class Watch:
         return found
 
 
-def _layers(model: nn.Module) -> list[str]:
-    """Return the outermost linear layers in blocks, whatever adapter is around them."""
+def adapted_layers(model: nn.Module) -> dict[str, str]:
+    """Return the outermost linear layers in blocks, whatever adapter is around them.
+
+    By their names in the model, those in the base model.
+    """
     inner = list(linear_layers(model, 0))
     suffix = ".base_layer"
-    return [name.removesuffix(suffix) for name in inner if name.endswith(suffix)] or inner
+    outer = [name.removesuffix(suffix) for name in inner if name.endswith(suffix)] or inner
+    return {name: name.removeprefix(_WRAPPER) for name in outer}
 
 
 @torch.no_grad()

@@ -1,0 +1,124 @@
+"""The tables of what is finished: arms, comparisons, rates, the pilot and the crossed design."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from experiments.subspace.arms import ARMS
+from experiments.subspace.comparison import compared, variance_ratio
+from experiments.subspace.job import Job
+from experiments.subspace.power import half_width, paired_spread, seeds_needed
+
+__all__ = ["TABLES", "power_table", "tables_of", "verdict"]
+
+TABLES = ("arms", "compared", "rates", "pilot", "crossed")
+"""What `tables_of` returns."""
+
+_MEANS = (
+    *("loss", "accuracy", "train_loss", "parameters", "step_seconds", "memory", "adapter_bytes"),
+    *("relative_norm", "stable_rank", "rank_90", "rank_99", "intruders", "intruders_null"),
+    "norm_variation",
+)
+
+
+def tables_of(job: Job) -> dict[str, pd.DataFrame]:
+    """Return the tables by the names of `TABLES`, each without rows where nothing is finished."""
+    study = job.study
+    tests = [one for task in study.tasks for one in job.tested(task)]
+    finished = job.finished(tests)
+    found = {"arms": pd.DataFrame(), "compared": pd.DataFrame()}
+    if len(finished):
+        # A task's trainings are compared where all arms that are finished have the same items.
+        found = {"arms": _arms(finished), "compared": compared(finished, study)}
+    crossed = job.crossed()
+    table = job.finished(crossed) if crossed else pd.DataFrame()
+    whole = len(table) == len(crossed) > 0
+    return {
+        **found,
+        "rates": _rates(job),
+        "pilot": power_table(job),
+        "crossed": pd.DataFrame([variance_ratio(table, study.confidence)] if whole else []),
+    }
+
+
+def _arms(finished: pd.DataFrame) -> pd.DataFrame:
+    """Return a row for each task and arm: means over seeds, and the spread of the loss."""
+    rows = finished.assign(
+        memory=finished["saved_bytes"] + finished["state_bytes"] + finished["frozen_bytes"],
+        norm_variation=[_variation(norms) for norms in finished["gradient_norms"]],
+        rate=10 ** (finished["quarter"] / 4),
+    )
+    by = rows.groupby(["task", "arm"], sort=False)
+    table = by[["rate", *_MEANS]].agg(lambda values: values.astype(float).mean())
+    table.insert(0, "spread", by["loss"].std())
+    table.insert(0, "seeds", by["seed"].nunique())
+    table = table.reset_index()
+    about = [ARMS[name] for name in table["arm"]]
+    for place, name in enumerate(("label", "subspace", "wide")):
+        table.insert(2 + place, name, [getattr(one, name) for one in about])
+    return table
+
+
+def _variation(norms: list[float]) -> float:
+    """Return the coefficient of variation of the gradient's norm after a third of the steps.
+
+    Of its logarithm's trend nothing is taken off: what falls steadily varies too.
+    """
+    kept = np.array(norms[len(norms) // 3 :], dtype=float)
+    return float(kept.std() / kept.mean()) if len(kept) and kept.mean() > 0 else math.nan
+
+
+def _rates(job: Job) -> pd.DataFrame:
+    """Return every training that a rate was chosen among, and whether it was chosen."""
+    rows: list[dict[str, Any]] = []
+    for task in job.study.tasks:
+        for arm in job.study.arms(task):
+            cells, best = job.tuning(task, arm)
+            for _, one in job.finished(cells).iterrows():
+                rate = {"task": task, "arm": arm, "rate": 10 ** (one["quarter"] / 4)}
+                rows.append(rate | {"loss": one["loss"], "chosen": one["quarter"] == best})
+    return pd.DataFrame(rows)
+
+
+def power_table(job: Job) -> pd.DataFrame:
+    """Return for each task whose pilot is finished the spread and the seeds that follow.
+
+    `spread` is the largest standard deviation of paired differences; `needed` seeds would be
+    expected to reach the goal; `seeds` are trained, with the expected `half_width`.
+    """
+    study, rows = job.study, []
+    for task in study.tasks:
+        cells = job.pilot(task)
+        seeds = job.seeds(task)
+        if not cells or not seeds:
+            continue
+        spread = paired_spread(job.finished(cells))
+        rows.append(
+            {
+                "task": task,
+                "spread": spread,
+                "needed": seeds_needed(spread, study.smallest_effect, study.confidence),
+                "seeds": seeds,
+                "half_width": half_width(spread, seeds, study.confidence),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def verdict(comparisons: pd.DataFrame) -> str:
+    """Say in words what is decided, first of CoSA against LoRA."""
+    if not len(comparisons):
+        return "No comparison has two seeds yet."
+    parts = []
+    for task, own in comparisons.groupby("task", sort=False):
+        primary = own[(own["arm"] == "cosa_gaussian") & (own["against"] == "lora")]
+        for _, one in primary.iterrows():
+            parts.append(
+                f"{task}: CoSA {one['outcome']} against LoRA, {one['difference']:+.4f} nats "
+                f"({one['low']:+.4f} to {one['high']:+.4f}, {one['seeds']} seeds)"
+            )
+    counts = comparisons["outcome"].value_counts()
+    told = ", ".join(f"{counts.get(one, 0)} {one}" for one in ("better", "worse", "undecided"))
+    return f"{'; '.join(parts) or 'The primary comparison is not finished'}. Of all: {told}."

@@ -1,0 +1,105 @@
+"""Intervals of paired differences cover, and outcomes follow them."""
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from experiments.subspace.comparison import compared, expanded_tail, variance_ratio
+from experiments.subspace.power import half_width, paired_spread, seeds_needed
+from experiments.subspace.study import Comparison, read_study
+
+STUDY = dataclasses.replace(
+    read_study(), resamples=1000, comparisons=(Comparison("full", "lora", ("better",), ""),)
+)
+
+
+def trainings(generator, effect, seeds=5, items=60, of_seeds=0.05, of_items=0.5, name="r8"):
+    """Return trainings whose losses differ by `effect`, with noise of seeds and of items."""
+    shared = 1 + 0.3 * generator.standard_normal(items)
+    of_item = of_items * generator.standard_normal(items)
+    rows = []
+    for seed in range(seeds):
+        of_seed = of_seeds * generator.standard_normal()
+        for arm, gap in (("lora", 0.0), ("full", effect + of_seed)):
+            losses = shared + (of_item + gap if arm == "full" else 0.0)
+            rows.append(
+                {
+                    "task": name,
+                    "arm": arm,
+                    "seed": seed,
+                    "loss": losses.mean(),
+                    "accuracy": 0.5,
+                    "item_sums": losses.tolist(),
+                    "item_weights": [1.0] * items,
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+@pytest.mark.parametrize("noise", [(0.05, 0.0), (0.02, 0.5)])
+def test_the_interval_over_seeds_and_items_covers_the_true_difference(noise):
+    generator = np.random.default_rng(0)
+    hits, trials = 0, 120
+    for trial in range(trials):
+        table = trainings(generator, -0.1, 5, 40, *noise, name=str(trial))
+        row = compared(table, dataclasses.replace(STUDY, resamples=400)).iloc[0]
+        hits += row["low"] < -0.1 < row["high"]
+    # Three standard errors below the nominal level, and not every time.
+    assert 0.95 - 3 * (0.95 * 0.05 / trials) ** 0.5 <= hits / trials
+
+
+def test_tails_are_those_of_student_for_the_seeds_alone():
+    # At n seeds the percentiles of a normal bootstrap, sd √((n − 1)/n) s/√n, give t s/√n.
+    from scipy.stats import norm, t
+
+    for seeds in (2, 5, 30):
+        width = -norm.ppf(expanded_tail(seeds)) * ((seeds - 1) / seeds) ** 0.5
+        assert width == pytest.approx(t.ppf(0.975, seeds - 1))
+
+
+def test_outcomes_follow_the_interval_and_the_prediction():
+    generator = np.random.default_rng(1)
+    for effect, outcome, came in (
+        (-0.5, "better", "yes"),
+        (0.5, "worse", "no"),
+        (0, "undecided", "open"),
+    ):
+        table = trainings(generator, effect, of_items=0.01, of_seeds=0.02)
+        row = compared(table, STUDY).iloc[0]
+        assert (row["outcome"], row["came"], row["seeds"]) == (outcome, came, 5)
+        assert row["low"] < row["difference"] < row["high"]
+    tight = compared(trainings(generator, 0.0, of_items=1e-3, of_seeds=1e-3), STUDY).iloc[0]
+    assert tight["within"]
+
+
+def test_a_comparison_takes_the_seeds_that_both_arms_have():
+    table = trainings(np.random.default_rng(2), 0.0)
+    kept = table[(table["arm"] == "lora") | (table["seed"] < 3)]
+    assert compared(kept, STUDY).iloc[0]["seeds"] == 3
+    assert not len(compared(kept[kept["arm"] == "lora"], STUDY))
+
+
+def test_a_crossed_design_tells_what_varies():
+    generator = np.random.default_rng(3)
+    draws, seeds = generator.standard_normal((2, 30))
+    for of_draws, of_seeds in ((0.5, 0.1), (0.1, 0.5)):
+        left = 0.05 * generator.standard_normal((30, 30))
+        losses = of_draws * draws[:, None] + of_seeds * seeds + left
+        table = pd.DataFrame(
+            [{"draw": i, "seed": j, "loss": losses[i, j]} for i in range(30) for j in range(30)]
+        )
+        found = variance_ratio(table)
+        assert found["draws"] == pytest.approx(of_draws**2 * draws.var(ddof=1), rel=0.2)
+        assert found["seeds"] == pytest.approx(of_seeds**2 * seeds.var(ddof=1), rel=0.2)
+        assert (found["low"] > 1) if of_draws > of_seeds else (found["high"] < 1)
+
+
+def test_the_power_is_that_of_student():
+    table = pd.DataFrame(
+        {"arm": ["a"] * 4 + ["b"] * 4, "seed": [*range(4)] * 2, "loss": [0, 0, 0, 0, 1, 2, 3, 4.0]}
+    )
+    assert paired_spread(table) == pytest.approx(np.std([1, 2, 3, 4], ddof=1))
+    needed = seeds_needed(0.03, 0.02)
+    assert half_width(0.03, needed) <= 0.02 < half_width(0.03, needed - 1)
