@@ -14,7 +14,7 @@ from peft.tuners.lora.corda import preprocess_corda
 from peft.tuners.lora.loraga import preprocess_loraga
 from torch import Tensor, nn
 
-from cosa_theory.nn.moments import Moments
+from cosa_theory.nn.moments import Moments, layer_moments
 from cosa_theory.nn.peft import CosaConfig, prepare_cosa
 from cosa_theory.projections import INFORMED, SecondMoments
 
@@ -52,6 +52,8 @@ def adapter_put(
     """
     if method == "lora_xs":
         prepare_cosa(model, made, moments=_singular_moments(model, made))
+    elif isinstance(made, CosaConfig) and made.kind == "gradient" and hasattr(model, "encoder"):
+        prepare_cosa(model, made, moments=_sampled_moments(model, made, batches))
     elif isinstance(made, CosaConfig) and made.kind in INFORMED:
         prepare_cosa(model, made, batches)
     elif method == "lora_corda":
@@ -80,6 +82,23 @@ def _singular_moments(model: nn.Module, made: CosaConfig) -> Moments:
         inputs[f"{name}.weight"] = SecondMoments(vectors=right.T.numpy(), **known)
         outputs[f"{name}.weight"] = SecondMoments(vectors=left.numpy(), **known)
     return Moments(inputs, outputs)
+
+
+def _sampled_moments(model: Any, made: CosaConfig, batches: Iterable[Batch]) -> Moments:
+    """Return moments of a classifier's encoder, with gradients of samples around its embeddings.
+
+    Those of labels would come through a head that is still random, and whose few classes span too
+    few directions in the last block.
+    """
+    prefix = "encoder."
+    plain = [{name: one for name, one in batch.items() if name != "labels"} for batch in batches]
+    names = [f"{name.removeprefix(prefix)}.weight" for name in made.target_modules or ()]
+    found = layer_moments(model.encoder, plain, names, gradients="samples")
+    sides = (
+        {f"{prefix}{name}": one for name, one in side.items()}
+        for side in (found.inputs, found.gradients)
+    )
+    return Moments(*sides)
 
 
 def _run_singly(model: nn.Module, batches: Iterable[Batch]) -> None:

@@ -35,6 +35,7 @@ __all__ = [
     "fit",
     "isolated",
     "kept_bytes",
+    "moment_batches",
     "start",
     "store",
     "store_merged",
@@ -175,7 +176,7 @@ def fit(
         cast(Any, base).gradient_checkpointing_enable()
     torch.manual_seed(config.drawn)
     steps = total_steps(config, len(task.train), int(os.environ.get("WORLD_SIZE", "1")))
-    batches = _moment_batches(task, config)
+    batches = moment_batches(task, config)
     model = prepared(base, config, head=task.head, steps=steps, batches=batches)
     if config.method in REWRITTEN:  # what it began with, which is no part of the update
         _store_start(model, run / "start")
@@ -217,7 +218,7 @@ def _trainer_of(task: Task) -> type[TaskTrainer]:
     return InstructedTrainer
 
 
-def _moment_batches(task: Task, config: Config) -> Iterator[dict[str, Tensor]]:
+def moment_batches(task: Task, config: Config) -> Iterator[dict[str, Tensor]]:
     """Yield the first training items as the model takes them, with labels for gradients alone."""
     items = task.train[: config.moment_items]
     for first in range(0, len(items), config.batch):

@@ -7,32 +7,33 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.special import ndtr
+from scipy.special import ndtri
 
 from cosa_theory.ground.estimates import student_quantile
 from cosa_theory.projections import stream
 from experiments.subspace.study import Study
 
-__all__ = ["compared", "expanded_tail", "resampled_means", "variance_ratio"]
+__all__ = ["compared", "resampled_means", "stretch", "variance_ratio"]
 
 Array = NDArray[np.float64]
 
 _CHUNK = 250
 
 
-def expanded_tail(seeds: int, confidence: float = 0.95) -> float:
-    """Return the tail at which a bootstrap over so few seeds has its interval's ends.
+def stretch(seeds: int, confidence: float = 0.95) -> float:
+    """Return by what deviations of a bootstrap over so few seeds are stretched.
 
-    Percentiles of a bootstrap are too narrow by √(n/(n − 1)), and take no notice that the spread is
-    estimated; at Φ(−√(n/(n − 1)) t) they are as wide as Student's interval for normal values [1]_.
+    A bootstrap of n values has a standard deviation too small by √(n/(n − 1)), and its percentiles
+    take no notice that the spread is estimated. Stretched by √(n/(n − 1)) t/z they end where
+    Student's interval does, for a normal bootstrap distribution [1]_.
 
     References
     ----------
     .. [1] T. C. Hesterberg, "What teachers should know about the bootstrap", The American
-       Statistician 69 (2015), section 4.2 (expanded percentile interval).
+       Statistician 69 (2015), section 4.2.
     """
-    widening = math.sqrt(seeds / (seeds - 1)) * student_quantile(seeds, confidence)
-    return float(ndtr(-widening))
+    normal = float(ndtri((1 + confidence) / 2))
+    return math.sqrt(seeds / (seeds - 1)) * student_quantile(seeds, confidence) / normal
 
 
 def resampled_means(sums: Array, weights: Array, resamples: int, *key: str) -> Array:
@@ -94,10 +95,8 @@ def compared(tests: pd.DataFrame, study: Study) -> pd.DataFrame:
                 continue
             pairs = [(of[one.arm, seed], of[one.against, seed]) for seed in sorted(shared)]
             gaps = np.stack([first[0] - second[0] for first, second in pairs], axis=1)
-            value = float(
-                np.mean([first[1]["loss"] - second[1]["loss"] for first, second in pairs])
-            )
-            low, high = _ends(gaps, study.confidence, str(task), one.arm, one.against)
+            values = np.array([first[1]["loss"] - second[1]["loss"] for first, second in pairs])
+            low, high = _ends(gaps, values, study.confidence, str(task), one.arm, one.against)
             outcome = "better" if high < 0 else "worse" if low > 0 else "undecided"
             accuracies = [first[1]["accuracy"] - second[1]["accuracy"] for first, second in pairs]
             rows.append(
@@ -106,7 +105,7 @@ def compared(tests: pd.DataFrame, study: Study) -> pd.DataFrame:
                     "arm": one.arm,
                     "against": one.against,
                     "seeds": len(shared),
-                    "difference": value,
+                    "difference": float(values.mean()),
                     "low": low,
                     "high": high,
                     "outcome": outcome,
@@ -130,13 +129,26 @@ def _came(outcome: str, expected: tuple[str, ...]) -> str:
     return "open" if outcome == "undecided" else "no"
 
 
-def _ends(gaps: Array, confidence: float, *key: str) -> tuple[float, float]:
-    """Return the interval of the mean over seeds of gaps, shape (resamples of items, seeds)."""
+def _ends(gaps: Array, values: Array, confidence: float, *key: str) -> tuple[float, float]:
+    """Return the interval of a mean difference.
+
+    Parameters
+    ----------
+    gaps : array, shape (resamples, seeds)
+        Differences over resampled items.
+    values : array, shape (seeds,)
+        Over all items.
+    confidence : float
+        Of the interval.
+    *key : str
+        Names the draw of seeds.
+    """
     resamples, seeds = gaps.shape
     generator = stream(0, "subspace", "seeds", *key)
     counts = generator.multinomial(seeds, np.full(seeds, 1 / seeds), resamples)
-    tail = expanded_tail(seeds, confidence)
-    low, high = np.quantile((counts * gaps).mean(1), (tail, 1 - tail))
+    of_seeds = stretch(seeds, confidence) * (counts @ values / seeds - values.mean())
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(gaps.mean(1) + of_seeds, (tail, 1 - tail))
     return float(low), float(high)
 
 
