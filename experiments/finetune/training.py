@@ -21,6 +21,7 @@ from transformers.trainer_callback import PrinterCallback
 
 from cosa_theory.ground.errors import InputError
 from cosa_theory.ground.swap import swapped
+from cosa_theory.projections import stream
 from experiments.finetune.checkpoints import Pruning, last_checkpoint
 from experiments.finetune.config import Config
 from experiments.finetune.methods import Counts, counts, prepared
@@ -219,8 +220,12 @@ def _trainer_of(task: Task) -> type[TaskTrainer]:
 
 
 def moment_batches(task: Task, config: Config) -> Iterator[dict[str, Tensor]]:
-    """Yield the first training items as the model takes them, with labels for gradients alone."""
-    items = task.train[: config.moment_items]
+    """Yield some training items as the model takes them, with labels for gradients alone.
+
+    They are drawn, always the same: many corpora are sorted by their labels.
+    """
+    order = stream(0, "finetune", "moments").permutation(len(task.train))
+    items = [task.train[place] for place in order[: config.moment_items]]
     for first in range(0, len(items), config.batch):
         inputs = task.collate(items[first : first + config.batch])
         yield {
