@@ -57,12 +57,16 @@ def draw(name: str, arguments: Sequence[str] | None = None, command: str = "spec
 
 
 def draw_table(
-    name: str, drawing: Drawing, table: str, arguments: Sequence[str] | None = None
+    name: str,
+    drawing: Drawing,
+    table: str,
+    arguments: Sequence[str] | None = None,
+    beside: Sequence[str] = (),
 ) -> int:
     """Draw a figure from the table that an experiment stored as RESULTS/`table`.parquet.
 
-    The drawing takes a mapping with that one table under its name; the exit code is 2 where input
-    must be mended.
+    The drawing takes a mapping with that table under its name, and with those of `beside` that are
+    there; the exit code is 2 where input must be mended.
     """
 
     def tables(folder: Path) -> Mapping[str, pd.DataFrame]:
@@ -71,7 +75,9 @@ def draw_table(
             raise InputError(
                 f"{path} is missing: make it with `python -m experiments.{table} --out {folder}`"
             )
-        return {table: read_table(path)}
+        others = {one: folder / f"{one}.parquet" for one in beside}
+        known = {one: read_table(other) for one, other in others.items() if other.is_file()}
+        return {table: read_table(path), **known}
 
     return _run(name, drawing, tables, arguments, example=f"results/{table}")
 

@@ -20,7 +20,7 @@ from cosa_theory.ground.checks import choice, real
 from cosa_theory.ground.errors import InputError
 from cosa_theory.ground.files import atomic_path
 from cosa_theory.ground.printable import printable
-from cosa_theory.ground.program import program
+from cosa_theory.ground.program import note, program
 from cosa_theory.ground.provenance import provenance
 from cosa_theory.ground.reading import read_json
 from cosa_theory.ground.sweep import run_cells
@@ -30,7 +30,8 @@ from experiments.command import check_table, command_parser, run_command, write_
 from experiments.informed import REFERENCE, write_reference
 from experiments.subspace.arms import ARMS
 from experiments.subspace.cells import train
-from experiments.subspace.job import NAME, VERSION, Job, work
+from experiments.subspace.job import MEASURED, NAME, VERSION, Job, work
+from experiments.subspace.predictors import measure, path_of
 from experiments.subspace.study import STATED, Study, read_study
 from experiments.subspace.tables import TABLES, tables_of, verdict
 
@@ -69,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--arms", nargs="*", default=(), metavar="NAME", help="default: all of each task")
     add("--hours", type=float, default=math.inf, help="begin no training later than this")
     add("--tables", action="store_true", help="train nothing, show what is finished")
+    add("--predictors", action="store_true", help="measure arms at their start instead")
     add("--power", action="store_true", help="show the pilots and the seeds that follow, and end")
     add("--quick", action="store_true", help="train one cell of each model, in minutes, and end")
     add("--reference", action="store_true", help="also write the tables of experiments/reference")
@@ -93,7 +95,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         check_table(chosen.out, NAME, beside=[f"{NAME}_{one}" for one in TABLES])
         _agreed(study, chosen.out)
         job = Job(study, chosen.out / "cells", tuple(chosen.tasks), tuple(chosen.arms))
-        if not chosen.tables and not chosen.power:
+        if chosen.predictors:
+            _measure(job, chosen.out)
+        elif not chosen.tables and not chosen.power:
             work(job, time.monotonic() + 3600 * chosen.hours)
         _deliver(job, chosen.out, power=chosen.power, reference=chosen.reference)
 
@@ -121,6 +125,20 @@ def _agreed(study: Study, out: Path) -> None:
                 f"{sizes[name]} here: take another --out, or the settings as they were",
                 argument="--out",
             )
+
+
+def _measure(job: Job, out: Path) -> None:
+    """Train the full fine-tunings that arms are measured on, and measure every arm at its start."""
+    for task in job.tasks or job.study.tasks:
+        wanted = job.measured(task)
+        if wanted is None:
+            note(f"{task}: nothing to measure before the rate of full fine-tuning is known")
+            continue
+        full, starts = wanted
+        paths = out / "paths"
+        path_of(full, paths / f"{task}.safetensors", out / "runs")
+        settings: dict[str, Any] = {"name": MEASURED, "version": VERSION, "folder": job.folder}
+        run_cells(partial(measure, paths=paths), starts, jobs=1, **settings)
 
 
 def _deliver(job: Job, out: Path, *, power: bool, reference: bool) -> None:

@@ -21,9 +21,9 @@ from experiments.subspace.cells import Cell, train
 from experiments.subspace.power import paired_spread, seeds_needed
 from experiments.subspace.study import Study
 
-__all__ = ["NAME", "VERSION", "Job", "best_quarter", "work"]
+__all__ = ["MEASURED", "NAME", "VERSION", "Job", "best_quarter", "work"]
 
-NAME, VERSION = "subspace", 1
+NAME, MEASURED, VERSION = "subspace", "subspace_measured", 1
 
 _WAIT = 20.0  # seconds until a process that has nothing to do looks again
 
@@ -178,6 +178,23 @@ class Job:
             for draw in range(seeds)
             for seed in range(seeds)
         ]
+
+    def measured(self, task: str) -> tuple[Cell, list[Cell]] | None:
+        """Return a task's full fine-tuning, and each arm at its start, which is measured on it.
+
+        None for the language model, whose gradients take gigabytes, and before the rate of full
+        fine-tuning is known.
+        """
+        if self.study.tasks[task].decoder or "full" not in self.study.arms(task):
+            return None
+        best = self.tuning(task, "full")[1]
+        if best is None:
+            return None
+        seed = self.study.tuning_seeds[0]
+        cells = {
+            arm: self._cell(task, arm, best, seed, "start", draw=0) for arm in self.study.arms(task)
+        }
+        return cells["full"], list(cells.values())
 
     def claim(self, cell: Cell) -> Path:
         """Return the file that whoever trains a cell holds locked."""

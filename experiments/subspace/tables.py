@@ -6,14 +6,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from cosa_theory.ground.sweep import stored_cells
 from experiments.subspace.arms import ARMS
 from experiments.subspace.comparison import compared, variance_ratio
-from experiments.subspace.job import Job
+from experiments.subspace.job import MEASURED, VERSION, Job
 from experiments.subspace.power import half_width, paired_spread, seeds_needed
+from experiments.subspace.predictors import PREDICTORS, predicted
 
 __all__ = ["TABLES", "power_table", "tables_of", "verdict"]
 
-TABLES = ("arms", "compared", "rates", "pilot", "crossed")
+TABLES = ("arms", "compared", "rates", "pilot", "crossed", "measured", "predicted")
 """What `tables_of` returns."""
 
 _MEANS = (
@@ -35,8 +37,16 @@ def tables_of(job: Job) -> dict[str, pd.DataFrame]:
     crossed = job.crossed()
     table = job.finished(crossed) if crossed else pd.DataFrame()
     whole = len(table) == len(crossed) > 0
+    starts = [one for task in study.tasks for one in (job.measured(task) or ([], []))[1]]
+    settings: dict[str, Any] = {"name": MEASURED, "version": VERSION, "folder": job.folder}
+    measured = stored_cells(starts, **settings)
+    if len(measured):
+        measured = measured[["task", "arm", *PREDICTORS]]
+    both = len(measured) and len(found["arms"])
     return {
         **found,
+        "measured": measured if len(measured) else pd.DataFrame(),
+        "predicted": predicted(measured, found["arms"]) if both else pd.DataFrame(),
         "rates": _rates(job),
         "pilot": power_table(job),
         "crossed": pd.DataFrame([variance_ratio(table, study.confidence)] if whole else []),
