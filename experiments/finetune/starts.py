@@ -94,11 +94,11 @@ def _sampled_moments(model: Any, made: CosaConfig, batches: Iterable[Batch]) -> 
     plain = [{name: one for name, one in batch.items() if name != "labels"} for batch in batches]
     names = [f"{name.removeprefix(prefix)}.weight" for name in made.target_modules or ()]
     found = layer_moments(model.encoder, plain, names, gradients="samples")
-    sides = (
+    inputs, outputs = (
         {f"{prefix}{name}": one for name, one in side.items()}
         for side in (found.inputs, found.gradients)
     )
-    return Moments(*sides)
+    return Moments(inputs, outputs)
 
 
 def _run_singly(model: nn.Module, batches: Iterable[Batch]) -> None:

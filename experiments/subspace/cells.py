@@ -153,7 +153,7 @@ def _stored_bytes(fitted: Fitted, arm: str) -> int:
         return store(fitted, Path(folder) / "adapter")
 
 
-def update_measures(model: nn.Module, base: nn.Module) -> dict[str, float]:
+def update_measures(model: nn.Module, base: nn.Module) -> dict[str, float | None]:
     """Return means over some layers, evenly spread, of what describes their updates.
 
     Returns
@@ -166,12 +166,13 @@ def update_measures(model: nn.Module, base: nn.Module) -> dict[str, float]:
     layers = adapted_layers(model)
     names = list(layers)
     count = min(_LAYERS, len(names))
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name in (names[index * len(names) // count] for index in range(count)):
-        weight = base.get_submodule(layers[name]).weight.detach()
+        inner: Any = base.get_submodule(layers[name])
+        weight = inner.weight.detach()
         delta = (effective_weight(model.get_submodule(name)) - weight).numpy()
         # What is left of two weights in single precision.
-        rounding = float(np.finfo(np.float32).eps * weight.square().mean().sqrt())
+        rounding = float(weight.square().mean().sqrt()) * float(np.finfo(np.float32).eps)
         spectrum = summarize(delta, rounding_rms=rounding)
         beside = intruder_dimensions(delta, weight.numpy())
         rows.append(

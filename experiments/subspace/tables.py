@@ -18,11 +18,11 @@ __all__ = ["TABLES", "power_table", "tables_of", "verdict"]
 TABLES = ("arms", "compared", "rates", "pilot", "crossed", "measured", "predicted")
 """What `tables_of` returns."""
 
-_MEANS = (
-    *("loss", "accuracy", "train_loss", "parameters", "step_seconds", "memory", "adapter_bytes"),
+_STORED = (
+    *("loss", "accuracy", "train_loss", "parameters", "step_seconds", "adapter_bytes"),
     *("relative_norm", "stable_rank", "rank_90", "rank_99", "intruders", "intruders_null"),
-    "norm_variation",
 )
+_MEANS = (*_STORED, "memory", "norm_variation")
 
 
 def tables_of(job: Job) -> dict[str, pd.DataFrame]:
@@ -55,13 +55,14 @@ def tables_of(job: Job) -> dict[str, pd.DataFrame]:
 
 def _arms(finished: pd.DataFrame) -> pd.DataFrame:
     """Return a row for each task and arm: means over seeds, and the spread of the loss."""
-    rows = finished.assign(
+    measured = finished.astype(dict.fromkeys(_STORED, float))
+    rows = measured.assign(
         memory=finished["saved_bytes"] + finished["state_bytes"] + finished["frozen_bytes"],
         norm_variation=[_variation(norms) for norms in finished["gradient_norms"]],
         rate=10 ** (finished["quarter"] / 4),
     )
     by = rows.groupby(["task", "arm"], sort=False)
-    table = by[["rate", *_MEANS]].agg(lambda values: values.astype(float).mean())
+    table = by[["rate", *_MEANS]].mean()
     table.insert(0, "spread", by["loss"].std())
     table.insert(0, "seeds", by["seed"].nunique())
     table = table.reset_index()
