@@ -52,10 +52,12 @@ Tables = Mapping[str, pd.DataFrame]
 
 def subspace(tables: Tables) -> Figure:
     """Draw a panel of intervals for each task, and below it its predictors where they are known."""
-    comparisons, arms = tables["subspace_compared"], tables.get("subspace_arms")
-    measured = tables.get("subspace_measured", pd.DataFrame())
+    comparisons = tables["subspace_compared"]
+    arms, measured = (
+        tables.get(f"subspace_{name}", pd.DataFrame()) for name in ("arms", "measured")
+    )
     tasks = [one for one in _TASKS if one in set(comparisons["task"])]
-    known = [one for one in tasks if len(measured) and one in set(measured["task"])]
+    known = [one for one in tasks if len(arms) and len(measured) and one in set(measured["task"])]
     most = max((comparisons["task"] == task).sum() for task in tasks)
     heights = [0.19 * most + 0.5, *([1.55] * len(known))]
     with house_style():
