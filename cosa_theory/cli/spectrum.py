@@ -34,9 +34,13 @@ __all__ = ["spectrum"]
 
 
 def _families(text: str | None) -> list[str] | None:
-    """Read "truncated_svd,cosa_haar", or "none"; None stands for all of them."""
-    if text is None or text == "all":
+    """Read "truncated_svd,cosa_haar", "all" or "none"; None stands for those of a survey."""
+    if text is None:
         return None
+    if text == "all":
+        from cosa_theory.spectrum import FAMILIES
+
+        return list(FAMILIES)
     return [] if text == "none" else [part.strip() for part in text.split(",") if part.strip()]
 
 
@@ -64,7 +68,7 @@ def spectrum(
         typer.Option(
             metavar="NAME,...",
             help="Update families to measure, or none for spectra and crossover only. "
-            "[default: all]",
+            "[default: low rank, LoRA-XS and all cores; all: every family there is]",
         ),
     ] = None,
     draws: Annotated[

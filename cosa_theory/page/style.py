@@ -102,7 +102,8 @@ class Style:
     marker: str
 
 
-# Data-dependent families in warm colours, oblivious ones in the others, each in their order.
+# Low rank and cores have styles of their own: data-dependent ones in warm colours, oblivious in
+# the others, each in their order.
 _WARM = [(VERMILION, "-", "o"), (ORANGE, "--", "s"), (WINE, ":", "*"), (BROWN, "-.", "p")]
 _COOL = [
     (BLUE, "-", "^"),
@@ -119,7 +120,12 @@ _FAMILIES = {
     family: style
     for slots, informed in ((_WARM, True), (_COOL, False))
     for family, style in zip(
-        [name for name, one in FAMILIES.items() if one.data_dependent == informed],
+        [
+            name
+            for name, one in FAMILIES.items()
+            if one.data_dependent == informed
+            and name.startswith(("truncated_svd", "lora_xs", "cosa_"))
+        ],
         slots,
         strict=False,
     )

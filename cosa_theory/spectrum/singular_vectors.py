@@ -9,7 +9,7 @@ from scipy.linalg import eigh
 from cosa_theory.ground.scales import in_safe_range
 from cosa_theory.spectrum.singular_values import resolution, row_blocks, short_gram
 
-__all__ = ["gram_vectors", "leading_vectors"]
+__all__ = ["best_factors", "gram_vectors", "leading_vectors"]
 
 Matrix = NDArray[Any]
 
@@ -51,3 +51,16 @@ def leading_vectors(
     sigma, right = gram_vectors(X, k)
     images = [rows @ right for rows in row_blocks(X)]
     return np.linalg.qr(np.concatenate(images))[0], sigma / unit, right
+
+
+def best_factors(X: Matrix, k: int) -> tuple[Matrix, Matrix]:
+    """Return factors (m × k and k × n) of the best approximation of X of rank k: U and Uᵀ X.
+
+    Zeros follow where X has fewer directions, of which no more than min(m, n) are asked for.
+    """
+    m, n = X.shape
+    left, right = np.zeros((m, k), X.dtype), np.zeros((k, n), X.dtype)
+    if k:
+        U = leading_vectors(X, k)[0].astype(X.dtype, copy=False)
+        left[:, : U.shape[1]], right[: U.shape[1]] = U, U.T @ X
+    return left, right

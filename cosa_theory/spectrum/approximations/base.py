@@ -14,6 +14,7 @@ from cosa_theory.ground.errors import InputError
 from cosa_theory.laws import InputMoments
 from cosa_theory.projections import SecondMoments, stream
 from cosa_theory.spectrum.budget import CosaShape, cosa_shape
+from cosa_theory.spectrum.families.base import VALUE_BITS
 
 __all__ = [
     "APPROXIMATIONS",
@@ -30,9 +31,6 @@ Matrix = NDArray[Any]
 Singular = tuple[Matrix, NDArray[Any], Matrix]
 
 Law = Callable[[int, int, int, InputMoments], float]
-
-VALUE_BITS = 16
-"""Bits of a stored number; numbers are rounded to as many before they are used (`rounded`)."""
 
 
 @dataclass(frozen=True)

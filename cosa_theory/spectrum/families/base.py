@@ -3,10 +3,11 @@
 A family registers itself in a file of this package, which is found by lying here.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,19 +15,30 @@ from numpy.typing import NDArray
 from cosa_theory.ground.checks import real, whole
 from cosa_theory.ground.estimates import student_quantile
 from cosa_theory.laws import participation_ratio
-from cosa_theory.projections import SecondMoments
+from cosa_theory.projections import SecondMoments, stream
 
 __all__ = [
     "FAMILIES",
+    "VALUE_BITS",
     "Captured",
+    "Certainty",
+    "Cost",
     "Draws",
     "Family",
+    "Fit",
     "Size",
     "Update",
+    "log2_choices",
     "plan_draws",
     "register",
     "t_interval",
 ]
+
+VALUE_BITS = 16
+"""Bits of a stored number; functions of a model are measured with numbers of so many."""
+
+Certainty = Literal["exact", "lower bound"]
+"""Whether a fit is the best update of its family, or the best that was found."""
 
 # Aim of the Monte Carlo: half the width of the interval, as a share of the expected value.
 _RELATIVE_HALF_WIDTH = 0.01
@@ -43,7 +55,8 @@ class Update:
     `delta` is ΔW (m × n, float32 or float64), `base` the weight W it is added to, if there is one,
     `sigma` the min(m, n) singular values of ΔW, descending, in float64. `inputs` and `gradients`
     are second moments of the layer's inputs and of the gradients of its outputs, as far as they
-    are known, and `transposed` tells whether ΔW is stored as inputs × outputs.
+    are known, `transposed` tells whether ΔW is stored as inputs × outputs, and `slope` is the
+    gradient of a loss by the weight (m × n), if it is known.
     """
 
     delta: NDArray
@@ -52,6 +65,7 @@ class Update:
     inputs: SecondMoments | None = None
     gradients: SecondMoments | None = None
     transposed: bool = False
+    slope: NDArray | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -82,7 +96,8 @@ class Size:
 
     `parameters` are trained, at most the budget, and `text` says the size in words, such as "r=8"
     or "a=110, b=110"; a × b is the trained core, None for families without one; no update of this
-    size has a rank above `rank`.
+    size has a rank above `rank`. `parts` are what else a family has to remember of its size. Where
+    a family has no update of so few parameters, they are 0 and `text` says why.
     """
 
     parameters: int
@@ -90,6 +105,58 @@ class Size:
     a: int | None
     b: int | None
     rank: int
+    parts: tuple[int, ...] = ()
+
+    @classmethod
+    def unmet(cls, reason: str) -> "Size":
+        """Return the size of a family that has none within the budget."""
+        return cls(0, reason, None, None, 0)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The best update that a family has, or the best that was found.
+
+    Parameters
+    ----------
+    trained : tuple of arrays
+        The numbers that training would set; together as many as `Size.parameters`.
+    build : callable
+        Maps such arrays to Â, shape (m, n), in the type of ΔW.
+    """
+
+    trained: tuple[NDArray, ...]
+    build: Callable[..., NDArray] = field(compare=False)
+
+    def update(self, stored: Callable[[NDArray], NDArray] | None = None) -> NDArray:
+        """Return Â, of the numbers as `stored` gives them back where it is given."""
+        return self.build(*(self.trained if stored is None else map(stored, self.trained)))
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What an update of one size costs, beside the frozen weight.
+
+    Parameters
+    ----------
+    frozen : int
+        Numbers that are not trained, and that an unmerged forward pass has to hold: projections
+        from a seed, singular vectors of W.
+    multiply_adds : int
+        Of an unmerged forward pass, for each token; of a dense update that is mn.
+    bits : float
+        Of what is stored: `VALUE_BITS` for each trained number, and what it takes to tell places
+        that were chosen. What a seed or W gives back is free.
+    """
+
+    frozen: int
+    multiply_adds: int
+    bits: float
+
+    @classmethod
+    def of(cls, size: Size, frozen: int, multiply_adds: int, places: float = 0.0) -> "Cost":
+        """Return the cost of a size whose numbers are stored with `VALUE_BITS` each."""
+        return cls(frozen, multiply_adds, VALUE_BITS * size.parameters + places)
 
 
 @dataclass(frozen=True)
@@ -148,6 +215,10 @@ class Draws:
         whole("seed", self.seed, 0)
         real("confidence", self.confidence, above=0, below=1)
 
+    def stream(self, role: str) -> np.random.Generator:
+        """Return the stream of what is drawn for a role."""
+        return stream(self.seed, *self.key, role)
+
 
 class Family(Protocol):
     """A set of updates that an adapter of a given size can express.
@@ -176,6 +247,25 @@ class Family(Protocol):
         """Whether it cannot be measured without W."""
         ...
 
+    @property
+    def sided(self) -> bool:
+        """Whether m is the number of outputs in its sizes, however the layer is stored."""
+        ...
+
+    @property
+    def certainty(self) -> Certainty:
+        """What `fit` is."""
+        ...
+
+    @property
+    def reference(self) -> str:
+        """Who proposed it, and where."""
+        ...
+
+    def of(self, update: Update) -> "Family | None":
+        """Return the family with what is known of an update, None if too little is known."""
+        ...
+
     def size(self, m: int, n: int, parameters: int) -> Size:
         """Return the largest size on an m × n layer with at most `parameters` trained numbers."""
         ...
@@ -185,6 +275,14 @@ class Family(Protocol):
 
         Exact families ignore `draws`, which says how random ones are drawn.
         """
+        ...
+
+    def fit(self, update: Update, size: Size, draws: Draws) -> Fit:
+        """Return the best update of one size for a non-zero ΔW, under one draw with this key."""
+        ...
+
+    def cost(self, m: int, n: int, size: Size) -> Cost:
+        """Return what an update of one size costs on an m × n layer."""
         ...
 
 
@@ -200,6 +298,12 @@ def register(family: Family, place: int = 10_000) -> None:
     ordered = sorted(FAMILIES.values(), key=lambda one: (_PLACES[one.name], one.name))
     FAMILIES.clear()
     FAMILIES.update({one.name: one for one in ordered})
+
+
+def log2_choices(total: int, count: int) -> float:
+    """Return log₂ of the number of ways to choose `count` of `total`: bits that tell the places."""
+    parts = math.lgamma(total + 1) - math.lgamma(count + 1) - math.lgamma(total - count + 1)
+    return parts / math.log(2)
 
 
 def plan_draws(law: float, variance: float, work: float, draws: Draws) -> int:

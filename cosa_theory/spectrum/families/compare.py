@@ -16,7 +16,6 @@ from cosa_theory.ground.scales import in_safe_range
 from cosa_theory.projections import SecondMoments
 from cosa_theory.spectrum.budget import check_ranks, cosa_shape, default_ranks, lora_parameters
 from cosa_theory.spectrum.families.base import FAMILIES, Captured, Draws, Family, Update
-from cosa_theory.spectrum.families.informed import Informed
 from cosa_theory.spectrum.families.null import noise_top_share
 from cosa_theory.spectrum.singular_values import singular_values
 
@@ -83,6 +82,7 @@ def compare_families(
     moments: Any = None,
     gradients: Any = None,
     transposed: bool = False,
+    slope: ArrayLike | None = None,
 ) -> pd.DataFrame:
     """Measure the share of an update's energy that each family captures at equal parameters.
 
@@ -118,6 +118,8 @@ def compare_families(
     transposed : bool
         Whether delta is stored as inputs × outputs, as by Conv1D. The a and b of informed families
         belong to outputs and inputs.
+    slope : array of shape (m, n), optional
+        The gradient of a loss by the weight, by which the family shira_gradient chooses.
 
     Returns
     -------
@@ -145,16 +147,16 @@ def compare_families(
         if gradients is None
         else SecondMoments.of(gradients, n if transposed else m),
         transposed=transposed,
+        slope=None if slope is None else matrix("slope", slope, update.shape),
     )
     budgets = default_ranks(m, n) if ranks is None else check_ranks(ranks)
     settings = Draws(draws, seed, (key,) if isinstance(key, str) else tuple(key), confidence)
     records = []
     for one in select_families(families, with_base=base is not None):
-        informed = isinstance(one, Informed)
-        family = one.of(update) if isinstance(one, Informed) else one
+        family = one.of(update)
         if family is None:
             continue
-        sides = (n, m) if informed and transposed else (m, n)
+        sides = (n, m) if family.sided and transposed else (m, n)
         sizes = [family.size(*sides, lora_parameters(m, n, rank)) for rank in budgets]
         if update.is_zero:
             nothing = Captured.exact(float("nan"))
@@ -162,7 +164,7 @@ def compare_families(
         else:
             results = family.capture(update, sizes, settings)
         for rank, size, result in zip(budgets, sizes, results, strict=True):
-            law = None if size.a is None or family.data_dependent else size.parameters / (m * n)
+            law = None if family.data_dependent else size.parameters / (m * n)
             records.append(
                 {
                     "family": family.name,

@@ -1,5 +1,6 @@
 """CoSA updates ΔW ≈ L Y R: the best core under fixed random projections."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,12 +10,15 @@ from numpy.typing import NDArray
 from scipy.sparse import eye_array, issparse
 
 from cosa_theory import laws
-from cosa_theory.linear.basis import CosaBasis
+from cosa_theory.linear.basis import CosaBasis, RankDeficientWarning
 from cosa_theory.projections import ENSEMBLES, KINDS, Ensemble, spanning_rows
 from cosa_theory.spectrum.budget import cosa_shape
 from cosa_theory.spectrum.families.base import (
     Captured,
+    Certainty,
+    Cost,
     Draws,
+    Fit,
     Size,
     Update,
     plan_draws,
@@ -52,6 +56,9 @@ class Cosa:
 
     ensemble: Ensemble
     needs_base: bool = False
+    sided: bool = False
+    certainty: Certainty = "exact"
+    reference: str = "S. Wei et al., arXiv 2602.05148 (2026)"
 
     @property
     def name(self) -> str:
@@ -67,6 +74,10 @@ class Cosa:
     def data_dependent(self) -> bool:
         """Whether L and R know something of the update."""
         return self.ensemble.data_dependent
+
+    def of(self, update: Update) -> "Cosa":
+        """Return this family, which needs nothing but ΔW (see `Family.of`)."""
+        return self
 
     def size(self, m: int, n: int, parameters: int) -> Size:
         """Return the shape of the core with the largest product ab ≤ P (see `Family.size`)."""
@@ -87,6 +98,30 @@ class Cosa:
         key=(*key, "draw", i), dtype=dtype)`` spans, with the type of the update.
         """
         return [self._capture(update, size, draws) for size in sizes]
+
+    def fit(self, update: Update, size: Size, draws: Draws) -> Fit:
+        """Return the best core of one draw (see `Family.fit`)."""
+        assert size.a is not None
+        assert size.b is not None
+        basis = CosaBasis.sample(
+            *update.shape,
+            size.a,
+            size.b,
+            kind=self.ensemble.name,
+            seed=draws.seed,
+            key=draws.key,
+            dtype=update.delta.dtype,
+        )
+        with warnings.catch_warnings():  # of many best cores any one will do
+            warnings.simplefilter("ignore", RankDeficientWarning)
+            return Fit((basis.best_core(update.delta),), basis.synthesize)
+
+    def cost(self, m: int, n: int, size: Size) -> Cost:
+        """Return the cost with dense projections, whatever the ensemble (see `Family.cost`)."""
+        assert size.a is not None
+        assert size.b is not None
+        frozen = size.a * m + size.b * n
+        return Cost.of(size, frozen, frozen + size.parameters)
 
     def _capture(self, update: Update, size: Size, draws: Draws) -> Captured:
         m, n = update.shape

@@ -8,9 +8,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cosa_theory import laws
-from cosa_theory.projections import ENSEMBLES, SecondMoments
+from cosa_theory.projections import ENSEMBLES, SecondMoments, make_projection
 from cosa_theory.spectrum.budget import CosaShape, cosa_shape, one_sided_shape
-from cosa_theory.spectrum.families.base import Captured, Draws, Size, Update, register
+from cosa_theory.spectrum.families.base import (
+    VALUE_BITS,
+    Captured,
+    Certainty,
+    Cost,
+    Draws,
+    Fit,
+    Size,
+    Update,
+    register,
+)
 from cosa_theory.spectrum.families.cosa import Cosa
 from cosa_theory.spectrum.singular_values import singular_values
 
@@ -53,6 +63,9 @@ class Informed:
     known: Moments | None = None
     data_dependent: bool = True
     needs_base: bool = False
+    sided: bool = True
+    certainty: Certainty = "exact"
+    reference: str = "docs/theory.md, 7.1 to 7.3"
 
     @property
     def name(self) -> str:
@@ -85,6 +98,46 @@ class Informed:
         left = _shares(self.known.gradients, min(m, parameters)) if gradient else None
         right = _shares(self.known.inputs, most)
         return CosaShape(*laws.informed_shape(m, n, parameters, right, left))
+
+    def fit(self, update: Update, size: Size, draws: Draws) -> Fit:
+        """Return the best core, in orthonormal bases of the two spans (see `Family.fit`)."""
+        delta = update.delta.T if update.transposed else update.delta
+        a, b = _sides(size)
+        right = _vectors(update.inputs, b, delta)
+        columns = delta @ right
+        left = self._left(update, a, len(delta), draws)
+        core = columns if left is None else left.T @ columns
+
+        def build(core: NDArray) -> NDArray:
+            made = (core if left is None else left @ core) @ right.T
+            return made.T if update.transposed else made
+
+        return Fit((core,), build)
+
+    def _left(self, update: Update, a: int, m: int, draws: Draws) -> NDArray | None:
+        """Return an orthonormal basis of what L spans; None for everything."""
+        if self.kind == "gradient":
+            return _vectors(update.gradients, a, update.delta)
+        if a == m:
+            return None
+        drawn: NDArray = make_projection(
+            "haar",
+            a,
+            m,
+            seed=draws.seed,
+            scale="synthesis",
+            key=(*draws.key, "L"),
+            dtype=update.delta.dtype,
+        )
+        return drawn.T
+
+    def cost(self, m: int, n: int, size: Size) -> Cost:
+        """Return the cost with R stored, and L where it is informed (see `Family.cost`)."""
+        a, b = _sides(size)
+        left = 0 if a == m else a * m
+        told = b * n + (left if self.kind == "gradient" else 0)
+        frozen = b * n + left
+        return Cost.of(size, frozen, frozen + a * b, VALUE_BITS * told)
 
     def capture(self, update: Update, sizes: Sequence[Size], draws: Draws) -> list[Captured]:
         """Measure each size: exact but for draws of L (see `Family.capture`)."""

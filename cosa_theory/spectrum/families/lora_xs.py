@@ -8,7 +8,16 @@ from numpy.typing import NDArray
 
 from cosa_theory.ground.checks import refuse
 from cosa_theory.spectrum.budget import lora_xs_rank
-from cosa_theory.spectrum.families.base import Captured, Draws, Size, Update, register
+from cosa_theory.spectrum.families.base import (
+    Captured,
+    Certainty,
+    Cost,
+    Draws,
+    Fit,
+    Size,
+    Update,
+    register,
+)
 from cosa_theory.spectrum.singular_vectors import leading_vectors
 
 __all__ = ["LoraXS"]
@@ -33,6 +42,13 @@ class LoraXS:
     label: str = "LoRA-XS (singular basis of W)"
     data_dependent: bool = True
     needs_base: bool = True
+    sided: bool = False
+    certainty: Certainty = "exact"
+    reference: str = "K. Bałazy et al., arXiv 2405.17604 (2024)"
+
+    def of(self, update: Update) -> "LoraXS | None":
+        """Return this family where W is known (see `Family.of`)."""
+        return None if update.base is None else self
 
     def size(self, m: int, n: int, parameters: int) -> Size:
         """Return the rank ⌊√P⌋, at most min(m, n) (see `Family.size`)."""
@@ -52,19 +68,41 @@ class LoraXS:
             Captured.exact(min(1.0, float(energy[s.rank - 1, s.rank - 1]) / total)) for s in sizes
         ]
 
+    def fit(self, update: Update, size: Size, draws: Draws) -> Fit:
+        """Return the core, from one decomposition of W (see `Family.fit`)."""
+        assert update.base is not None
+        dtype = update.delta.dtype
+        left, right = singular_sides(update.base, size.rank)
+        left, right = left.astype(dtype), right.astype(dtype)
+        return Fit((left.T @ update.delta @ right,), lambda core: left @ core @ right.T)
+
+    def cost(self, m: int, n: int, size: Size) -> Cost:
+        """Return the cost with both bases kept, which W gives back (see `Family.cost`)."""
+        frozen = size.rank * (m + n)
+        return Cost.of(size, frozen, frozen + size.parameters)
+
 
 register(LoraXS(), place=2)
 
 
-def singular_core(delta: NDArray, base: NDArray, rank: int) -> NDArray[np.float64]:
-    """Return U_rᵀ ΔW V_r for the top r singular vectors of W, up to the signs of its entries.
+def singular_sides(base: NDArray, rank: int) -> tuple[NDArray, NDArray]:
+    """Return the top singular vectors U (m × r) and V (n × r) of W.
 
-    r is at most min(m, n); the leading s × s block is the core for rank s. Where the Gram matrix
-    does not resolve the smallest wanted singular value, the direct SVD is taken.
+    r is at most min(m, n). Where the Gram matrix does not resolve the smallest wanted singular
+    value, the direct SVD is taken.
     """
     left, _, right = leading_vectors(base, rank)
     if right.shape[1] < rank:
         whole, _, rows = np.linalg.svd(base.astype(np.float64), full_matrices=False)
         left, right = whole[:, :rank], rows[:rank].T
+    return left, right
+
+
+def singular_core(delta: NDArray, base: NDArray, rank: int) -> NDArray[np.float64]:
+    """Return U_rᵀ ΔW V_r for the top r singular vectors of W, up to the signs of its entries.
+
+    The leading s × s block is the core for rank s; see `singular_sides`.
+    """
+    left, right = singular_sides(base, rank)
     product = delta @ right.astype(delta.dtype)
     return (left.astype(delta.dtype).T @ product).astype(np.float64)

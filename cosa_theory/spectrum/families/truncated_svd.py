@@ -4,7 +4,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cosa_theory.spectrum.budget import lora_parameters
-from cosa_theory.spectrum.families.base import Captured, Draws, Size, Update, register
+from cosa_theory.spectrum.families.base import (
+    Captured,
+    Certainty,
+    Cost,
+    Draws,
+    Fit,
+    Size,
+    Update,
+    register,
+)
+from cosa_theory.spectrum.singular_vectors import best_factors
 
 __all__ = ["TruncatedSVD"]
 
@@ -25,6 +35,15 @@ class TruncatedSVD:
     label: str = "low rank (truncated SVD)"
     data_dependent: bool = True
     needs_base: bool = False
+    sided: bool = False
+    certainty: Certainty = "exact"
+    reference: str = (
+        "E. Hu et al., arXiv 2106.09685 (2021); F. Meng et al., arXiv 2404.02948 (2024)"
+    )
+
+    def of(self, update: Update) -> "TruncatedSVD":
+        """Return this family, which needs nothing but ΔW (see `Family.of`)."""
+        return self
 
     def size(self, m: int, n: int, parameters: int) -> Size:
         """Return the largest rank r with r(m + n) ≤ P, at most min(m, n) (see `Family.size`)."""
@@ -36,6 +55,14 @@ class TruncatedSVD:
         """Return the exact shares from the singular values of ΔW (see `Family.capture`)."""
         shares = update.energy_shares
         return [Captured.exact(float(shares[s.rank - 1]) if s.rank else 0.0) for s in sizes]
+
+    def fit(self, update: Update, size: Size, draws: Draws) -> Fit:
+        """Return U_r and U_rᵀ ΔW (see `Family.fit`)."""
+        return Fit(best_factors(update.delta, size.rank), lambda B, A: B @ A)
+
+    def cost(self, m: int, n: int, size: Size) -> Cost:
+        """Return r(m + n) multiply-adds (see `Family.cost`)."""
+        return Cost.of(size, 0, size.parameters)
 
 
 register(TruncatedSVD(), place=1)

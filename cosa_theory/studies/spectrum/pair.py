@@ -18,12 +18,12 @@ import pandas as pd
 from cosa_theory.deltas.layers import module_and_block
 from cosa_theory.ground.checks import choice, torch_device
 from cosa_theory.page.document import Document
+from cosa_theory.projections import INFORMED, KINDS
 from cosa_theory.spectrum import SpectrumSummary
 from cosa_theory.spectrum.budget import check_ranks, default_ranks
 from cosa_theory.spectrum.families.base import Draws
 from cosa_theory.spectrum.families.compare import (
     CROSSOVER_COLUMNS,
-    FAMILIES,
     FAMILY_COLUMNS,
     select_families,
     typed_frame,
@@ -50,6 +50,9 @@ __all__ = ["MATRICES", "Survey", "survey_pair"]
 
 MATRICES = ("base", "tuned", "delta")
 """The matrices of a layer whose spectra a survey can list."""
+
+SURVEYED = ("truncated_svd", "lora_xs", *(f"cosa_{kind}" for kind in (*KINDS, *INFORMED)))
+"""The families of a survey; the other ones of `FAMILIES` are compared where they are named."""
 
 
 def _summary_columns() -> dict[str, str]:
@@ -163,7 +166,7 @@ def survey_pair(
     ranks : iterable of int, optional
         Budgets as ranks of LoRA; by default `default_ranks` of each layer's shape.
     families : iterable of str, optional
-        Names from `FAMILIES`; all by default, none for spectra and crossover alone.
+        Names from `FAMILIES`; `SURVEYED` by default, none for spectra and crossover alone.
     draws : int
         The most draws of a random family for one layer and budget (see `compare_families`).
     seed : int
@@ -203,7 +206,7 @@ def survey_pair(
     """
     chosen = {choice("matrices", name, MATRICES) for name in matrices}
     random = Draws(most=draws, seed=seed)
-    names = tuple(FAMILIES) if families is None else tuple(families)
+    names = SURVEYED if families is None else tuple(families)
     settings = SurveySettings(
         ranks=None if ranks is None else check_ranks(ranks),
         families=tuple(family.name for family in select_families(names)),

@@ -8,13 +8,13 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 
 from cosa_theory.page.style import BLACK, GREY, as_data_uri, family_style, house_style, save_figure
-from cosa_theory.spectrum import FAMILIES
 from cosa_theory.studies.spectrum.figures import (
     FIGURES,
     captured_figure,
     layer_figure,
     spectra_figure,
 )
+from cosa_theory.studies.spectrum.pair import SURVEYED
 from tests.studies.spectrum.survey_tables import toy_tables
 
 LAYER = "encoder.layer.1.attention.self.query.weight"
@@ -112,7 +112,7 @@ def test_the_house_style_is_put_back():
 
 
 def test_families_differ_by_line_or_marker_as_well_as_by_colour():
-    styles = [family_style(family) for family in FAMILIES]
+    styles = [family_style(family) for family in SURVEYED]
     assert len({(style.line, style.marker) for style in styles}) == len(styles)
     assert len({style.colour for style in styles}) == len(styles)
     assert len({style.label for style in styles}) == len(styles)

@@ -18,9 +18,9 @@ from cosa_theory.ground.errors import InputError
 from cosa_theory.page.document import records
 from cosa_theory.projections import INFORMED
 from cosa_theory.spectrum import SpectrumSummary, summarize
-from cosa_theory.spectrum.families import FAMILIES, compare_families, crossover
+from cosa_theory.spectrum.families import compare_families, crossover
 from cosa_theory.studies.audit.pair import audit_pair
-from cosa_theory.studies.spectrum.pair import Survey, survey_pair
+from cosa_theory.studies.spectrum.pair import SURVEYED, Survey, survey_pair
 from cosa_theory.studies.spectrum.views import layer_view
 
 QUICK = {"draws": 4, "families": ["truncated_svd", "cosa_gaussian"]}
@@ -58,7 +58,7 @@ def test_every_layer_has_its_row_its_spectra_and_three_budgets_for_every_family(
     assert survey.layers["module"].tolist() == ["query", "query", "embeddings"]
     assert survey.layers["block"].tolist() == [0, 1, pd.NA]
     informed = {f"cosa_{kind}" for kind in INFORMED}
-    assert set(survey.families["family"]) == set(FAMILIES) - informed
+    assert set(survey.families["family"]) == set(SURVEYED) - informed
     per_layer = survey.families.groupby(["layer", "family"])["rank_budget"].nunique()
     assert (per_layer == 3).all()
     assert len(survey.crossover) == 3 * 3
