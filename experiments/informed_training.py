@@ -50,6 +50,7 @@ from experiments.finetune.tasks import TASKS, Task
 from experiments.finetune.training import isolated
 from experiments.informed import write_reference
 from experiments.informed_predictions import compared, judge_training
+from experiments.rates import best_quarter, grown
 
 __all__ = ["METHODS", "Config", "Run", "run", "train"]
 
@@ -289,7 +290,7 @@ def run(config: Config, cells: Path) -> pd.DataFrame:
         return run_cells(train, runs, jobs=1, **settings)
 
     tuned = {name: _tuned(name, config, trained) for name in names}
-    best = {name: _best(table) for name, table in tuned.items()}
+    best = {name: best_quarter(table) for name, table in tuned.items()}
     final = [
         Run(name, best[name], seed, "test", steps=config.steps)
         for seed in range(config.seeds)
@@ -312,14 +313,11 @@ def _tuned(
         ]
         return trained(runs)
 
-    while (best := _best(table := measured())) in (min(quarters), max(quarters)):
-        quarters.append(best - 1 if best == min(quarters) else best + 1)
+    table = measured()
+    while more := grown(quarters, best_quarter(table)):
+        quarters = more
+        table = measured()
     return table
-
-
-def _best(table: pd.DataFrame) -> int:
-    """Return the rate of the least loss; a training that diverged has none."""
-    return int(table["quarter"].iloc[int(table["loss"].to_numpy().argmin())])
 
 
 def summary(runs: pd.DataFrame) -> pd.DataFrame:

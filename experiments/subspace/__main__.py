@@ -147,7 +147,7 @@ def _deliver(job: Job, out: Path, *, power: bool, reference: bool) -> None:
         print(render_view(View.of("Pilots", _PILOT, tables["pilot"])))
         return
     text = verdict(tables["compared"])
-    settings = {"tasks": list(job.study.tasks), "version": VERSION}
+    settings = {"tasks": list(job.study.tasks), "version": VERSION, "stated": job.study.date}
     named = {f"{NAME}_{name}": table for name, table in tables.items() if len(table)}
     arms = tables["arms"]
     write_table(arms, out, NAME, arguments=settings, verdict=text, beside=named)

@@ -16,22 +16,17 @@ import pandas as pd
 from cosa_theory.ground.cells import cell_name
 from cosa_theory.ground.program import note
 from cosa_theory.ground.sweep import run_cells, stored_cells
+from experiments.rates import best_quarter, grown
 from experiments.subspace.arms import ARMS
 from experiments.subspace.cells import Cell, train
 from experiments.subspace.power import paired_spread, seeds_needed
 from experiments.subspace.study import Study
 
-__all__ = ["MEASURED", "NAME", "VERSION", "Job", "best_quarter", "work"]
+__all__ = ["MEASURED", "NAME", "VERSION", "Job", "work"]
 
 NAME, MEASURED, VERSION = "subspace", "subspace_measured", 1
 
 _WAIT = 20.0  # seconds until a process that has nothing to do looks again
-
-
-def best_quarter(table: pd.DataFrame) -> int:
-    """Return the rate of the least loss; a training that diverged has none."""
-    losses = table["loss"].astype(float).fillna(math.inf)
-    return int(table["quarter"].iloc[int(losses.to_numpy().argmin())])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,9 +112,10 @@ class Job:
             if len(table) < len(cells):
                 return cells, None
             best = best_quarter(table)
-            if min(quarters) < best < max(quarters):
+            more = grown(quarters, best)
+            if more is None:
                 return cells, best
-            quarters.append(best - 1 if best == min(quarters) else best + 1)
+            quarters = more
 
     def _shorter(self, task: str, arm: str, quarter: int, seed: int) -> Cell:
         cell = self._cell(task, arm, quarter, seed, "validation")

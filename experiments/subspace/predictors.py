@@ -38,7 +38,7 @@ PREDICTORS = ("energy", "weighted", "function", "gradients")
 
 _WINDOWS = 4
 _TEXTS = 128  # on which functions are compared
-_RESAMPLES = 10_000
+_RESAMPLES = 2000
 
 
 class _Along(TrainerCallback):

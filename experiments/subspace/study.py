@@ -85,6 +85,12 @@ class Study:
         Of all trainings; those that choose a rate take a share of the steps.
     crossed : dict
         ``task``, ``arm`` and ``seeds`` of the crossed design.
+    predictors : dict
+        Of each measure, whether it was expected to predict, and why.
+    expected : dict
+        Numbers that were expected besides.
+    date : str
+        Of the stated file.
     """
 
     tasks: dict[str, Setting]
@@ -101,6 +107,9 @@ class Study:
     warm_up: float
     rank: int
     crossed: dict[str, Any]
+    predictors: dict[str, str]
+    expected: dict[str, float]
+    date: str
 
     def arms(self, task: str) -> tuple[str, ...]:
         """Return the arms of a task."""
@@ -129,7 +138,8 @@ def read_study(path: Path = STATED) -> Study:
             pilot=power["arms"],
             least=whole("least", power["least"], least=2),
             most=whole("most", power["most"], least=2),
-            crossed=given["crossed"],
+            **{name: given[name] for name in ("crossed", "predictors", "expected")},
+            date=str(given["date"]),
             smallest_effect=real("smallest_effect", outcome["smallest_effect"], above=0),
             confidence=real("confidence", outcome["confidence"], above=0, below=1),
             resamples=whole("resamples", outcome["resamples"]),

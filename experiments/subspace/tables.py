@@ -10,12 +10,16 @@ from cosa_theory.ground.sweep import stored_cells
 from experiments.subspace.arms import ARMS
 from experiments.subspace.comparison import compared, variance_ratio
 from experiments.subspace.job import MEASURED, VERSION, Job
+from experiments.subspace.judged import judged
 from experiments.subspace.power import half_width, paired_spread, seeds_needed
 from experiments.subspace.predictors import PREDICTORS, predicted
 
 __all__ = ["TABLES", "power_table", "tables_of", "verdict"]
 
-TABLES = ("arms", "compared", "rates", "pilot", "crossed", "measured", "predicted")
+TABLES = (
+    *("arms", "compared", "rates", "pilot", "crossed", "measured", "predicted"),
+    "judged",
+)
 """What `tables_of` returns."""
 
 _STORED = (
@@ -43,14 +47,14 @@ def tables_of(job: Job) -> dict[str, pd.DataFrame]:
     if len(measured):
         measured = measured[["task", "arm", *PREDICTORS]]
     both = len(measured) and len(found["arms"])
-    return {
-        **found,
+    found |= {
         "measured": measured if len(measured) else pd.DataFrame(),
         "predicted": predicted(measured, found["arms"]) if both else pd.DataFrame(),
         "rates": _rates(job),
         "pilot": power_table(job),
         "crossed": pd.DataFrame([variance_ratio(table, study.confidence)] if whole else []),
     }
+    return {**found, "judged": judged(found, study)}
 
 
 def _arms(finished: pd.DataFrame) -> pd.DataFrame:

@@ -8,6 +8,7 @@ import pytest
 from scipy.stats import norm, t
 
 from experiments.subspace.comparison import compared, stretch, variance_ratio
+from experiments.subspace.judged import judged
 from experiments.subspace.power import half_width, paired_spread, seeds_needed
 from experiments.subspace.study import Comparison, read_study
 
@@ -93,6 +94,31 @@ def test_a_crossed_design_tells_what_varies():
         assert found["draws"] == pytest.approx(of_draws**2 * draws.var(ddof=1), rel=0.2)
         assert found["seeds"] == pytest.approx(of_seeds**2 * seeds.var(ddof=1), rel=0.2)
         assert (found["low"] > 1) if of_draws > of_seeds else (found["high"] < 1)
+
+
+def test_expectations_are_judged_by_their_intervals():
+    arms = pd.DataFrame(
+        {
+            "task": "r8",
+            "arm": ["cosa_haar", "cosa_gaussian", "lora", "full"],
+            "norm_variation": [0.5, 0.52, 0.5, 0.5],
+            "rank_90": [30.0, 30.0, 5.0, 90.0],
+            "intruders": [0.0, 0.0, 0.0, 1.0],
+        }
+    )
+    crossed = pd.DataFrame([{"ratio": 0.5, "low": 0.1, "high": 2.0}])
+    ends = [
+        {"spearman": -0.8, "low": -0.9, "high": -0.5},
+        {"spearman": 0.0, "low": -0.5, "high": 0.5},
+    ]
+    names = ["gradients", "energy", "function", "weighted"]
+    predicted = pd.DataFrame(
+        [{"task": "r8", "predictor": name, **ends[place % 2]} for place, name in enumerate(names)]
+    )
+    tables = {"arms": arms, "crossed": crossed, "predicted": predicted}
+    found = judged(tables, read_study())
+    assert found["came"].tolist() == ["open", "yes", "yes", "yes", "no", "yes", "yes", "no", "yes"]
+    assert not len(judged(dict.fromkeys(tables, pd.DataFrame()), read_study()))
 
 
 def test_the_power_is_that_of_student():

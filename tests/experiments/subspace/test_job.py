@@ -6,10 +6,9 @@ import math
 import numpy as np
 import pytest
 
-from cosa_theory.ground.sweep import run_cells
 from experiments.subspace import job as module
 from experiments.subspace.arms import ARMS
-from experiments.subspace.job import NAME, VERSION, Job, work
+from experiments.subspace.job import Job, work
 from experiments.subspace.study import Setting, read_study
 
 ARM = "cosa_gaussian"
@@ -64,18 +63,6 @@ def test_the_pilot_gives_the_seeds_within_what_was_stated(
     assert not {cell.seed for cell in tested} & set(study.tuning_seeds)
     assert all(len(job.finished([cell])) for cell in job.cells())
     assert {(cell.draw, cell.seed) for cell in job.crossed()} == {(0, 0), (0, 1), (1, 0), (1, 1)}
-
-
-def test_a_diverged_training_has_no_best_rate(tmp_path, monkeypatch, study):
-    def train(cell, runs):
-        above = cell.quarter > ARMS[cell.arm].centres[0]
-        return {"loss": None if above else -cell.quarter * 0.0 + 1.0, "accuracy": None}
-
-    monkeypatch.setattr(module, "train", train)
-    cells = Job(study, tmp_path).tuning("r8", ARM)[0]
-    settings = {"name": NAME, "version": VERSION, "folder": tmp_path, "jobs": 1}
-    table = run_cells(lambda cell: train(cell, None), cells, progress=False, **settings)
-    assert module.best_quarter(table) == ARMS[ARM].centres[0] - 1
 
 
 def test_what_another_process_trains_is_left_to_it(study, tmp_path, monkeypatch):

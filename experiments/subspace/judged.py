@@ -1,0 +1,106 @@
+"""Whether what was expected besides the comparisons came: spreads, ranks, intruders, predictors."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pandas as pd
+
+from experiments.subspace.study import Study
+
+__all__ = ["judged"]
+
+Row = dict[str, Any]
+
+
+def judged(tables: Mapping[str, pd.DataFrame], study: Study) -> pd.DataFrame:
+    """Judge the expectations of the stated file by what is finished.
+
+    Parameters
+    ----------
+    tables : mapping of str to pandas.DataFrame
+        ``arms``, ``crossed`` and ``predicted``, of `experiments.subspace.tables.tables_of`.
+    study : Study
+        The stated numbers.
+
+    Returns
+    -------
+    pandas.DataFrame
+        `task`, `expected` in words, `value`, `low` and `high` (of intervals, else the value), and
+        `came`: "yes", "no", or "open" where the interval does not tell.
+    """
+    rows = [
+        *(row for _, one in tables["crossed"].iterrows() for row in _spread(one, study)),
+        *(row for task, own in _by_task(tables["arms"]) for row in _of_arms(task, own, study)),
+        *(row for _, one in tables["predicted"].iterrows() for row in _predictor(one, study)),
+    ]
+    return pd.DataFrame(rows, columns=["task", "expected", "value", "low", "high", "came"])
+
+
+def _by_task(arms: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    if len(arms):
+        for task, own in arms.groupby("task", sort=False):
+            yield str(task), own.set_index("arm")
+
+
+def _row(task: str, expected: str, ends: tuple[float, float, float], came: str) -> Row:
+    value, low, high = ends
+    return {
+        "task": task,
+        "expected": expected,
+        "value": value,
+        "low": low,
+        "high": high,
+        "came": came,
+    }
+
+
+def _below(ends: tuple[float, float, float], bound: float) -> str:
+    _, low, high = ends
+    return "yes" if high < bound else "no" if low >= bound else "open"
+
+
+def _spread(one: pd.Series, study: Study) -> Iterator[Row]:
+    bound = study.expected["variance_ratio_below"]
+    ends = float(one["ratio"]), float(one["low"]), float(one["high"])
+    words = f"variance over L and R over that over the order, below {bound:g}"
+    yield _row(study.crossed["task"], words, ends, _below(ends, bound))
+
+
+def _of_arms(task: str, own: pd.DataFrame, study: Study) -> Iterator[Row]:
+    within = study.expected["haar_variation_within"]
+    for words, first, second, column, bounds in (
+        (
+            f"gradients vary along the training with Haar as with Gaussian, within {within:.0%}",
+            *("cosa_haar", "cosa_gaussian", "norm_variation"),
+            (1 / (1 + within), 1 + within),
+        ),
+        (
+            "CoSA's updates need more directions than LoRA's",
+            "cosa_gaussian",
+            "lora",
+            "rank_90",
+            _UP,
+        ),
+        ("full updates need more directions than CoSA's", "full", "cosa_gaussian", "rank_90", _UP),
+    ):
+        if first in own.index and second in own.index:
+            ratio = float(own.loc[first, column] / own.loc[second, column])
+            came = "yes" if bounds[0] < ratio < bounds[1] else "no"
+            yield _row(task, words, (ratio, ratio, ratio), came)
+    if "lora" in own.index and "full" in own.index:
+        gap = float(own.loc["lora", "intruders"] - own.loc["full", "intruders"])
+        words = "more intruder dimensions in LoRA's updates than in full ones"
+        yield _row(task, words, (gap, gap, gap), "yes" if gap > 0 else "no")
+
+
+_UP = (1.0, float("inf"))
+
+
+def _predictor(one: pd.Series, study: Study) -> Iterator[Row]:
+    name, good = one["predictor"], study.predictors[one["predictor"]].startswith("yes")
+    ends = float(one["spearman"]), float(one["low"]), float(one["high"])
+    found = _below(ends, 0.0)
+    # That a measure predicts nothing is never shown: an interval around zero is in line with it.
+    came = found if good else {"yes": "no"}.get(found, "yes")
+    words = f"{name} {'predicts' if good else 'does not predict'} the loss"
+    yield _row(str(one["task"]), words, ends, came)
