@@ -70,7 +70,10 @@ def subspace(tables: Tables) -> Figure:
             both = measured[measured["task"] == task].merge(arms, on=["task", "arm"])
             _scatter(row.subplots(1, len(_MEASURES), sharey=True), both[both["arm"] != "full"])
             row.suptitle(
-                f"{_TASKS[task]}: test loss against what was known before", x=0.01, ha="left"
+                f"{_TASKS[task]}: test loss against what was known before",
+                x=0.01,
+                ha="left",
+                fontsize=9,
             )
     return figure
 

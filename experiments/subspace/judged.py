@@ -29,17 +29,22 @@ def judged(tables: Mapping[str, pd.DataFrame], study: Study) -> pd.DataFrame:
         `came`: "yes", "no", or "open" where the interval does not tell.
     """
     rows = [
-        *(row for _, one in tables["crossed"].iterrows() for row in _spread(one, study)),
+        *(row for one in _records(tables["crossed"]) for row in _spread(one, study)),
         *(row for task, own in _by_task(tables["arms"]) for row in _of_arms(task, own, study)),
-        *(row for _, one in tables["predicted"].iterrows() for row in _predictor(one, study)),
+        *(row for one in _records(tables["predicted"]) for row in _predictor(one, study)),
     ]
     return pd.DataFrame(rows, columns=["task", "expected", "value", "low", "high", "came"])
 
 
-def _by_task(arms: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+def _records(table: pd.DataFrame) -> list[Row]:
+    rows: list[Any] = table.to_dict("records")
+    return rows
+
+
+def _by_task(arms: pd.DataFrame) -> Iterator[tuple[str, dict[Any, Row]]]:
     if len(arms):
         for task, own in arms.groupby("task", sort=False):
-            yield str(task), own.set_index("arm")
+            yield str(task), {row["arm"]: row for row in _records(own)}
 
 
 def _row(task: str, expected: str, ends: tuple[float, float, float], came: str) -> Row:
@@ -59,14 +64,14 @@ def _below(ends: tuple[float, float, float], bound: float) -> str:
     return "yes" if high < bound else "no" if low >= bound else "open"
 
 
-def _spread(one: pd.Series, study: Study) -> Iterator[Row]:
+def _spread(one: Row, study: Study) -> Iterator[Row]:
     bound = study.expected["variance_ratio_below"]
     ends = float(one["ratio"]), float(one["low"]), float(one["high"])
     words = f"variance over L and R over that over the order, below {bound:g}"
     yield _row(study.crossed["task"], words, ends, _below(ends, bound))
 
 
-def _of_arms(task: str, own: pd.DataFrame, study: Study) -> Iterator[Row]:
+def _of_arms(task: str, own: Mapping[Any, Row], study: Study) -> Iterator[Row]:
     within = study.expected["haar_variation_within"]
     for words, first, second, column, bounds in (
         (
@@ -83,12 +88,12 @@ def _of_arms(task: str, own: pd.DataFrame, study: Study) -> Iterator[Row]:
         ),
         ("full updates need more directions than CoSA's", "full", "cosa_gaussian", "rank_90", _UP),
     ):
-        if first in own.index and second in own.index:
-            ratio = float(own.loc[first, column] / own.loc[second, column])
+        if first in own and second in own:
+            ratio = float(own[first][column] / own[second][column])
             came = "yes" if bounds[0] < ratio < bounds[1] else "no"
             yield _row(task, words, (ratio, ratio, ratio), came)
-    if "lora" in own.index and "full" in own.index:
-        gap = float(own.loc["lora", "intruders"] - own.loc["full", "intruders"])
+    if "lora" in own and "full" in own:
+        gap = float(own["lora"]["intruders"] - own["full"]["intruders"])
         words = "more intruder dimensions in LoRA's updates than in full ones"
         yield _row(task, words, (gap, gap, gap), "yes" if gap > 0 else "no")
 
@@ -96,7 +101,7 @@ def _of_arms(task: str, own: pd.DataFrame, study: Study) -> Iterator[Row]:
 _UP = (1.0, float("inf"))
 
 
-def _predictor(one: pd.Series, study: Study) -> Iterator[Row]:
+def _predictor(one: Row, study: Study) -> Iterator[Row]:
     name, good = one["predictor"], study.predictors[one["predictor"]].startswith("yes")
     ends = float(one["spearman"]), float(one["low"]), float(one["high"])
     found = _below(ends, 0.0)
