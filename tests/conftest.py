@@ -17,6 +17,7 @@ settings.load_profile("cosa")
 # Tests that may be skipped, with the reason. Any other skip fails the run.
 ALLOWED_SKIPS: dict[str, str] = {
     "cuda": "needs a CUDA device",
+    "eval": "lm-eval is not installed",  # its many dependencies are in no other extra
 }
 
 

@@ -103,7 +103,8 @@ def choice(argument: str, value: Any, allowed: Iterable[str]) -> str:
     """Return one of a few names; the error lists those there are."""
     names = tuple(allowed)
     if not isinstance(value, str) or value not in names:
-        raise refuse(argument, value, f"one of {', '.join(names)}")
+        listed = ", ".join(name or "''" for name in names)
+        raise refuse(argument, value, f"one of {listed}")
     return value
 
 

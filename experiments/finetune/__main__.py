@@ -107,11 +107,20 @@ def refuse_other_settings(out: Path, config: Config) -> None:
 
 def _trained(config: Config, task: Any, out: Path) -> dict[str, Any]:
     from cosa_theory.deltas.language_models import quiet_transformers
+    from experiments.finetune.grades import grade, questions
     from experiments.finetune.scoring import score
-    from experiments.finetune.training import fit, isolated, store, store_merged
+    from experiments.finetune.training import (
+        fit,
+        isolated,
+        refuse_lacking_service,
+        store,
+        store_merged,
+    )
 
     begun = time.perf_counter()
     checkpoints = out / "checkpoints"
+    refuse_lacking_service(config)
+    asked = questions(config)
     with (
         isolated(config.seed, config.threads),
         quiet_transformers(),
@@ -122,10 +131,8 @@ def _trained(config: Config, task: Any, out: Path) -> dict[str, Any]:
         kept = out / ("model" if config.method == "full" else "adapter")
         file_size = store(fitted, kept)
         grades: dict[str, float] = {}
-        for name in config.grades:
-            from experiments.finetune.grades import grade
-
-            grades |= grade(name, fitted.model, task.base, config)
+        for name, its in asked.items():
+            grades |= grade(name, its, fitted.model, task.base, config)
         adapter = getattr(fitted.model, "peft_config", {}).get("default")
         total = sum(part.numel() for part in fitted.model.parameters())
         if config.merge and adapter is not None and _first_process():

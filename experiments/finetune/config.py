@@ -19,10 +19,11 @@ from experiments.command import read_toml, with_fields
 from experiments.finetune.budgets import METHODS, SHAPES
 from experiments.finetune.templates import TEMPLATES
 
-__all__ = ["Config", "read", "to_toml"]
+__all__ = ["HARNESS", "Config", "read", "to_toml"]
 
 DTYPES = ("float32", "bfloat16")
 GRADES = ("gsm8k", "math", "humaneval", "mbpp")
+HARNESS = "lm_eval:"
 SCHEDULES = ("linear", "cosine", "constant")
 
 
@@ -61,7 +62,7 @@ class Config:
         What is followed and scored with an interval, "accuracy" or "loss"; "" for the usual one.
     grades : tuple of str
         Names of `experiments.finetune.grades.GRADES`, by which generated answers are marked after
-        training.
+        training, and "lm_eval:TASK" for what lm-evaluation-harness measures.
     answer_tokens : int
         Length of these answers at most.
     method : str
@@ -195,9 +196,11 @@ class Config:
         for name in ("dropout", "beta2"):
             real(name, getattr(self, name), least=0, below=1)
         for name in self.grades:
-            choice("grades", name, GRADES)
-        if self.patience and not self.evaluate:
-            raise refuse("evaluate", self.evaluate, "at least 1 where patience ends the training")
+            if not str(name).startswith(HARNESS):
+                choice("grades", name, GRADES)
+        for name in ("patience", "watch"):
+            if getattr(self, name) and not self.evaluate:
+                raise refuse("evaluate", self.evaluate, f"at least 1 where {name} is asked for")
         if self.left == "identity" and not self.core and self.shape != "whole":
             raise refuse("shape", self.shape, 'whole where left is "identity": then a is m')
         if self.core:
@@ -253,8 +256,14 @@ def read(path: Path | None, settings: Sequence[str] = ()) -> Config:
     chosen = dict(map(_setting, settings))
     given = {} if path is None else _extended(path, ())
     sections = {name: value for name, value in given.items() if isinstance(value, dict)}
-    for name in sections:
+    fields = {field.name for field in dataclasses.fields(Config)} - {"method"}
+    for name, section in sections.items():
         choice(f"section of {path}", name, METHODS)
+        for unknown in section.keys() - fields:
+            raise InputError(
+                f"configuration {path}: [{name}] has {quoted(unknown)}, no field that a method's "
+                "section sets: mend or delete it"
+            )
     plain = {name: value for name, value in given.items() if name not in sections}
     method = chosen.get("method", plain.get("method", Config.method))
     own = sections.get(method, {}) if isinstance(method, str) else {}

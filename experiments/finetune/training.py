@@ -17,9 +17,10 @@ import torch
 from peft import PeftModel
 from torch import Tensor, nn
 from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.integrations import get_available_reporting_integrations
 from transformers.trainer_callback import PrinterCallback
 
-from cosa_theory.ground.errors import InputError
+from cosa_theory.ground.errors import InputError, quoted
 from cosa_theory.ground.swap import swapped
 from cosa_theory.projections import stream
 from experiments.finetune.checkpoints import Pruning, last_checkpoint
@@ -37,6 +38,7 @@ __all__ = [
     "isolated",
     "kept_bytes",
     "moment_batches",
+    "refuse_lacking_service",
     "start",
     "store",
     "store_merged",
@@ -219,6 +221,16 @@ def _trainer_of(task: Task) -> type[TaskTrainer]:
     return InstructedTrainer
 
 
+def refuse_lacking_service(config: Config) -> None:
+    """Raise InputError if what a training reports to is not installed."""
+    if config.report_to and config.report_to not in get_available_reporting_integrations():
+        raise InputError(
+            f"report_to is {quoted(config.report_to)}, which is not installed here, or no service "
+            "that Trainer knows: install its package, or leave it out",
+            argument="report_to",
+        )
+
+
 def moment_batches(task: Task, config: Config) -> Iterator[dict[str, Tensor]]:
     """Yield some training items as the model takes them, with labels for gradients alone.
 
@@ -276,7 +288,7 @@ _SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with
 
 def _store_start(model: Any, folder: Path) -> None:
     """Keep what PiSSA begins with, so that the update can be told from it."""
-    if folder.is_dir():
+    if folder.is_dir() or os.environ.get("RANK", "0") != "0":
         return
     config = model.peft_config["default"]
     kept, config.init_lora_weights = config.init_lora_weights, True

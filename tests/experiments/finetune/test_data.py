@@ -66,6 +66,8 @@ BAD = [
     ({}, {"test": []}, "the test part is empty"),
     ({}, {"test": [{"text": "x", "label": "c"}]}, "the test part has the label 'c', which no"),
     ({}, {"train": [*ROWS, {"text": "x", "label": None}]}, "row 21 has no 'label': fill it"),
+    ({}, {"train": [*ROWS, {"text": "x", "label": ""}]}, "row 21 has no 'label': fill it"),
+    ({}, {"train": [{"text": ["x"], "label": "a"}]}, r"row 1 has \['x'\] as 'text': it must be a"),
     ({}, {"train": [3, *ROWS]}, "a row is no JSON object"),
     ({"learns": "numbers"}, {}, "row 1 has 'a' as 'label': numbers are learnt"),
     ({"data": "r9"}, {}, "data is 'r9': it must be one of r8"),

@@ -97,7 +97,8 @@ def test_a_model_is_graded_by_what_it_writes(tmp_path, monkeypatch):
     ]
     asked.append(grades.Problem("w5", lambda _: False))
     monkeypatch.setitem(GRADES, "gsm8k", lambda config: asked)
-    found = grade("gsm8k", model, str(base), Config(items=0, answer_tokens=5))
+    config = Config(grades=("gsm8k",), items=0, answer_tokens=5)
+    found = grade("gsm8k", grades.questions(config)["gsm8k"], model, str(base), config)
     assert found["gsm8k"] == pytest.approx(2 / 3)
     assert found["gsm8k_low"] < 2 / 3 < found["gsm8k_high"]
     assert json.dumps(found)
