@@ -95,5 +95,7 @@ def test_an_embedded_model_is_for_its_kind_of_data(tmp_path):
         load_task(files(tmp_path, output="text", learns="answers"), tmp_path)
     with pytest.raises(InputError, match="model is 'smollm2', and labels are learnt"):
         load_task(files(tmp_path, model="smollm2"), tmp_path)
+    with pytest.raises(InputError, match="template is 'chat', and labels are learnt: leave it out"):
+        load_task(files(tmp_path, template="chat"), tmp_path)
     with pytest.raises(InputError, match=r"model .*nowhere: transformers cannot load"):
         load_task(files(tmp_path, model=str(tmp_path / "nowhere")), tmp_path)

@@ -118,11 +118,6 @@ def test_prompts_are_put_as_they_are_as_an_instruction_or_as_a_chat(model):
         ([chat(1)], {"template": ""}, "inputs must name one column .*and output.*a chat, with"),
         ([chat(1, content="  ")], {}, "items of the train part are longer, or .*answers"),
         ([chat(1)], {"tokens": 5}, "tokens is 5: all 1 items of the train part"),
-        (
-            [chat(1)],
-            {"output": "messages", "learns": "labels", "template": "chat"},
-            "template is 'chat', and labels are learnt: leave it out",
-        ),
     ],
 )
 def test_a_chat_that_cannot_be_learnt_is_said_in_a_sentence(tmp_path, model, rows, settings, said):
