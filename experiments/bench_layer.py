@@ -1,9 +1,9 @@
-"""Time and memory of CoSA beside LoRA, VeRA and RandLoRA: single layers, a whole model, drawing.
+"""Time and memory of CoSA beside LoRA, VeRA and RandLoRA: layers, a whole model, drawing.
 
 Layers are those of Llama-3.2-1B; a step is forward and backward, to the input and to what is
 trained. `multiple` is a step's time over the base layer's, divided by the same ratio of
 floating-point operations (CoSA's in the order that runs): 1 is the speed of the base layer's own
-products. Methods are timed in turn, and ratios taken within a round.
+products. Methods are timed in turn, in seconds of the processor, and ratios taken within a round.
 
     python -m experiments.bench_layer --preset quick
     python -m experiments.bench_layer --preset full --threads 2 --out results/bench_layer
@@ -31,6 +31,7 @@ from cosa_theory.ground.program import note, program
 from experiments.command import check_table, command_parser, write_table
 from experiments.layer_costs import (
     adapted_layers,
+    adapted_readers,
     added_flops,
     frozen_bytes,
     interleaved,
@@ -45,7 +46,7 @@ from experiments.model_costs import drawing, model_table
 __all__ = ["PRESETS", "Config", "markdown", "run", "verdict"]
 
 NAME = "bench_layer"
-PARTS = ("layers", "model", "drawing")
+PARTS = ("layers", "readers", "model", "drawing")
 ENOUGH = 1.15
 """A step should take at most so many times what its floating-point operations suggest."""
 ENOUGH_BESIDE_LORA = 1.05
@@ -62,6 +63,8 @@ class Config:
     ----------
     cases : tuple of (m, n, tokens)
         Layers and the vectors that they get.
+    readers : tuple of (n, outputs, tokens)
+        Layers that read one input of n numbers, by their outputs' sizes.
     dtypes : tuple of str
         Of weights and inputs.
     core : (int, int)
@@ -85,6 +88,10 @@ class Config:
     """
 
     cases: tuple[tuple[int, int, int], ...]
+    readers: tuple[tuple[int, tuple[int, ...], int], ...] = (
+        (2048, (2048, 512, 512), 512),
+        (2048, (8192, 8192), 512),
+    )
     dtypes: tuple[str, ...] = ("float32", "bfloat16")
     core: tuple[int, int] = (1024, 256)
     model_core: tuple[int, int] = (256, 256)
@@ -169,8 +176,40 @@ def layer_table(case: tuple[int, int, int], dtype: str, config: Config) -> pd.Da
     return pd.DataFrame(rows)
 
 
+def readers_table(case: tuple[int, tuple[int, ...], int], config: Config) -> pd.DataFrame:
+    """Measure layers that read one input, in float32.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per method, the base first: n, outputs, tokens, method, ms (median), ratio (of times
+        to the base), saved_bytes (kept for backward), trainable_bytes.
+    """
+    n, outputs, tokens = case
+    modules = adapted_readers(n, outputs, config.small_rank)
+    draw = torch.Generator().manual_seed(config.seed)
+    x = torch.randn(tokens, n, generator=draw).requires_grad_()
+    gradient = torch.randn(tokens, sum(outputs), generator=draw)
+    steps = {name: step(module, x, gradient) for name, module in modules.items()}
+    seconds = interleaved(steps, config.rounds)
+    rows = [
+        {
+            "n": n,
+            "outputs": ", ".join(map(str, outputs)),
+            "tokens": tokens,
+            "method": name,
+            "ms": 1e3 * median(seconds[name]),
+            "ratio": ratio(seconds, name, "base"),
+            "saved_bytes": saved_bytes(module, partial(module, x)),
+            "trainable_bytes": trainable_bytes(module),
+        }
+        for name, module in modules.items()
+    ]
+    return pd.DataFrame(rows)
+
+
 def run(config: Config, parts: Sequence[str] = PARTS) -> dict[str, pd.DataFrame]:
-    """Measure; the tables by part: "layers", "model" and "drawing"."""
+    """Measure; the tables by part, one of `PARTS`."""
     tables: dict[str, list[pd.DataFrame]] = {part: [] for part in parts}
     with _threads(config.threads):
         for dtype in config.dtypes:
@@ -189,6 +228,9 @@ def run(config: Config, parts: Sequence[str] = PARTS) -> dict[str, pd.DataFrame]
                 )
                 found.insert(0, "dtype", dtype)
                 tables["model"].append(found)
+        for readers in config.readers if "readers" in parts else ():
+            _tell(f"{len(readers[1])} layers of one input of {readers[0]}, {readers[2]} tokens")
+            tables["readers"].append(readers_table(readers, config))
         if "drawing" in parts:
             _tell("drawing the projections of Llama-3.1-8B")
             tables["drawing"].append(drawing(config.core, config.drawing_threads))
@@ -204,6 +246,8 @@ def verdict(tables: dict[str, pd.DataFrame]) -> str:
     sentences = []
     if "layers" in tables:
         sentences += _layer_sentences(tables["layers"])
+    if "readers" in tables:
+        sentences += _readers_sentences(tables["readers"])
     if "model" in tables:
         ours = tables["model"][tables["model"]["method"].str.startswith("CoSA")]
         save, load = ours["save_seconds"].max(), ours["load_seconds"].max()
@@ -234,9 +278,9 @@ def _layer_sentences(table: pd.DataFrame) -> list[str]:
         name = next(one for one in by_method.index if one.endswith("through a"))
         ours, through = by_method.loc[name.removesuffix(" through a")], by_method.loc[name]
         lora = by_method.loc[[one for one in by_method.index if one.startswith("LoRA")]]
-        slim = by_method[by_method.index.str.contains("one-sided")].iloc[0]
-        nearest = (lora["trainable_bytes"] - slim["trainable_bytes"]).abs().idxmin()
-        beside.append((slim["ratio"] / lora.loc[nearest, "ratio"], _case(slim)))
+        for _, slim in by_method[by_method.index.str.contains("one-sided")].iterrows():
+            nearest = (lora["trainable_bytes"] - slim["trainable_bytes"]).abs().idxmin()
+            beside.append((slim["ratio"] / lora.loc[nearest, "ratio"], _case(slim)))
         kept.append((ours["saved_bytes"] / lora["saved_bytes"].min(), _case(ours)))
         if ours["m"] == ours["n"] and ours["tokens"] >= ENOUGH_TOKENS:
             gain = through["added_ms"] / ours["added_ms"]
@@ -251,6 +295,17 @@ def _layer_sentences(table: pd.DataFrame) -> list[str]:
     )
     sentences.append(f"Backward keeps at most {most:.2f} of what it keeps for LoRA ({case}).")
     return sentences
+
+
+def _readers_sentences(table: pd.DataFrame) -> list[str]:
+    found = []
+    for (n, outputs, tokens), rows in table.groupby(["n", "outputs", "tokens"], sort=False):
+        lora, own, shared = (100 * (one - 1) for one in rows["ratio"].iloc[1:])
+        found.append(
+            f"Layers of {outputs} outputs that read one input of {n} ({tokens} tokens): LoRA adds "
+            f"{lora:.0f} %, one-sided CoSA {own:.0f} %, with one R for all {shared:.0f} %."
+        )
+    return found
 
 
 def _case(row: pd.Series[Any]) -> str:

@@ -6,11 +6,12 @@ Every method gets the setting that is fastest for it: adapters of PEFT in the ty
 
 from __future__ import annotations
 
+import copy
 import math
 import statistics
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
@@ -21,13 +22,14 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from cosa_theory.nn import CosaLinear
+from cosa_theory.nn import CosaLinear, add_cosa
 from cosa_theory.nn.forward import cheapest_order, update_flops
 from cosa_theory.nn.projection import FrozenProjection
 from cosa_theory.spectrum.budget import cosa_shape
 
 __all__ = [
     "adapted_layers",
+    "adapted_readers",
     "added_flops",
     "frozen_bytes",
     "interleaved",
@@ -46,15 +48,16 @@ Step = Callable[[], Any]
 def interleaved(calls: Mapping[str, Step], rounds: int) -> dict[str, list[float]]:
     """Return the seconds of every call in every round, the calls in turn; the first does not count.
 
-    A machine that is slow for a while then slows all alike, and ratios within a round are fair.
+    Seconds of all of the process's threads, not of the clock: other programs share the machine. One
+    that is slow for a while then slows all alike, and ratios within a round are fair.
     """
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for number in range(rounds + 1):
         for name, call in calls.items():
-            begun = time.perf_counter()
+            begun = time.process_time()
             call()
             if number:
-                seconds[name].append(time.perf_counter() - begun)
+                seconds[name].append(time.process_time() - begun)
     return seconds
 
 
@@ -205,7 +208,8 @@ def adapted_layers(
     seed : int
         Of CoSA's projections.
     small_rank : int
-        Of LoRA too, beside a one-sided core of as many numbers, to the nearest below.
+        Of LoRA too, beside a one-sided core of as many numbers, to the nearest below. Another has
+        as many as CoSA's core.
     """
     layer.requires_grad_(False)
     m, n = layer.out_features, layer.in_features
@@ -220,13 +224,51 @@ def adapted_layers(
         built[f"CoSA ({balanced.a}, {balanced.b}), a·m = b·n"] = make(balanced.a, balanced.b)
     for kind in ("sjlt", "srht"):
         built[f"CoSA ({a}, {b}) {kind}"] = make(a, b, kind=kind)
-    slim = max(1, small_rank * (m + n) // m)
-    built[f"CoSA one-sided ({m}, {slim})"] = make(m, slim, left="identity")
+    for numbers in dict.fromkeys((small_rank * (m + n), a * b)):
+        slim = max(1, numbers // m)
+        built[f"CoSA one-sided ({m}, {slim})"] = make(m, slim, left="identity")
     equal = max(1, math.floor(a * b / (m + n)))
     with quiet():
         for name, config in rival_configs(rank, equal, small_rank).items():
             built[name] = _injected(_shared(layer), config)
     return built
+
+
+class Readers(nn.Module):
+    """Layers of one input, such as q, k and v: every output."""
+
+    def __init__(self, n: int, outputs: Sequence[int]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(n, m, bias=False) for m in outputs)
+        self.requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the outputs side by side."""
+        return torch.cat([layer(x) for layer in self.layers], -1)
+
+
+def adapted_readers(n: int, outputs: Sequence[int], rank: int) -> dict[str, nn.Module]:
+    """Return layers of one input with LoRA, and with one-sided CoSA of no more parameters.
+
+    All share the frozen weights. CoSA has its own R in every layer, and one that they share.
+    """
+    base = Readers(n, outputs)
+    b = max(1, rank * (len(outputs) * n + sum(outputs)) // sum(outputs))
+    names = [str(number) for number in range(len(outputs))]
+
+    def twin() -> nn.Module:
+        return copy.deepcopy(base, {id(part): part for part in base.parameters()})
+
+    lora = LoraConfig(r=rank, lora_alpha=rank, target_modules=names)
+    with quiet():
+        return {
+            "base": base,
+            f"LoRA {rank}": get_peft_model(twin(), lora, autocast_adapter_dtype=False),
+            f"CoSA one-sided (m, {b})": add_cosa(twin(), names, b=b, left="identity"),
+            f"CoSA one-sided (m, {b}), shared R": add_cosa(
+                twin(), names, b=b, left="identity", share_projections=True
+            ),
+        }
 
 
 def _shared(layer: nn.Linear) -> nn.Linear:

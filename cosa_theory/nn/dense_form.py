@@ -59,6 +59,10 @@ class DenseProjection(FrozenProjection):
         """Return h S, shape (..., d)."""
         return h @ self._placed("values", h)
 
+    def add_adjoint(self, total: Tensor, h: Tensor) -> Tensor:
+        """Add h S to `total` in the course of the product."""
+        return total.addmm_(h, self._placed("values", h))
+
     def matrix(self) -> Tensor:
         """Return S, shape (k, d)."""
         return self.tensors["values"]

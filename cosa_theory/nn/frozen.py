@@ -133,7 +133,14 @@ class FrozenProjection(nn.Module):
         Of the float32 draw of A.
     spec : ProjectionSpec or None
         What to draw again; None if the values were given, and cannot be.
+
+    Attributes
+    ----------
+    shared : bool
+        Whether it is the R of several layers, which may read the same input.
     """
+
+    shared = False
 
     def __init__(
         self,
@@ -180,6 +187,10 @@ class FrozenProjection(nn.Module):
     def adjoint(self, h: Tensor) -> Tensor:
         """Return h S: every vector h of length k becomes Sᵀ h of length d, in the dtype of h."""
         raise NotImplementedError
+
+    def add_adjoint(self, total: Tensor, h: Tensor) -> Tensor:
+        """Add h S to `total`, shape (T, d), in place, for vectors h (T × k); return it."""
+        return total.add_(self.adjoint(h))
 
     def matrix(self) -> Tensor:
         """Return S as a dense k × d tensor."""

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from cosa_theory.ground.checks import choice, real, refuse
 from cosa_theory.ground.errors import InputError
-from cosa_theory.nn.forward import ORDERS, cosa_update, delta_weight
+from cosa_theory.nn.forward import ORDERS, Update, cosa_update, delta_weight, with_updates
 from cosa_theory.nn.merging import MergeTrial
 from cosa_theory.nn.projection import FrozenProjection, draw_projections
 from cosa_theory.nn.settings import CosaSettings, LayerSpec, initial_core
@@ -130,20 +130,11 @@ class CosaLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return W x + bias + scaling · L(Y(R x)), shape (..., m)."""
-        result = self.base_layer(x)
-        if self.merged:
-            return result
-        update = cosa_update(
-            x,
-            self.Y,
-            self.left,
-            self.right,
-            self.scaling,
-            dropout=self.dropout,
-            training=self.training,
-            order=self.order,
+        one = Update(
+            self.Y, self.left, self.right, self.scaling, self.dropout, self.order, id(self)
         )
-        return result + update.to(result.dtype)
+        updates = [] if self.merged else [one]
+        return with_updates(self.base_layer, x, updates, training=self.training)
 
     @torch.no_grad()
     def merge(self) -> None:

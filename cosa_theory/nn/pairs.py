@@ -4,6 +4,7 @@ Both front ends get them here, so that a draw is compared with the training's in
 """
 
 import copy
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Self
@@ -107,6 +108,9 @@ def layer_pairs(
             ),
         )
     found = stored | {place: ready[key] for place, key in drawn.items()}
+    used = Counter(id(found[name, "R"]) for name in specs)
+    for name in specs:
+        found[name, "R"].shared |= used[id(found[name, "R"])] > 1
     return {name: (found[name, "L"], found[name, "R"]) for name in specs}
 
 

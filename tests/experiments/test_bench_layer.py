@@ -11,7 +11,14 @@ from torch import nn
 from cosa_theory.nn import CosaLinear
 from cosa_theory.nn.forward import update_flops
 from experiments import bench_layer, layer_costs, model_costs
-from experiments.bench_layer import PRESETS, Config, layer_table, markdown, verdict
+from experiments.bench_layer import (
+    PRESETS,
+    Config,
+    layer_table,
+    markdown,
+    readers_table,
+    verdict,
+)
 from experiments.layer_costs import (
     adapted_layers,
     added_flops,
@@ -24,7 +31,8 @@ from experiments.layer_costs import (
     trainable_bytes,
 )
 
-TINY = Config(((64, 48, 32),), dtypes=("float32",), core=(16, 8), rank=4, small_rank=2, rounds=1)
+TINY = Config(((64, 48, 32),), dtypes=("float32",), core=(16, 8), rank=4, small_rank=2, rounds=1,
+              readers=((48, (64, 32), 16),))  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +77,15 @@ def test_operations_are_the_closed_form_for_cosa_and_counted_for_others(layers):
     assert added_flops(lora, step(lora, x, gradient), 32, flops) == 6 * 4 * (64 + 48) * 32
     expected = update_flops("through", 32, ours.left, ours.right)
     assert added_flops(ours, step(ours, x, gradient), 32, flops) == expected
+
+
+def test_layers_of_one_input_train_as_much_with_either_method_and_a_shared_product_is_kept_once():
+    table = readers_table((48, (64, 32), 16), TINY).set_index("method")
+    lora, own, shared = (row for _, row in table.iloc[1:].iterrows())
+    assert own["trainable_bytes"] == shared["trainable_bytes"] <= lora["trainable_bytes"]
+    assert lora["trainable_bytes"] < own["trainable_bytes"] + 4 * (64 + 32)
+    assert own["saved_bytes"] == 2 * shared["saved_bytes"]
+    assert "one R for all" in verdict({"readers": table.reset_index()})
 
 
 def test_saved_bytes_count_inputs_once_and_no_weights(layers):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from cosa_theory.ground.errors import InputError
-from cosa_theory.nn.forward import cosa_update, delta_weight
+from cosa_theory.nn.forward import Update, cosa_update, delta_weight, with_updates
 from cosa_theory.nn.merging import MergeTrial
 from cosa_theory.nn.peft.config import CosaConfig
 from cosa_theory.nn.peft.injection import Injection
@@ -217,17 +217,20 @@ class CosaLayer(BaseTunerLayer):
         dtype = torch.promote_types(delta.dtype, weight.dtype)
         return (weight.to(dtype) + delta.to(weight.device, dtype)).to(weight.dtype)
 
-    def _update(self, x: Tensor, adapter: str, *, training: bool = False) -> Tensor:
-        """Return the update of an adapter, (..., m), with its dropout while `training`."""
-        return cosa_update(
-            x,
+    def _update_of(self, adapter: str) -> Update:
+        """Return what the update of an adapter consists of, with its dropout."""
+        return Update(
             self.cosa_Y[adapter],
             self.left(adapter),
             self.right(adapter),
             self.scaling[adapter],
             dropout=self.cosa_dropout[adapter],
-            training=training,
+            reader=(id(self), adapter),
         )
+
+    def _update(self, x: Tensor, adapter: str) -> Tensor:
+        """Return the update of an adapter, (..., m), without dropout."""
+        return cosa_update(x, *self._update_of(adapter)[:4])
 
     def supports_lora_conversion(self, adapter_name: str = "default") -> bool:
         """Return True: the update is a difference of weights, of rank at most min(a, b)."""
@@ -283,18 +286,17 @@ class Linear(nn.Module, CosaLayer):
             return self.base_layer(x, *args, **kwargs)
         if adapter_names is not None:
             self._check_names(x, adapter_names)
+        base = self.base_layer if self.quantization_backend is None else self._cloned
+        if self.merged or adapter_names is not None:
+            result = base(x, *args, **kwargs)
+            return result if self.merged else self._mixed(x, result, adapter_names)
+        updates = [self._update_of(one) for one in self.active_adapters if one in self.cosa_Y]
+        return with_updates(base, x, updates, *args, training=self.training, **kwargs)
+
+    def _cloned(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """Return a quantised base layer's output, copied where its kind asks for it."""
         result = self.base_layer(x, *args, **kwargs)
-        if self.merged:
-            return result
-        if self.quantization_backend is not None:
-            result = self.quantization_backend.maybe_clone_base_result(result)
-        if adapter_names is not None:
-            return self._mixed(x, result, adapter_names)
-        for adapter in self.active_adapters:
-            if adapter in self.cosa_Y:
-                update = self._update(x, adapter, training=self.training)
-                result = result + update.to(result.dtype)
-        return result
+        return self.quantization_backend.maybe_clone_base_result(result)
 
     def _mixed(self, x: Tensor, result: Tensor, adapter_names: Sequence[str]) -> Tensor:
         """Add to each sample the update of its own adapter."""

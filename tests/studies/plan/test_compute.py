@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 
 from cosa_theory.ground.errors import InputError
 from cosa_theory.laws import informed_budget, informed_shape, informed_share
-from cosa_theory.nn import CosaLinear, CosaSettings, add_cosa, save_cosa
+from cosa_theory.nn import CosaLinear, CosaSettings, add_cosa, forward, save_cosa
 from cosa_theory.nn.model import cosa_layers
 from cosa_theory.nn.moments import Moments
 from cosa_theory.nn.projection import ProjectionSpec, frozen_projection
@@ -196,6 +196,7 @@ def test_saved_activations_are_those_that_hooks_see(a, b, orders):
 def test_what_sparse_projections_keep_at_most_is_told(a, b, monkeypatch):
     monkeypatch.setattr(SparseProjection, "_gathers", lambda self, x: False)  # as on a GPU
     monkeypatch.setattr(SparseProjection, "pays", True)  # and as if the layers were large
+    monkeypatch.setattr(forward, "is_plain", lambda layer, x: False)  # or not plain
     base = tiny().requires_grad_(False)
     adapted = copy.deepcopy(base)
     settings = {"kind": "sjlt", "options": {"nonzeros": 2}}
