@@ -7,6 +7,7 @@ import statistics
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ NAME, MEASURED, VERSION = "subspace", "subspace_measured", 1
 _WAIT = 20.0  # seconds until a process that has nothing to do looks again
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Job:
     """The trainings of a study, as far as finished ones tell.
 
@@ -47,6 +48,7 @@ class Job:
     folder: Path
     tasks: tuple[str, ...] = ()
     arms: tuple[str, ...] = ()
+    _chosen: dict[tuple[str, str], tuple[list[Cell], int]] = field(default_factory=dict)
 
     def finished(self, cells: Sequence[Cell]) -> pd.DataFrame:
         """Return the rows of those that are finished."""
@@ -101,6 +103,8 @@ class Job:
 
         Three around the guess, and more on the side of the best until it is inside.
         """
+        if (task, arm) in self._chosen:
+            return self._chosen[task, arm]
         centre = ARMS[arm].centres[self.study.tasks[task].decoder]
         quarters = [centre - 1, centre, centre + 1]
         while True:
@@ -114,7 +118,7 @@ class Job:
             best = best_quarter(table)
             more = grown(quarters, best)
             if more is None:
-                return cells, best
+                return self._chosen.setdefault((task, arm), (cells, best))
             quarters = more
 
     def _shorter(self, task: str, arm: str, quarter: int, seed: int) -> Cell:

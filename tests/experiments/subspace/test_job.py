@@ -49,12 +49,13 @@ def test_a_grid_of_rates_grows_until_the_best_is_inside(study, tmp_path, monkeyp
     assert {cell.seed for cell in cells} == {study.tuning_seeds[0]}
 
 
-@pytest.mark.parametrize(("spread", "seeds"), [(0.001, 5), (1.0, 8)])
+@pytest.mark.parametrize(("spread", "seeds"), [(0.001, 2), (1.0, 3)])
 def test_the_pilot_gives_the_seeds_within_what_was_stated(
     study, tmp_path, monkeypatch, spread, seeds
 ):
     monkeypatch.setattr(module, "train", pretended(spread=spread))
-    job = Job(study, tmp_path / "cells")
+    study = dataclasses.replace(study, least=2, most=3)
+    job = Job(study, tmp_path / "cells", ("r8",))
     assert job.seeds("r8") == 0
     work(job)
     assert job.seeds("r8") == seeds
