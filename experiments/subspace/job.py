@@ -1,6 +1,7 @@
 """The job: which trainings there are, in which order, shared by several processes."""
 
 import dataclasses
+import gc
 import math
 import os
 import statistics
@@ -236,6 +237,7 @@ def work(job: Job, until: float = math.inf) -> None:
                     note(f"failed, and left: {error}")
                     failed.add(dataclasses.astuple(cell))
                     break
+                gc.collect()  # a trainer and its model refer to each other
                 durations.setdefault(cell.task, []).append(time.monotonic() - began)
                 note(_report(cell, float(row["loss"]), missing, durations))
                 break

@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
+from scipy.stats import rankdata
 from torch import Tensor, nn
 from transformers import TrainerCallback
 
@@ -23,7 +25,6 @@ from cosa_theory.ground.files import atomic_path
 from cosa_theory.nn import layer_moments
 from cosa_theory.nn.moments import Moments
 from cosa_theory.projections import stream
-from cosa_theory.studies.function.measures import rank_correlation
 from experiments.finetune.methods import linear_layers, prepared
 from experiments.finetune.tasks import Task
 from experiments.finetune.training import fit, isolated, moment_batches
@@ -35,6 +36,8 @@ __all__ = ["PREDICTORS", "measure", "path_of", "predicted"]
 
 PREDICTORS = ("energy", "weighted", "function", "gradients")
 """What `measure` returns."""
+
+Array = NDArray[np.float64]
 
 _WINDOWS = 4
 _TEXTS = 128  # on which functions are compared
@@ -203,8 +206,16 @@ def _correlations(both: pd.DataFrame) -> Iterator[dict[str, Any]]:
         )
         for name in PREDICTORS:
             values = own[name].to_numpy(float)
-            again = [rank_correlation(values[one], losses[one])[0] for one in draws]
-            low, high = np.nanquantile(again, (0.025, 0.975))
-            spearman = float(rank_correlation(values, losses)[0])
+            low, high = np.nanquantile(_spearman(values[draws], losses[draws]), (0.025, 0.975))
+            spearman = float(_spearman(values[None], losses[None])[0])
             ends = {"spearman": spearman, "low": float(low), "high": float(high)}
             yield {"task": task, "predictor": name, "arms": len(own)} | ends
+
+
+def _spearman(values: Array, others: Array) -> Array:
+    """Return Spearman's correlation of each row with each; NaN where one is constant."""
+    one, other = (rankdata(rows, axis=1) for rows in (values, others))
+    one, other = (ranks - ranks.mean(1, keepdims=True) for ranks in (one, other))
+    with np.errstate(invalid="ignore"):
+        found: Array = (one * other).sum(1) / np.sqrt((one**2).sum(1) * (other**2).sum(1))
+    return found
