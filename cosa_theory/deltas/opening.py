@@ -123,9 +123,10 @@ def _weight_files(folder: Path) -> list[Path]:
     found = sorted(path for path in folder.iterdir() if path.suffix in _PICKLE_SUFFIXES)
     if len(found) == 1:
         return found
+    inside = ", ".join(sorted({path.parent.name for path in folder.glob("*/*.safetensors")})[:5])
     raise InputError(
         f"{folder}: no weights here (expected model.safetensors, or model.safetensors.index.json "
-        "with its shards)."
+        f"with its shards){inside and f', but in its folders: name one of {inside}'}."
     )
 
 

@@ -67,8 +67,9 @@ def run(config: Config, out: Path, *, plan_only: bool = False) -> dict[str, Any]
     plan = plan_training(config)
     if not plan_only:
         plan.refuse()
+    from experiments.finetune.grades import questions
     from experiments.finetune.tasks import load_task
-    from experiments.finetune.training import total_steps
+    from experiments.finetune.training import refuse_lacking_service, total_steps
 
     devices = int(os.environ.get("WORLD_SIZE", "1"))
     if plan_only and (config.steps or config.rows):  # the data says no more
@@ -80,10 +81,12 @@ def run(config: Config, out: Path, *, plan_only: bool = False) -> dict[str, Any]
         print(plan.text(steps, measured_speed(config.dtype)))
     if plan_only:
         return None
+    refuse_lacking_service(config)
+    asked = questions(config)
     if _first_process():
         with atomic_path(out / SETTINGS) as temporary:
             temporary.write_text(to_toml(config), encoding="utf-8")
-    return _trained(config, task, out)
+    return _trained(config, task, asked, out)
 
 
 def _first_process() -> bool:
@@ -91,8 +94,14 @@ def _first_process() -> bool:
 
 
 def refuse_other_settings(out: Path, config: Config) -> None:
-    """Raise InputError for the first setting that differs from those of the folder's training."""
-    if not (out / SETTINGS).is_file():
+    """Raise InputError for the first setting that differs from those of the folder's training.
+
+    One that has neither ended nor left a checkpoint counts for nothing: its settings may be mended.
+    """
+    begun = (out / RECORD).is_file() or any(out.glob("checkpoints/checkpoint-*"))
+    if not begun:
+        shutil.rmtree(out / "checkpoints", ignore_errors=True)
+    if not begun or not (out / SETTINGS).is_file():
         return
     before = read(out / SETTINGS)
     for field in dataclasses.fields(Config):
@@ -105,22 +114,14 @@ def refuse_other_settings(out: Path, config: Config) -> None:
             )
 
 
-def _trained(config: Config, task: Any, out: Path) -> dict[str, Any]:
+def _trained(config: Config, task: Any, asked: dict[str, Any], out: Path) -> dict[str, Any]:
     from cosa_theory.deltas.language_models import quiet_transformers
-    from experiments.finetune.grades import grade, questions
+    from experiments.finetune.grades import grade
     from experiments.finetune.scoring import score
-    from experiments.finetune.training import (
-        fit,
-        isolated,
-        refuse_lacking_service,
-        store,
-        store_merged,
-    )
+    from experiments.finetune.training import fit, isolated, store, store_merged
 
     begun = time.perf_counter()
     checkpoints = out / "checkpoints"
-    refuse_lacking_service(config)
-    asked = questions(config)
     with (
         isolated(config.seed, config.threads),
         quiet_transformers(),
@@ -140,6 +141,7 @@ def _trained(config: Config, task: Any, out: Path) -> dict[str, Any]:
     record = record_of(
         config,
         out.name,
+        base=task.base,
         history=fitted.history,
         scores={
             "metric": task.metric,
@@ -161,6 +163,27 @@ def _trained(config: Config, task: Any, out: Path) -> dict[str, Any]:
         write_record(record, out)
         shutil.rmtree(checkpoints, ignore_errors=True)
     return record
+
+
+def _opening(record: dict[str, Any], out: Path) -> str:
+    """Say how what was learnt is looked at."""
+    settings = record["run_info"]["train_config"]
+    if settings["method"] == "full":
+        kept = "model"
+    elif settings["merge"]:
+        kept = "merged"
+    elif settings["method"] in _MERGED_ALONE:
+        return (
+            f"an update of {settings['method']} opens merged alone: train with merge = true, to "
+            "another --out"
+        )
+    else:
+        kept = "adapter"
+    return f"the update opens with: cosa-theory spectrum {record['base']} {out / kept}"
+
+
+_MERGED_ALONE = ("dora", "adalora", "vera", "shira", "randlora", "fourierft", "c3a")
+"""Methods whose adapters are no products of stored factors."""
 
 
 @program
@@ -195,6 +218,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 f"{record['train_info']['num_trainable_params']:,} trained parameters"
             )
             print(f"what was measured is in {printable(str(out / RECORD))}")
+            print(printable(_opening(record, out)))
 
     return run_command(body)
 

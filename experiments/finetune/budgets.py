@@ -38,6 +38,8 @@ OWN_RANK = (
 )
 """The methods that a rank is not a budget for, but their own rank."""
 
+_SINGULAR = ("pissa", "lora_eva", "lora_corda", "lora_ga")
+
 METHODS = ("full", "cosa", "lora_xs", *_AT_RANK, "fourierft", "c3a")
 """What can be trained."""
 
@@ -105,6 +107,13 @@ def size_of(
         return Size(sum(math.prod(one) for one in cores.values()), by_layer=cores)
     count = _AT_RANK.get(method)
     if count is not None and rank and method in OWN_RANK:
+        least = min(map(min, layers.values()))
+        if method in _SINGULAR and rank > least:
+            raise InputError(
+                f"rank is {rank:,}: {method} starts from singular vectors, of which the smallest "
+                f"layer has {least:,}: lower it",
+                argument="rank",
+            )
         return Size(sum(count(m, n, rank) for m, n in layers.values()), rank)
     shares = layer_budgets(layers, rank=rank, budget=budget)
     if count is not None:

@@ -27,6 +27,7 @@ def record_of(
     config: Config,
     name: str,
     *,
+    base: str,
     history: list[dict[str, Any]],
     scores: Mapping[str, Any],
     parameters: Mapping[str, int],
@@ -43,6 +44,8 @@ def record_of(
         What was trained.
     name : str
         Of the run.
+    base : str
+        Folder or name of the model before training.
     history : list of dict
         As of `experiments.finetune.training.Fitted`.
     scores : mapping
@@ -62,7 +65,7 @@ def record_of(
     -------
     dict
         JSON-ready: run_info, train_info and meta_info with the fields of PEFT's method comparison
-        (what there is not is null); ``scores``, ``history`` and ``provenance`` besides.
+        (what there is not is null); ``base``, ``scores``, ``history`` and ``provenance`` besides.
     """
     steps = [row for row in history if "seconds" in row]
     memory = [row["memory"] for row in steps] or [0]
@@ -106,6 +109,7 @@ def record_of(
             },
             "pytorch_info": _torch_info(),
         },
+        "base": base,
         "scores": dict(scores),
         "history": history,
         "provenance": origin,

@@ -172,13 +172,15 @@ def fit(
     callbacks: Sequence[TrainerCallback] = (),
 ) -> Fitted:
     """Train within `isolated`, from the last checkpoint in `run` where there is one."""
+    steps = total_steps(config, len(task.train), int(os.environ.get("WORLD_SIZE", "1")))
+    if config.method == "adalora" and steps < 2:
+        raise InputError("steps is 1: adalora weighs its ranks for one before it prunes: take 2")
     base = task.model()
     # PEFT notes in an adapter's folder which model it belongs to.
     base.name_or_path = task.base  # type: ignore[assignment]
     if config.recompute:
         cast(Any, base).gradient_checkpointing_enable()
     torch.manual_seed(config.drawn)
-    steps = total_steps(config, len(task.train), int(os.environ.get("WORLD_SIZE", "1")))
     batches = moment_batches(task, config)
     model = prepared(base, config, head=task.head, steps=steps, batches=batches)
     if config.method in REWRITTEN:  # what it began with, which is no part of the update

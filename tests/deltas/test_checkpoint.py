@@ -150,7 +150,10 @@ def test_the_problems_of_both_files_come_at_once(tmp_path):
 
 def test_a_folder_without_weights_or_with_several_candidates_is_refused(tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="no weights here"):
+    with pytest.raises(InputError, match=r"no weights here .*shards\)\.$"):
+        open_pair(tmp_path / "empty", weights())
+    save(tmp_path / "empty" / "merged" / "model.safetensors", weights())
+    with pytest.raises(InputError, match="but in its folders: name one of merged"):
         open_pair(tmp_path / "empty", weights())
     save(tmp_path / "two" / "a.safetensors", weights())
     save(tmp_path / "two" / "b.safetensors", weights())

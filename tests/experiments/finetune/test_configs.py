@@ -10,12 +10,14 @@ import transformers
 from peft import PeftModel
 
 from cosa_theory.deltas import open_pair
+from cosa_theory.ground.errors import InputError
 from experiments import finetune
-from experiments.finetune.__main__ import main
+from experiments.finetune.__main__ import main, refuse_other_settings
 from experiments.finetune.budgets import METHODS
 from experiments.finetune.config import Config, read, to_toml
 from experiments.finetune.data import DATA
 from experiments.finetune.trainer import Progress
+from experiments.finetune.training import refuse_lacking_service
 from tests.experiments.finetune.shrunk import copies_of_all, model_folder
 
 CONFIGS = Path(finetune.__file__).parent / "configs"
@@ -109,6 +111,9 @@ def test_one_of_each_architecture_trains_resumes_merges_and_is_exported(
     assert [row["step"] for row in record["history"] if "loss" in row] == [1, 2, 3]
     assert not (out / "checkpoints").exists()
     _check_record(record)
+    assert record["base"] == str(model)
+    opened = f"cosa-theory spectrum {model} {out / 'merged'}"
+    assert opened in capsys.readouterr().out.replace("\n", " ")
     _check_exports(out, model, kind)
     assert main(["--runs", str(tmp_path)]) == 0
     assert method in capsys.readouterr().out
@@ -160,6 +165,19 @@ def _check_exports(out, model, kind):
         said, again = (one.eval()(input_ids=ids).logits for one in (adapted, merged))
     assert torch.allclose(said, again, atol=1e-5)
     assert any(abs(layer.delta).max() > 0 for layer in open_pair(model, out / "merged"))
+
+
+def test_settings_may_be_mended_until_a_training_has_left_a_checkpoint(tmp_path):
+    (tmp_path / "config.toml").write_text(to_toml(Config(rank=4)))
+    refuse_other_settings(tmp_path, Config(rank=2))
+    (tmp_path / "checkpoints" / "checkpoint-3").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"holds a training with rank = 4, and 2 is asked for"):
+        refuse_other_settings(tmp_path, Config(rank=2))
+
+
+def test_a_service_that_is_not_there_is_told_before_training():
+    with pytest.raises(InputError, match="report_to is 'tensorbord', which is not installed"):
+        refuse_lacking_service(Config(report_to="tensorbord"))
 
 
 def test_the_defaults_are_a_training():

@@ -9,6 +9,7 @@ from cosa_theory.ground.errors import InputError
 from experiments.finetune.budgets import METHODS, released_shape, size_of
 from experiments.finetune.config import Config
 from experiments.finetune.methods import counts, linear_layers, prepared, size_for
+from experiments.finetune.training import moment_batches
 from experiments.finetune_check import ADAPTERS
 from tests.experiments.finetune_tiny import load
 
@@ -38,10 +39,11 @@ def test_no_layer_trains_more_than_lora_of_the_rank_and_hardly_less(method, rank
 
 @pytest.mark.parametrize("method", METHODS[1:])
 def test_a_whole_budget_is_kept_and_the_count_is_that_of_the_model(method):
-    model = load(Path("."), 12, 6).model()
-    config = Config(method=method, budget=5000)
+    task = load(Path("."), 12, 6)
+    model, config = task.model(), Config(method=method, budget=5000)
     planned = size_for(config, linear_layers(model, 0)).trained
-    assert counts(prepared(model, config, steps=10), None).adapter == planned
+    made = prepared(model, config, steps=10, batches=moment_batches(task, config))
+    assert counts(made, None).adapter == planned
     # Block sizes divide the sides, and bases of RandLoRA are whole: those are coarse.
     assert (0.5 if method in ("c3a", "randlora") else 0.8) * 5000 <= planned <= 5000
 
@@ -51,6 +53,14 @@ def test_a_budget_that_no_size_meets_is_refused_with_what_would(method):
     layers = {"a": (32, 32), "b": (48, 32)}
     with pytest.raises(InputError, match=r"budget is 1 |may have 0|needs at least"):
         size_of(method, layers, budget=1)
+
+
+@pytest.mark.parametrize("method", ["pissa", "lora_eva", "lora_corda", "lora_ga"])
+def test_a_rank_beyond_the_singular_vectors_that_it_starts_from_is_refused(method):
+    layers = {"a": (32, 32), "b": (48, 16)}
+    assert size_of(method, layers, rank=16).rank == 16
+    with pytest.raises(InputError, match=f"rank is 17: {method} .*smallest layer has 16: lower"):
+        size_of(method, layers, rank=17)
 
 
 @pytest.mark.parametrize(
