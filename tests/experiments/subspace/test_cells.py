@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 
 from experiments.finetune.methods import linear_layers
+from experiments.finetune.training import fit, isolated
 from experiments.subspace import cells as module
 from experiments.subspace.__main__ import main
 from experiments.subspace.arms import ARMS
@@ -49,7 +50,19 @@ def test_the_seed_gives_the_order_and_the_draw_the_projections(tmp_path):
         assert train(other, tmp_path)["loss"] != first["loss"]
 
 
-def test_arms_have_the_tables_they_are_compared_in():
+def test_arms_of_one_seed_meet_the_same_items_and_dropout(tmp_path):
+    # Before the first step every update is zero, so that the model, hence the loss, is the same.
+    losses = set()
+    for arm in ("lora", "cosa_gaussian", "lora_xs", "lora_eva", "shira"):
+        cell = dataclasses.replace(CELL, arm=arm, draw=len(arm))
+        task, config = module.task_of(cell), module.training_of(cell)
+        with isolated(cell.seed, threads=1):
+            history = fit(task, config, tmp_path / arm).history
+        losses.add(round(history[0]["loss"], 5))
+    assert len(losses) == 1
+
+
+def test_no_two_arms_are_the_same_and_every_kind_of_subspace_has_one():
     assert {one.subspace for one in ARMS.values()} == {
         "random",
         "activations",
