@@ -165,10 +165,10 @@ def _free() -> int | None:
     return torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else available_memory()
 
 
-def measured_speed(dtype: str, size: int = 1024) -> float:
+def measured_speed(dtype: str, size: int = 512) -> float:
     """Return the operations a second that a training may reach here, from a product of matrices."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    size = 8 * size if device == "cuda" else size
+    size = 16 * size if device == "cuda" else size
     factor = torch.ones(size, size, dtype=getattr(torch, dtype), device=device)
     best = math.inf
     for _ in range(3):
