@@ -102,7 +102,8 @@ class CosaSettings:
     alpha_pattern : mapping of str to float
         Likewise for alpha.
     share_projections : bool
-        One L for each (a, m) and one R for each (b, n) in the whole model.
+        One L for each (a, m) and one R for each (b, n) in the whole model. Layers that read the
+        same input (q, k and v; gate and up) then compute R x once, and share its dropout.
     left : str, optional
         Another ensemble for L: one of `KINDS`, or "identity", which leaves the layers' output
         uncompressed. a is then each layer's m, whatever is given, and L costs nothing. Without

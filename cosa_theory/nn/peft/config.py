@@ -69,7 +69,8 @@ class CosaConfig(PeftConfig):
     alpha_pattern : dict of str to float, default {}
         Likewise for alpha.
     share_projections : bool, default False
-        One L for each (a, m) and one R for each (b, n) in the whole model.
+        One L for each (a, m) and one R for each (b, n) in the whole model. Layers that read the
+        same input (q, k and v; gate and up) then compute R x once, and share its dropout.
     save_projections : bool, default False
         Store L and R (in float32, at their true scale) beside the core, for readers that cannot
         draw them. A stored projection is used as it is, and not drawn. What was made from data is
