@@ -125,7 +125,8 @@ class Job:
     def _shorter(self, task: str, arm: str, quarter: int, seed: int) -> Cell:
         cell = self._cell(task, arm, quarter, seed, "validation")
         steps = math.ceil(cell.steps * self.study.tuning_share)
-        return dataclasses.replace(cell, steps=steps)
+        items = self.study.tasks[task].tuning_items or cell.items
+        return dataclasses.replace(cell, steps=steps, items=items)
 
     def pilot(self, task: str) -> list[Cell]:
         """Return the trainings from which the number of seeds follows, as far as rates are known.

@@ -29,8 +29,8 @@ class Setting:
         Keys of `ARMS`, none for all.
     stage : int
         All that is of an earlier stage is trained before.
-    items : int
-        Held-out items that are scored in each part; 0 for all.
+    items, tuning_items : int
+        Held-out items that are scored, and where rates are chosen; 0 for all.
     """
 
     model: str = "minilm"
@@ -42,11 +42,12 @@ class Setting:
     arms: tuple[str, ...] = ()
     stage: int = 1
     items: int = 0
+    tuning_items: int = 0
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "tokens", "stage"):
             whole(name, getattr(self, name))
-        for name in ("seeds", "items"):
+        for name in ("seeds", "items", "tuning_items"):
             whole(name, getattr(self, name), least=0)
         for arm in self.arms:
             choice("arms", arm, ARMS)

@@ -47,6 +47,7 @@ def test_a_grid_of_rates_grows_until_the_best_is_inside(study, tmp_path, monkeyp
     assert best == centre + 3
     assert [cell.quarter - centre for cell in cells] == [-1, 0, 1, 2, 3, 4]
     assert {cell.seed for cell in cells} == {study.tuning_seeds[0]}
+    assert {(cell.part, cell.steps) for cell in cells} == {("validation", 5)}
 
 
 @pytest.mark.parametrize(("spread", "seeds"), [(0.001, 2), (1.0, 3)])
