@@ -19,6 +19,7 @@ from cosa_theory.projections import SecondMoments, stream
 
 __all__ = [
     "FAMILIES",
+    "GROUPS",
     "VALUE_BITS",
     "Captured",
     "Certainty",
@@ -39,6 +40,18 @@ VALUE_BITS = 16
 
 Certainty = Literal["exact", "lower bound"]
 """Whether a fit is the best update of its family, or the best that was found."""
+
+GROUPS = (
+    "low rank",
+    "frozen factors",
+    "CoSA core",
+    "informed core",
+    "entries",
+    "structured",
+    "rescaled W",
+    "stored",
+)
+"""Kinds of families, each with its colour in figures; what is only stored trains nothing."""
 
 # Aim of the Monte Carlo: half the width of the interval, as a share of the expected value.
 _RELATIVE_HALF_WIDTH = 0.01
@@ -255,6 +268,11 @@ class Family(Protocol):
     @property
     def certainty(self) -> Certainty:
         """What `fit` is."""
+        ...
+
+    @property
+    def group(self) -> str:
+        """Its kind, one of `GROUPS`."""
         ...
 
     @property

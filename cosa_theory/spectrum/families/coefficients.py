@@ -149,7 +149,9 @@ _FREE, _TOLD = partial(_cost, told=False), partial(_cost, told=True)
 _FOURIERFT = "Z. Gao et al., arXiv 2405.03003 (2024)"
 _WAVEFT = "A. Bilican et al., arXiv 2505.12532 (2025)"
 
-add(
+_add = partial(add, group="entries")
+
+_add(
     36,
     "random_dct",
     "random cosine coefficients",
@@ -160,7 +162,7 @@ add(
     drawn=True,
     law=True,
 )
-add(
+_add(
     37,
     "random_fourier",
     "FourierFT, random frequencies",
@@ -171,7 +173,7 @@ add(
     drawn=True,
     law=True,
 )
-add(
+_add(
     38,
     "fourierft",
     "FourierFT, the best frequencies",
@@ -180,7 +182,7 @@ add(
     partial(_fourier, chosen=True),
     _TOLD,
 )
-add(
+_add(
     39,
     "waveft",
     "WaveFT, the best wavelet coefficients",
@@ -189,7 +191,7 @@ add(
     partial(_fit, basis=Wavelet("haar"), choice=_top),
     _TOLD,
 )
-add(
+_add(
     45,
     "dct",
     "largest cosine coefficients",
@@ -198,7 +200,7 @@ add(
     partial(_fit, basis=DCT(), choice=_top),
     _TOLD,
 )
-add(
+_add(
     46,
     "macp",
     "MaCP (cosine coefficients, by bands)",
@@ -208,7 +210,7 @@ add(
     _TOLD,
     "lower bound",
 )
-add(
+_add(
     47,
     "delta_dct",
     "Delta-DCT (cosine coefficients of patches)",

@@ -58,6 +58,7 @@ class Cosa:
     needs_base: bool = False
     sided: bool = False
     certainty: Certainty = "exact"
+    group: str = "CoSA core"
     reference: str = "S. Wei et al., arXiv 2602.05148 (2026)"
 
     @property

@@ -62,7 +62,9 @@ def _cost(m: int, n: int, size: Size) -> Cost:
     return Cost.of(size, 0, size.parts[0] * (m + n) + m)
 
 
-add(
+_add = partial(add, group="low rank")
+
+_add(
     3,
     "dora",
     "DoRA (low rank and magnitude of every output)",
@@ -73,7 +75,7 @@ add(
     "lower bound",
     needs_base=True,
 )
-add(
+_add(
     4,
     "map",
     "MAP (low rank and one magnitude)",

@@ -37,7 +37,7 @@ class Fitted:
 
     Parameters
     ----------
-    name, label, reference, certainty, needs_base : see `Family`
+    name, label, reference, group, certainty, needs_base : see `Family`
     sizes : callable
         (m, n, P) to the largest `Size` with at most P parameters; m is the number of outputs.
     best : callable
@@ -59,6 +59,7 @@ class Fitted:
     sizes: Callable[[int, int, int], Size]
     best: Callable[[Update, Size, Draws], Fit]
     costs: Callable[[int, int, Size], Cost]
+    group: str
     certainty: Certainty = "exact"
     needs_base: bool = False
     drawn: bool = False
@@ -150,10 +151,12 @@ def add(
     best: Callable[[Update, Size, Draws], Fit],
     costs: Callable[[int, int, Size], Cost],
     certainty: Certainty = "exact",
+    *,
+    group: str,
     **flags: bool,
 ) -> None:
     """Register a `Fitted` at its place in lists."""
-    register(Fitted(name, label, reference, sizes, best, costs, certainty, **flags), place)
+    register(Fitted(name, label, reference, sizes, best, costs, group, certainty, **flags), place)
 
 
 def climb(

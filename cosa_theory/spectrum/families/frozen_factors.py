@@ -1,6 +1,7 @@
 """Low rank with frozen factors: LoRA-FA, TLoRA, PMSS."""
 
 import math
+from functools import partial
 
 import numpy as np
 import scipy.linalg
@@ -73,7 +74,9 @@ def _pivots(weight: Matrix, count: int) -> Matrix:
     return chosen[:count]
 
 
-add(
+_add = partial(add, group="frozen factors")
+
+_add(
     5,
     "lora_fa",
     "LoRA-FA (A drawn and frozen)",
@@ -84,7 +87,7 @@ add(
     drawn=True,
     law=True,
 )
-add(
+_add(
     6,
     "tlora",
     "TLoRA (two frozen factors around r × r)",
@@ -96,7 +99,7 @@ add(
     ),
     drawn=True,
 )
-add(
+_add(
     7,
     "pmss",
     "PMSS (columns and rows of W around r × r)",

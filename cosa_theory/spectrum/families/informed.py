@@ -65,6 +65,7 @@ class Informed:
     needs_base: bool = False
     sided: bool = True
     certainty: Certainty = "exact"
+    group: str = "informed core"
     reference: str = "docs/theory.md, 7.1 to 7.3"
 
     @property

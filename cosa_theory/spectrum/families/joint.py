@@ -278,7 +278,8 @@ def _add(
     one_shape: bool = True,
 ) -> None:
     joint = JOINT[name] = Joint(name, one_shape, best)
-    add(place, name, label, reference, sizes, partial(_alone, joint), costs, certainty)
+    alone = partial(_alone, joint)
+    add(place, name, label, reference, sizes, alone, costs, certainty, group="low rank")
 
 
 _add(

@@ -44,6 +44,7 @@ class LoraXS:
     needs_base: bool = True
     sided: bool = False
     certainty: Certainty = "exact"
+    group: str = "frozen factors"
     reference: str = "K. Bałazy et al., arXiv 2405.17604 (2024)"
 
     def of(self, update: Update) -> "LoraXS | None":

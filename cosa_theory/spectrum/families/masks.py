@@ -94,7 +94,9 @@ def _lines_cost(m: int, n: int, size: Size, rows: bool) -> Cost:
     return Cost.of(size, 0, size.parameters, places)
 
 
-add(
+_add = partial(add, group="entries")
+
+_add(
     30,
     "mask",
     "random mask",
@@ -105,7 +107,7 @@ add(
     drawn=True,
     law=True,
 )
-add(
+_add(
     31,
     "shira_weight",
     "SHiRA, mask of the largest |W|",
@@ -115,7 +117,7 @@ add(
     _free,  # W gives the places back
     needs_base=True,
 )
-add(
+_add(
     32,
     "shira_gradient",
     "SHiRA, mask of the largest gradients",
@@ -125,7 +127,7 @@ add(
     _told,
     needs_slope=True,
 )
-add(
+_add(
     33,
     "top_entries",
     "largest entries of ΔW (the best mask)",
@@ -135,7 +137,7 @@ add(
     _told,
 )
 for _place, _rows in ((34, True), (35, False)):
-    add(
+    _add(
         _place,
         "s2ft_rows" if _rows else "s2ft_columns",
         f"S2FT, {'rows' if _rows else 'columns'} of largest norm",

@@ -102,7 +102,7 @@ def _second_weight(m: int, n: int, size: Size) -> Cost:
     return Cost.of(size, 0, m * n)
 
 
-_add = partial(add, needs_base=True)
+_add = partial(add, group="rescaled W", needs_base=True)
 
 _add(
     53,

@@ -1,5 +1,6 @@
 """Frozen random factors between trained diagonals: VeRA, RandLoRA; and sums of them: NoLA."""
 
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -155,7 +156,9 @@ def _nola(update: Update, size: Size, draws: Draws) -> Fit:
     )
 
 
-add(
+_add = partial(add, group="frozen factors")
+
+_add(
     8,
     "vera",
     "VeRA (two diagonals between frozen factors)",
@@ -166,7 +169,7 @@ add(
     "lower bound",
     drawn=True,
 )
-add(
+_add(
     9,
     "randlora",
     "RandLoRA (sum of scaled frozen products)",
@@ -181,7 +184,7 @@ add(
     "lower bound",
     drawn=True,
 )
-add(
+_add(
     25,
     "nola",
     "NoLA (factors as sums of drawn ones)",

@@ -143,7 +143,9 @@ def _stored(m: int, n: int, size: Size) -> Cost:
     return Cost(0, 0, VALUE_BITS * size.parameters)
 
 
-add(
+_add = partial(add, group="stored")
+
+_add(
     60,
     "bitdelta",
     "BitDelta (signs, one scale)",
@@ -152,7 +154,7 @@ add(
     _signs,
     _stored,
 )
-add(
+_add(
     61,
     "low_bits",
     "rounded to few bits, a scale per row",
@@ -162,7 +164,7 @@ add(
     _stored,
     "lower bound",
 )
-add(
+_add(
     62,
     "delta_come",
     "Delta-CoMe (low rank at 8, 3 and 2 bits)",
@@ -172,7 +174,7 @@ add(
     _stored,
     "lower bound",
 )
-add(
+_add(
     63,
     "dare",
     "DARE (random mask over p)",
@@ -183,7 +185,7 @@ add(
     drawn=True,
 )
 for _kind in KINDS:
-    add(
+    _add(
         64 + ENSEMBLES[_kind].order,
         f"adjoint_{_kind}",
         f"adjoint of a core, {ENSEMBLES[_kind].label}",

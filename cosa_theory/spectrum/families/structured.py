@@ -1,6 +1,7 @@
 """Structured matrices: circulant blocks, a Kronecker product, blocks of rank one, a diagonal."""
 
 import math
+from functools import partial
 from itertools import product
 
 import numpy as np
@@ -131,7 +132,9 @@ def _diagonal(update: Update, size: Size, draws: Draws) -> Fit:
     return Fit((cut[at, :, at],), build)
 
 
-add(
+_add = partial(add, group="structured")
+
+_add(
     48,
     "c3a",
     "C3A (circulant blocks)",
@@ -141,7 +144,7 @@ add(
     _circulant_cost,
     law=True,
 )
-add(
+_add(
     50,
     "lokr",
     "LoKr (one Kronecker product)",
@@ -151,7 +154,7 @@ add(
     # (P ⊗ Q) x: the inner factor on each of q columns, then the outer on each of r rows.
     lambda m, n, size: Cost.of(size, 0, (m // size.parts[0]) * (n + size.parts[0] * size.parts[1])),
 )
-add(
+_add(
     51,
     "monarch",
     "Monarch (every block of rank one)",
@@ -160,7 +163,7 @@ add(
     _monarch,
     lambda m, n, size: Cost.of(size, 0, size.parameters),
 )
-add(
+_add(
     52,
     "block_diagonal",
     "block diagonal",

@@ -37,6 +37,7 @@ class TruncatedSVD:
     needs_base: bool = False
     sided: bool = False
     certainty: Certainty = "exact"
+    group: str = "low rank"
     reference: str = (
         "E. Hu et al., arXiv 2106.09685 (2021); F. Meng et al., arXiv 2404.02948 (2024)"
     )

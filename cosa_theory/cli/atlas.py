@@ -1,0 +1,116 @@
+"""`cosa-theory atlas`: what every family of updates can express of a real one."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cosa_theory.cli.app import (
+    AllowPickle,
+    BaseArgument,
+    Dask,
+    Exclude,
+    Flatten,
+    Include,
+    Json,
+    OnNonfinite,
+    OnShape,
+    Partial,
+    ResumingOut,
+    Seed,
+    Threads,
+    TunedArgument,
+    app,
+    check_out,
+    deliver,
+    open_checked_pair,
+    provenance_of,
+    resumable,
+)
+from cosa_theory.ground.errors import InputError
+from cosa_theory.ground.program import note
+
+__all__ = ["atlas"]
+
+
+def _budgets(text: str) -> list[int]:
+    """Read "1e4,1e5" as whole numbers."""
+    try:
+        values = [float(part) for part in text.split(",")]
+        found = [int(value) for value in values]
+    except (ValueError, OverflowError):
+        found, values = [], []
+    if not found or found != values or min(found) < 1:
+        raise InputError(
+            f"--budgets is {text!r}: give whole numbers of parameters, as in --budgets 1e4,1e5,1e6"
+        )
+    return found
+
+
+@app.command(
+    short_help="What each family of updates can express, per parameter and per bit.",
+    epilog="Example: cosa-theory atlas base.safetensors tuned.safetensors --budgets 1e4,1e5,1e6 "
+    "--out atlas",
+)
+def atlas(
+    base: BaseArgument,
+    tuned: TunedArgument,
+    out: ResumingOut = None,
+    as_json: Json = False,
+    include: Include = None,
+    exclude: Exclude = None,
+    budgets: Annotated[
+        str,
+        typer.Option(metavar="P,P,...", help="Trainable parameters of the whole model."),
+    ] = "1e4,1e5,1e6",
+    families: Annotated[
+        str | None,
+        typer.Option(metavar="NAME,...", help="Families to measure. [default: every one]"),
+    ] = None,
+    draws: Annotated[
+        int,
+        typer.Option(
+            min=2, metavar="N", help="Most draws of a random family per matrix and budget."
+        ),
+    ] = 4,
+    seed: Seed = 0,
+    moments: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Second moments of the base model's layers: adds the informed cores.",
+        ),
+    ] = None,
+    on_shape: OnShape = "error",
+    on_nonfinite: OnNonfinite = "error",
+    flatten: Flatten = False,
+    allow_pickle: AllowPickle = False,
+    partial: Partial = False,
+    threads: Threads = None,
+    dask: Dask = None,
+) -> None:
+    """Compare every family of updates on a real one: the share of its energy each can express.
+
+    The first line printed says which to choose and by how much. Budgets are of the whole model.
+    """
+    settings = dict(locals())
+    from cosa_theory.studies.atlas.pair import atlas_pair
+
+    totals = _budgets(budgets)
+    chosen = None if families is None else [part.strip() for part in families.split(",")]
+    pair = open_checked_pair(base, tuned, settings)
+    check_out(out, "atlas", base, tuned, moments)
+    for notice in pair.report.notices:
+        note(f"note: {notice}")
+    found = resumable(
+        atlas_pair,
+        pair,
+        given=settings,
+        budgets=totals,
+        families=chosen,
+        draws=draws,
+        seed=seed,
+        moments=moments,
+    )
+    document = found.document(provenance_of(settings, seed))
+    deliver(document, out, as_json, noted=pair.report.notices)

@@ -1,0 +1,138 @@
+"""Figures of an atlas: energy against parameters and against bits, and who wins where."""
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from cosa_theory.page.document import Tables
+from cosa_theory.page.heatmap import draw_cells, module_grid
+from cosa_theory.page.presentation import Drawing
+from cosa_theory.page.style import (
+    BLACK,
+    BLUE,
+    BROWN,
+    GREEN,
+    GREY,
+    ORANGE,
+    PAGE_WIDTH,
+    PURPLE,
+    SKY,
+    VERMILION,
+    house_style,
+)
+from cosa_theory.spectrum.families.base import FAMILIES, GROUPS
+from cosa_theory.studies.atlas.views import winners
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["FIGURES", "curves_figure", "winners_figure"]
+
+_COLOURS = dict(
+    zip(GROUPS, (VERMILION, GREEN, BLUE, SKY, ORANGE, PURPLE, BROWN, GREY), strict=True)
+)
+_LEAST = 1e-4  # of the energy, below which shares are not drawn
+
+
+def curves_figure(tables: Tables) -> "Figure":
+    """Draw a curve per family, in the colour of its kind: energy against numbers, and bits."""
+    from matplotlib.figure import Figure
+
+    pooled = tables["pooled"].dropna(subset=["captured"])
+    pooled = pooled[pooled["captured"] > _LEAST]
+    with house_style():
+        figure = Figure(figsize=(PAGE_WIDTH, 3.6), layout="constrained")
+        left, right = figure.subplots(1, 2, sharey=True)
+        for axes, column, label in (
+            (left, "parameters", "trainable parameters"),
+            (right, "bits", "bits stored"),
+        ):
+            rows = pooled if column == "bits" else pooled[pooled["group"] != "stored"]
+            _curves(axes, rows, column)
+            axes.set(xscale="log", yscale="log", xlabel=label)
+        left.set_ylabel("share of ‖ΔW‖² that can be expressed")
+        _law(left, pooled)
+        handles, labels = right.get_legend_handles_labels()
+        more, named = left.get_legend_handles_labels()
+        legend = {**dict(zip(labels, handles, strict=True)), **dict(zip(named, more, strict=True))}
+        figure.legend(legend.values(), legend.keys(), loc="outside lower center", ncols=5)
+    return figure
+
+
+def _curves(axes: "Axes", rows: pd.DataFrame, column: str) -> None:
+    drawn: set[str] = set()
+    for _, group in rows.groupby("family", sort=False):
+        kind = str(group["group"].iloc[0])
+        points = group.sort_values(column)
+        axes.plot(
+            points[column],
+            points["captured"],
+            color=_COLOURS.get(kind, GREY),
+            marker="o",
+            ms=2.5,
+            lw=0.9,
+            alpha=0.8,
+            label=None if kind in drawn else kind,
+        )
+        drawn.add(kind)
+    last = rows[rows["budget"] == rows["budget"].max()].sort_values("captured", ascending=False)
+    for _, row in last.groupby("group", sort=False).head(1).iterrows():
+        axes.annotate(
+            str(row["family"]).replace("_", " "),
+            (row[column], row["captured"]),
+            xytext=(3, 0),
+            textcoords="offset points",
+            fontsize=6,
+            va="center",
+            color=_COLOURS.get(str(row["group"]), GREY),
+        )
+    axes.margins(x=0.18)
+
+
+def _law(axes: "Axes", pooled: pd.DataFrame) -> None:
+    law = pooled.dropna(subset=["law"]).drop_duplicates("parameters").sort_values("parameters")
+    if len(law):
+        axes.plot(
+            law["parameters"], law["law"], color=BLACK, ls=(0, (6, 2)), lw=0.8, label="law P/(mn)"
+        )
+
+
+def winners_figure(tables: Tables) -> "Figure":
+    """Draw, layer by layer, the kind of family that holds most, and how far a core is behind."""
+    from matplotlib.colors import LogNorm
+    from matplotlib.figure import Figure
+
+    rows = winners(tables)
+    rows = rows.assign(behind=rows["captured"] / rows["core"])
+    with house_style():
+        grid = module_grid(rows, "behind")
+        figure = Figure(figsize=(PAGE_WIDTH, 1.2 + 0.24 * len(grid)), layout="constrained")
+        axes = figure.subplots()
+        top = max(10.0, float(rows["behind"].max()))
+        mesh = draw_cells(axes, grid, LogNorm(1.0, top), "cividis", most_labels=24)
+        bar = figure.colorbar(mesh, ax=axes, pad=0.015, aspect=12)
+        bar.set_label("winner's share / best core's")
+        wins = rows["family"].map(lambda name: FAMILIES[name].label).value_counts()
+        axes.set_title("; ".join(f"{label} wins {number}" for label, number in wins.items()))
+    return figure
+
+
+FIGURES: dict[str, Drawing] = {
+    "atlas": Drawing(
+        curves_figure,
+        "What each family can express, per parameter and per bit",
+        "One curve for each family of updates, in the colour of its kind; the best of each kind is "
+        "named. Left: against trainable parameters, for families that train; dashed: the law "
+        "P/(mn) of what knows nothing of W or ΔW. Right: against the bits that are stored, with "
+        "chosen places, for all.",
+        lambda tables: bool((tables["pooled"]["captured"] > _LEAST).any()),
+    ),
+    "atlas_winners": Drawing(
+        winners_figure,
+        "Who wins where",
+        "For each layer, at the middle budget: the share of the family that holds most of it, over "
+        "that of the best CoSA core. At 1 no family holds more than a core.",
+        lambda tables: bool(winners(tables)["core"].notna().any()),
+    ),
+}

@@ -1,0 +1,157 @@
+"""Every family on one layer, beside noise of the same shape, as plain JSON values."""
+
+import dataclasses
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cosa_theory import __version__
+from cosa_theory.deltas import LayerDelta
+from cosa_theory.ground.scales import frobenius_norm, in_safe_range
+from cosa_theory.projections import stream
+from cosa_theory.spectrum import singular_values
+from cosa_theory.spectrum.families.base import FAMILIES, Captured, Draws, Family, Size, Update
+from cosa_theory.spectrum.families.joint import JOINT
+from cosa_theory.studies.known_layers import Known
+
+__all__ = ["AtlasSettings", "Charted", "allotted", "chart_layer", "identity", "update_of"]
+
+# Raised when the content of a stored cell changes meaning, so that older ones are computed anew.
+_CELL_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class AtlasSettings:
+    """What the result for a layer depends on besides the layer: arguments of `atlas_pair`."""
+
+    families: tuple[str, ...]
+    draws: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Charted:
+    """A layer, what it may train of each budget, and what is known of it beforehand."""
+
+    layer: LayerDelta
+    budgets: tuple[int, ...]
+    parameters: tuple[int, ...]
+    known: Known | None = None
+
+
+def allotted(shapes: Iterable[tuple[int, int]], budget: int) -> list[int]:
+    """Spread a budget over layers as a LoRA of one rank would: in proportion to m + n.
+
+    At most mn for a layer; what is cut off there is not given to others.
+    """
+    sizes = list(shapes)
+    total = sum(m + n for m, n in sizes)
+    return [min(m * n, budget * (m + n) // total) for m, n in sizes]
+
+
+def update_of(layer: LayerDelta, known: Known | None = None) -> Update:
+    """Return a layer as families take it."""
+    delta = in_safe_range(layer.delta)[0]
+    return Update(
+        delta,
+        in_safe_range(layer.base)[0],
+        singular_values(delta),
+        inputs=None if known is None else known.inputs,
+        gradients=None if known is None else known.gradients,
+        transposed=known is not None and known.transposed,
+    )
+
+
+def identity(
+    charted: Charted, settings: AtlasSettings
+) -> tuple[dict[str, Any], list[NDArray[Any]]]:
+    """Return what decides a layer's result, as `cosa_theory.ground.cells.cell_name` takes it."""
+    described = {
+        "format": _CELL_FORMAT,
+        "version": __version__,
+        "atlas": dataclasses.asdict(settings),
+        "name": charted.layer.name,
+        "budgets": list(charted.budgets),
+        "parameters": list(charted.parameters),
+    }
+    arrays = [charted.layer.delta, charted.layer.base]
+    if charted.known is None:
+        return described, arrays
+    return described | charted.known.described, arrays + charted.known.arrays
+
+
+def chart_layer(charted: Charted, settings: AtlasSettings) -> dict[str, Any]:
+    """Measure the families that need no other layer.
+
+    Returns `name`, and rows of the tables `layers` and `families`.
+    """
+    layer = charted.layer
+    update = update_of(layer, charted.known)
+    draws = Draws(settings.draws, settings.seed, (layer.name,))
+    rows = []
+    for name in settings.families:
+        family = None if name in JOINT else FAMILIES[name].of(update)
+        if family is not None:
+            rows += _measured(family, update, charted, draws)
+    m, n = layer.shape
+    return {
+        "name": layer.name,
+        "layers": [{"m": m, "n": n, "delta_norm": frobenius_norm(layer.delta)}],
+        "families": rows,
+    }
+
+
+def _measured(
+    family: Family, update: Update, charted: Charted, draws: Draws
+) -> list[dict[str, Any]]:
+    m, n = update.shape
+    sides = (n, m) if family.sided and update.transposed else (m, n)
+    sizes = [family.size(*sides, max(1, one)) for one in charted.parameters]
+    if update.is_zero:
+        found = [Captured.exact(float("nan"))] * len(sizes)
+    else:
+        found = family.capture(update, sizes, draws)
+    rows = []
+    for budget, size, captured in zip(charted.budgets, sizes, found, strict=True):
+        cost = family.cost(*sides, size) if size.parameters else None
+        law = not family.data_dependent and size.parameters
+        rows.append(
+            {
+                "family": family.name,
+                "budget": budget,
+                "parameters": size.parameters,
+                "size": size.text,
+                "captured": captured.mean,
+                "ci_low": captured.low,
+                "ci_high": captured.high,
+                "law": size.parameters / (m * n) if law else None,
+                "noise": _noise_share(family.name, *sides, size, draws.seed),
+                "bits": cost.bits if cost else None,
+                "frozen": cost.frozen if cost else None,
+                "multiply_adds": cost.multiply_adds if cost else None,
+            }
+        )
+    return rows
+
+
+@cache
+def _noise_share(name: str, m: int, n: int, size: Size, seed: int) -> float | None:
+    """Return what a family captures of independent noise of this shape; None where it takes more.
+
+    W is noise too; families that know something of inputs have no such null.
+    """
+    if not size.parameters:
+        return None
+    delta, base = (
+        stream(seed, "noise", role, m, n).standard_normal((m, n)) for role in ("delta", "base")
+    )
+    noise = Update(delta, base, singular_values(delta))
+    family = FAMILIES[name].of(noise)
+    if family is None:
+        return None
+    (captured,) = family.capture(noise, [size], Draws(2, seed, ("noise",)))
+    return captured.mean if np.isfinite(captured.mean) else None

@@ -1,0 +1,142 @@
+"""An atlas: budgets of a whole model, every family's share of it, and what is said of them."""
+
+import numpy as np
+import pytest
+
+from cosa_theory.deltas import LayerDelta
+from cosa_theory.ground.errors import InputError
+from cosa_theory.spectrum.families.base import FAMILIES
+from cosa_theory.studies.atlas.figures import FIGURES
+from cosa_theory.studies.atlas.layer import allotted
+from cosa_theory.studies.atlas.pair import atlas_pair
+from cosa_theory.studies.atlas.verdict import trained
+from cosa_theory.studies.atlas.views import PRESENTATION, winners
+
+FEW = ["truncated_svd", "adalora", "tucka", "cosa_haar", "mask", "dora", "low_bits", "ia3"]
+
+
+def layers(scale=1.0):
+    rng = np.random.default_rng(0)
+    found = []
+    for block in range(3):
+        for module in ("query", "value"):
+            delta = rng.standard_normal((24, 2)) @ rng.standard_normal((2, 16))
+            delta *= scale * (1 + block)
+            base = rng.standard_normal((24, 16))
+            found.append(LayerDelta(f"layer.{block}.{module}.weight", delta, base))
+    return found
+
+
+@pytest.fixture(scope="module")
+def atlas():
+    return atlas_pair(layers(), budgets=(100, 600, 1500), families=FEW, draws=2)
+
+
+def row(atlas, family, budget):
+    pooled = atlas.pooled
+    return pooled[(pooled["family"] == family) & (pooled["budget"] == budget)].iloc[0]
+
+
+def test_budgets_are_spread_in_proportion_to_the_sides_and_never_exceeded():
+    assert allotted([(24, 16), (8, 2)], 100) == [80, 16]  # the second is whole
+    for budget in (1, 7, 1000):
+        assert sum(allotted([(24, 16), (8, 12), (3, 3)], budget)) <= budget
+
+
+def test_every_family_has_its_rows_within_the_budget_and_its_share_is_pooled_by_energy(atlas):
+    assert set(atlas.pooled["family"]) == set(FEW)
+    assert (atlas.pooled["parameters"] <= atlas.pooled["budget"]).all()
+    assert len(atlas.families) == 6 * len(FEW) * 3
+    rows = atlas.families[(atlas.families["family"] == "mask") & (atlas.families["budget"] == 600)]
+    weights = atlas.layers.set_index("layer")["delta_norm"] ** 2
+    weights /= weights.sum()
+    expected = (rows["captured"] * rows["layer"].map(weights)).sum()
+    found = row(atlas, "mask", 600)
+    assert found["captured"] == pytest.approx(expected)
+    assert found["law"] == pytest.approx(600 / (6 * 24 * 16))
+    assert found["ci_low"] < found["captured"] < found["ci_high"]
+
+
+def test_a_family_without_an_update_of_so_few_parameters_is_listed_with_the_reason(atlas):
+    found = row(atlas, "dora", 100)
+    assert np.isnan(found["captured"])
+    assert found["parameters"] == found["met"] == 0
+    assert "64 numbers" in found["reason"]
+    assert (
+        "3 families have no update"
+        in atlas_pair(
+            layers(), budgets=(100,), families=["mask", "dora", "ia3", "low_bits"], draws=2
+        ).verdict
+    )
+
+
+def test_low_rank_of_a_low_rank_update_is_whole_and_spreading_helps_where_it_is_short(atlas):
+    assert row(atlas, "truncated_svd", 600)["captured"] == pytest.approx(1.0)
+    assert row(atlas, "adalora", 600)["captured"] == pytest.approx(1.0)
+    # 300 numbers are a rank of one for every layer; larger updates deserve more.
+    found = atlas_pair(layers(), budgets=(300,), families=FEW[:2], draws=2)
+    assert row(found, "adalora", 300)["captured"] > row(found, "truncated_svd", 300)["captured"]
+
+
+def test_the_verdict_names_the_best_its_null_and_how_far_a_core_is_behind(atlas):
+    assert "600 trainable parameters" in atlas.verdict
+    assert "low rank (truncated SVD) holds most" in atlas.verdict
+    assert "of noise" in atlas.verdict
+    core = row(atlas, "cosa_haar", 600)
+    assert f"law {100 * core['law']:#.3g} %" in atlas.verdict
+
+
+def test_noise_has_no_more_than_its_own_share(atlas):
+    noise = atlas.pooled.dropna(subset=["noise"]).set_index(["family", "budget"])["noise"]
+    assert abs(noise["mask", 600] - 600 / 2304) < 0.1
+    assert 0.25 < noise["truncated_svd", 600] < 0.6
+    assert atlas.pooled.set_index(["family", "budget"]).loc[("truncated_svd", 600), "captured"] > (
+        2 * noise["truncated_svd", 600]
+    )
+
+
+def test_finished_layers_are_taken_from_their_cells_and_other_settings_are_not(tmp_path):
+    arguments = {"budgets": (600,), "families": FEW[3:5], "draws": 2, "cells": tmp_path}
+    first = atlas_pair(layers(), **arguments)
+    count = len(list(tmp_path.rglob("*.json")))
+    assert count == 6
+    again = atlas_pair(layers(), **arguments)
+    assert again.pooled.equals(first.pooled)
+    assert len(list(tmp_path.rglob("*.json"))) == count
+    atlas_pair(layers(), **arguments | {"seed": 1})
+    assert len(list(tmp_path.rglob("*.json"))) == 2 * count
+
+
+def test_an_update_of_nothing_and_what_is_no_family_are_refused():
+    with pytest.raises(InputError, match="every update is zero"):
+        atlas_pair(layers(0.0), families=["mask"], draws=2)
+    with pytest.raises(InputError) as caught:
+        atlas_pair(layers(), families=["magic"])
+    assert caught.value.argument == "families"
+    for budgets in ((), (0,), (1.5,)):
+        with pytest.raises(InputError) as caught:
+            atlas_pair(layers(), budgets=budgets, families=["mask"])
+        assert caught.value.argument == "budgets"
+
+
+def test_layers_without_an_update_count_for_nothing(atlas):
+    some = layers()
+    still = LayerDelta("layer.9.query.weight", np.zeros((24, 16)), np.ones((24, 16)))
+    found = atlas_pair([*some, still], budgets=(700,), families=FEW[:3], draws=2)
+    assert found.pooled["layers"].eq(6).all()
+    assert found.pooled["captured"].notna().all()
+
+
+def test_tables_and_figures_show_every_family_and_the_winner_of_every_layer(atlas):
+    document = atlas.document({})
+    families, budgets = PRESENTATION.views(document)
+    labels = {FAMILIES[name].label for name in FEW}
+    assert {line[0] for line in families.rows} == labels
+    assert {line[0] for line in budgets.rows} == labels
+    who = winners(document.tables)
+    assert len(who) == 6
+    assert set(who["family"]) <= {"truncated_svd", "adalora", "tucka", "dora"}
+    assert trained(atlas.pooled)["group"].ne("stored").all()
+    for drawing in FIGURES.values():
+        assert drawing.drawable(document.tables)
+        assert drawing.draw(document.tables).axes
