@@ -1,7 +1,9 @@
 """`cosa-theory atlas`: what every family of updates can express of a real one."""
 
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial as with_arguments
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -24,6 +26,7 @@ from cosa_theory.cli.app import (
     check_out,
     deliver,
     open_checked_pair,
+    opening_of,
     provenance_of,
     resumable,
 )
@@ -45,6 +48,31 @@ def _budgets(text: str) -> list[int]:
             f"--budgets is {text!r}: give whole numbers of parameters, as in --budgets 1e4,1e5,1e6"
         )
     return found
+
+
+def _function(texts: Path, given: Mapping[str, Any]) -> Callable[..., Any]:
+    """Return what measures the function of approximations on texts of a file."""
+    from cosa_theory.ground.texts import read_texts
+    from cosa_theory.studies.function.pair import function_pair
+    from cosa_theory.studies.function.texts import FEWEST
+
+    read = with_arguments(read_texts, most=given["most_texts"], least=FEWEST)(texts)
+
+    def measure(approximations: Sequence[Any]) -> Any:
+        return resumable(
+            function_pair,
+            given["base"],
+            given["tuned"],
+            given={"out": given["out"]},
+            parts="families in the model",
+            general=read,  # one set of texts, of whatever kind
+            approximations=approximations,
+            seed=given["seed"],
+            max_tokens=given["max_tokens"],
+            **opening_of(given),
+        )
+
+    return measure
 
 
 @app.command(
@@ -81,6 +109,20 @@ def atlas(
             help="Second moments of the base model's layers: adds the informed cores.",
         ),
     ] = None,
+    texts: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Texts of the fine-tuning's domain, one on a line: what each family returns of "
+            "the model's function is measured too, which takes a model of transformers.",
+        ),
+    ] = None,
+    most_texts: Annotated[
+        int, typer.Option(min=8, metavar="N", help="Most texts: time grows with them.")
+    ] = 32,
+    max_tokens: Annotated[
+        int, typer.Option(min=4, metavar="N", help="Longer texts are cut.")
+    ] = 128,
     on_shape: OnShape = "error",
     on_nonfinite: OnNonfinite = "error",
     flatten: Flatten = False,
@@ -99,7 +141,8 @@ def atlas(
     totals = _budgets(budgets)
     chosen = None if families is None else [part.strip() for part in families.split(",")]
     pair = open_checked_pair(base, tuned, settings)
-    check_out(out, "atlas", base, tuned, moments)
+    check_out(out, "atlas", base, tuned, moments, texts)
+    function = None if texts is None else _function(texts, settings)
     for notice in pair.report.notices:
         note(f"note: {notice}")
     found = resumable(
@@ -111,6 +154,7 @@ def atlas(
         draws=draws,
         seed=seed,
         moments=moments,
+        function=function,
     )
     document = found.document(provenance_of(settings, seed))
     deliver(document, out, as_json, noted=pair.report.notices)

@@ -183,10 +183,13 @@ def register(place: int, **fields: Any) -> None:
     APPROXIMATIONS.update({other.name: other for other in ordered})
 
 
-def select_approximations(names: Iterable[str] | None) -> tuple[Approximation, ...]:
+def select_approximations(
+    names: Iterable[str | Approximation] | None,
+) -> tuple[Approximation, ...]:
     """Return approximations by their names, all of them by default, in the order of the tables.
 
-    Sketches that identify low rank are among them; see docs/theory.md, 6.5.
+    Sketches that identify low rank are among them; see docs/theory.md, 6.5. What is an
+    approximation already follows those that have a place there.
 
     Raises
     ------
@@ -195,14 +198,16 @@ def select_approximations(names: Iterable[str] | None) -> tuple[Approximation, .
     """
     if names is None:
         return tuple(APPROXIMATIONS.values())
-    chosen = set(names)
+    given = list(names)
+    chosen = {one for one in given if isinstance(one, str)}
     unknown = sorted(chosen - set(APPROXIMATIONS))
     if unknown:
         raise InputError(
             f"approximations: there is no {unknown[0]!r}: choose from {', '.join(APPROXIMATIONS)}",
             argument="approximations",
         )
-    return tuple(one for name, one in APPROXIMATIONS.items() if name in chosen)
+    own = (one for one in given if not isinstance(one, str))
+    return (*(one for name, one in APPROXIMATIONS.items() if name in chosen), *own)
 
 
 def rounded(values: Matrix) -> Matrix:

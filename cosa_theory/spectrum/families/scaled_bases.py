@@ -77,7 +77,8 @@ def _randlora(update: Update, size: Size, draws: Draws) -> Fit:
     (count, rank), (long, short) = size.parts, delta.shape
     drawn = draws.stream("randlora")
     B, A = drawn.standard_normal((long, count * rank)), drawn.standard_normal((rank, short))
-    outer, bases = B.T @ B, np.moveaxis(B.reshape(long, count, rank), 1, 0)
+    outer, seen = B.T @ B, (B.T @ delta).reshape(count, rank, short)
+    blocks = np.moveaxis(outer.reshape(count * rank, count, rank), 1, 0)
     total = float(np.vdot(delta, delta))
     State = tuple[Matrix, Matrix]
 
@@ -90,10 +91,11 @@ def _randlora(update: Update, size: Size, draws: Draws) -> Fit:
         gamma, held = np.empty((count, short)), 0.0
         edges = [*range(0, short, _COLUMNS), short]
         for first, last in pairwise(edges):
-            inner = weights.reshape(count, rank, 1) * A[:, first:last]
-            made = np.moveaxis(bases @ inner, 2, 0)  # columns × bases × long
-            gram = made @ np.swapaxes(made, 1, 2)
-            right = (made @ delta[:, first:last].T[..., None])[..., 0]
+            parts = weights.reshape(count, rank, 1) * A[:, first:last]
+            crossed = np.stack([block @ part for block, part in zip(blocks, parts, strict=True)])
+            crossed = crossed.reshape(count, count, rank, last - first)
+            gram = np.einsum("iak,jiak->kij", parts, crossed)
+            right = np.einsum("iak,iak->ki", parts, seen[:, :, first:last])
             found = solved(gram, right)
             gamma[:, first:last] = found.T
             held += float(np.sum(found * right))

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["FIGURES", "curves_figure", "winners_figure"]
+__all__ = ["FIGURES", "curves_figure", "function_figure", "winners_figure"]
 
 _COLOURS = dict(
     zip(GROUPS, (VERMILION, GREEN, BLUE, SKY, ORANGE, PURPLE, BROWN, GREY), strict=True)
@@ -118,6 +118,28 @@ def winners_figure(tables: Tables) -> "Figure":
     return figure
 
 
+def function_figure(tables: Tables) -> "Figure":
+    """Draw function recovered against parameters and against bits, a curve per family."""
+    from matplotlib.figure import Figure
+
+    pooled = tables["pooled"].dropna(subset=["recovered", "captured"])
+    pooled = pooled[pooled["recovered"] > 0]
+    with house_style():
+        figure = Figure(figsize=(PAGE_WIDTH, 3.6), layout="constrained")
+        left, right = figure.subplots(1, 2, sharey=True)
+        trains = pooled[pooled["group"] != "stored"]
+        for axes, rows, column, label in (
+            (left, trains, "parameters", "trainable parameters"),
+            (right, pooled, "bits", "bits stored"),
+        ):
+            _curves(axes, rows.assign(captured=rows["recovered"]), column)
+            axes.set(xscale="log", xlabel=label, ylim=(0, 1))
+        left.set_ylabel("function recovered")
+        handles, labels = right.get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=5)
+    return figure
+
+
 FIGURES: dict[str, Drawing] = {
     "atlas": Drawing(
         curves_figure,
@@ -127,6 +149,13 @@ FIGURES: dict[str, Drawing] = {
         "P/(mn) of what knows nothing of W or ΔW. Right: against the bits that are stored, with "
         "chosen places, for all.",
         lambda tables: bool((tables["pooled"]["captured"] > _LEAST).any()),
+    ),
+    "atlas_function": Drawing(
+        function_figure,
+        "What each family returns of the model's function",
+        "One curve for each family, in the colour of its kind, as above: the share of the change "
+        "of the model's answers that its best update brings back, on texts of the domain.",
+        lambda tables: bool((tables["pooled"]["recovered"] > 0).any()),
     ),
     "atlas_winners": Drawing(
         winners_figure,

@@ -15,6 +15,7 @@ from cosa_theory.page.document import Document
 from cosa_theory.spectrum.families.base import FAMILIES, Draws
 from cosa_theory.spectrum.families.compare import typed_frame
 from cosa_theory.spectrum.families.joint import JOINT
+from cosa_theory.studies.atlas.functions import family_approximations, function_of_families
 from cosa_theory.studies.atlas.layer import (
     AtlasSettings,
     Charted,
@@ -22,8 +23,8 @@ from cosa_theory.studies.atlas.layer import (
     chart_layer,
     identity,
 )
-from cosa_theory.studies.atlas.pooling import POOLED_COLUMNS, pool_atlas
-from cosa_theory.studies.atlas.shared import chart_shared
+from cosa_theory.studies.atlas.pooling import FUNCTION_COLUMNS, POOLED_COLUMNS, pool_atlas
+from cosa_theory.studies.atlas.shared import chart_shared, share_fits
 from cosa_theory.studies.atlas.verdict import verdict
 from cosa_theory.studies.known_layers import KnownLayers
 from cosa_theory.studies.layers import (
@@ -38,6 +39,8 @@ from cosa_theory.studies.layers import (
 
 if TYPE_CHECKING:
     from cosa_theory.nn.moments import Moments
+    from cosa_theory.spectrum.approximations import Approximation
+    from cosa_theory.studies.function.pair import Function
 
 __all__ = ["BUDGETS", "Atlas", "atlas_pair"]
 
@@ -110,6 +113,7 @@ def atlas_pair(
     draws: int = 4,
     seed: int = 0,
     moments: "Moments | str | os.PathLike[str] | None" = None,
+    function: "Callable[[list[Approximation]], Function] | None" = None,
     cells: str | os.PathLike[str] | None = None,
     workers: int = 1,
     dask: str | None = None,
@@ -131,6 +135,10 @@ def atlas_pair(
         Of projections, masks and noise; layers are told apart by their names.
     moments : Moments or path, optional
         Second moments of the base model's layers: adds the informed cores.
+    function : callable, optional
+        Measures what approximations return of the model's function, such as
+        `cosa_theory.studies.function.pair.function_pair` with all but its `approximations` given.
+        Without it the atlas is one of energies.
     cells : path, optional
         A folder where each finished layer is stored: an interrupted atlas resumes.
     workers, dask, progress
@@ -171,12 +179,16 @@ def atlas_pair(
     live = set(tables["layers"].query("delta_norm > 0")["layer"])
     if not live:
         raise InputError("every update is zero: the two models have the same weights")
-    rows = [
-        row
+    shared = {
+        (name, total): share_fits(name, pair, _groups(name, sizes, parts[total], live))
         for name in chosen
         if name in JOINT
         for total in totals
-        for row in _shared_rows(name, pair, sizes, parts[total], total, live)
+    }
+    rows = [
+        {**_named(layer), **row}
+        for (name, total), fits in shared.items()
+        for layer, row in chart_shared(name, pair, fits, total).items()
     ]
     whole_table = pd.concat([tables["families"], typed_frame(rows, FAMILY_COLUMNS)])
     order = {name: place for place, name in enumerate(FAMILIES)}
@@ -187,6 +199,11 @@ def atlas_pair(
         ignore_index=True,
     )
     pooled = typed_frame(pool_atlas(whole_table, tables["layers"]), POOLED_COLUMNS)
+    if function is not None:
+        trials = list(family_approximations(chosen, parts, shared))
+        returned = function_of_families(function([one for *_, one in trials]), trials)
+        told = pooled.drop(columns=list(FUNCTION_COLUMNS)).merge(returned, on=["family", "budget"])
+        pooled = told.astype(POOLED_COLUMNS)[list(POOLED_COLUMNS)]
     notices = notices_of(pair) + tuple(known.notices if known else ())
     return Atlas(tables["layers"], whole_table, pooled, notices, coverage_of(pair))
 
@@ -206,20 +223,21 @@ def _charted(
         del layer
 
 
-def _shared_rows(
-    name: str,
-    pair: Pair,
-    sizes: Mapping[str, tuple[int, int]],
-    part: Mapping[str, int],
-    total: int,
-    live: set[str],
-) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a joint family: over all layers, or over those of one module and shape."""
+def _groups(
+    name: str, sizes: Mapping[str, tuple[int, int]], part: Mapping[str, int], live: set[str]
+) -> list[dict[str, int]]:
+    """Return what the layers may train that a joint family takes together.
+
+    All layers, or those of one module and shape, as far as they have an update.
+    """
     groups: dict[Any, dict[str, int]] = {}
     for layer, shape in sizes.items():
         if layer in live:
             key = (module_and_block(layer)[0], shape) if JOINT[name].one_shape else None
             groups.setdefault(key, {})[layer] = part[layer]
-    for layer, row in chart_shared(name, pair, list(groups.values()), total).items():
-        module, block = module_and_block(layer)
-        yield {"layer": layer, "module": module, "block": block, **row}
+    return list(groups.values())
+
+
+def _named(layer: str) -> dict[str, Any]:
+    module, block = module_and_block(layer)
+    return {"layer": layer, "module": module, "block": block}

@@ -7,8 +7,9 @@ import pandas as pd
 
 from cosa_theory.spectrum.families.base import FAMILIES
 
-__all__ = ["POOLED_COLUMNS", "pool_atlas"]
+__all__ = ["FUNCTION_COLUMNS", "POOLED_COLUMNS", "pool_atlas"]
 
+FUNCTION_COLUMNS = dict.fromkeys(("recovered", "recovered_low", "recovered_high"), "float64")
 POOLED_COLUMNS = {
     "family": "object",
     "group": "object",
@@ -18,6 +19,7 @@ POOLED_COLUMNS = {
     "captured": "float64",
     "ci_low": "float64",
     "ci_high": "float64",
+    **FUNCTION_COLUMNS,
     "law": "float64",
     "noise": "float64",
     "bits": "float64",
@@ -40,7 +42,8 @@ def pool_atlas(families: pd.DataFrame, layers: pd.DataFrame) -> list[dict[str, A
     -------
     list of dict
         Rows with `POOLED_COLUMNS`: `met` layers of `layers` have an update; where none has,
-        `captured` is null and `reason` says why. A family that is missing in a layer, as an
+        `captured` is null and `reason` says why. Function recovered (`FUNCTION_COLUMNS`) is null:
+        it is measured of the whole model. A family that is missing in a layer, as an
         informed one where moments are, has no row.
     """
     weights = layers.set_index("layer")["delta_norm"].astype(float) ** 2
@@ -72,6 +75,7 @@ def _row(family: str, budget: int, group: pd.DataFrame, weights: pd.Series) -> d
         "captured": captured,
         "ci_low": captured - half,
         "ci_high": captured + half,
+        **dict.fromkeys(FUNCTION_COLUMNS),
         "law": weighed("law"),
         "noise": weighed("noise"),
         "bits": float(met["bits"].sum()),

@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cosa_theory.spectrum import singular_values
-from cosa_theory.spectrum.families.base import FAMILIES, VALUE_BITS, Update
+from cosa_theory.spectrum.families.base import FAMILIES, VALUE_BITS, Fit, Update
 from cosa_theory.spectrum.families.joint import JOINT, Together
 from cosa_theory.studies.layers import Pair
 
-__all__ = ["chart_shared"]
+__all__ = ["SharedFits", "chart_shared", "share_fits"]
 
 Row = dict[str, Any]
 
@@ -30,36 +31,53 @@ class _Layers:
                 yield Update(delta, None, singular_values(delta))
 
 
-def chart_shared(
-    name: str, pair: Pair, groups: Sequence[Mapping[str, int]], budget: int
-) -> dict[str, Row]:
-    """Measure a joint family at one budget.
+@dataclass(frozen=True)
+class SharedFits:
+    """What a joint family makes of the layers at one budget.
 
     Parameters
     ----------
-    name : str
-        A key of `JOINT`.
-    pair : Pair
-        The updates.
-    groups : sequence of mappings
-        Layers that share numbers: their names, and what each may train.
-    budget : int
-        The whole budget, which the rows name.
+    groups : tuple
+        Of each group the names of its layers, and what was found.
+    """
 
-    Returns
-    -------
-    dict
-        From a layer's name to its row of the table `families`. Numbers that are shared are divided
-        evenly; the first layers get what is left over.
+    groups: tuple[tuple[tuple[str, ...], Together | str], ...]
+
+    def of(self, layer: str, delta: NDArray[Any]) -> Fit | None:
+        """Return the fit of a layer; None where there is none."""
+        for names, found in self.groups:
+            if layer in names and isinstance(found, Together):
+                update = Update(delta.astype(np.float64), None, np.empty(0))
+                return found.fit(names.index(layer), update)
+        return None
+
+
+def share_fits(name: str, pair: Pair, groups: Sequence[Mapping[str, int]]) -> SharedFits:
+    """Fit a joint family: each group of layers, by what each layer may train.
+
+    Layers of a group are in the order of the pair.
+    """
+    return SharedFits(
+        tuple(
+            (
+                tuple(group),
+                JOINT[name].best(_Layers(pair, frozenset(group)), sum(group.values())),
+            )
+            for group in groups
+        )
+    )
+
+
+def chart_shared(name: str, pair: Pair, fits: SharedFits, budget: int) -> dict[str, Row]:
+    """Return, from a layer's name, its row of the table `families`.
+
+    Numbers that are shared are divided evenly; the first layers get what is left over.
     """
     rows: dict[str, Row] = {}
-    for group in groups:
-        layers = _Layers(pair, frozenset(group))
-        allowed = sum(group.values())
-        found = JOINT[name].best(layers, allowed)
-        for place, update in enumerate(layers):
-            layer = list(group)[place]
-            rows[layer] = _row(name, budget, found, place, len(group), update)
+    for names, found in fits.groups:
+        layers = _Layers(pair, frozenset(names))
+        for place, (layer, update) in enumerate(zip(names, layers, strict=True)):
+            rows[layer] = _row(name, budget, found, place, len(names), update)
     return rows
 
 

@@ -2,9 +2,12 @@
 
 import pandas as pd
 
+from cosa_theory.page.views import percent
 from cosa_theory.spectrum.families.base import FAMILIES
 
 __all__ = ["middle", "trained", "verdict"]
+
+_WHOLE = 1e-9  # of the energy, the rounding of a family that holds everything
 
 
 def middle(pooled: pd.DataFrame) -> int:
@@ -29,19 +32,22 @@ def verdict(pooled: pd.DataFrame) -> str:
     rows = trained(pooled[pooled["budget"] == budget].dropna(subset=["captured"]))
     if rows.empty:
         return f"No family has an update of {budget:,} trainable parameters."
+    whole = int((rows["captured"] > 1 - _WHOLE).sum())
+    if whole > 1:
+        return f"{whole} families hold the whole update at {budget:,} trainable parameters."
     best = rows.iloc[0]
     text = f"Of {len(rows)} families {_named(best)} holds most of the update's energy at {budget:,}"
-    text += f" trainable parameters, {_share(best['captured'])}{_null(best)}"
+    text += f" trainable parameters, {percent(best['captured'])}{_null(best)}"
     others = rows[rows["group"] != best["group"]]
     if len(others):
         second = others.iloc[0]
-        text += f"; the best of another kind is {_named(second)} with {_share(second['captured'])}"
+        text += f"; the best of another kind is {_named(second)} with {percent(second['captured'])}"
         text += _null(second)
     cores = rows[rows["group"] == "CoSA core"]
     if len(cores) and best["group"] != "CoSA core":
         core = cores.iloc[0]
         factor = best["captured"] / core["captured"]
-        text += f"; CoSA's best core holds {_share(core['captured'])} (law {_share(core['law'])})"
+        text += f"; CoSA's best core holds {percent(core['captured'])} (law {percent(core['law'])})"
         text += f", {factor:.2g} times less"
     unmet = int(pooled.loc[pooled["budget"] == budget, "captured"].isna().sum())
     if unmet:
@@ -54,9 +60,5 @@ def _named(row: pd.Series) -> str:
     return f"{FAMILIES[row['family']].label}{bound}"
 
 
-def _share(value: float) -> str:
-    return f"{100 * value:#.3g} %"
-
-
 def _null(row: pd.Series) -> str:
-    return "" if pd.isna(row["noise"]) else f" ({_share(row['noise'])} of noise)"
+    return "" if pd.isna(row["noise"]) else f" ({percent(row['noise'])} of noise)"

@@ -34,6 +34,17 @@ def _number(column: str) -> Any:
     return lambda row: MISSING if pd.isna(row["captured"]) else count(row[column])
 
 
+_FUNCTION = Column(
+    None,
+    "function",
+    "what the model does again of its change (95 % over texts)",
+    lambda row: (
+        MISSING
+        if pd.isna(row["captured"])
+        else f"{percent(row['recovered'])} "
+        f"({percent(row['recovered_low'])} to {percent(row['recovered_high'])})"
+    ),
+)
 _FAMILY = (
     Column(None, "family", "", _label, text=True),
     Column("group", "kind", text=True),
@@ -68,7 +79,12 @@ def family_table(tables: Tables) -> View:
     chosen = pooled[pooled["budget"] == budget]
     stored = chosen[chosen["group"] == "stored"]
     rows = pd.concat([trained(chosen), stored.sort_values("captured", ascending=False)])
-    return View.of(f"Every family at {budget:,} trainable parameters", _FAMILY, rows)
+    columns = (*_FAMILY[:3], _FUNCTION, *_FAMILY[3:]) if _has_function(pooled) else _FAMILY
+    return View.of(f"Every family at {budget:,} trainable parameters", columns, rows)
+
+
+def _has_function(pooled: pd.DataFrame) -> bool:
+    return bool(pooled["recovered"].notna().any())
 
 
 def budget_table(tables: Tables) -> View:
@@ -135,6 +151,12 @@ _TERMS = (
         "1 − ‖ΔW − Â‖²/‖ΔW‖² of the best update Â that the family has at that size, all matrices "
         "together. It is what could be expressed, not what training finds. Marked ≥ where the "
         "best was searched for by alternating least squares, and may not have been found.",
+    ),
+    (
+        "Function",
+        "With the texts of a file: 1 − Σ‖f(W + Â) − f(W + ΔW)‖²/Σ‖f(W) − f(W + ΔW)‖² over three "
+        "quarters of them, every layer exchanged at once (docs/theory.md, 6.1). It can be high "
+        "where the energy is negative: an error without direction averages out.",
     ),
     (
         "Noise",

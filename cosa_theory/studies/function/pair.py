@@ -22,7 +22,7 @@ from cosa_theory.ground.memory import check_memory
 from cosa_theory.ground.tensor_files import TensorInfo
 from cosa_theory.ground.texts import check_texts
 from cosa_theory.page.document import Document
-from cosa_theory.spectrum.approximations import select_approximations
+from cosa_theory.spectrum.approximations import Approximation, select_approximations
 from cosa_theory.spectrum.budget import check_ranks
 from cosa_theory.studies.function.compute import Bench, Trial, needed_memory, run_trials, trials
 from cosa_theory.studies.function.decompositions import Decompositions
@@ -105,7 +105,7 @@ def function_pair(
     general: Sequence[str] | None = None,
     task: str | None = None,
     ranks: Iterable[int] = RANKS,
-    approximations: Iterable[str] | None = None,
+    approximations: Iterable[str | Approximation] | None = None,
     moments: str | os.PathLike[str] | None = None,
     save_moments: str | os.PathLike[str] | None = None,
     seed: int = 0,
@@ -131,8 +131,8 @@ def function_pair(
         What f is: mean-pooled embeddings, or logits. By default what the architecture is for.
     ranks : iterable of int
         Budgets, as ranks of a LoRA with as many numbers.
-    approximations : iterable of str, optional
-        Names of `cosa_theory.spectrum.approximations.APPROXIMATIONS`; all by default.
+    approximations : iterable of str or Approximation, optional
+        Names of `cosa_theory.spectrum.approximations.APPROXIMATIONS`, or others; all by default.
     moments : path, optional
         Second moments of the layers' inputs, stored before; by default they are gathered from the
         base model on the first set of texts.

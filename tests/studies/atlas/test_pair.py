@@ -5,6 +5,7 @@ import pytest
 
 from cosa_theory.deltas import LayerDelta
 from cosa_theory.ground.errors import InputError
+from cosa_theory.page.views import percent
 from cosa_theory.spectrum.families.base import FAMILIES
 from cosa_theory.studies.atlas.figures import FIGURES
 from cosa_theory.studies.atlas.layer import allotted
@@ -21,6 +22,7 @@ def layers(scale=1.0):
     for block in range(3):
         for module in ("query", "value"):
             delta = rng.standard_normal((24, 2)) @ rng.standard_normal((2, 16))
+            delta += 0.05 * rng.standard_normal((24, 16))
             delta *= scale * (1 + block)
             base = rng.standard_normal((24, 16))
             found.append(LayerDelta(f"layer.{block}.{module}.weight", delta, base))
@@ -70,9 +72,11 @@ def test_a_family_without_an_update_of_so_few_parameters_is_listed_with_the_reas
     )
 
 
-def test_low_rank_of_a_low_rank_update_is_whole_and_spreading_helps_where_it_is_short(atlas):
-    assert row(atlas, "truncated_svd", 600)["captured"] == pytest.approx(1.0)
-    assert row(atlas, "adalora", 600)["captured"] == pytest.approx(1.0)
+def test_low_rank_holds_nearly_all_of_a_low_rank_update_and_spreading_helps_where_it_is_short(
+    atlas,
+):
+    assert 0.99 < row(atlas, "truncated_svd", 600)["captured"] < 1
+    assert 0.99 < row(atlas, "adalora", 600)["captured"] < 1
     # 300 numbers are a rank of one for every layer; larger updates deserve more.
     found = atlas_pair(layers(), budgets=(300,), families=FEW[:2], draws=2)
     assert row(found, "adalora", 300)["captured"] > row(found, "truncated_svd", 300)["captured"]
@@ -80,10 +84,12 @@ def test_low_rank_of_a_low_rank_update_is_whole_and_spreading_helps_where_it_is_
 
 def test_the_verdict_names_the_best_its_null_and_how_far_a_core_is_behind(atlas):
     assert "600 trainable parameters" in atlas.verdict
-    assert "low rank (truncated SVD) holds most" in atlas.verdict
+    assert "low rank (truncated SVD) holds most" in atlas.verdict or "AdaLoRA" in atlas.verdict
     assert "of noise" in atlas.verdict
     core = row(atlas, "cosa_haar", 600)
-    assert f"law {100 * core['law']:#.3g} %" in atlas.verdict
+    assert f"law {percent(core['law'])}" in atlas.verdict
+    whole = atlas_pair(layers(), budgets=(3000,), families=FEW[3:5], draws=2)
+    assert whole.verdict.startswith("2 families hold the whole update at 3,000")
 
 
 def test_noise_has_no_more_than_its_own_share(atlas):
@@ -137,6 +143,7 @@ def test_tables_and_figures_show_every_family_and_the_winner_of_every_layer(atla
     assert len(who) == 6
     assert set(who["family"]) <= {"truncated_svd", "adalora", "tucka", "dora"}
     assert trained(atlas.pooled)["group"].ne("stored").all()
-    for drawing in FIGURES.values():
-        assert drawing.drawable(document.tables)
-        assert drawing.draw(document.tables).axes
+    assert not FIGURES["atlas_function"].drawable(document.tables)  # without texts
+    for name in ("atlas", "atlas_winners"):
+        assert FIGURES[name].drawable(document.tables)
+        assert FIGURES[name].draw(document.tables).axes

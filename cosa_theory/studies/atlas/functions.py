@@ -1,0 +1,111 @@
+"""What every family returns of the model's function: its fits, put into the model."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cosa_theory.projections import SecondMoments
+from cosa_theory.spectrum.approximations import Approximation
+from cosa_theory.spectrum.approximations.base import Given, Matrix, Stored, rounded
+from cosa_theory.spectrum.families.base import FAMILIES, Draws, Family, Update
+from cosa_theory.spectrum.families.joint import JOINT
+from cosa_theory.studies.atlas.shared import SharedFits
+
+__all__ = ["family_approximations", "function_of_families"]
+
+Parts = Mapping[int, Mapping[str, int]]
+
+
+def family_approximations(
+    families: Sequence[str], parts: Parts, shared: Mapping[tuple[str, int], SharedFits]
+) -> Iterator[tuple[str, int, Approximation]]:
+    """Yield family, budget and what puts its fits into a model.
+
+    Parameters
+    ----------
+    families : sequence of str
+        Keys of `FAMILIES`.
+    parts : mapping
+        From a budget to what every layer may train of it.
+    shared : mapping
+        From a joint family and budget to its fits.
+    """
+    for name in families:
+        for budget, part in parts.items():
+            if name in JOINT:
+                make: Any = partial(_shared, fits=shared[name, budget])
+            else:
+                make = partial(_alone, name=name, part=part)
+            yield (
+                name,
+                budget,
+                Approximation(
+                    name=f"{name} at {budget}",
+                    label=f"{FAMILIES[name].label} at {budget:,}",
+                    group=FAMILIES[name].group,
+                    make=make,
+                    stored=lambda m, n, rank: Stored(0, 0.0),  # told by the atlas's own tables
+                    budgeted=False,
+                ),
+            )
+
+
+def _known(given: Given) -> Update:
+    inputs = given.moments
+    if inputs is not None:
+        sides = given.shape[0] if given.transposed else given.shape[1]
+        inputs = SecondMoments.of(inputs, sides)
+    sigma = np.empty(0)  # no fit takes them
+    return Update(given.delta, given.base, sigma, inputs, transposed=given.transposed)
+
+
+def _alone(given: Given, name: str, part: Mapping[str, int]) -> Matrix:
+    """Return the fit of one layer; zero where the budget leaves it none."""
+    update = _known(given)
+    family: Family | None = FAMILIES[name].of(update)
+    if family is None:
+        return np.zeros_like(given.delta)
+    m, n = given.shape
+    sides = (n, m) if family.sided and given.transposed else (m, n)
+    size = family.size(*sides, max(1, part[str(given.key[0])]))
+    if not size.parameters:
+        return np.zeros_like(given.delta)
+    draws = Draws(seed=given.seed, key=given.key)
+    return family.fit(update, size, draws).update(rounded).astype(given.delta.dtype, copy=False)
+
+
+def _shared(given: Given, fits: SharedFits) -> Matrix:
+    fit = fits.of(str(given.key[0]), given.delta)
+    if fit is None:
+        return np.zeros_like(given.delta)
+    return fit.update(rounded).astype(given.delta.dtype, copy=False)
+
+
+def function_of_families(
+    found: Any, chosen: Sequence[tuple[str, int, Approximation]]
+) -> pd.DataFrame:
+    """Return family, budget and function recovered with its interval, of the first set of texts.
+
+    Parameters
+    ----------
+    found : cosa_theory.studies.function.pair.Function
+        What was measured of `chosen`.
+    chosen : sequence
+        What `family_approximations` yields.
+    """
+    table = found.function[found.function["gain"] == 1]
+    first = table[table["texts"] == table["texts"].iloc[0]].set_index("approximation")
+    rows = [
+        {
+            "family": family,
+            "budget": budget,
+            "recovered": first.at[one.name, "recovered"],
+            "recovered_low": first.at[one.name, "low"],
+            "recovered_high": first.at[one.name, "high"],
+        }
+        for family, budget, one in chosen
+    ]
+    return pd.DataFrame(rows)
