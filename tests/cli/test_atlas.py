@@ -39,7 +39,7 @@ def test_the_folder_is_a_report_with_energy_and_function_of_every_family(
     rows = {(row["family"], row["budget"]): row for row in content["pooled"]}
     # Informed cores have no energies without moments, and no row.
     assert {family for family, _ in rows} == set(NAMES.split(",")) - {"cosa_activation"}
-    for (family, budget), row in rows.items():
+    for (family, _), row in rows.items():
         if row["captured"] is None:
             assert row["reason"]
         assert row["recovered_low"] <= row["recovered"] <= row["recovered_high"], family
