@@ -50,8 +50,8 @@ def pool_atlas(families: pd.DataFrame, layers: pd.DataFrame) -> list[dict[str, A
     weights = weights[weights > 0] / weights.sum()
     rows = families[families["layer"].isin(weights.index)]
     return [
-        _row(str(family), int(budget), group, weights)
-        for (family, budget), group in rows.groupby(["family", "budget"], sort=False)
+        _row(str(group["family"].iloc[0]), int(group["budget"].iloc[0]), group, weights)
+        for _, group in rows.groupby(["family", "budget"], sort=False)
         if group["layer"].nunique() == len(weights)
     ]
 
