@@ -70,7 +70,7 @@ def _function(texts: Path, given: Mapping[str, Any]) -> Callable[..., Any]:
             seed=given["seed"],
             max_tokens=given["max_tokens"],
             **opening_of(given),
-        )
+        ).function
 
     return measure
 

@@ -21,7 +21,7 @@ from cosa_theory.page.style import (
     house_style,
 )
 from cosa_theory.spectrum.families.base import FAMILIES, GROUPS
-from cosa_theory.studies.atlas.views import winners
+from cosa_theory.studies.atlas.winners import winners
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

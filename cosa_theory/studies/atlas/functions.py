@@ -85,18 +85,18 @@ def _shared(given: Given, fits: SharedFits) -> Matrix:
 
 
 def function_of_families(
-    found: Any, chosen: Sequence[tuple[str, int, Approximation]]
+    table: pd.DataFrame, chosen: Sequence[tuple[str, int, Approximation]]
 ) -> pd.DataFrame:
     """Return family, budget and function recovered with its interval, of the first set of texts.
 
     Parameters
     ----------
-    found : cosa_theory.studies.function.pair.Function
-        What was measured of `chosen`.
+    table : pandas.DataFrame
+        The table `function` of the study of function, of `chosen`.
     chosen : sequence
         What `family_approximations` yields.
     """
-    table = found.function[found.function["gain"] == 1]
+    table = table[table["gain"] == 1]
     first = table[table["texts"] == table["texts"].iloc[0]].set_index("approximation")
     rows = [
         {

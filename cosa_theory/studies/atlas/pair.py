@@ -40,7 +40,6 @@ from cosa_theory.studies.layers import (
 if TYPE_CHECKING:
     from cosa_theory.nn.moments import Moments
     from cosa_theory.spectrum.approximations import Approximation
-    from cosa_theory.studies.function.pair import Function
 
 __all__ = ["BUDGETS", "Atlas", "atlas_pair"]
 
@@ -113,7 +112,7 @@ def atlas_pair(
     draws: int = 4,
     seed: int = 0,
     moments: "Moments | str | os.PathLike[str] | None" = None,
-    function: "Callable[[list[Approximation]], Function] | None" = None,
+    function: "Callable[[list[Approximation]], pd.DataFrame] | None" = None,
     cells: str | os.PathLike[str] | None = None,
     workers: int = 1,
     dask: str | None = None,
@@ -136,9 +135,8 @@ def atlas_pair(
     moments : Moments or path, optional
         Second moments of the base model's layers: adds the informed cores.
     function : callable, optional
-        Measures what approximations return of the model's function, such as
-        `cosa_theory.studies.function.pair.function_pair` with all but its `approximations` given.
-        Without it the atlas is one of energies.
+        Maps approximations to what they return of the model's function, the table `function` of
+        the study of that name. Without it the atlas is one of energies.
     cells : path, optional
         A folder where each finished layer is stored: an interrupted atlas resumes.
     workers, dask, progress

@@ -10,8 +10,9 @@ from cosa_theory.page.presentation import Drawing, Presentation
 from cosa_theory.page.views import MISSING, Column, View, count, percent
 from cosa_theory.spectrum.families.base import FAMILIES
 from cosa_theory.studies.atlas.verdict import middle, trained
+from cosa_theory.studies.atlas.winners import winners
 
-__all__ = ["PRESENTATION", "winners"]
+__all__ = ["PRESENTATION"]
 
 
 def _label(row: Mapping[Any, Any]) -> str:
@@ -100,20 +101,6 @@ def budget_table(tables: Tables) -> View:
             {"label": _label({"family": family}), **dict.fromkeys(budgets, MISSING), **cells}
         )
     return View.of("Share of the update's energy at each budget", columns, lines)
-
-
-def winners(tables: Tables) -> pd.DataFrame:
-    """Return, for each layer at the middle budget, the trained family that holds most of it.
-
-    Columns `layer`, `module`, `block`, `family`, `captured`, and `core`, the best CoSA core's.
-    """
-    budget = middle(tables["pooled"])
-    rows = tables["families"][tables["families"]["budget"] == budget].dropna(subset=["captured"])
-    groups = rows["family"].map({name: one.group for name, one in FAMILIES.items()})
-    cores = rows[groups == "CoSA core"].groupby("layer")["captured"].max().rename("core")
-    best = rows[groups != "stored"].sort_values("captured", ascending=False)
-    best = best.drop_duplicates("layer").sort_index()
-    return best[["layer", "module", "block", "family", "captured"]].join(cores, on="layer")
 
 
 _WINNER = (

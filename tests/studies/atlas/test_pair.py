@@ -11,7 +11,8 @@ from cosa_theory.studies.atlas.figures import FIGURES
 from cosa_theory.studies.atlas.layer import allotted
 from cosa_theory.studies.atlas.pair import atlas_pair
 from cosa_theory.studies.atlas.verdict import trained
-from cosa_theory.studies.atlas.views import PRESENTATION, winners
+from cosa_theory.studies.atlas.views import PRESENTATION
+from cosa_theory.studies.atlas.winners import winners
 
 FEW = ["truncated_svd", "adalora", "tucka", "cosa_haar", "mask", "dora", "low_bits", "ia3"]
 
