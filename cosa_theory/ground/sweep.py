@@ -153,6 +153,7 @@ def stored_cells(
 def _plan(cells: Sequence[Any], name: str, code: int, folder: Path) -> list[_Job]:
     """Name every cell; equal ones would be one file, and are refused."""
     jobs: dict[str, _Job] = {}
+    library = metadata.version("cosa-theory")  # which is looked up on the disk
     for position, cell in enumerate(cells):
         made = getattr(type(cell), "__dataclass_params__", None)
         if made is None or not made.frozen:
@@ -160,7 +161,7 @@ def _plan(cells: Sequence[Any], name: str, code: int, folder: Path) -> list[_Job
         identity = {
             "experiment": name,
             "config": dataclasses.asdict(cell),
-            "library": metadata.version("cosa-theory"),
+            "library": library,
             "code": code,
         }
         try:

@@ -1,6 +1,7 @@
 """One training of the study: what it is, and what is kept of it."""
 
 import dataclasses
+import gc
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -139,6 +140,8 @@ def train(cell: Cell, runs: Path) -> dict[str, Any]:
             result |= update_measures(fitted.model, task.model())
             result["adapter_bytes"] = _stored_bytes(fitted, cell.arm)
         shutil.rmtree(run, ignore_errors=True)
+    del fitted
+    gc.collect()  # a trainer and its model refer to each other
     return result
 
 

@@ -1,7 +1,6 @@
 """The job: which trainings there are, in which order, shared by several processes."""
 
 import dataclasses
-import gc
 import math
 import os
 import statistics
@@ -217,12 +216,13 @@ def work(job: Job, until: float = math.inf) -> None:
         As of `time.monotonic`: no training is begun later.
     """
     durations: dict[str, list[float]] = {}
-    failed: set[tuple[Any, ...]] = set()
+    over: set[tuple[Any, ...]] = set()  # finished or failed
+    failed = 0
     runs = job.folder.parent / "runs"
     while True:
-        cells = job.cells()
-        done = _done(job.finished(cells))
-        missing = [one for one in cells if dataclasses.astuple(one) not in done | failed]
+        missing = [one for one in job.cells() if dataclasses.astuple(one) not in over]
+        over |= _done(job.finished(missing))
+        missing = [one for one in missing if dataclasses.astuple(one) not in over]
         if not missing or time.monotonic() > until:
             break
         for cell in missing:
@@ -236,16 +236,16 @@ def work(job: Job, until: float = math.inf) -> None:
                     row = run_cells(compute, [cell], jobs=1, progress=False, **settings).iloc[0]
                 except RuntimeError as error:
                     note(f"failed, and left: {error}")
-                    failed.add(dataclasses.astuple(cell))
+                    over.add(dataclasses.astuple(cell))
+                    failed += 1
                     break
-                gc.collect()  # a trainer and its model refer to each other
                 durations.setdefault(cell.task, []).append(time.monotonic() - began)
                 note(_report(cell, float(row["loss"]), missing, durations))
                 break
         else:
             time.sleep(_WAIT)
     if failed:
-        raise RuntimeError(f"{len(failed)} trainings failed, see above; the others are kept")
+        raise RuntimeError(f"{failed} trainings failed, see above; the others are kept")
 
 
 def _done(table: pd.DataFrame) -> set[tuple[Any, ...]]:
