@@ -10,6 +10,7 @@ import numpy as np
 from cosa_theory.spectrum.families.base import Certainty, Cost, Draws, Fit, Size, Update
 from cosa_theory.spectrum.families.fitted import Matrix, add, climb, solved
 from cosa_theory.spectrum.families.truncated_svd import TruncatedSVD
+from cosa_theory.spectrum.singular_values import singular_values
 
 __all__ = ["JOINT", "Joint", "Together", "spread_ranks"]
 
@@ -46,6 +47,7 @@ class Joint:
     best : callable
         (layers, P) to what is `Together`. The layers are an iterable of `Update` as outputs ×
         inputs in float64 that can be walked through again: no more than one is held at a time.
+        Their singular values need not be known.
     """
 
     name: str
@@ -83,7 +85,7 @@ def spread_ranks(
 
 def _spread(layers: Iterable[Update], parameters: int) -> Together | str:
     """Return every layer's truncated SVD at the rank that one global spectrum gives it."""
-    known = [(layer.sigma, layer.shape) for layer in layers]
+    known = [(singular_values(layer.delta), layer.shape) for layer in layers]
     shapes = [shape for _, shape in known]
     ranks = spread_ranks([sigma for sigma, _ in known], shapes, parameters)
     if not any(ranks):

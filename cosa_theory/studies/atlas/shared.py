@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cosa_theory.spectrum import singular_values
 from cosa_theory.spectrum.families.base import FAMILIES, VALUE_BITS, Fit, Update
 from cosa_theory.spectrum.families.joint import JOINT, Together
 from cosa_theory.studies.layers import Pair
@@ -28,7 +27,7 @@ class _Layers:
         for layer in self.pair:
             if layer.name in self.names:
                 delta = layer.delta.astype(np.float64, copy=False)
-                yield Update(delta, None, singular_values(delta))
+                yield Update(delta, None, np.empty(0))
 
 
 @dataclass(frozen=True)
