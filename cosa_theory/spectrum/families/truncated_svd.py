@@ -49,13 +49,15 @@ class TruncatedSVD:
     def size(self, m: int, n: int, parameters: int) -> Size:
         """Return the largest rank r with r(m + n) ≤ P, at most min(m, n) (see `Family.size`)."""
         rank = min(m, n, parameters // (m + n))
-        spent = lora_parameters(m, n, rank) if rank else 0
-        return Size(parameters=spent, text=f"r={rank}", a=None, b=None, rank=rank)
+        if not rank:
+            return Size.unmet(f"rank 1 takes {m + n:,} numbers")
+        return Size(lora_parameters(m, n, rank), f"r={rank}", a=None, b=None, rank=rank)
 
     def capture(self, update: Update, sizes: Sequence[Size], draws: Draws) -> list[Captured]:
         """Return the exact shares from the singular values of ΔW (see `Family.capture`)."""
         shares = update.energy_shares
-        return [Captured.exact(float(shares[s.rank - 1]) if s.rank else 0.0) for s in sizes]
+        held = [float(shares[size.rank - 1]) if size.rank else float("nan") for size in sizes]
+        return [Captured.exact(share) for share in held]
 
     def fit(self, update: Update, size: Size, draws: Draws) -> Fit:
         """Return U_r and U_rᵀ ΔW (see `Family.fit`)."""
