@@ -18,7 +18,7 @@ from cosa_theory.spectrum.families.base import FAMILIES, Captured, Draws, Family
 from cosa_theory.spectrum.families.joint import JOINT
 from cosa_theory.studies.known_layers import Known
 
-__all__ = ["AtlasSettings", "Charted", "allotted", "chart_layer", "identity", "update_of"]
+__all__ = ["AtlasSettings", "Charted", "allotted", "chart_layer", "identity", "noise_share"]
 
 # Raised when the content of a stored cell changes meaning, so that older ones are computed anew.
 _CELL_FORMAT = 1
@@ -53,7 +53,7 @@ def allotted(shapes: Iterable[tuple[int, int]], budget: int) -> list[int]:
     return [min(m * n, budget * (m + n) // total) for m, n in sizes]
 
 
-def update_of(layer: LayerDelta, known: Known | None = None) -> Update:
+def _update_of(layer: LayerDelta, known: Known | None = None) -> Update:
     """Return a layer as families take it."""
     delta = in_safe_range(layer.delta)[0]
     return Update(
@@ -90,7 +90,7 @@ def chart_layer(charted: Charted, settings: AtlasSettings) -> dict[str, Any]:
     Returns `name`, and rows of the tables `layers` and `families`.
     """
     layer = charted.layer
-    update = update_of(layer, charted.known)
+    update = _update_of(layer, charted.known)
     draws = Draws(settings.draws, settings.seed, (layer.name,))
     rows = []
     for name in settings.families:
@@ -129,7 +129,7 @@ def _measured(
                 "ci_low": captured.low,
                 "ci_high": captured.high,
                 "law": size.parameters / (m * n) if law else None,
-                "noise": _noise_share(family.name, *sides, size, draws.seed),
+                "noise": noise_share(family.name, *sides, size, draws.seed),
                 "bits": cost.bits if cost else None,
                 "frozen": cost.frozen if cost else None,
                 "multiply_adds": cost.multiply_adds if cost else None,
@@ -139,7 +139,7 @@ def _measured(
 
 
 @cache
-def _noise_share(name: str, m: int, n: int, size: Size, seed: int) -> float | None:
+def noise_share(name: str, m: int, n: int, size: Size, seed: int) -> float | None:
     """Return what a family captures of independent noise of this shape; None where it takes more.
 
     W is noise too; families that know something of inputs have no such null.

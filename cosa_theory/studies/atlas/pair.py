@@ -186,7 +186,7 @@ def atlas_pair(
     rows = [
         {**_named(layer), **row}
         for (name, total), fits in shared.items()
-        for layer, row in chart_shared(name, pair, fits, total).items()
+        for layer, row in chart_shared(name, pair, fits, parts[total], total, seed).items()
     ]
     whole_table = pd.concat([tables["families"], typed_frame(rows, FAMILY_COLUMNS)])
     order = {name: place for place, name in enumerate(FAMILIES)}

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from cosa_theory.spectrum.families.base import FAMILIES, VALUE_BITS, Fit, Update
 from cosa_theory.spectrum.families.joint import JOINT, Together
+from cosa_theory.studies.atlas.layer import noise_share
 from cosa_theory.studies.layers import Pair
 
 __all__ = ["SharedFits", "chart_shared", "share_fits"]
@@ -67,23 +68,27 @@ def share_fits(name: str, pair: Pair, groups: Sequence[Mapping[str, int]]) -> Sh
     )
 
 
-def chart_shared(name: str, pair: Pair, fits: SharedFits, budget: int) -> dict[str, Row]:
+def chart_shared(
+    name: str, pair: Pair, fits: SharedFits, part: Mapping[str, int], budget: int, seed: int
+) -> dict[str, Row]:
     """Return, from a layer's name, its row of the table `families`.
 
-    Numbers that are shared are divided evenly; the first layers get what is left over.
+    Numbers that are shared are divided evenly; the first layers get what is left over. The null is
+    that of a layer alone, with its `part` of the budget.
     """
     rows: dict[str, Row] = {}
     for names, found in fits.groups:
         layers = _Layers(pair, frozenset(names))
         for place, (layer, update) in enumerate(zip(names, layers, strict=True)):
-            rows[layer] = _row(name, budget, found, place, len(names), update)
+            alone = FAMILIES[name].size(*update.shape, max(1, part[layer]))
+            noise = noise_share(name, *update.shape, alone, seed)
+            row = _row(name, found, place, len(names), update)
+            rows[layer] = row | {"budget": budget, "noise": noise}
     return rows
 
 
-def _row(
-    name: str, budget: int, found: Together | str, place: int, count: int, update: Update
-) -> Row:
-    row: Row = {"family": name, "budget": budget, "law": None, "noise": None}
+def _row(name: str, found: Together | str, place: int, count: int, update: Update) -> Row:
+    row: Row = {"family": name, "law": None}
     if isinstance(found, str):
         nothing = dict.fromkeys(("captured", "ci_low", "ci_high"), float("nan"))
         costs = dict.fromkeys(("bits", "frozen", "multiply_adds"))

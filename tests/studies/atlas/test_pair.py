@@ -97,6 +97,7 @@ def test_noise_has_no_more_than_its_own_share(atlas):
     noise = atlas.pooled.dropna(subset=["noise"]).set_index(["family", "budget"])["noise"]
     assert abs(noise["mask", 600] - 600 / 2304) < 0.1
     assert 0.25 < noise["truncated_svd", 600] < 0.6
+    assert noise["adalora", 600] == pytest.approx(noise["truncated_svd", 600])
     assert atlas.pooled.set_index(["family", "budget"]).loc[("truncated_svd", 600), "captured"] > (
         2 * noise["truncated_svd", 600]
     )
