@@ -142,6 +142,17 @@ Exclude = Annotated[
     typer.Option(metavar="REGEX", help="No names in which this is found; repeatable."),
 ]
 Seed = Annotated[int, typer.Option(min=0, metavar="N", help="Seed of the random projections.")]
+FamilyDraws = Annotated[
+    int,
+    typer.Option(min=2, metavar="N", help="Most draws of a random family per matrix and budget."),
+]
+KnownMoments = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Second moments of the base model's layers: adds the informed cores.",
+    ),
+]
 OnShape = Annotated[
     Literal["error", "skip", "truncate"],
     typer.Option(help="Where shapes differ; truncate cuts an enlarged vocabulary."),

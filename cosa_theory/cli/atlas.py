@@ -12,9 +12,11 @@ from cosa_theory.cli.app import (
     BaseArgument,
     Dask,
     Exclude,
+    FamilyDraws,
     Flatten,
     Include,
     Json,
+    KnownMoments,
     OnNonfinite,
     OnShape,
     Partial,
@@ -95,20 +97,9 @@ def atlas(
         str | None,
         typer.Option(metavar="NAME,...", help="Families to measure. [default: every one]"),
     ] = None,
-    draws: Annotated[
-        int,
-        typer.Option(
-            min=2, metavar="N", help="Most draws of a random family per matrix and budget."
-        ),
-    ] = 4,
+    draws: FamilyDraws = 4,
     seed: Seed = 0,
-    moments: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Second moments of the base model's layers: adds the informed cores.",
-        ),
-    ] = None,
+    moments: KnownMoments = None,
     texts: Annotated[
         Path | None,
         typer.Option(

@@ -1,6 +1,5 @@
 """`cosa-theory spectrum`: two checkpoints side by side, low rank against CoSA."""
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -10,9 +9,11 @@ from cosa_theory.cli.app import (
     BaseArgument,
     Dask,
     Exclude,
+    FamilyDraws,
     Flatten,
     Include,
     Json,
+    KnownMoments,
     OnNonfinite,
     OnShape,
     Partial,
@@ -71,24 +72,13 @@ def spectrum(
             "[default: low rank, LoRA-XS and all cores; all: every family there is]",
         ),
     ] = None,
-    draws: Annotated[
-        int,
-        typer.Option(
-            min=2, metavar="N", help="Most draws of a random family per matrix and budget."
-        ),
-    ] = 20,
+    draws: FamilyDraws = 20,
     seed: Seed = 0,
     matrices: Annotated[
         Literal["all", "delta"],
         typer.Option(help="Whose singular values to list: base, tuned and update, or the update."),
     ] = "all",
-    moments: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Second moments of the base model's layers: adds the informed families.",
-        ),
-    ] = None,
+    moments: KnownMoments = None,
     on_shape: OnShape = "error",
     on_nonfinite: OnNonfinite = "error",
     flatten: Flatten = False,

@@ -55,8 +55,8 @@ class Stored:
         return cls(numbers, VALUE_BITS * numbers + places)
 
 
-def _decomposed(name: str, matrix: Matrix) -> Singular:
-    left, sigma, right = np.linalg.svd(matrix, full_matrices=False)
+def _decomposed(delta: Matrix) -> Singular:
+    left, sigma, right = np.linalg.svd(delta, full_matrices=False)
     return left, sigma, right
 
 
@@ -81,8 +81,8 @@ class Given:
     transposed : bool
         Whether the matrices are stored as inputs × outputs, as those of Conv1D.
     decompose : callable
-        Maps the name "delta" or "base" and that matrix to its thin singular value decomposition,
-        which may be truncated beyond what is asked for; by default it is computed at every call.
+        Maps the update to its thin singular value decomposition, which may be truncated beyond what
+        is asked for; by default it is computed at every call.
     """
 
     delta: Matrix
@@ -92,7 +92,7 @@ class Given:
     key: tuple[str | int, ...] = ()
     moments: SecondMoments | None = None
     transposed: bool = False
-    decompose: Callable[[str, Matrix], Singular] = field(default=_decomposed, compare=False)
+    decompose: Callable[[Matrix], Singular] = field(default=_decomposed, compare=False)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -103,7 +103,7 @@ class Given:
     @property
     def singular(self) -> Singular:
         """U, σ and Vᵀ of the update, σ descending."""
-        return self.decompose("delta", self.delta)
+        return self.decompose(self.delta)
 
     def stream(self, *role: str | int) -> np.random.Generator:
         """Return the stream of what is drawn for this layer."""

@@ -3,35 +3,11 @@
 from functools import partial
 from typing import Any
 
-import numpy as np
-
 from cosa_theory.laws import InputMoments
-from cosa_theory.spectrum.approximations.base import (
-    Given,
-    Matrix,
-    Stored,
-    budget,
-    register,
-    rounded,
-)
-from cosa_theory.spectrum.families import FAMILIES
-from cosa_theory.spectrum.families.base import Draws, Update
+from cosa_theory.spectrum.approximations.base import budget, register
+from cosa_theory.spectrum.approximations.of_family import made, stored
 
 __all__: list[str] = []
-
-
-def _made(given: Given, family: str) -> Matrix:
-    """Return the family's fit of the budget, with its numbers as they come back from storage."""
-    one, update = FAMILIES[family], Update(given.delta, given.base, np.empty(0))
-    size = one.size(*given.shape, budget(*given.shape, given.rank))
-    fit = one.fit(update, size, Draws(seed=given.seed, key=given.key))
-    return fit.update(rounded)
-
-
-def _stored(m: int, n: int, rank: int, family: str) -> Stored:
-    one = FAMILIES[family]
-    size = one.size(m, n, budget(m, n, rank))
-    return Stored(size.parameters, one.cost(m, n, size).bits)
 
 
 def _share(m: int, n: int, rank: int) -> float:
@@ -49,8 +25,8 @@ def _register(place: int, name: str, label: str, family: str, **fields: Any) -> 
         name=name,
         label=label,
         group="entries",
-        make=partial(_made, family=family),
-        stored=partial(_stored, family=family),
+        make=partial(made, family=family),
+        stored=partial(stored, family=family),
         **fields,
     )
 

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cosa_theory.projections import SecondMoments
 from cosa_theory.spectrum.approximations import Approximation
-from cosa_theory.spectrum.approximations.base import Given, Matrix, Stored, rounded
-from cosa_theory.spectrum.families.base import FAMILIES, Draws, Family, Update
+from cosa_theory.spectrum.approximations.base import Given, Matrix, Stored
+from cosa_theory.spectrum.approximations.of_family import from_storage, made
+from cosa_theory.spectrum.families.base import FAMILIES
 from cosa_theory.spectrum.families.joint import JOINT
 from cosa_theory.studies.atlas.shared import SharedFits
 
@@ -53,35 +53,16 @@ def family_approximations(
             )
 
 
-def _known(given: Given) -> Update:
-    inputs = given.moments
-    if inputs is not None:
-        sides = given.shape[0] if given.transposed else given.shape[1]
-        inputs = SecondMoments.of(inputs, sides)
-    sigma = np.empty(0)  # no fit takes them
-    return Update(given.delta, given.base, sigma, inputs, transposed=given.transposed)
-
-
 def _alone(given: Given, name: str, part: Mapping[str, int]) -> Matrix:
-    """Return the fit of one layer; zero where the budget leaves it none."""
-    update = _known(given)
-    family: Family | None = FAMILIES[name].of(update)
-    if family is None:
-        return np.zeros_like(given.delta)
-    m, n = given.shape
-    sides = (n, m) if family.sided and given.transposed else (m, n)
-    size = family.size(*sides, max(1, part[str(given.key[0])]))
-    if not size.parameters:
-        return np.zeros_like(given.delta)
-    draws = Draws(seed=given.seed, key=given.key)
-    return family.fit(update, size, draws).update(rounded).astype(given.delta.dtype, copy=False)
+    """Return the fit of one layer, zero where the budget leaves it none."""
+    return made(given, name, part[str(given.key[0])])
 
 
 def _shared(given: Given, fits: SharedFits) -> Matrix:
     fit = fits.of(str(given.key[0]), given.delta)
     if fit is None:
         return np.zeros_like(given.delta)
-    return fit.update(rounded).astype(given.delta.dtype, copy=False)
+    return from_storage(fit, given)
 
 
 def function_of_families(

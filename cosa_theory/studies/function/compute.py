@@ -102,7 +102,7 @@ class Bench:
     seed : int
         Of what is drawn.
     decompositions : Decompositions
-        Of updates and weights.
+        Of the updates.
     """
 
     model: "TextModel"
