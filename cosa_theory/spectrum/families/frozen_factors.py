@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 import scipy.linalg
 
-from cosa_theory.projections import make_projection
+from cosa_theory.projections import make_projection, stream
 from cosa_theory.spectrum.families.base import VALUE_BITS, Cost, Draws, Fit, Size, Update
 from cosa_theory.spectrum.families.fitted import Matrix, add
 
@@ -68,7 +68,7 @@ def _pivots(weight: Matrix, count: int) -> Matrix:
 
     The sketch keeps twice as many rows as columns are wanted, and with them the choice.
     """
-    drawn = np.random.Generator(np.random.Philox(0)).standard_normal((2 * count, len(weight)))
+    drawn = stream(0, "pmss").standard_normal((2 * count, len(weight)))
     sketch = drawn @ weight if 2 * count < len(weight) else weight
     chosen = scipy.linalg.qr(sketch, mode="r", pivoting=True, check_finite=False)[1]
     return chosen[:count]

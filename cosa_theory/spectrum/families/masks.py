@@ -8,7 +8,7 @@ import numpy as np
 from cosa_theory.spectrum.families.base import Cost, Draws, Fit, Size, Update, log2_choices
 from cosa_theory.spectrum.families.fitted import Matrix, Places, add
 
-__all__ = ["largest", "placed"]
+__all__ = ["entries", "largest", "placed"]
 
 Scores = Callable[[Update], Matrix]
 
