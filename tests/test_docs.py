@@ -96,7 +96,8 @@ def test_docstrings_refer_to_statements_that_are_there():
 
 
 def test_what_the_pages_say_to_run_and_to_look_into_is_there():
-    pages = (ROOT / "README.md").read_text(encoding="utf-8") + CONTRIBUTING + THEORY
+    files = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("**/*.md"))
+    pages = "\n".join(path.read_text(encoding="utf-8") for path in files)
     added = [Path(name).with_suffix("").as_posix().replace("/", ".") for name in examples()]
     for module in set(re.findall(r"python -m ((?:experiments|figures|paper_checks)[\w.]*)", pages)):
         assert module in added or importlib.util.find_spec(module), module

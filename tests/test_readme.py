@@ -1,4 +1,4 @@
-"""What the README tells a newcomer to type works as written."""
+"""What the README and the pages of docs/ tell a newcomer to type works as written."""
 
 import ast
 import contextlib
@@ -16,6 +16,7 @@ import sys
 import tomllib
 import warnings
 from pathlib import Path
+from typing import get_args
 
 import click
 import numpy as np
@@ -26,13 +27,45 @@ from safetensors.numpy import save_file
 from cosa_theory import studies
 from cosa_theory.assets import read_reuters
 from cosa_theory.cli.app import app
+from paper_checks.base import Word
+from paper_checks.run import CHECKS
+from paper_checks.thresholds import THRESHOLDS
 
 ROOT = Path(__file__).resolve().parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def blocks(language):
-    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+def read(page):
+    return (ROOT / page).read_text(encoding="utf-8")
+
+
+README = read("README.md")
+FOUND = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").glob("**/*.md"))
+PAGES = {page: read(page) for page in ("README.md", *FOUND)}
+TRAIN = "docs/guides/train.md"
+
+
+def blocks(language, page="README.md"):
+    return re.findall(rf"```{language}\n(.*?)```", PAGES[page], flags=re.DOTALL)
+
+
+def test_the_readme_is_read_in_one_go():
+    assert len(README.splitlines()) <= 150
+
+
+def test_the_readme_gives_the_verdict_and_the_day_of_the_criterion_of_every_claim():
+    for name, check in CHECKS.items():
+        days = {
+            threshold.date
+            for key, threshold in THRESHOLDS.items()
+            if key.startswith(f"{name.lower()}_") and str(threshold) in check.claim.criterion
+        }
+        (row,) = re.findall(rf"^\| {name} .* \|$", README, flags=re.MULTILINE) or [None]
+        if name.endswith("i"):  # of informed projections: no claim of the paper
+            assert row is None
+        else:
+            assert days
+            assert days <= set(re.findall(r"\d{4}-\d\d-\d\d", row)), name
+            assert row.split(" | ")[2] in get_args(Word)
 
 
 def test_the_first_commands_are_make_report_and_make_test():
@@ -44,17 +77,23 @@ def test_the_first_commands_are_make_report_and_make_test():
 
 def pages(language):
     """Every block of a language, with its page and the line it begins on."""
-    found_there = []
-    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))):
-        text = page.read_text(encoding="utf-8")
-        for found in re.finditer(rf"```{language}\n(.*?)```", text, flags=re.DOTALL):
-            line = text.count("\n", 0, found.start()) + 1
-            found_there.append(pytest.param(found[1], id=f"{page.name}:{line}"))
-    return found_there
+    return [
+        pytest.param(found[1], id=f"{page}:{text.count(chr(10), 0, found.start()) + 1}")
+        for page, text in PAGES.items()
+        for found in re.finditer(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
+    ]
 
 
 @pytest.mark.parametrize(
-    "block", [one for one in pages("python") if "cosa_theory.nn.peft" not in one.values[0]]
+    "heading", re.findall(r"^## (.*)$", PAGES["docs/measurements.md"], flags=re.MULTILINE)
+)
+def test_every_measurement_has_the_command_that_makes_it(heading):
+    section = PAGES["docs/measurements.md"].split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    assert "```sh\n" in section
+
+
+@pytest.mark.parametrize(
+    "block", [one for one in pages("python") if one.values[0] not in blocks("python", TRAIN)]
 )
 def test_every_python_block_runs_as_written(block, tmp_path):
     rng = np.random.default_rng(0)
@@ -116,12 +155,19 @@ def test_every_shell_block_parses(block):
 
 
 def test_commands_are_written_as_they_are_typed():
-    assert ".venv/bin/python" not in README
-    assert ".venv/bin/cosa-theory" not in README
+    for text in PAGES.values():
+        assert ".venv/bin/python" not in text
+        assert ".venv/bin/cosa-theory" not in text
 
 
 def test_every_function_that_draws_on_given_axes_is_listed():
-    listed = dict(re.findall(r"^\| `([a-z_.]+)` \| (`plot_.*) \|$", README, flags=re.MULTILINE))
+    listed = dict(
+        re.findall(
+            r"^\| `([a-z_.]+)` \| (`plot_.*) \|$",
+            PAGES["docs/guides/python.md"],
+            flags=re.MULTILINE,
+        )
+    )
     found = {}
     for module in pkgutil.walk_packages(studies.__path__, "cosa_theory.studies."):
         loaded = importlib.import_module(module.name)
@@ -138,7 +184,7 @@ def test_every_function_that_draws_on_given_axes_is_listed():
 
 
 def test_the_training_example_trains_saves_reloads_elsewhere_and_merges(tmp_path):
-    train, again = (block for block in blocks("python") if "cosa_theory.nn.peft" in block)
+    train, again = blocks("python", TRAIN)
     assert len((train + again).splitlines()) <= 26
     # Fewer texts and steps than it shows, or this would be the longest test of all.
     short = train.replace("[:240]", "[:64]").replace("max_length=64", "max_length=16")
@@ -174,6 +220,25 @@ def test_the_training_example_trains_saves_reloads_elsewhere_and_merges(tmp_path
     assert (tmp_path / "results/cosa/adapter/adapter_model.safetensors").stat().st_size < 2.5e6
 
 
-@pytest.mark.parametrize("path", re.findall(r"!\[[^\]]*\]\(([^)]+)\)", README))
-def test_every_picture_it_shows_is_there(path):
-    assert (ROOT / path).read_bytes().startswith(b"\x89PNG")
+@pytest.mark.parametrize(
+    ("page", "target"),
+    [
+        (page, target)
+        for page, text in (*PAGES.items(), ("CONTRIBUTING.md", read("CONTRIBUTING.md")))
+        for target in re.findall(
+            r"\]\(([^)\s]+)\)", re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+        )
+        if not target.startswith("http")
+    ],
+)
+def test_every_link_leads_to_a_file_and_to_a_heading_of_it(page, target):
+    path, _, anchor = target.partition("#")
+    found = (ROOT / page).parent / path if path else ROOT / page
+    assert found.exists()
+    if anchor:
+        headings = re.findall(r"^#+ (.*)$", found.read_text(encoding="utf-8"), flags=re.MULTILINE)
+        assert anchor in {
+            re.sub(r"[^\w\- ]", "", one.lower()).replace(" ", "-") for one in headings
+        }
+    if found.suffix == ".png":
+        assert found.read_bytes().startswith(b"\x89PNG")
