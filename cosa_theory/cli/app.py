@@ -281,7 +281,9 @@ def resumable(
     settings["cells"] = cells = None if given["out"] is None else given["out"] / CELLS
     kept = f"finished {parts} are kept in {cells}, the same command resumes"
     if "threads" in given:
-        settings |= {"workers": given["threads"] or os.cpu_count() or 1, "dask": given["dask"]}
+        settings["workers"] = given["threads"] or os.cpu_count() or 1
+    if "dask" in given:
+        settings["dask"] = given["dask"]
     with (
         interruptible("nothing is kept without --out" if cells is None else kept),
         progress_bar(parts) as advance,

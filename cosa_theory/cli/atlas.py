@@ -65,7 +65,7 @@ def _function(texts: Path, given: Mapping[str, Any]) -> Callable[..., Any]:
             function_pair,
             given["base"],
             given["tuned"],
-            given={"out": given["out"]},
+            given={"out": given["out"], "threads": given["threads"]},
             parts="families in the model",
             general=read,  # one set of texts, of whatever kind
             approximations=approximations,
@@ -100,6 +100,14 @@ def atlas(
     draws: FamilyDraws = 4,
     seed: Seed = 0,
     moments: KnownMoments = None,
+    gradients: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Gradient of the first training step (safetensors, under the names of the "
+            "weights): adds the mask of its largest entries.",
+        ),
+    ] = None,
     texts: Annotated[
         Path | None,
         typer.Option(
@@ -132,7 +140,7 @@ def atlas(
     totals = _budgets(budgets)
     chosen = None if families is None else [part.strip() for part in families.split(",")]
     pair = open_checked_pair(base, tuned, settings)
-    check_out(out, "atlas", base, tuned, moments, texts)
+    check_out(out, "atlas", base, tuned, moments, gradients, texts)
     function = None if texts is None else _function(texts, settings)
     for notice in pair.report.notices:
         note(f"note: {notice}")
@@ -145,6 +153,7 @@ def atlas(
         draws=draws,
         seed=seed,
         moments=moments,
+        gradients=gradients,
         function=function,
     )
     document = found.document(provenance_of(settings, seed))

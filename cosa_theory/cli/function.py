@@ -17,6 +17,7 @@ from cosa_theory.cli.app import (
     Partial,
     ResumingOut,
     Seed,
+    Threads,
     TunedArgument,
     app,
     check_out,
@@ -87,6 +88,7 @@ def function(
     on_nonfinite: OnNonfinite = "error",
     partial: Partial = False,
     allow_pickle: AllowPickle = False,
+    threads: Threads = None,
     out: ResumingOut = None,
     as_json: Json = False,
 ) -> None:

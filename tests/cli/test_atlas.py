@@ -3,12 +3,13 @@
 import json
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from cosa_theory.cli import main
 from tests.deltas.language_models import save_model
 from tests.studies.function.test_pair import DOMAIN, tuned_from
 
-NAMES = "truncated_svd,adalora,cosa_haar,mask,top_entries,cosa_activation,dare"
+NAMES = "shira_gradient,truncated_svd,adalora,cosa_haar,mask,top_entries,cosa_activation,dare"
 
 
 @pytest.fixture(scope="module")
@@ -17,16 +18,24 @@ def arguments(tmp_path_factory):
     base = save_model(folder / "base", "headless")
     tuned = tuned_from(base, folder / "tuned")
     (folder / "texts.txt").write_text("\n".join(DOMAIN))
+    # As gradients any matrices of these shapes: here the weights of the base.
+    matrices = {
+        name: tensor
+        for name, tensor in load_file(base / "model.safetensors").items()
+        if tensor.ndim == 2
+    }
+    save_file(matrices, folder / "gradients.safetensors")
     paths = ["atlas", str(base), str(tuned), "--families", NAMES, "--draws", "2"]
-    return paths, ["--texts", str(folder / "texts.txt")]
+    more = ["--texts", str(folder / "texts.txt")]
+    return paths, [*more, "--gradients", str(folder / "gradients.safetensors")]
 
 
 def test_the_folder_is_a_report_with_energy_and_function_of_every_family(
     arguments, tmp_path, capsys
 ):
-    paths, texts = arguments
+    paths, known = arguments
     out = tmp_path / "out"
-    given = [*paths, *texts, "--include", "query|key|dense", "--exclude", "norm|Norm"]
+    given = [*paths, *known, "--include", "query|key|dense", "--exclude", "norm|Norm"]
     assert main([*given, "--budgets", "100,4e2", "--out", str(out)]) == 0
     first = capsys.readouterr().out.splitlines()[0]
     assert "400 trainable parameters" in first
@@ -46,6 +55,8 @@ def test_the_folder_is_a_report_with_energy_and_function_of_every_family(
     # Nearly all of so small an update is nearly all of its function, half of it is not.
     assert rows["top_entries", 400]["captured"] > 0.98
     assert rows["top_entries", 400]["recovered"] > 0.95
+    # A mask by the weights, which are no gradients here, returns no more than any other.
+    assert 0 < rows["shira_gradient", 400]["recovered"] < 0.98
     assert rows["mask", 100]["recovered"] < 0.7
 
 
@@ -68,6 +79,7 @@ def test_json_is_one_document_of_energies_without_texts(arguments, capsys):
         (["--budgets", "inf"], "--budgets"),
         (["--texts", "nowhere.txt"], "--texts"),
         (["--moments", "nowhere.safetensors"], "nowhere.safetensors"),
+        (["--gradients", "nowhere.safetensors"], "nowhere.safetensors"),
     ],
 )
 def test_what_does_not_fit_is_named_in_one_sentence(arguments, capsys, wrong, named):

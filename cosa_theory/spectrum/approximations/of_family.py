@@ -12,7 +12,9 @@ from cosa_theory.spectrum.families.base import Draws, Fit, Update
 __all__ = ["from_storage", "made", "stored"]
 
 
-def made(given: Given, family: str, parameters: int | None = None) -> Matrix:
+def made(
+    given: Given, family: str, parameters: int | None = None, slope: Matrix | None = None
+) -> Matrix:
     """Return a family's fit of so many parameters, by default the budget's; zero where it has none.
 
     Parameters
@@ -23,12 +25,16 @@ def made(given: Given, family: str, parameters: int | None = None) -> Matrix:
         A key of `FAMILIES`.
     parameters : int, optional
         At most so many.
+    slope : array, shape (m, n), optional
+        The gradient of a loss by the weight, for families that are chosen by it.
     """
     inputs: Any = given.moments
     if inputs is not None:
         inputs = SecondMoments.of(inputs, given.shape[0 if given.transposed else 1])
     sigma = np.empty(0)  # no fit takes them
-    update = Update(given.delta, given.base, sigma, inputs, transposed=given.transposed)
+    update = Update(
+        given.delta, given.base, sigma, inputs, transposed=given.transposed, slope=slope
+    )
     one = FAMILIES[family].of(update)
     if one is None:
         return np.zeros_like(given.delta)

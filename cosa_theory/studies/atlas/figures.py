@@ -6,6 +6,7 @@ import pandas as pd
 
 from cosa_theory.page.document import Tables
 from cosa_theory.page.heatmap import draw_cells, module_grid
+from cosa_theory.page.panels import keep_outer_labels, legend_above, panels_of
 from cosa_theory.page.presentation import Drawing
 from cosa_theory.page.style import (
     BLACK,
@@ -19,8 +20,10 @@ from cosa_theory.page.style import (
     SKY,
     VERMILION,
     house_style,
+    label_text,
 )
 from cosa_theory.spectrum.families.base import GROUPS
+from cosa_theory.studies.atlas.pooling import pool_atlas
 from cosa_theory.studies.atlas.winners import winners
 
 if TYPE_CHECKING:
@@ -32,6 +35,7 @@ __all__ = ["FIGURES", "curves_figure", "function_figure", "winners_figure"]
 _COLOURS = dict(
     zip(GROUPS, (VERMILION, GREEN, BLUE, SKY, ORANGE, PURPLE, BROWN, GREY), strict=True)
 )
+_MODULES = 9  # panels of one figure
 _LEAST = 1e-4  # of the energy, below which shares are not drawn
 
 
@@ -99,6 +103,40 @@ def _law(axes: "Axes", pooled: pd.DataFrame) -> None:
         )
 
 
+def modules_figure(tables: Tables) -> "Figure":
+    """Draw a panel per module type, those of most energy: a curve per family as in the atlas."""
+    from matplotlib.figure import Figure
+
+    chosen = _heaviest(tables["layers"])
+    columns = min(3, len(chosen))
+    rows = -(-len(chosen) // columns)
+    with house_style():
+        figure = Figure(figsize=(PAGE_WIDTH, 0.7 + 2.2 * rows), layout="constrained")
+        panels = panels_of(figure, len(chosen), columns, sharex=True, sharey=True)
+        for axes, module in zip(panels, chosen, strict=True):
+            of_module = {
+                name: tables[name][tables[name]["module"] == module]
+                for name in ("families", "layers")
+            }
+            pooled = pd.DataFrame(pool_atlas(**of_module)).dropna(subset=["captured"])
+            trains = pooled[(pooled["group"] != "stored") & (pooled["captured"] > _LEAST)]
+            _curves(axes, trains, "parameters")
+            _law(axes, pooled)
+            axes.set(xscale="log", yscale="log", title=label_text(module, 40))
+            axes.set(xlabel="trainable parameters in these layers", ylabel="share of their ‖ΔW‖²")
+        keep_outer_labels(panels, columns)
+        legend_above(figure, panels, 5)
+    return figure
+
+
+def _heaviest(layers: pd.DataFrame) -> list[str]:
+    """Return the modules whose updates have most energy, at most nine, in the order of layers."""
+    live = layers[layers["delta_norm"] > 0]
+    energy = (live["delta_norm"] ** 2).groupby(live["module"], sort=False).sum()
+    most = energy.nlargest(_MODULES).index
+    return [str(name) for name in energy.index if name in most]
+
+
 def winners_figure(tables: Tables) -> "Figure":
     """Draw, layer by layer, the kind of family that holds most, and how far a core is behind."""
     from matplotlib.colors import LogNorm
@@ -158,6 +196,13 @@ FIGURES: dict[str, Drawing] = {
         "One curve for each family, in the colour of its kind, as above: the share of the change "
         "of the model's answers that its best update brings back, on texts of the domain.",
         lambda tables: bool((tables["pooled"]["recovered"] > 0).any()),
+    ),
+    "atlas_modules": Drawing(
+        modules_figure,
+        "What each family can express of each type of module",
+        "As above, a panel for the layers of one module type, those that hold most of the update's "
+        "energy; families that only store an update are left out.",
+        lambda tables: tables["layers"]["module"].nunique() > 1,
     ),
     "atlas_winners": Drawing(
         winners_figure,

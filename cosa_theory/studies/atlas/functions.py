@@ -7,10 +7,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from cosa_theory.deltas import LayerDelta
+from cosa_theory.deltas.gradients import Gradients
 from cosa_theory.spectrum.approximations import Approximation
 from cosa_theory.spectrum.approximations.base import Given, Matrix, Stored
 from cosa_theory.spectrum.approximations.of_family import from_storage, made
 from cosa_theory.spectrum.families.base import FAMILIES
+from cosa_theory.spectrum.families.fitted import Fitted
 from cosa_theory.spectrum.families.joint import JOINT
 from cosa_theory.studies.atlas.shared import SharedFits
 
@@ -20,7 +23,10 @@ Parts = Mapping[int, Mapping[str, int]]
 
 
 def family_approximations(
-    families: Sequence[str], parts: Parts, shared: Mapping[tuple[str, int], SharedFits]
+    families: Sequence[str],
+    parts: Parts,
+    shared: Mapping[tuple[str, int], SharedFits],
+    slopes: Gradients | None = None,
 ) -> Iterator[tuple[str, int, Approximation]]:
     """Yield family, budget and what puts its fits into a model.
 
@@ -32,13 +38,15 @@ def family_approximations(
         From a budget to what every layer may train of it.
     shared : mapping
         From a joint family and budget to its fits.
+    slopes : Gradients, optional
+        What the mask of the largest gradients is chosen by.
     """
     for name in families:
         for budget, part in parts.items():
             if name in JOINT:
                 make: Any = partial(_shared, fits=shared[name, budget])
             else:
-                make = partial(_alone, name=name, part=part)
+                make = partial(_alone, name=name, part=part, slopes=slopes)
             yield (
                 name,
                 budget,
@@ -53,9 +61,12 @@ def family_approximations(
             )
 
 
-def _alone(given: Given, name: str, part: Mapping[str, int]) -> Matrix:
+def _alone(given: Given, name: str, part: Mapping[str, int], slopes: Gradients | None) -> Matrix:
     """Return the fit of one layer, zero where the budget leaves it none."""
-    return made(given, name, part[str(given.key[0])])
+    layer, family, slope = str(given.key[0]), FAMILIES[name], None
+    if slopes is not None and isinstance(family, Fitted) and family.needs_slope:
+        slope = slopes.of(LayerDelta(layer, given.delta, given.base))
+    return made(given, name, part[layer], None if slope is None else slope.delta)
 
 
 def _shared(given: Given, fits: SharedFits) -> Matrix:

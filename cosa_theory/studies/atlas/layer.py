@@ -41,6 +41,7 @@ class Charted:
     budgets: tuple[int, ...]
     parameters: tuple[int, ...]
     known: Known | None = None
+    slope: NDArray[Any] | None = None
 
 
 def allotted(shapes: Iterable[tuple[int, int]], budget: int) -> list[int]:
@@ -53,8 +54,9 @@ def allotted(shapes: Iterable[tuple[int, int]], budget: int) -> list[int]:
     return [min(m * n, budget * (m + n) // total) for m, n in sizes]
 
 
-def _update_of(layer: LayerDelta, known: Known | None = None) -> Update:
+def _update_of(charted: Charted) -> Update:
     """Return a layer as families take it."""
+    layer, known = charted.layer, charted.known
     delta = in_safe_range(layer.delta)[0]
     return Update(
         delta,
@@ -63,6 +65,7 @@ def _update_of(layer: LayerDelta, known: Known | None = None) -> Update:
         inputs=None if known is None else known.inputs,
         gradients=None if known is None else known.gradients,
         transposed=known is not None and known.transposed,
+        slope=charted.slope,
     )
 
 
@@ -79,6 +82,9 @@ def identity(
         "parameters": list(charted.parameters),
     }
     arrays = [charted.layer.delta, charted.layer.base]
+    if charted.slope is not None:
+        described["slope"] = True
+        arrays.append(charted.slope)
     if charted.known is None:
         return described, arrays
     return described | charted.known.described, arrays + charted.known.arrays
@@ -90,7 +96,7 @@ def chart_layer(charted: Charted, settings: AtlasSettings) -> dict[str, Any]:
     Returns `name`, and rows of the tables `layers` and `families`.
     """
     layer = charted.layer
-    update = _update_of(layer, charted.known)
+    update = _update_of(charted)
     draws = Draws(settings.draws, settings.seed, (layer.name,))
     rows = []
     for name in settings.families:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from cosa_theory.deltas.gradients import Gradients, match_gradients
 from cosa_theory.deltas.layers import module_and_block
 from cosa_theory.ground.checks import choice, whole
 from cosa_theory.ground.errors import InputError
@@ -112,6 +113,7 @@ def atlas_pair(
     draws: int = 4,
     seed: int = 0,
     moments: "Moments | str | os.PathLike[str] | None" = None,
+    gradients: Any = None,
     function: "Callable[[list[Approximation]], pd.DataFrame] | None" = None,
     cells: str | os.PathLike[str] | None = None,
     workers: int = 1,
@@ -134,6 +136,9 @@ def atlas_pair(
         Of projections, masks and noise; layers are told apart by their names.
     moments : Moments or path, optional
         Second moments of the base model's layers: adds the informed cores.
+    gradients : path, mapping or iterable of LayerDelta, optional
+        Of the first training step, as `cosa_theory.deltas.gradients.match_gradients` takes them:
+        adds the mask of the largest.
     function : callable, optional
         Maps approximations to what they return of the model's function, the table `function` of
         the study of that name. Without it the atlas is one of energies.
@@ -150,8 +155,8 @@ def atlas_pair(
     Raises
     ------
     InputError
-        If a budget or family is not one that exists, all updates are zero, or the stream finds a
-        bad tensor.
+        If a budget or family is not one that exists, all updates are zero, the stream finds a
+        bad tensor, or gradients or moments are not of these layers.
     """
     chosen = tuple(dict.fromkeys(choice("families", one, FAMILIES) for one in families or FAMILIES))
     totals = tuple(sorted({whole("budgets", one) for one in budgets}))
@@ -159,13 +164,14 @@ def atlas_pair(
         raise InputError("budgets is empty: give numbers, as in 1e4,1e5,1e6", argument="budgets")
     known = None if moments is None else KnownLayers(moments, names_of(pair))
     sizes = _shapes(pair)
+    slopes = None if gradients is None else match_gradients(gradients, sizes)
     parts = {
         total: dict(zip(sizes, allotted(sizes.values(), total), strict=True)) for total in totals
     }
     settings = AtlasSettings(chosen, Draws(most=draws, seed=seed).most, seed)
     results = on_layers(
         partial(chart_layer, settings=settings),
-        _charted(pair, parts, known),
+        _charted(pair, parts, known, slopes),
         len(sizes),
         identity=partial(identity, settings=settings),
         cells=cells,
@@ -198,11 +204,12 @@ def atlas_pair(
     )
     pooled = typed_frame(pool_atlas(whole_table, tables["layers"]), POOLED_COLUMNS)
     if function is not None:
-        trials = list(family_approximations(chosen, parts, shared))
+        trials = list(family_approximations(chosen, parts, shared, slopes))
         returned = function_of_families(function([one for *_, one in trials]), trials)
         told = pooled.drop(columns=list(FUNCTION_COLUMNS)).merge(returned, on=["family", "budget"])
         pooled = told.astype(POOLED_COLUMNS)[list(POOLED_COLUMNS)]
     notices = notices_of(pair) + tuple(known.notices if known else ())
+    notices += slopes.notices if slopes else ()
     return Atlas(tables["layers"], whole_table, pooled, notices, coverage_of(pair))
 
 
@@ -212,13 +219,23 @@ def _shapes(pair: Pair) -> dict[str, tuple[int, int]]:
 
 
 def _charted(
-    pair: Pair, parts: Mapping[int, Mapping[str, int]], known: KnownLayers | None
+    pair: Pair,
+    parts: Mapping[int, Mapping[str, int]],
+    known: KnownLayers | None,
+    slopes: Gradients | None,
 ) -> Iterator[Charted]:
     """Yield each layer with its part of every budget; nothing is held when the next is read."""
     for layer in pair:
         own = tuple(part[layer.name] for part in parts.values())
-        yield Charted(layer, tuple(parts), own, None if known is None else known.of(layer))
-        del layer
+        slope = None if slopes is None else slopes.of(layer)
+        yield Charted(
+            layer,
+            tuple(parts),
+            own,
+            None if known is None else known.of(layer),
+            None if slope is None else slope.delta,
+        )
+        del layer, slope
 
 
 def _groups(

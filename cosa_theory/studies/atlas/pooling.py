@@ -58,7 +58,7 @@ def pool_atlas(families: pd.DataFrame, layers: pd.DataFrame) -> list[dict[str, A
 
 def _row(family: str, budget: int, group: pd.DataFrame, weights: pd.Series) -> dict[str, Any]:
     met = group[group["parameters"] > 0]
-    weight = met["layer"].map(weights)
+    weight = met["layer"].map(weights).astype(float)  # also where none is met
 
     def weighed(column: str) -> float:
         return float((weight * met[column]).sum(skipna=False)) if len(met) else float("nan")

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from cosa_theory import __version__
 from cosa_theory.deltas import LayerDelta
 from cosa_theory.ground.cells import cell_name, from_cell
+from cosa_theory.ground.workers import map_unordered
 from cosa_theory.laws import InputMoments
 from cosa_theory.spectrum.approximations import Approximation, Given
 from cosa_theory.studies.function.decompositions import Decompositions
@@ -61,7 +62,10 @@ def trials(
 
 
 def needed_memory(
-    shapes: Iterable[tuple[int, int]], readouts: "Mapping[str, Readout]", chosen: Sequence[Trial]
+    shapes: Iterable[tuple[int, int]],
+    readouts: "Mapping[str, Readout]",
+    chosen: Sequence[Trial],
+    workers: int = 1,
 ) -> dict[str, int]:
     """Estimate the bytes that a study takes beside the model, by what takes them.
 
@@ -70,7 +74,7 @@ def needed_memory(
     shapes : iterable of (int, int)
         Of the matrices that are exchanged. The moments of their inputs are counted once for each,
         as if no two had the same inputs.
-    readouts, chosen
+    readouts, chosen, workers
         As of `Bench` and `run_trials`.
     """
     sizes = list(shapes)
@@ -78,7 +82,9 @@ def needed_memory(
     return {
         "moments of the inputs": sum(8 * n * n for _, n in sizes),
         "the scaled update": sum(4 * m * n for m, n in sizes) if scaled else 0,
-        "the decomposition of the largest matrix": max(_LAYER_BYTES * m * n for m, n in sizes),
+        "the decompositions of the largest matrices": sum(
+            sorted(_LAYER_BYTES * m * n for m, n in sizes)[-workers:]
+        ),
         "logits": sum(readout.memory() for readout in readouts.values()),
     }
 
@@ -103,6 +109,8 @@ class Bench:
         Of what is drawn.
     decompositions : Decompositions
         Of the updates.
+    workers : int
+        How many matrices are approximated at once, each on one thread.
     """
 
     model: "TextModel"
@@ -112,6 +120,7 @@ class Bench:
     moments: Mapping[str, LayerMoments]
     seed: int
     decompositions: Decompositions
+    workers: int = 1
 
     def __post_init__(self) -> None:
         self._parameters = self.model.weights()
@@ -126,15 +135,16 @@ class Bench:
                 yield layer
 
     def put(self, weight: Callable[[LayerDelta], NDArray[Any]]) -> None:
-        """Set every exchanged weight."""
+        """Set every exchanged weight; `weight` is called from several threads."""
         import torch
 
+        def made(layer: LayerDelta) -> tuple[str, NDArray[Any]]:
+            return layer.name, np.ascontiguousarray(weight(layer))
+
         with torch.no_grad():
-            for layer in self.layers():
-                parameter = self._parameters[self.weights[layer.name]]
-                value = torch.from_numpy(np.ascontiguousarray(weight(layer)))
+            for _, (name, value) in map_unordered(made, self.layers(), self.workers):
                 # Conv1D stores the transpose of what it multiplies by, and so do its files.
-                parameter.copy_(value)
+                self._parameters[self.weights[name]].copy_(torch.from_numpy(value))
 
     def shift(self, updates: Mapping[str, NDArray[Any]], by: float) -> None:
         """Add updates times a number to the weights as they are."""
@@ -169,17 +179,17 @@ class Bench:
             approximation also the one in [0, 1] that serves the held-out texts best.
         """
         made: dict[str, NDArray[Any]] = {}
-        layers = []
+        layers: dict[str, dict[str, Any]] = {}
         unbiased = trial.approximation.unbiased
 
         def weight(layer: LayerDelta) -> NDArray[Any]:
             given = self._given(layer, trial.rank)
             update = trial.approximation.make(given)
-            layers.append(self._energies(layer, update, trial))
+            layers[layer.name] = found = self._energies(layer, update, trial)
             if trial.approximation.estimate is not None:
                 told, variance = trial.approximation.estimate(given, update)
-                energy = layers[-1]["energy"]
-                layers[-1] |= {"error": told / energy, "error_variance": variance / energy**2}
+                energy = found["energy"]
+                found |= {"error": told / energy, "error_variance": variance / energy**2}
             if unbiased:
                 made[layer.name] = np.ascontiguousarray(update)
             total: NDArray[Any] = layer.base + update
@@ -190,7 +200,7 @@ class Bench:
         if unbiased:
             gain = self._best_gain(made)
             runs += [self._run(gain)] if gain < 1 else []
-        return {"layers": layers, "runs": runs}
+        return {"layers": [layers[name] for name in self.weights if name in layers], "runs": runs}
 
     def _given(self, layer: LayerDelta, rank: int) -> Given:
         moments = self.moments.get(layer.name)

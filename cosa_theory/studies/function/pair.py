@@ -111,6 +111,7 @@ def function_pair(
     seed: int = 0,
     max_tokens: int = 128,
     cells: str | os.PathLike[str] | None = None,
+    workers: int = 1,
     progress: Callable[[int, int, str], None] | None = None,
     **opening: Any,
 ) -> Function:
@@ -144,6 +145,8 @@ def function_pair(
         Longer texts are cut.
     cells : path, optional
         A folder where every finished approximation is kept; an interrupted study resumes from it.
+    workers : int
+        How many matrices are approximated at once, each on one thread.
     progress : callable, optional
         Called as ``progress(done, total, title)`` after each approximation.
     **opening
@@ -162,8 +165,8 @@ def function_pair(
     -----
     f(W) is the base with every matrix as it was, f(W + ΔW) the base with the matrices of its linear
     layers as tuned; other tensors (biases, norms, embeddings) stay the base's in both. In memory
-    there are the base model, its gain-scaled approximations where one is searched for, and one
-    layer at a time.
+    there are the base model, its gain-scaled approximations where one is searched for, and as many
+    layers at a time as there are workers.
     """
     from cosa_theory.nn.readout import Readout, load_text_model
 
@@ -173,6 +176,7 @@ def function_pair(
     chosen = trials(select_approximations(approximations), budgets, SVD_RANKS)
     whole("seed", seed, 0)
     whole("max_tokens", max_tokens, least=4)
+    whole("workers", workers)
     if save_moments is not None and os.path.isdir(save_moments):
         raise InputError(
             f"save_moments is {os.fspath(save_moments)}: that is a folder, name a file in it",
@@ -187,7 +191,7 @@ def function_pair(
     weights, left_out = _exchanged(pair, model)
     readouts = {name: Readout(model, listed, max_tokens) for name, listed in sets.items()}
     shapes = {one.name: one.shape for one in pair.layers if one.name in weights}
-    needed = needed_memory(shapes.values(), readouts, chosen)
+    needed = needed_memory(shapes.values(), readouts, chosen, workers)
     check_memory("the study", needed, "choose matrices with include, or take fewer, shorter texts")
     first = next(iter(readouts.values()))
     inputs, own = moments_of_inputs(model, weights, first, moments, save_moments)
@@ -209,6 +213,7 @@ def function_pair(
             known,
             seed,
             Decompositions(Path(folder), rank),
+            workers,
         )
         changes = _checked(bench.changes())
         results = run_trials(

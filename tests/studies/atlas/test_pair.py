@@ -146,6 +146,36 @@ def test_tables_and_figures_show_every_family_and_the_winner_of_every_layer(atla
     assert set(who["family"]) <= {"truncated_svd", "adalora", "tucka", "dora"}
     assert trained(atlas.pooled)["group"].ne("stored").all()
     assert not FIGURES["atlas_function"].drawable(document.tables)  # without texts
-    for name in ("atlas", "atlas_winners"):
+    for name in ("atlas", "atlas_modules", "atlas_winners"):
         assert FIGURES[name].drawable(document.tables)
         assert FIGURES[name].draw(document.tables).axes
+
+
+def test_each_module_has_its_panel_with_a_curve_per_family(atlas):
+    figure = FIGURES["atlas_modules"].draw(atlas.document({}).tables)
+    assert [axes.get_title("left") for axes in figure.axes] == ["query", "value"]
+    for axes in figure.axes:
+        drawn = [line for line in axes.lines if line.get_marker() == "o"]
+        assert len(drawn) == len(FEW) - 1  # low_bits only stores
+        (mask,) = [line for line in axes.lines if line.get_label() == "law P/(mn)"]
+        # Half of the parameters are in these three layers, and so is the law of their share.
+        assert mask.get_xdata().max() == pytest.approx(1500 / 2, rel=0.01)
+        assert mask.get_ydata().max() == pytest.approx(750 / (3 * 24 * 16), rel=0.01)
+
+
+def test_a_mask_of_the_largest_gradients_joins_where_they_are_known(tmp_path):
+    pair = layers()
+    names = ["shira_gradient", "mask", "top_entries"]
+    arguments = {"budgets": (600,), "families": names, "draws": 2, "cells": tmp_path}
+    assert set(atlas_pair(pair, **arguments).pooled["family"]) == set(names[1:])
+    # Gradients along the update choose the best mask, those against its size the worst.
+    along = {layer.name: layer.delta.astype(np.float32) for layer in pair}
+    against = {name: 1 / delta for name, delta in along.items()}
+    first, last = (atlas_pair(pair, gradients=one, **arguments) for one in (along, against))
+    best = row(first, "top_entries", 600)["captured"]
+    assert row(first, "shira_gradient", 600)["captured"] == pytest.approx(best)
+    assert row(last, "shira_gradient", 600)["captured"] < row(last, "mask", 600)["captured"] / 2
+    some = dict(list(along.items())[:4])
+    assert "2 of 6 matrices without a gradient" in " ".join(
+        atlas_pair(pair, gradients=some, **arguments).notices
+    )

@@ -79,6 +79,14 @@ def test_the_update_itself_returns_everything(encoder, language_model):
     assert row["loss_recovered"] == pytest.approx(1.0, abs=1e-3)
 
 
+def test_matrices_approximated_at_once_give_the_tables_of_one_after_another(pairs):
+    names = ["svd", "adjoint_haar", "nystroem", "shuffled"]
+    arguments = QUICK | {"ranks": (1,), "approximations": names}
+    one, several = (function_pair(*pairs["headless"], **arguments, workers=n) for n in (1, 3))
+    for table in ("approximations", "function", "layers"):
+        assert getattr(several, table).equals(getattr(one, table))
+
+
 def test_a_full_rank_returns_everything_and_the_controls_do_not(encoder):
     assert of(encoder, "svd", rank=8)["recovered"] > 0.99
     for name in ("noise", "shuffled"):
