@@ -65,6 +65,7 @@ def _alone(given: Given, name: str, part: Mapping[str, int], slopes: Gradients |
     """Return the fit of one layer, zero where the budget leaves it none."""
     layer, family, slope = str(given.key[0]), FAMILIES[name], None
     if slopes is not None and isinstance(family, Fitted) and family.needs_slope:
+        assert given.base is not None  # every matrix of a pair has one
         slope = slopes.of(LayerDelta(layer, given.delta, given.base))
     return made(given, name, part[layer], None if slope is None else slope.delta)
 
