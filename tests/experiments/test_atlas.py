@@ -1,0 +1,150 @@
+"""The atlas of real updates: leads, crossings, and what was expected, on updates made to order."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cosa_theory.deltas import LayerDelta
+from cosa_theory.studies.atlas.pair import atlas_pair
+from experiments import atlas
+
+FEW = ["truncated_svd", "cosa_haar", "cosa_gaussian", "mask", "top_entries", "low_bits"]
+M, N = 32, 24
+
+
+def layers(make):
+    rng = np.random.default_rng(3)
+    base = rng.standard_normal((M, N))
+    return [LayerDelta(f"layer.{block}.query.weight", make(rng), base) for block in range(2)]
+
+
+def low_rank(rng):
+    return rng.standard_normal((M, 1)) @ rng.standard_normal((1, N))
+
+
+def flat(rng):
+    """All singular values equal: a core holds more than low rank does."""
+    return np.linalg.qr(rng.standard_normal((M, N)))[0]
+
+
+@pytest.fixture(scope="module")
+def tables():
+    made = {"encoder_r8_100": low_rank, "chgnet": flat}
+    budgets = [round(share * 2 * M * N) for share in (0.08, 0.2, 0.3)]
+    atlases = {
+        name: atlas_pair(layers(make), budgets=budgets, families=FEW, draws=4)
+        for name, make in made.items()
+    }
+    pooled, each = atlas.tables_of(atlases)
+    return pooled, each, atlas.leads(pooled, each)
+
+
+def test_low_rank_leads_where_the_update_is_of_low_rank_and_a_core_where_it_is_flat(tables):
+    pooled, _, lead = tables
+    assert set(pooled["share"]) == set(atlas.SHARES)
+    by = lead.set_index(["update", "share"])
+    first = by.loc["encoder_r8_100"]
+    assert (first["svd"] > 0.999).all()
+    assert (first["crossed"] == 0).all()
+    assert (first["least"] > 2).all()
+    assert (first["best"] == "truncated_svd").all()
+    # r (m + n) numbers hold r/n of a flat update, and a core of as many r (m + n)/(mn): 1.75 times.
+    last = by.loc["chgnet"]
+    assert (last["crossed"] == last["matrices"]).all()
+    assert (last["lead"] < 1).all()
+    assert last["svd"].iloc[-1] == pytest.approx(4 / N)
+
+
+def test_the_same_of_noise_stands_beside_every_lead(tables):
+    _, _, lead = tables
+    noise = lead.groupby("share")["noise"].agg(["min", "max"])
+    assert (noise["min"] > 1).all()
+    assert noise["min"].to_numpy() == pytest.approx(noise["max"].to_numpy())  # of shapes alone
+
+
+def lead_of(**given):
+    """Leads of some updates at the stated budget, as `leads` returns them."""
+    rows = [
+        {
+            "update": name,
+            "share": 0.01,
+            "svd": 0.1,
+            "core": 0.1 / value,
+            "lead": value,
+            "noise": 1.8,
+            "matrices": 36,
+            "crossed": 0,
+            "least": 2.0,
+            "best": "adalora",
+            "cores_win": 0,
+        }
+        for name, value in given.items()
+    ]
+    return pd.DataFrame(rows)
+
+
+GOOD = {
+    "encoder_r8_100": 17.0,
+    "encoder_r8_1000": 12.0,
+    "encoder_r8_gradient": 30.0,
+    "encoder_r8_adam": 8.0,
+}
+
+
+def outcomes(lead, **held):
+    shares = {"mask": 0.01, "shira_gradient": 0.015, "top_entries": 0.08} | held
+    pooled = pd.DataFrame(
+        [
+            {"update": "encoder_r8_100", "share": 0.01, "family": name, "captured": share}
+            for name, share in shares.items()
+        ]
+    )
+    return atlas.judge(lead, pooled)["outcome"].tolist()
+
+
+@pytest.mark.parametrize(
+    ("leading", "held"),
+    [
+        ({"encoder_r8_1000": 18.0}, {}),
+        ({"encoder_r8_gradient": 16.0}, {}),
+        ({"encoder_r8_adam": 18.0}, {}),
+        ({"encoder_r8_adam": 3.0}, {}),
+        ({}, {"shira_gradient": 0.011}),
+        ({}, {"shira_gradient": 0.05}),
+    ],
+)
+def test_each_expectation_can_fail_and_holds_where_it_was_right(leading, held):
+    assert set(outcomes(lead_of(**GOOD))) == {"holds"}
+    assert outcomes(lead_of(**GOOD | leading), **held).count("fails") == 1
+
+
+@pytest.mark.parametrize(("column", "value"), [("crossed", 1), ("best", "mask")])
+def test_a_crossing_and_another_winner_are_seen(column, value):
+    lead = lead_of(**GOOD)
+    lead.loc[0, column] = value
+    assert outcomes(lead).count("fails") == 1
+
+
+def test_the_first_step_of_adam_is_the_sign_where_the_gradient_is_not_tiny():
+    slope = np.array([[3.0, -2e-3, 0.0, 1e-8]])
+    assert atlas._adam(slope) == pytest.approx(np.array([[1.0, -1.0, 0.0, 0.5]]), abs=1e-5)
+
+
+def test_the_command_stores_tables_and_refuses_what_is_no_update(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(atlas.UPDATES, "encoder_r8_gradient", lambda: layers(low_rank))
+    monkeypatch.setattr(atlas, "SHARES", (0.1, 0.2))
+    monkeypatch.setattr(atlas, "FAMILIES", {name: atlas.FAMILIES[name] for name in FEW})
+    given = ["--pairs", "encoder_r8_gradient", "--out", str(tmp_path)]
+    measure = atlas.measure
+    monkeypatch.setattr(atlas, "measure", lambda *a: measure(*a, families=FEW))
+    assert atlas.main(given) == 0
+    assert "of 1 updates" in capsys.readouterr().out
+    stored = json.loads((tmp_path / "atlas.json").read_text())
+    assert stored["provenance"]["arguments"]["shares"] == [0.1, 0.2]
+    assert set(pd.read_parquet(tmp_path / "atlas_leads.parquet")["update"]) == {
+        "encoder_r8_gradient"
+    }
+    assert atlas.main(["--pairs", "nothing", "--out", str(tmp_path)]) == 2
+    assert "nothing" in capsys.readouterr().err
