@@ -9,22 +9,26 @@ ROOM ?= ground
 # Hub access is never needed: the model and the texts ship inside pinned wheels.
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: report test test-fast fuzz lint clean
+.PHONY: report test test-fast fuzz docs lint clean
 .DELETE_ON_ERROR:
 
 report: $(VENV)/.installed-llm
 	$(BIN)/python -m paper_checks.report --out $(RESULTS)/report
 
 # Tests that are still waiting move from a busy worker to an idle one: neither waits at the end.
-test: $(VENV)/.installed-llm $(VENV)/.installed-cluster $(VENV)/.installed-bench $(VENV)/.installed-dev lint
+test: $(VENV)/.installed-llm $(VENV)/.installed-cluster $(VENV)/.installed-bench $(VENV)/.installed-docs $(VENV)/.installed-dev lint
 	$(BIN)/python -m pytest -n 2 --dist worksteal tests
 
-test-fast: $(VENV)/.installed-llm $(VENV)/.installed-cluster $(VENV)/.installed-bench $(VENV)/.installed-dev lint
+test-fast: $(VENV)/.installed-llm $(VENV)/.installed-cluster $(VENV)/.installed-bench $(VENV)/.installed-docs $(VENV)/.installed-dev lint
 	$(BIN)/python -m pytest -n 2 --dist worksteal tests/$(ROOM)
 
 # Damaged files for every reader, for ten minutes; those that break one are kept in results/fuzz.
 fuzz: $(VENV)/.installed-llm $(VENV)/.installed-cluster $(VENV)/.installed-bench $(VENV)/.installed-dev
 	$(BIN)/python -m tests.fuzz --seconds 600
+
+# The site: results/site/index.html opens without a server, and searches too.
+docs: $(VENV)/.installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir $(abspath $(RESULTS))/site
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -165,6 +165,11 @@ def open_pair(
 ) -> DeltaPair:
     """Put two models side by side, and check everything that headers can tell.
 
+    Names are compared as they are, then without wrappers (`module.`, `_orig_mod.`, FSDP's and
+    PEFT's), by renamed prefixes, as the tables of transformers have them for the model that
+    config.json names, and by tied embeddings; each only where there is one way to do it, and told
+    in a notice.
+
     Parameters
     ----------
     base, tuned : path, str, torch.nn.Module or mapping of str to array
@@ -190,11 +195,6 @@ def open_pair(
         Go on where layers of one side have no partner on the other. Without it that is an error,
         but for a new head of the tuned model, or one that it lacks: they have no update. What is
         left out is in `coverage` and in the notices, and verdicts begin with it.
-
-    Names are compared as they are, then without wrappers (`module.`, `_orig_mod.`, FSDP's and
-    PEFT's), by renamed prefixes, as the tables of transformers have them for the model that
-    config.json names, and by tied embeddings; each only where there is one way to do it, and told
-    in a notice.
 
     Returns
     -------

@@ -1,0 +1,70 @@
+"""The site: every page is reached, every link leads somewhere, nothing comes from elsewhere."""
+
+import importlib
+import logging
+import re
+from pathlib import Path
+
+import pytest
+from mkdocs.commands.build import build
+from mkdocs.config import load_config
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The site without what mkdocstrings makes, which takes a minute: `make docs` builds it all."""
+    warnings = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: warnings.append(record.getMessage())
+    logging.getLogger("mkdocs").addHandler(handler)
+    folder = tmp_path_factory.mktemp("site")
+    config = load_config(str(ROOT / "mkdocs.yml"), plugins=["search"], site_dir=str(folder))
+    build(config)
+    logging.getLogger("mkdocs").removeHandler(handler)
+    return folder, warnings, config
+
+
+def test_no_link_is_broken_and_no_page_is_left_out(site):
+    assert site[1] == []
+
+
+def test_nothing_is_fetched_from_elsewhere(site):
+    for page in site[0].rglob("*.html"):
+        html = page.read_text(encoding="utf-8")
+        assert not re.findall(r"<(?:script|img|iframe)[^>]*src=\"?https?:", html), page
+        assert not re.findall(r"<link[^>]*stylesheet[^>]*href=\"?https?:", html), page
+    polyfills = load_config(str(ROOT / "mkdocs.yml")).extra["polyfills"]
+    assert polyfills == ["iframe-worker.js"]
+
+
+def test_every_statement_leads_to_the_text_of_its_tests(site):
+    theory = (site[0] / "theory.html").read_text(encoding="utf-8")
+    written = (ROOT / "docs/theory.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`tests/([\w/]+)/\w+\.py::(\w+)`", written))
+    for folder, test in named:
+        page = f"proofs/{folder.replace('/', '-')}.html"
+        assert f'href="{page}#{test}"' in theory
+        shown = (site[0] / page).read_text(encoding="utf-8")
+        assert f'id="{test}"' in shown
+        assert f'<span class="nf">{test}</span>' in shown
+
+
+def test_all_that_the_theory_names_is_in_the_reference():
+    pages = "\n".join(path.read_text() for path in (ROOT / "docs/reference").glob("*.md"))
+    known = set(re.findall(r"^::: ([\w.]+)$", pages, flags=re.MULTILINE))
+    for room in re.findall(r"^::: ([\w.]+)\n    options:", pages, flags=re.MULTILINE):
+        known |= {f"{room}.{name}" for name in importlib.import_module(room).__all__}
+    written = (ROOT / "docs/theory.md").read_text(encoding="utf-8")
+    for name in re.findall(r"`(cosa_theory\.[\w.]+)`", written):
+        assert any(f"{name}.".startswith(f"{one}.") for one in known), name
+
+
+def test_the_gallery_shows_every_stored_picture_with_its_command(site):
+    html = (site[0] / "gallery.html").read_text(encoding="utf-8")
+    pictures = sorted((ROOT / "figures/pictures").glob("*.png"))
+    assert html.count("python -m figures.") == len(pictures)
+    for picture in pictures:
+        assert (site[0] / "pictures" / picture.name).read_bytes() == picture.read_bytes()
+        assert f'src="pictures/{picture.name}"' in html
