@@ -1,6 +1,5 @@
 """The site: every page is reached, every link leads somewhere, nothing comes from elsewhere."""
 
-import importlib
 import logging
 import re
 from pathlib import Path
@@ -55,7 +54,9 @@ def test_all_that_the_theory_names_is_in_the_reference():
     pages = "\n".join(path.read_text() for path in (ROOT / "docs/reference").glob("*.md"))
     known = set(re.findall(r"^::: ([\w.]+)$", pages, flags=re.MULTILINE))
     for room in re.findall(r"^::: ([\w.]+)\n    options:", pages, flags=re.MULTILINE):
-        known |= {f"{room}.{name}" for name in importlib.import_module(room).__all__}
+        code = (ROOT / room.replace(".", "/") / "__init__.py").read_text(encoding="utf-8")
+        (names,) = re.findall(r"^__all__ = \[(.*?)\]", code, flags=re.MULTILINE | re.DOTALL)
+        known |= {f"{room}.{name}" for name in re.findall(r'"(\w+)"', names)}
     written = (ROOT / "docs/theory.md").read_text(encoding="utf-8")
     for name in re.findall(r"`(cosa_theory\.[\w.]+)`", written):
         assert any(f"{name}.".startswith(f"{one}.") for one in known), name
@@ -64,7 +65,7 @@ def test_all_that_the_theory_names_is_in_the_reference():
 def test_the_gallery_shows_every_stored_picture_with_its_command(site):
     html = (site[0] / "gallery.html").read_text(encoding="utf-8")
     pictures = sorted((ROOT / "figures/pictures").glob("*.png"))
-    assert html.count("python -m figures.") == len(pictures)
+    assert re.sub(r"<[^>]*>", "", html).count("python -m figures.") == len(pictures)
     for picture in pictures:
         assert (site[0] / "pictures" / picture.name).read_bytes() == picture.read_bytes()
         assert f'src="pictures/{picture.name}"' in html
