@@ -73,6 +73,19 @@ class TaskTrainer(SlimTrainer):
         loss: Tensor = super().training_step(model, inputs, *rest)
         return loss
 
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **rest: Any
+    ) -> Any:
+        """Return the loss, of AdaLoRA with what keeps its factors orthogonal.
+
+        PEFT adds that where a model is wrapped for one of its tasks; here none is.
+        """
+        found = super().compute_loss(model, inputs, return_outputs, **rest)
+        if self._config.method != "adalora" or not model.training:
+            return found
+        added = _departure(self.accelerator.unwrap_model(model))
+        return (found[0] + added, found[1]) if return_outputs else found + added
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log, and with a step's loss what it took."""
         if "loss" in logs:
@@ -95,6 +108,19 @@ class TaskTrainer(SlimTrainer):
             self.args, self.state, self.control, metrics
         )
         return metrics
+
+
+def _departure(model: Any) -> Tensor:
+    """Return the mean of ‖A Aᵀ − 1‖ and ‖Bᵀ B − 1‖ over AdaLoRA's factors, with its weight."""
+    squares = [
+        factor @ factor.T if ".lora_A." in name else factor.T @ factor
+        for name, factor in model.named_parameters()
+        if ".lora_A." in name or ".lora_B." in name
+    ]
+    apart = [torch.linalg.norm(one - torch.eye(len(one)).to(one)) for one in squares]
+    (made,) = model.peft_config.values()
+    weighted: Tensor = made.orth_reg_weight * torch.stack(apart).mean()
+    return weighted
 
 
 def peak_memory() -> int:

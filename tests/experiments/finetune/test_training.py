@@ -87,6 +87,22 @@ def test_methods_with_a_state_of_their_own_go_on_to_the_same_numbers(method, tmp
         assert all(".lora_B." in name for name in names)
 
 
+def test_the_factors_of_adalora_are_kept_orthogonal_as_peft_keeps_them(tmp_path):
+    config = Config(method="adalora", rank=4, steps=2, batch=4, learning_rate=1e-2, threads=1)
+    task = load(tmp_path, 12, 6)
+    with isolated(0, 1):
+        fitted = fit(task, config, tmp_path / "run")
+    model, batch = fitted.model.eval(), task.collate(task.train[:4])
+    model.training = True  # but nothing inside, which would drop some
+    loss = fitted.trainer.compute_loss(model, batch)
+    assert loss > model(**batch).loss + 0.1
+    # PEFT's own tuner, which its wrappers for named tasks call, adds the same.
+    assert float(loss) == pytest.approx(float(model.base_model(**batch).loss), rel=1e-6)
+    assert float(fitted.trainer.compute_loss(model.eval(), batch)) == pytest.approx(
+        float(model(**batch).loss)
+    )
+
+
 def test_recomputing_keeps_less_and_changes_nothing_and_bfloat16_trains_the_same_at_its_precision(
     tmp_path, monkeypatch
 ):
