@@ -18,6 +18,7 @@ settings.load_profile("cosa")
 ALLOWED_SKIPS: dict[str, str] = {
     "cuda": "needs a CUDA device",
     "eval": "lm-eval is not installed",  # its many dependencies are in no other extra
+    "browser": "no Chromium is installed",  # a system package, not one of pip's
 }
 
 

@@ -1,19 +1,29 @@
-"""The one page: plain HTML, no script, no network, figures inside."""
+"""The one page: figures, tables and scripts inside, no request to anywhere.
 
+Without scripts it is complete: they add charts to choose from, and what tables can do besides. Its
+policy lets a browser run them and nothing else, load nothing and connect to nowhere.
+"""
+
+import base64
+import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, Template
+from markupsafe import Markup
 
 from cosa_theory.ground.manifest import own_files
 from cosa_theory.ground.printable import printable, shortened
 from cosa_theory.page.document import FIGURES, PAGE, RESULTS, Document, records
+from cosa_theory.page.explorer import script_json
 from cosa_theory.page.presentation import Part, Presentation
 from cosa_theory.page.style import as_data_uri, save_figure
+from cosa_theory.page.vega import vega_script
 from cosa_theory.page.views import View
 
 if TYPE_CHECKING:
@@ -57,8 +67,9 @@ def render_page(
     Returns
     -------
     str
-        The verdict first, then tables, figures, details, parts, notices, the meaning of the words,
-        the provenance and, in a table "checks" of the document, the checks of the paper's claims.
+        The verdict first, then what can be explored, tables, figures, details, parts, notices, the
+        meaning of the words, the provenance and, in a table "checks" of the document, the checks of
+        the paper's claims.
     """
     return _render(document, shown, summaries, _draw(document, shown))
 
@@ -124,21 +135,44 @@ def _render(
     figures: "Mapping[str, Figure]",
 ) -> str:
     drawings = shown.drawings() if figures else {}
+    explorer = shown.explorer(document.tables)
+    scripts = _scripts(explorer is not None)
     first, rest = split_verdict(document.verdict)
+    tables, details = (
+        [view for view in found(document) if view.rows]
+        for found in (shown.views, shown.detail_views)
+    )
+    checks = records(document.tables["checks"]) if "checks" in document.tables else []
     return _template().render(
+        anchors=[
+            *((one.part.folder, one.part.title) for one in summaries if one.part.first),
+            ("verdict", "Verdict"),
+            *([("explore", "Explore")] if explorer else []),
+            *([("tables", shown.headings[0])] if tables else []),
+            *([("figures", "Figures")] if figures else []),
+            *([("details", shown.headings[1])] if details else []),
+            *((one.part.folder, one.part.title) for one in summaries if not one.part.first),
+            *([("input", "About the input")] if document.notices else []),
+            ("words", "How to read this"),
+            ("origin", "Where these numbers come from"),
+            *([("claims", "The paper's claims")] if checks else []),
+        ],
+        scripts=[Markup(script) for script in scripts],
+        hashes=[_hash(script) for script in scripts],
+        explorer=explorer,
+        explored=None if explorer is None else Markup(script_json(explorer.as_json())),
         title=shown.title,
         first=first,
         rest=rest,
         opening=None if shown.opening is None else shown.opening(document),
-        sections=[
-            (shown.headings[0], [view for view in shown.views(document) if view.rows]),
-            (shown.headings[1], [view for view in shown.detail_views(document) if view.rows]),
-        ],
+        sections=[(shown.headings[0], tables), (shown.headings[1], details)],
         figures=[
             {
                 "name": name,
                 "drawing": drawings[name],
-                "source": as_data_uri(figure),
+                "folder": FIGURES,
+                "alternative": drawings[name].alternative(document.tables),
+                "source": Markup(as_data_uri(figure)),
                 "width": round(_REM_PER_INCH * figure.get_figwidth()),
             }
             for name, figure in figures.items()
@@ -153,7 +187,7 @@ def _render(
             if name != "command"
         },
         command=document.provenance.get("command"),
-        checks=records(document.tables["checks"]) if "checks" in document.tables else [],
+        checks=checks,
     )
 
 
@@ -166,6 +200,19 @@ def _template() -> Template:
     )
     environment.filters["shortened"] = shortened
     return environment.get_template("page.html.jinja")
+
+
+def _scripts(explored: bool) -> list[str]:
+    """Return what stands in the page's script elements, to the letter: its policy names hashes."""
+    own = files("cosa_theory.page")
+    names = ["page.js", *(["explorer.js"] if explored else [])]
+    scripts = [(own / name).read_text(encoding="utf-8") for name in names]
+    return [scripts[0], vega_script(), *scripts[1:]] if explored else scripts
+
+
+def _hash(script: str) -> str:
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+    return f"'sha256-{digest}'"
 
 
 def _seen(value: Any) -> Any:

@@ -10,6 +10,8 @@ from cosa_theory.page.views import View
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from cosa_theory.page.explorer import Explorer
+
 __all__ = ["Bar", "Drawing", "Opening", "Part", "Presentation"]
 
 Views = Callable[[Document], Sequence[View]]
@@ -27,12 +29,20 @@ class Drawing:
         In plain words.
     drawable : callable
         Takes the tables; whether they hold anything to draw.
+    says : callable, optional
+        Takes the tables; what the figure shows, from the numbers, for who cannot see it. The page
+        says the title where it is missing.
     """
 
     draw: "Callable[[Tables], Figure]"
     title: str
     caption: str
     drawable: Callable[[Tables], bool]
+    says: Callable[[Tables], str] | None = None
+
+    def alternative(self, tables: Tables) -> str:
+        """Return the figure in words."""
+        return self.title if self.says is None else self.says(tables)
 
 
 @dataclass(frozen=True)
@@ -117,6 +127,9 @@ class Presentation:
         Results of other commands that the page sums up.
     beside : tuple of str
         Files that the command stores beside the tables.
+    explorer : callable, optional
+        Maps the tables to the interactive part of the page, or to None where they hold nothing for
+        it.
     """
 
     title: str
@@ -129,6 +142,7 @@ class Presentation:
     opening: Callable[[Document], Opening] | None = None
     parts: tuple[Part, ...] = ()
     beside: tuple[str, ...] = ()
+    explorer: "Callable[[Tables], Explorer | None]" = lambda tables: None
 
     def drawings(self) -> Mapping[str, Drawing]:
         """Return the drawings by file name, with matplotlib loaded whatever the user's settings."""

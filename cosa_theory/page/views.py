@@ -5,6 +5,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 __all__ = ["MISSING", "Column", "View", "count", "median", "memory", "number", "percent", "spread"]
@@ -53,6 +54,13 @@ class Column:
         """Return the cell of one row."""
         return self.cell(row if self.name is None else row[self.name])
 
+    def value(self, row: Any) -> float | None:
+        """Return the number that a cell stands for, if it stands for one that is finite."""
+        found = None if self.name is None or self.text else row[self.name]
+        if isinstance(found, (bool, np.bool_)) or not isinstance(found, (int, float, np.number)):
+            return None
+        return float(found) if math.isfinite(found) else None
+
 
 @dataclass(frozen=True)
 class View:
@@ -66,20 +74,29 @@ class View:
         From left to right.
     rows : tuple of tuple of str
         As many cells as columns in each.
+    values : tuple of tuple of float or None
+        The numbers of the cells in full, by which a page sorts and which it gives away.
+    groups : tuple of (str, int)
+        Names over so many columns each, where they are in groups.
     """
 
     title: str
     columns: tuple[Column, ...]
     rows: tuple[tuple[str, ...], ...]
+    values: tuple[tuple[float | None, ...], ...] = ()
+    groups: tuple[tuple[str, int], ...] = ()
 
     @classmethod
     def of(
         cls, title: str, columns: Sequence[Column], table: pd.DataFrame | Iterable[Any]
     ) -> "View":
         """Fill the columns from a table, or from any rows that its cells take."""
-        rows = table.to_dict("records") if isinstance(table, pd.DataFrame) else table
+        rows = table.to_dict("records") if isinstance(table, pd.DataFrame) else list(table)
         return cls(
-            title, tuple(columns), tuple(tuple(one.show(row) for one in columns) for row in rows)
+            title,
+            tuple(columns),
+            tuple(tuple(one.show(row) for one in columns) for row in rows),
+            tuple(tuple(one.value(row) for one in columns) for row in rows),
         )
 
 

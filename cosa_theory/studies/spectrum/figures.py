@@ -19,6 +19,12 @@ from cosa_theory.page.style import COLUMN_WIDTH, PAGE_WIDTH, house_style, label_
 from cosa_theory.studies.spectrum.budgets import at_budget, common_budgets, middle_budget
 from cosa_theory.studies.spectrum.curves import plot_cumulative_energy, plot_spectrum
 from cosa_theory.studies.spectrum.family_curves import plot_captured_energy, plot_law_ratio
+from cosa_theory.studies.spectrum.in_words import (
+    captured_in_words,
+    cumulative_in_words,
+    heatmap_in_words,
+    spectra_in_words,
+)
 from cosa_theory.studies.spectrum.maps import plot_excess_map, plot_flatness_map
 from cosa_theory.studies.spectrum.pooling import pool_families
 
@@ -196,6 +202,7 @@ FIGURES: dict[str, Drawing] = {
         "i(m + n)/(mn); where the curve lies above it, low rank wins. So it does on independent "
         "noise of the same shape (dash-dotted). Dotted: a perfectly flat spectrum.",
         lambda tables: not tables["spectra"].query("matrix == 'delta' and sigma > 0").empty,
+        cumulative_in_words,
     ),
     "captured_energy": Drawing(
         captured_figure,
@@ -204,6 +211,7 @@ FIGURES: dict[str, Drawing] = {
         "express at a given number of trainable parameters. Right: the measured shares of the CoSA "
         "ensembles over their law ab/(mn), with confidence intervals of the mean over draws.",
         lambda tables: bool(tables["families"]["captured"].notna().any()),
+        captured_in_words,
     ),
     "heatmap": Drawing(
         heatmap_figure,
@@ -214,6 +222,7 @@ FIGURES: dict[str, Drawing] = {
         "shape and rank: at 1 the update is as flat as noise, and low rank still ahead where noise "
         "has a ratio above 1; CoSA can only win below.",
         lambda tables: bool(tables["layers"]["flatness"].notna().any()),
+        heatmap_in_words,
     ),
     "spectra": Drawing(
         spectra_figure,
@@ -223,5 +232,6 @@ FIGURES: dict[str, Drawing] = {
         "where they matter: the Marchenko-Pastur edge of the noise floor fitted to ΔW, if its tail "
         "is like noise, and the edge of pure rounding noise of the stored type.",
         lambda tables: bool((tables["spectra"]["sigma"] > 0).any()),
+        spectra_in_words,
     ),
 }

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from markupsafe import Markup
@@ -15,6 +15,9 @@ from cosa_theory.studies.spectrum.beside_base import BASE_TERMS, base_view
 from cosa_theory.studies.spectrum.budgets import at_budget, common_budgets, middle_budget
 from cosa_theory.studies.spectrum.pooling import pool_families
 from cosa_theory.studies.spectrum.verdict import LARGEST_MISFIT
+
+if TYPE_CHECKING:
+    from cosa_theory.page.explorer import Explorer
 
 __all__ = ["PARTS", "PRESENTATION"]
 
@@ -261,6 +264,12 @@ def _bars(tables: Tables, rank: int) -> tuple[Bar, ...]:
     )
 
 
+def _explorer(tables: Tables) -> "Explorer | None":
+    from cosa_theory.studies.spectrum.explorer import explorer
+
+    return explorer(tables)
+
+
 def _figures() -> Mapping[str, Drawing]:
     from cosa_theory.studies.spectrum.figures import FIGURES
 
@@ -345,5 +354,6 @@ PRESENTATION = Presentation(
     headings=("At equal trainable parameters", "Layers"),
     opening=_opening,
     parts=PARTS,
+    explorer=_explorer,
 )
 """How documents of the command spectrum are shown."""

@@ -1,10 +1,11 @@
 """The document of a survey as stored, as text and as a page."""
 
+import base64
 import dataclasses
+import hashlib
 import re
 from html.parser import HTMLParser
 
-import pandas as pd
 import pytest
 from pandas.testing import assert_frame_equal
 
@@ -21,35 +22,15 @@ from cosa_theory.page.views import number
 from cosa_theory.studies.shown import document_page, document_text
 from cosa_theory.studies.spectrum.pair import Survey
 from cosa_theory.studies.spectrum.views import family_view, layer_view, module_view
-from tests.studies.spectrum.survey_tables import toy_tables
-
-VERDICT = "Low rank wins in 17 of 17 matrices (rank 2): the truncated SVD holds <most> & more."
-ZERO = "encoder.layer.0.attention.self.query.weight"
-CHECKS = pd.DataFrame(
-    {
-        "id": ["C1", "C5"],
-        "claim": ["The identity holds", "Low rank is restrictive"],
-        "source": ["abstract", "abstract"],
-        "method": ["Explicit product.", "Crossover."],
-        "quantity": ["error", "ratio"],
-        "criterion": ["at most 1e-13", "below 1"],
-        "verdict": ["holds", "holds under conditions"],
-        "summary": ["2e-16 at most", "in 3 of 39 <layers>"],
-        "seconds": [0.1, 2.0],
-    }
+from tests.studies.spectrum.survey_page import (
+    CHECKS,
+    HOSTILE,
+    VERDICT,
+    ZERO,
+    drawn_page,
+    toy_document,
 )
-
-
-def toy_document(checks=None, **options):
-    tables = toy_tables(**({"blocks": 2} | options))
-    return Document(
-        "spectrum",
-        VERDICT,
-        ("17 tensors matched.", "3 only in base <first: a>."),
-        tables if checks is None else tables | {"checks": checks},
-        {"arguments": {"base": "base.safetensors", "tuned": "<tuned>"}, "seed": 0},
-        unlisted=("spectra",),
-    )
+from tests.studies.spectrum.survey_tables import toy_tables
 
 
 def changed(document, **tables):
@@ -58,8 +39,7 @@ def changed(document, **tables):
 
 @pytest.fixture(scope="module")
 def page():
-    """A page drawn once, with a zero update and paper checks."""
-    return document_page(toy_document(CHECKS, zero_layer=ZERO))
+    return drawn_page()
 
 
 @pytest.fixture
@@ -175,26 +155,48 @@ def test_without_families_the_rest_is_still_shown():
 
 
 def test_the_page_begins_with_the_verdict(page):
-    text = " ".join(Visible(page).text)
+    text = " ".join(Visible(page[page.index("<main>") :]).text)
     assert text.startswith(VERDICT)
 
 
-def test_the_page_needs_no_script_and_no_other_file(page):
+def test_the_page_needs_no_other_file(page):
     tags = Visible(page).tags
-    assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in tags}
+    assert not {"link", "iframe", "object"} & {tag for tag, _ in tags}
+    assert not any("src" in attributes for tag, attributes in tags if tag == "script")
     sources = [attributes["src"] for tag, attributes in tags if tag == "img"]
     assert len(sources) == 4
-    assert all(source.startswith("data:image/svg+xml;base64,") for source in sources)
-    assert all(attributes.get("alt") for tag, attributes in tags if tag == "img")
+    assert all(source.startswith("data:image/svg+xml,") for source in sources)
     style = page[page.index("<style>") : page.index("</style>")]
     assert "url(" not in style
     assert "@import" not in style
 
 
+def test_the_policy_of_the_page_names_its_scripts_and_nothing_else(page):
+    scripts = re.findall('<script type="module">(.*?)</script>', page, re.DOTALL)
+    hashes = {
+        f"'sha256-{base64.b64encode(hashlib.sha256(one.encode()).digest()).decode()}'"
+        for one in scripts
+    }
+    (policy,) = re.findall('<meta http-equiv="Content-Security-Policy" content="(.*?)">', page)
+    rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
+    assert set(rules["script-src"].split()) == hashes
+    assert rules["default-src"] == "'none'"
+    assert len(scripts) == 3
+
+
+def test_alternative_texts_say_numbers_of_the_tables(page):
+    tags = Visible(page).tags
+    said = [attributes["alt"] for tag, attributes in tags if tag == "img"]
+    assert all(re.search(r"\d", text) for text in said)
+
+
 def test_the_page_names_every_layer_notice_and_check(page):
     text = " ".join(Visible(page).text)
-    document = toy_document(zero_layer=ZERO)
-    assert all(layer in text for layer in document.tables["layers"]["layer"])
+    document = toy_document(blocks=2, zero_layer=ZERO)
+    names = document.tables["layers"]["layer"].replace(
+        "embeddings.position_embeddings.weight", HOSTILE
+    )
+    assert all(layer in text for layer in names)
     assert "3 only in base <first: a>." in text
     assert "holds under conditions" in text
     assert text.index("How to read this") < text.index("in 3 of 39 <layers>")  # checks come last
@@ -206,8 +208,9 @@ def test_text_from_outside_cannot_become_markup(without_figures):
         f"<script>alert({n})</script>" for n in range(len(document.tables["layers"]))
     ]
     page = document_page(changed(document, spectra=document.tables["spectra"][:0]))
-    assert "<script" not in page
+    assert "<script>alert" not in page
     assert "&lt;script&gt;alert(0)" in page
+    assert r"\u003cscript\u003ealert(0)" in page  # where scripts read it
     assert "<tuned>" not in page
 
 
