@@ -2,12 +2,15 @@
 
 import hashlib
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 
 from cosa_theory.assets import cache_folder
 from cosa_theory.ground.files import atomic_path
 
 __all__ = ["vega_script"]
+
+_EXPORTED = "window.vegaEmbed = vegaEmbed;"
 
 
 @cache
@@ -19,12 +22,12 @@ def vega_script() -> str:
     """
     import vl_convert
 
-    name = f"vega-{vl_convert.__version__}"
+    name = f"vega-{version('vl-convert-python')}"
     for kept in sorted(cache_folder().glob(f"{name}-*.js")):
         text = _read(kept)
         if kept.name == _name(name, text):
             return text
-    made: str = vl_convert.javascript_bundle()
+    made = vl_convert.javascript_bundle(_EXPORTED)
     _keep(cache_folder() / _name(name, made), made)
     return made
 

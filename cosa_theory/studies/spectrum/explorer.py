@@ -35,7 +35,7 @@ def explorer(tables: Tables) -> Explorer | None:
     layers = tables["layers"]
     names = [printable(name) for name in layers["layer"]]
     modules = [printable(name) for name in layers["module"]]
-    chosen = live.loc[live["excess"].astype(float).idxmax()]
+    chosen = str(live["layer"].iloc[int(live["excess"].astype(float).argmax())])
     choices = (
         Choice("budget", "Budget, as the rank of a LoRA", _ranks(tables), budget),
         Choice("module", "Module type", {"": "all", **{one: one for one in modules}}, ""),
@@ -43,7 +43,7 @@ def explorer(tables: Tables) -> Explorer | None:
             "layer",
             "Layer",
             dict(zip(names, names, strict=True)),
-            printable(chosen["layer"]),
+            printable(chosen),
             within="module",
             places=modules,
         ),

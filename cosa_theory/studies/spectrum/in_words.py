@@ -1,5 +1,6 @@
 """What the figures of a survey show, in words, for readers who do not see them."""
 
+import numpy as np
 import pandas as pd
 
 from cosa_theory.ground.printable import printable
@@ -46,12 +47,12 @@ def captured_in_words(tables: Tables) -> str:
 
 
 def _extremes(table: pd.DataFrame, column: str) -> str:
-    values = table[column].astype(float)
+    values = table[column].to_numpy(dtype=float)
     ends = (
-        f"{number(values[place])} in {printable(str(table.loc[place, 'layer']))}"
-        for place in (values.idxmin(), values.idxmax())
+        f"{number(values[place])} in {printable(str(table['layer'].iloc[place]))}"
+        for place in (values.argmin(), values.argmax())
     )
-    return f"median {number(values.median())}, from {' to '.join(ends)}"
+    return f"median {number(np.median(values))}, from {' to '.join(ends)}"
 
 
 def heatmap_in_words(tables: Tables) -> str:
