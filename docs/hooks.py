@@ -22,7 +22,10 @@ PAGES = {
     "CHANGELOG.md": "changelog.md",
 }
 PICTURES = sorted((ROOT / "figures/pictures").glob("*.png"))
-DRAWN_BY = {"assumptions": "audit"}  # where a picture is not called as the module that draws it
+# Where no module is called as the picture.
+COMMANDS = {
+    "assumptions": "python -m figures.audit assumptions results/audit --out results/figures",
+}
 # A function that is called as its module.
 SHADOWED = {
     "cosa_theory.spectrum.singular_values": "cosa_theory.spectrum.singular_values.singular_values"
@@ -122,9 +125,11 @@ def gallery() -> str:
     }
     text = "# Gallery\n\nEvery stored picture, and the command that draws it from a stored table.\n"
     for name in (path.stem for path in PICTURES):
-        about = ast.get_docstring(ast.parse(read(f"figures/{DRAWN_BY.get(name, name)}.py"))) or ""
-        command = re.findall(r"`(python -m [^`]+)`", about)[0]
-        caption = shown.get(name, about.splitlines()[0]).rstrip(".")
+        command, caption = COMMANDS.get(name), shown.get(name)
+        if not command or not caption:
+            about = ast.get_docstring(ast.parse(read(f"figures/{name}.py"))) or ""
+            command = command or re.findall(r"`(python -m [^`]+)`", about)[0]
+            caption = caption or about.splitlines()[0].rstrip(".")
         anchor = name.replace("_", "-")
         text += (
             f"\n## {name.replace('_', ' ').capitalize()} {{ #{anchor} }}\n\n"
@@ -147,7 +152,13 @@ def proof_page(path: str) -> str:
 def proofs() -> dict[str, str]:
     """Return the pages with the text of every test that the theory names."""
     pages: dict[str, str] = {}
-    named = dict.fromkeys(TEST.findall(read("docs/theory.md")))
+    named: dict[tuple[str, str], list[str]] = {}
+    for part in re.split(r"^#{2,3} ", read("docs/theory.md"), flags=re.M)[1:]:
+        title = part.splitlines()[0]
+        for test in TEST.findall(part):
+            named.setdefault(test, []).append(
+                f"[{title.split()[0]}](../theory.md#{slug(title, '-')})"
+            )
     for path in sorted({path for path, _ in named}):
         text = read(path)
         page = proof_page(path)
@@ -160,6 +171,7 @@ def proofs() -> dict[str, str]:
                 code = "\n".join(text.splitlines()[first - 1 : node.end_lineno])
                 pages[page] += (
                     f"\n### {sentence(node.name).capitalize()} {{ #{node.name} }}\n\n"
+                    f"Statement {', '.join(named[path, node.name])}.\n\n"
                     f"```python\n{code}\n```\n"
                 )
     listed = "".join(f"- [{Path(page).stem}]({Path(page).name})\n" for page in pages)
