@@ -23,11 +23,11 @@ function narrow() {
   }
 }
 
-// An empty value is "all": every row agrees with it.
+// An empty value is "all": every row agrees with it, and with a choice that it knows nothing of.
 function tell() {
   const chosen = choices.map((one) => [one.name, valueOf(one.name)]);
   const row = (tables[told] ?? []).find((one) =>
-    chosen.every(([name, value]) => !(name in one) || value === "" || one[name] === value));
+    chosen.every(([name, value]) => value === "" || (one[name] ?? value) === value));
   document.getElementById("told").textContent = row?.says ?? "";
   if (!fields.has("layer")) return;
   for (const line of document.querySelectorAll("tbody tr")) {

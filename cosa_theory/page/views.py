@@ -86,6 +86,11 @@ class View:
     values: tuple[tuple[float | None, ...], ...] = ()
     groups: tuple[tuple[str, int], ...] = ()
 
+    def group_of(self, place: int) -> str:
+        """Return the name over a column, "" where it is in no group."""
+        names = [name for name, width in self.groups for _ in range(width)]
+        return names[place] if names else ""
+
     @classmethod
     def of(
         cls, title: str, columns: Sequence[Column], table: pd.DataFrame | Iterable[Any]

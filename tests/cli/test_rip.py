@@ -252,3 +252,25 @@ def test_anyone_can_multiply_the_lower_end_again_with_the_witness_in_the_json(ca
         assert np.count_nonzero(x) <= row["s"]
         image = operator @ x
         assert abs(image @ image / (x @ x) - 1) == pytest.approx(row["lower"], rel=1e-9)
+
+
+def test_two_results_are_shown_side_by_side_in_a_folder_of_their_own(made, tmp_path, capsys):
+    other, both = tmp_path / "other", tmp_path / "both"
+    assert main(["rip", *LAYER, "--kind", "haar", "--out", str(other)]) == 0
+    capsys.readouterr()
+    assert main(["report", str(made), str(other), "--out", str(both)]) == 0
+    first, *lines = capsys.readouterr().out.splitlines()
+    assert first == f"2 results of cosa-theory rip, side by side: {made}, {other}."
+    assert lines[0].startswith(f"{made}: ")
+    page = (both / "report.html").read_text(encoding="utf-8")
+    assert '<th scope="colgroup" colspan="' in page
+    assert page.count(f">{other}</th>") >= 1
+    assert {path.name for path in both.iterdir()} == {"report.html", ".cosa-theory.json"}
+
+
+@pytest.mark.parametrize("results", [1, 2])
+def test_a_folder_for_one_result_and_none_for_two_are_refused(made, tmp_path, results, capsys):
+    folders = [str(made), str(tmp_path)][:results]
+    wanted = ["--out", str(tmp_path)] if results == 1 else []
+    assert main(["report", *folders, *wanted]) == 2
+    assert "--out" in capsys.readouterr().err

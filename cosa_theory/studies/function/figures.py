@@ -26,12 +26,13 @@ from cosa_theory.page.style import (
     house_style,
     log_axis,
 )
+from cosa_theory.page.views import memory, percent
 from cosa_theory.studies.function.verdict import middle_rank, shown_texts
 
-__all__ = ["FIGURES", "bits_figure", "energy_figure"]
+__all__ = ["FIGURES", "GROUPS", "bits_figure", "energy_figure", "limits", "on_texts"]
 
 # Colour, marker and label of what a point is; a core has two decoders.
-_GROUPS: dict[str, dict[str, Any]] = {
+GROUPS: dict[str, dict[str, Any]] = {
     "low rank": {"color": VERMILION, "marker": "o", "label": "low rank"},
     "least squares": {"color": BLUE, "marker": "v", "label": "CoSA core, least squares"},
     "adjoint": {"color": SKY, "marker": "^", "label": "CoSA core, adjoint"},
@@ -57,8 +58,13 @@ _LINEAR = 1.0  # the energy axis is linear down to minus this, then logarithmic
 
 def _joined(tables: Tables) -> pd.DataFrame:
     """Return one row per approximation with its function on the texts that the verdict is about."""
+    return on_texts(tables, shown_texts(tables["function"]))
+
+
+def on_texts(tables: Tables, texts: str) -> pd.DataFrame:
+    """Return one row per approximation with its function on some texts, and its `kind`."""
     function = tables["function"]
-    rows = function[function["texts"] == shown_texts(function)]
+    rows = function[function["texts"] == texts]
     table = tables["approximations"].copy()
     for name in ("recovered", "low", "high"):
         table[name] = rows[name].to_numpy()
@@ -70,7 +76,7 @@ def _joined(tables: Tables) -> pd.DataFrame:
 
 
 def _points(ax: Axes, table: pd.DataFrame, x: str, joined: bool = False) -> None:
-    for kind, style in _GROUPS.items():
+    for kind, style in GROUPS.items():
         rows = table[table["kind"] == kind]
         if rows.empty:
             continue
@@ -89,13 +95,13 @@ def _points(ax: Axes, table: pd.DataFrame, x: str, joined: bool = False) -> None
             markeredgewidth=0.3 if style["marker"] != "x" else 1.0,
             **style,
         )
-    ax.set_ylim(*_limits(table["recovered"]))
+    ax.set_ylim(*limits(table["recovered"]))
     ax.yaxis.set_major_formatter(FuncFormatter(_as_percent))
     for level in (0.0, 1.0):
         ax.axhline(level, color=GREY, lw=0.6)
 
 
-def _limits(recovered: pd.Series) -> tuple[float, float]:
+def limits(recovered: pd.Series) -> tuple[float, float]:
     """Return the range of the axis of function: what is far below zero is cut off."""
     return max(-0.4, min(float(recovered.min()) - 0.05, -0.08)), 1.08
 
@@ -164,6 +170,39 @@ def bits_figure(tables: Tables) -> Figure:
     return figure
 
 
+def energy_in_words(tables: Tables) -> str:
+    """Say what every kind returns at the verdict's budget, beside the energy it holds."""
+    table = _joined(tables)
+    rank = middle_rank(table)
+    shown = table[(table["gain"] == 1.0) & (table["rank"].isna() | (table["rank"] == rank))]
+    at = "" if rank is None else f" at the budget of rank {rank}"
+    parts = []
+    for kind, rows in shown.groupby("kind", sort=False):
+        best = rows.loc[[rows["recovered"].astype(float).idxmax()]].iloc[0]
+        name = GROUPS.get(str(kind), {"label": kind})["label"]
+        parts.append(
+            f"{name} returns up to {percent(best['recovered'])} of the function with "
+            f"{percent(best['energy'])} of the energy"
+        )
+    return f"Function recovered against captured energy{at}: {'; '.join(parts)}."
+
+
+def bits_in_words(tables: Tables) -> str:
+    """Say how many bits each kind needs for its most function."""
+    table = _joined(tables)
+    table = table[(table["gain"] == 1.0) & (table["group"] != "control")]
+    parts = []
+    for kind, rows in table.groupby("kind", sort=False):
+        ordered = rows.sort_values("bits")
+        name = GROUPS.get(str(kind), {"label": kind})["label"]
+        parts.append(
+            f"{name} from {percent(ordered['recovered'].iloc[0])} with "
+            f"{memory(ordered['bits'].iloc[0] / 8)} to {percent(ordered['recovered'].iloc[-1])} "
+            f"with {memory(ordered['bits'].iloc[-1] / 8)}"
+        )
+    return f"Function recovered against what is stored: {'; '.join(parts)}."
+
+
 FIGURES = {
     "function": Drawing(
         energy_figure,
@@ -173,6 +212,7 @@ FIGURES = {
         "many times the update, and yet it returns most of the function. Names stand beside points "
         "of the verdict's budget.",
         lambda tables: not tables["function"].empty,
+        energy_in_words,
     ),
     "function_bits": Drawing(
         bits_figure,
@@ -180,6 +220,7 @@ FIGURES = {
         "The same against what is stored, a line for each approximation: numbers at 16 bits, the "
         "places of chosen entries, or a few bits for each. What is drawn from a seed is free.",
         lambda tables: bool((tables["approximations"]["group"] != "control").any()),
+        bits_in_words,
     ),
 }
 """The figures of the study."""

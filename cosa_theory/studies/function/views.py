@@ -1,7 +1,7 @@
 """How the study of function is shown."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from markupsafe import Markup
@@ -11,6 +11,9 @@ from cosa_theory.page.presentation import Drawing, Presentation
 from cosa_theory.page.views import MISSING, Column, View, count, memory, number, percent
 from cosa_theory.studies.function.tables import PREDICTORS
 from cosa_theory.studies.function.verdict import middle_rank
+
+if TYPE_CHECKING:
+    from cosa_theory.page.explorer import Explorer
 
 __all__ = ["PRESENTATION"]
 
@@ -109,6 +112,12 @@ def _everything(document: Document) -> Sequence[View]:
     return (View.of("Every approximation and budget", [columns[0], rank, *columns[1:]], table),)
 
 
+def _explorer(tables: Tables) -> "Explorer | None":
+    from cosa_theory.studies.function.explorer import explorer
+
+    return explorer(tables)
+
+
 def _figures() -> Mapping[str, Drawing]:
     from cosa_theory.studies.function.figures import FIGURES
 
@@ -157,5 +166,6 @@ PRESENTATION = Presentation(
     figures=_figures,
     terms=_TERMS,
     headings=("At one budget", "All budgets"),
+    explorer=_explorer,
 )
 """How documents of the command function are shown."""
