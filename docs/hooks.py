@@ -73,7 +73,7 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
 
 def on_page_content(html: str, page: Any, **_: Any) -> str:
-    """Link the statements of the theory that a docstring cites."""
+    """Link the statements of the theory that a docstring cites; print its references plainly."""
     if not page.file.src_uri.startswith("reference/"):
         return html
     anchors = {
@@ -90,6 +90,8 @@ def on_page_content(html: str, page: Any, **_: Any) -> str:
             "theory" + found[1],
         )
 
+    html = re.sub(r"\[(\d+)\]_(?=\W)", r"[\1]", html)  # the references of numpydoc
+    html = re.sub(r"(<p>|^)\.\. \[", r"\1[", html, flags=re.M)
     return re.sub(r"docs/theory\.md((?:,?\s+(?:and\s+)?\d+\.\d+)+)", linked, html)
 
 
@@ -163,7 +165,8 @@ def proofs() -> dict[str, str]:
         text = read(path)
         page = proof_page(path)
         folder = posixpath.dirname(path)
-        pages.setdefault(page, f"# The tests of the theory in {folder}\n")
+        last_in_search = "---\nsearch: {boost: 0.3}\n---\n\n"
+        pages.setdefault(page, f"{last_in_search}# The tests of the theory in {folder}\n")
         pages[page] += f"\n## {posixpath.basename(path)}\n"
         for node in ast.parse(text).body:
             if isinstance(node, ast.FunctionDef) and (path, node.name) in named:

@@ -1,12 +1,14 @@
 """CoSA as a method of Hugging Face PEFT: importing this module registers it.
 
->>> from peft import get_peft_model
->>> from cosa_theory.nn.peft import CosaConfig
->>> model = get_peft_model(model, CosaConfig(a=256, b=256, target_modules="all-linear"))
-
 The method is `PeftType.COSA`. If a later PEFT brings its own method of that name, it keeps the
 name, and this one is registered as `PeftType.COSA_THEORY`: what `CosaConfig` builds, saves and
 loads is this method in either case.
+
+Examples
+--------
+>>> from peft import get_peft_model
+>>> from cosa_theory.nn.peft import CosaConfig
+>>> model = get_peft_model(model, CosaConfig(a=256, b=256, target_modules="all-linear"))
 """
 
 from cosa_theory.nn.peft.config import CosaConfig
