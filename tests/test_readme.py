@@ -19,6 +19,7 @@ import click
 import numpy as np
 import pytest
 import typer
+import yaml
 from safetensors.numpy import save_file
 
 from cosa_theory import studies
@@ -199,3 +200,9 @@ def test_every_link_leads_to_a_file_and_to_a_heading_of_it(page, target):
         }
     if found.suffix == ".png":
         assert found.read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_citation_names_this_version_and_the_paper():
+    cited = yaml.safe_load(read("CITATION.cff"))
+    assert cited["version"] == tomllib.loads(read("pyproject.toml"))["project"]["version"]
+    assert cited["references"][0]["url"] in README
