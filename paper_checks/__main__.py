@@ -10,17 +10,21 @@ from cosa_theory.ground.errors import InputError
 from cosa_theory.ground.manifest import check_folder
 from cosa_theory.ground.printable import json_text, printable
 from cosa_theory.ground.program import note, program, terminal_width
+from cosa_theory.page.document import RESULTS
+from cosa_theory.page.html import write_page
 from paper_checks.base import Verdict
 from paper_checks.run import (
     CHECKS,
     FILES,
     PART,
+    claims,
     document,
     headline,
     run_checks,
     select,
     write,
 )
+from paper_checks.shown import page_files, shown
 
 _WIDTH = 98
 
@@ -73,6 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise InputError(f"--seed is {chosen.seed}: it must be zero or positive")
     ids = select(chosen.ids)
     check_folder(chosen.out, PART, FILES, inputs=chosen.pair or ())
+    check_folder(chosen.out, RESULTS, page_files(ids))
     verdicts = run_checks(
         ids,
         tuple(chosen.pair) if chosen.pair else None,
@@ -82,7 +87,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings = {"ids": ids, "pair": chosen.pair}
     content = document(verdicts, settings, chosen.seed)
     write(verdicts, content, chosen.out)
+    found = claims(verdicts, content["provenance"])
+    page = write_page(found, shown(found), chosen.out)
     print(json_text(content, sys.stdout.encoding) if chosen.json else _text(verdicts))
+    said = f"Report: {printable(str(page))}"
+    note(said) if chosen.json else print(f"\n{said}")
     return 0
 
 

@@ -26,6 +26,7 @@ from cosa_theory.ground.program import note, program
 from cosa_theory.ground.progress import progress_bar
 from cosa_theory.ground.provenance import provenance
 from cosa_theory.page.document import RESULTS, Document
+from cosa_theory.page.html import CLAIMS, write_page_files
 from cosa_theory.studies.audit.pair import audit_pair
 from cosa_theory.studies.shown import result_files, write_results
 from cosa_theory.studies.spectrum.pair import survey_pair
@@ -35,7 +36,17 @@ from experiments.finetune_check_results import verdict as finetune_verdict
 from experiments.phase_lines import crossings
 from paper_checks.base import Verdict
 from paper_checks.quick_function import PAIR, quick_function
-from paper_checks.run import FILES, document, headline, run_checks, to_frame, write_files
+from paper_checks.run import (
+    CHECKS,
+    FILES,
+    claims,
+    document,
+    headline,
+    run_checks,
+    to_frame,
+    write_files,
+)
+from paper_checks.shown import page_files, shown
 
 __all__ = ["Config", "run"]
 
@@ -136,7 +147,7 @@ def run(config: Config, out: Path, pair: Path = finetune_delta.DEFAULT_OUT) -> p
             for folder, found in documents.items()
         }
         checks = document(verdicts, arguments, config.seed)
-        write_results(documents, out, partial(write_files, verdicts, checks))
+        write_results(documents, out, partial(_write_checks, verdicts, checks, made))
     table = pd.DataFrame({"stage": list(times), "seconds": list(times.values())})
     table.attrs = {
         "verdict": survey.verdict,
@@ -144,6 +155,16 @@ def run(config: Config, out: Path, pair: Path = finetune_delta.DEFAULT_OUT) -> p
         "checks": headline(verdicts),
     }
     return table
+
+
+def _write_checks(
+    verdicts: Sequence[Verdict], checks: dict[str, Any], made: dict[str, Any], new: Path
+) -> None:
+    """Write the checks into a new folder of results, with their page in a folder of its own."""
+    write_files(verdicts, checks, new)
+    found = claims(verdicts, made)
+    (new / CLAIMS).mkdir()
+    write_page_files(found, shown(found), new / CLAIMS)
 
 
 def _command(config: Config, out: Path, pair: Path) -> str:
@@ -167,6 +188,7 @@ def _check(out: Path, pair: Path) -> None:
         for folder, command in commands.items()
         for name in result_files(command)
     }
+    files |= {f"{CLAIMS}/{name}" for name in page_files(list(CHECKS))}
     cells = (".cells", "audit/.cells", "recovery/.cells")
     check_folder(out, RESULTS, {*files, *FILES}, folders=cells, inputs=(pair,))
     first_gradient.check(pair / "gradient.safetensors")

@@ -4,7 +4,7 @@ import dataclasses
 import json
 import re
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
@@ -18,6 +18,7 @@ from cosa_theory.ground.errors import InputError
 from cosa_theory.ground.manifest import own_files
 from cosa_theory.ground.program import note
 from cosa_theory.ground.provenance import provenance
+from cosa_theory.page.document import Document
 from experiments import finetune_delta
 from paper_checks import informed
 from paper_checks.base import NO_CLAIM, Check, Verdict, decide, failed_controls
@@ -28,6 +29,7 @@ __all__ = [
     "FILES",
     "PART",
     "cases_frame",
+    "claims",
     "default_pair",
     "document",
     "headline",
@@ -214,6 +216,20 @@ def document(verdicts: Sequence[Verdict], arguments: dict[str, Any], seed: int) 
         "thresholds": {name: dataclasses.asdict(item) for name, item in THRESHOLDS.items()},
         "provenance": provenance(arguments, seed=seed),
     }
+
+
+def claims(verdicts: Sequence[Verdict], made: Mapping[str, Any]) -> Document:
+    """Return the verdicts as a document for a page: each case beside its threshold."""
+    cases = cases_frame(verdicts)
+    for name, field in (
+        ("quantity", "quantity"),
+        ("relation", "relation"),
+        ("bound", "value"),
+        ("date", "date"),
+    ):
+        cases[name] = [getattr(THRESHOLDS[key], field) for key in cases["threshold"]]
+    tables = {"verdicts": to_frame(verdicts), "cases": cases}
+    return Document("claims", headline(verdicts), (), tables, made)
 
 
 def write(verdicts: Sequence[Verdict], content: dict[str, Any], out: Path) -> None:

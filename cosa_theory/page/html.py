@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = [
+    "CLAIMS",
     "Summary",
     "is_of_page",
     "render_page",
@@ -37,6 +38,9 @@ __all__ = [
     "write_page",
     "write_page_files",
 ]
+
+CLAIMS = "claims"
+"""The folder under a document with a table "checks" where each of them has its figure."""
 
 _REM_PER_INCH = 8  # a figure of page width is 56 rem wide, one of column width half of it
 
@@ -188,6 +192,7 @@ def _render(
         },
         command=document.provenance.get("command"),
         checks=checks,
+        claims=f"{CLAIMS}/{PAGE}",
     )
 
 
