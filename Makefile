@@ -9,11 +9,15 @@ ROOM ?= ground
 # Hub access is never needed: the model and the texts ship inside pinned wheels.
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: report test test-fast fuzz docs lint clean
+.PHONY: report figures test test-fast fuzz docs lint clean
 .DELETE_ON_ERROR:
 
 report: $(VENV)/.installed-llm
 	$(BIN)/python -m paper_checks.report --out $(RESULTS)/report
+
+# All figures again from stored tables: those of `make report` and of the experiments that were run.
+figures: $(VENV)/.installed-llm
+	$(BIN)/python -m figures --results $(RESULTS) --out $(RESULTS)/figures
 
 # Tests that are still waiting move from a busy worker to an idle one: neither waits at the end.
 test: $(VENV)/.installed-llm $(VENV)/.installed-cluster $(VENV)/.installed-bench $(VENV)/.installed-docs $(VENV)/.installed-dev lint

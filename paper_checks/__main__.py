@@ -89,9 +89,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     write(verdicts, content, chosen.out)
     found = claims(verdicts, content["provenance"])
     page = write_page(found, shown(found), chosen.out)
-    print(json_text(content, sys.stdout.encoding) if chosen.json else _text(verdicts))
-    said = f"Report: {printable(str(page))}"
-    note(said) if chosen.json else print(f"\n{said}")
+    if chosen.json:
+        print(json_text(content, sys.stdout.encoding))
+    else:
+        print(f"{_text(verdicts)}\n\nReport: {printable(str(page))}")
     return 0
 
 

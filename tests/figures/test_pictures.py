@@ -1,0 +1,53 @@
+"""The committed pictures are what the committed tables draw."""
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.image import imread
+
+from cosa_theory.page.document import write_document
+from cosa_theory.page.style import save_figure
+from cosa_theory.studies.informed.figures import INFORMED_FIGURE
+from figures.__main__ import informed_reference, main, sources
+from tests.studies.spectrum.survey_page import toy_document
+
+PICTURES = Path("figures/pictures")
+COARSE = 12  # points of a side that are averaged: hinting of letters differs between versions
+
+
+def coarse(path):
+    """Return a picture as brightness at 25 dots per inch."""
+    picture = imread(path)[..., :3].mean(axis=2)
+    height, width = (size // COARSE for size in picture.shape)
+    cut = picture[: height * COARSE, : width * COARSE]
+    return cut.reshape(height, COARSE, width, COARSE).mean(axis=(1, 3))
+
+
+def distance(one, other):
+    """Return the root mean square of the difference, 0 to 1."""
+    first, second = coarse(one), coarse(other)
+    return 1.0 if first.shape != second.shape else float(np.sqrt(((first - second) ** 2).mean()))
+
+
+def test_the_picture_of_informed_projections_is_that_of_its_table(tmp_path):
+    tables = informed_reference()
+    _, picture = save_figure(INFORMED_FIGURE.draw(tables), tmp_path, "informed")
+    assert distance(picture, PICTURES / "informed.png") < 0.005
+    table = tables["informed"]
+    fewer = {"informed": table[table["basis"] != "weights"]}
+    _, other = save_figure(INFORMED_FIGURE.draw(fewer), tmp_path, "other")
+    assert distance(other, PICTURES / "informed.png") > 0.01  # one curve of eight is missing
+
+
+def test_all_figures_of_stored_results_are_drawn_and_others_are_named_with_their_command(
+    tmp_path, capsys
+):
+    document = toy_document(blocks=1)
+    write_document(document, tmp_path / "report")
+    assert main(["--results", str(tmp_path), "--out", str(tmp_path / "out")]) == 0
+    names = {path.stem for path in (tmp_path / "out").glob("*.png")}
+    assert names == {"informed", "captured_energy", "cumulative_energy", "heatmap", "spectra"}
+    said = capsys.readouterr().err
+    missing = {one.name for one in sources(tmp_path) if not one.stored.is_file()}
+    assert all(f"not drawn: {name}, " in said for name in missing)
+    assert "python -m experiments.rip_brackets" in said
