@@ -1,5 +1,6 @@
 """Figures of an atlas: energy against parameters and against bits, and who wins where."""
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -22,8 +23,10 @@ from cosa_theory.page.style import (
     house_style,
     label_text,
 )
+from cosa_theory.page.views import percent
 from cosa_theory.spectrum.families.base import GROUPS
 from cosa_theory.studies.atlas.pooling import pool_atlas
+from cosa_theory.studies.atlas.verdict import middle
 from cosa_theory.studies.atlas.winners import winners
 
 if TYPE_CHECKING:
@@ -180,6 +183,27 @@ def function_figure(tables: Tables) -> "Figure":
     return figure
 
 
+def _best_in_words(tables: Tables, column: str, what: str) -> str:
+    """Say what the best family of each kind has at the middle budget."""
+    pooled, budget = tables["pooled"], middle(tables["pooled"])
+    rows = pooled[pooled["budget"] == budget].dropna(subset=[column])
+    best = rows.sort_values(column, ascending=False).drop_duplicates("group")
+    shares = ", ".join(
+        f"{row['group']} {percent(row[column])} ({str(row['family']).replace('_', ' ')})"
+        for row in best.to_dict("records")
+    )
+    return f"{what} at {budget:,} trainable parameters, the best of each kind: {shares or 'none'}."
+
+
+def _winners_in_words(tables: Tables) -> str:
+    """Say how often each family wins, and how far a core is behind."""
+    rows = winners(tables)
+    counts = rows["family"].str.replace("_", " ").value_counts()
+    behind = (rows["captured"] / rows["core"]).median()
+    told = ", ".join(f"{name} in {number}" for name, number in counts.items())
+    return f"Of {len(rows)} layers: {told}. The winner holds {behind:.3g} times the best core's."
+
+
 FIGURES: dict[str, Drawing] = {
     "atlas": Drawing(
         curves_figure,
@@ -189,6 +213,7 @@ FIGURES: dict[str, Drawing] = {
         "P/(mn) of what knows nothing of W or ΔW. Right: against the bits that are stored, with "
         "chosen places, for all.",
         lambda tables: bool((tables["pooled"]["captured"] > _LEAST).any()),
+        partial(_best_in_words, column="captured", what="Share of the energy"),
     ),
     "atlas_function": Drawing(
         function_figure,
@@ -196,6 +221,7 @@ FIGURES: dict[str, Drawing] = {
         "One curve for each family, in the colour of its kind, as above: the share of the change "
         "of the model's answers that its best update brings back, on texts of the domain.",
         lambda tables: bool((tables["pooled"]["recovered"] > 0).any()),
+        partial(_best_in_words, column="recovered", what="Function recovered"),
     ),
     "atlas_modules": Drawing(
         modules_figure,
@@ -210,5 +236,6 @@ FIGURES: dict[str, Drawing] = {
         "For each layer, at the middle budget: the share of the family that holds most of it, over "
         "that of the best CoSA core. At 1 no family holds more than a core.",
         lambda tables: bool(winners(tables)["core"].notna().any()),
+        _winners_in_words,
     ),
 }

@@ -29,6 +29,11 @@ from cosa_theory.page.style import (
     house_style,
 )
 from cosa_theory.studies.audit.assumptions import ASSUMPTIONS
+from cosa_theory.studies.audit.in_words import (
+    decay_in_words,
+    outcomes_in_words,
+    participation_in_words,
+)
 
 __all__ = [
     "AUDIT_FIGURES",
@@ -243,13 +248,18 @@ _READING = (
 
 AUDIT_FIGURES: dict[str, Drawing] = {
     "assumptions": Drawing(
-        assumption_figure, "Which assumption holds where", _READING, partial(_has, "update")
+        assumption_figure,
+        "Which assumption holds where",
+        _READING,
+        partial(_has, "update"),
+        outcomes_in_words,
     ),
     "assumptions_gradient": Drawing(
         partial(assumption_figure, subject="gradient"),
         "Which assumption holds for the gradient of the first step",
         _READING,
         partial(_has, "gradient"),
+        partial(outcomes_in_words, subject="gradient"),
     ),
     "participation": Drawing(
         participation_figure,
@@ -260,6 +270,7 @@ AUDIT_FIGURES: dict[str, Drawing] = {
         "on the line, less above it. Bars, where they can be seen, are what rounding of the "
         "stored weights leaves open.",
         lambda tables: bool(tables["layers"]["participation_ratio"].notna().any()),
+        participation_in_words,
     ),
     "decay": Drawing(
         decay_figure,
@@ -269,6 +280,7 @@ AUDIT_FIGURES: dict[str, Drawing] = {
         "Gaussian entries, which are not sparse in any basis. The vertical line is the largest s "
         "that a core could tell apart, min(a, b)/2.",
         lambda tables: bool(tables["layers"]["participation_ratio"].notna().any()),
+        decay_in_words,
     ),
 }
 """The figures of an audit by file name."""
