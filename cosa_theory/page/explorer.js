@@ -44,6 +44,10 @@ async function follow() {
     }
   }
   await Promise.all(views.map((view) => view.runAsync()));
+  // What a layer has nothing of is no picture without a name.
+  for (const marks of section.querySelectorAll("svg [aria-roledescription$='mark container']")) {
+    marks.ariaHidden = marks.childElementCount ? null : "true";
+  }
   section.dataset.shown = [...fields.keys()].map(valueOf).join(" · ");
 }
 

@@ -38,6 +38,11 @@ def view(browser, page):
 def test_the_page_fits_and_can_be_used_by_everyone(view, width, scheme):
     from axe_playwright_python.sync_playwright import Axe
 
+    layer = ZERO if width == 768 else HOSTILE  # one without, one with an update
+    view.select_option("#choice-layer", layer)
+    view.wait_for_function(
+        "name => document.getElementById('told').textContent.startsWith(name)", arg=layer
+    )
     view.set_viewport_size({"width": width, "height": 900})
     view.emulate_media(color_scheme=scheme)
     assert view.evaluate("document.documentElement.scrollWidth") == width
