@@ -42,7 +42,6 @@ from experiments.command import (
     write_table,
 )
 from experiments.finetune.embedded import decoder_base
-from experiments.finetune.grades import ended
 from experiments.finetune.sandbox import run_program
 from experiments.informed import write_reference
 from experiments.pairs import RESULTS as PAIRS
@@ -54,6 +53,19 @@ NAME = "policy_gradient"
 TASKS = Path(__file__).parent / "configs" / "small_programs.toml"
 ARMS = ("rewarded", "shuffled", "supervised")
 """Rewards as earned; the same, shuffled over the answers of a step; every answer learnt alike."""
+_BEFORE = '''def increment(x):
+    """Return x plus one."""
+    return x + 1
+
+
+def longest(words):
+    """Return the longest of the words."""
+    return max(words, key=len)
+
+
+'''
+"""Functions as they should be written: without them, and the word that an answer goes on from, none
+of a hundred answers was a function."""
 _KEPT = ("weights", "exp_avg", "exp_avg_sq")
 
 
@@ -80,7 +92,7 @@ class Config:
     steps: int = 10
     problems: int = 4
     samples: int = 6
-    tokens: int = 40
+    tokens: int = 16
     rate: float = 1e-6
     seed: int = 0
 
@@ -93,9 +105,10 @@ class Task:
     checks: tuple[str, ...]
 
     def passed(self, answer: str) -> bool:
-        """Tell whether a continuation of the prompt does what is asked; it is run apart."""
+        """Tell whether a continuation's first line does what is asked; it is run apart."""
         tests = "\n".join(f"assert {one}" for one in self.checks)
-        return run_program(f"{self.prompt}{ended(answer)}\n{tests}", seconds=2).passed
+        line = answer.split("\n")[0]
+        return run_program(f"{self.prompt}{line}\n{tests}", seconds=2).passed
 
 
 def read_tasks(path: Path = TASKS) -> list[Task]:
@@ -103,7 +116,7 @@ def read_tasks(path: Path = TASKS) -> list[Task]:
     found = tomllib.loads(path.read_text(encoding="utf-8"))["programs"]
     return [
         Task(
-            f'def {one["name"]}({one["arguments"]}):\n    """{one["asked"]}"""\n',
+            f'{_BEFORE}def {one["name"]}({one["arguments"]}):\n    """{one["asked"]}"""\n    return',
             tuple(one["checks"]),
         )
         for one in found
@@ -166,7 +179,8 @@ class _Run:
             ]
         )
         weights = weights_of_answers(rewards, self.arm, generator)
-        self.optimiser.zero_grad()
+        for weight in self.named.values():  # where nothing is learnt too, a step is a step
+            weight.grad = torch.zeros_like(weight)
         for task, own, row in zip(asked, answers, weights, strict=True):
             if row.any():
                 self._learn(task, own, row / (config.problems * config.samples))

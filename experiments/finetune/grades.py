@@ -28,7 +28,7 @@ from experiments.finetune.rows import GSM8K, MATH, Source, hub_split, refuse_lac
 from experiments.finetune.sandbox import run_program
 from experiments.finetune.templates import put
 
-__all__ = ["GRADES", "Problem", "ended", "final_answer", "grade", "questions", "same_answer"]
+__all__ = ["GRADES", "Problem", "final_answer", "grade", "questions", "same_answer"]
 
 _BATCH = 8
 
@@ -208,11 +208,11 @@ def _human_eval(config: Config) -> list[Problem]:
 
 
 def _completes(row: dict[str, str], text: str) -> bool:
-    function = f"{row['prompt']}{ended(text)}"
+    function = f"{row['prompt']}{_cut(text)}"
     return run_program(f"{function}\n{row['test']}\ncheck({row['entry_point']})").passed
 
 
-def ended(text: str) -> str:
+def _cut(text: str) -> str:
     """Return a continuation up to where the function that is asked for has ended."""
     ends = [place for stop in _STOPS if (place := text.find(stop)) >= 0]
     return text[: min(ends, default=len(text))]

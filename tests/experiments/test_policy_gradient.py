@@ -32,13 +32,13 @@ def cats(monkeypatch):
 
 
 def test_every_function_that_is_asked_for_can_be_written_and_is_not_passed_by_nothing():
-    tasks = {task.prompt.split("(")[0].removeprefix("def "): task for task in read_tasks()}
+    tasks = {task.prompt.split("def ")[-1].split("(")[0]: task for task in read_tasks()}
     assert len(tasks) >= 20
-    assert tasks["add"].passed("    return a + b\n\nprint(add(1, 2))")
-    assert not tasks["add"].passed("    return a - b\n")
-    assert not tasks["evens"].passed("    while True: pass\n")
+    assert tasks["add"].passed(" a + b\n\nwhatever follows")
+    assert not tasks["add"].passed(" a - b\n")
+    assert not tasks["evens"].passed(" [x for x in iter(int, 1)]\n")  # without end
     for task in tasks.values():
-        compile(task.prompt + "    pass\n" + "\n".join(task.checks), "task", "exec")
+        compile(task.prompt + " 0\n" + "\n".join(task.checks), "task", "exec")
 
 
 def test_answers_are_weighed_against_the_others_to_the_same_problem():

@@ -9,7 +9,7 @@ import transformers
 from cosa_theory.assets import asset_folder
 from experiments.finetune import grades
 from experiments.finetune.config import Config
-from experiments.finetune.grades import GRADES, ended, final_answer, grade, same_answer
+from experiments.finetune.grades import GRADES, _cut, final_answer, grade, same_answer
 from tests.experiments.finetune.shrunk import copy_of, model_folder
 
 
@@ -46,8 +46,8 @@ def test_answers_are_compared_as_numbers_or_as_formulas(said, true, equal):
 
 
 def test_a_continuation_ends_with_its_function():
-    assert ended("    return x\n\n\ndef other():\n    pass") == "    return x\n\n"
-    assert ended("    return x") == "    return x"
+    assert _cut("    return x\n\n\ndef other():\n    pass") == "    return x\n\n"
+    assert _cut("    return x") == "    return x"
 
 
 def test_the_true_solutions_of_copies_pass_and_others_do_not(tmp_path):
