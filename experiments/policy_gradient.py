@@ -66,6 +66,9 @@ def longest(words):
 '''
 """Functions as they should be written: without them, and the word that an answer goes on from, none
 of a hundred answers was a function."""
+_PROMPT = '''{before}def {name}({arguments}):
+    """{asked}"""
+    return'''
 _KEPT = ("weights", "exp_avg", "exp_avg_sq")
 
 
@@ -114,13 +117,7 @@ class Task:
 def read_tasks(path: Path = TASKS) -> list[Task]:
     """Return the functions that are asked for."""
     found = tomllib.loads(path.read_text(encoding="utf-8"))["programs"]
-    return [
-        Task(
-            f'{_BEFORE}def {one["name"]}({one["arguments"]}):\n    """{one["asked"]}"""\n    return',
-            tuple(one["checks"]),
-        )
-        for one in found
-    ]
+    return [Task(_PROMPT.format(before=_BEFORE, **one), tuple(one["checks"])) for one in found]
 
 
 def weights_of_answers(rewards: Tensor, arm: str, generator: torch.Generator) -> Tensor:
