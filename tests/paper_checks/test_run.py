@@ -74,7 +74,7 @@ def test_the_first_line_is_the_verdict_and_the_tables_say_the_same(pair, tmp_pat
     assert first == (
         "Of 4 claims of the paper, 1 holds (C1), 2 hold under conditions (C5, C6), 1 fails (C4)."
     )
-    assert max(len(line) for line in rest) <= 98
+    assert max(len(line) for line in rest if str(tmp_path) not in line) <= 98
     assert "LoRA (PiSSA trains as many) at least 0.684 (set on 2026-11-22)" in " ".join(
         " ".join(rest).split()
     )
