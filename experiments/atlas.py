@@ -129,6 +129,7 @@ def leads(pooled: pd.DataFrame, layers: pd.DataFrame) -> pd.DataFrame:
         `lead` = svd/core, `noise` the same of noise; `matrices` in which both have an update, in
         how many the core holds as much (`crossed`) and `least`, the smallest lead of one; `best`,
         the family that trains and holds most, and in how many matrices it is of the `core`'s kind.
+        What is of low rank is null where the budget is below rank one.
     """
     return pd.DataFrame(
         [
@@ -145,10 +146,12 @@ def _lead(pooled: pd.DataFrame, layers: pd.DataFrame) -> dict[str, Any]:
     core = together.loc[together.index.isin(cores)].nlargest(1, "captured").iloc[0]
     svd = together.loc["truncated_svd"]
     trains = together[together["group"] != "stored"]
-    shares = layers.pivot_table(index="layer", columns="family", values="captured")
+    # A budget below rank one leaves a layer without a truncated SVD, and no lead.
+    shares = layers.pivot(index="layer", columns="family", values="captured").astype(float)
     best = shares[[name for name in cores if name in shares]].max(axis=1)
     ratio = (shares["truncated_svd"] / best).dropna()
-    winners = shares[[name for name in trains.index if name in shares]].idxmax(axis=1)
+    trained = shares[[name for name in trains.index if name in shares]]
+    winners = trained.dropna(how="all").idxmax(axis=1)
     return {
         "svd": svd["captured"],
         "core": core["captured"],
@@ -196,7 +199,7 @@ def _flattening(stated: Any, lead: pd.DataFrame, pooled: pd.DataFrame) -> Judged
 
 
 def _crossing(stated: Any, lead: pd.DataFrame, pooled: pd.DataFrame) -> Judged:
-    for update, rows in lead.groupby("update", sort=False):
+    for update, rows in lead[lead["matrices"] > 0].groupby("update", sort=False):
         crossed = rows["crossed"].tolist()
         if str(update).startswith(tuple(stated["crossing"]["none"])):
             told = f"{update}: in no matrix a core holds as much as low rank"

@@ -108,7 +108,7 @@ def _shares(axes: Axes, pooled: pd.DataFrame, updates: list[str]) -> None:
 
 def _leads(axes: Axes, leads: pd.DataFrame, updates: list[str]) -> None:
     for share, colour in zip(SHARES, _COLOURS, strict=True):
-        rows = leads[np.isclose(leads["share"], share)].set_index("update")
+        rows = leads[np.isclose(leads["share"], share)].dropna(subset=["lead"]).set_index("update")
         rows = rows.loc[[name for name in updates if name in rows.index]]
         places = [updates.index(str(name)) + 0.5 for name in rows.index]
         axes.plot(rows["lead"], places, "o", ms=3.5, color=colour, label=f"{100 * share:g} %")

@@ -57,6 +57,16 @@ def test_low_rank_leads_where_the_update_is_of_low_rank_and_a_core_where_it_is_f
     assert last["svd"].iloc[-1] == pytest.approx(4 / N)
 
 
+def test_a_budget_below_rank_one_has_no_lead():
+    budgets = [20, 600, 700]  # of two matrices: rank one takes 56 of each
+    made = atlas_pair(layers(low_rank), budgets=budgets, families=FEW, draws=2)
+    lead = atlas.leads(*atlas.tables_of({"encoder_r8_100": made})).set_index("share")
+    first = lead.loc[atlas.SHARES[0]]
+    assert np.isnan(first["lead"])
+    assert (first["matrices"], first["crossed"], first["best"]) == (0, 0, "top_entries")
+    assert lead.loc[atlas.SHARES[1], "matrices"] == 2
+
+
 def test_the_same_of_noise_stands_beside_every_lead(tables):
     _, _, lead = tables
     noise = lead.groupby("share")["noise"].agg(["min", "max"])

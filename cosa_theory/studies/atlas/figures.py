@@ -195,6 +195,18 @@ def _best_in_words(tables: Tables, column: str, what: str) -> str:
     return f"{what} at {budget:,} trainable parameters, the best of each kind: {shares or 'none'}."
 
 
+def _modules_in_words(tables: Tables) -> str:
+    """Say which family holds most of each module at the middle budget, and what a core holds."""
+    rows = winners(tables)
+    told = []
+    for module in _heaviest(tables["layers"]):
+        own = rows[rows["module"] == module]
+        best = str(own["family"].mode()[0]).replace("_", " ")
+        shares = percent(own["captured"].median()), percent(own["core"].median())
+        told.append(f"{module} {shares[0]} ({best}), a core {shares[1]}")
+    return f"Share of the energy, medians over the layers of a module: {'; '.join(told)}."
+
+
 def _winners_in_words(tables: Tables) -> str:
     """Say how often each family wins, and how far a core is behind."""
     rows = winners(tables)
@@ -229,6 +241,7 @@ FIGURES: dict[str, Drawing] = {
         "As above, a panel for the layers of one module type, those that hold most of the update's "
         "energy; families that only store an update are left out.",
         lambda tables: tables["layers"]["module"].nunique() > 1,
+        _modules_in_words,
     ),
     "atlas_winners": Drawing(
         winners_figure,

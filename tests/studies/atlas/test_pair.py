@@ -152,7 +152,11 @@ def test_tables_and_figures_show_every_family_and_the_winner_of_every_layer(atla
 
 
 def test_each_module_has_its_panel_with_a_curve_per_family(atlas):
-    figure = FIGURES["atlas_modules"].draw(atlas.document({}).tables)
+    tables = atlas.document({}).tables
+    told = FIGURES["atlas_modules"].alternative(tables)
+    assert "query " in told
+    assert "; value " in told
+    figure = FIGURES["atlas_modules"].draw(tables)
     assert [axes.get_title("left") for axes in figure.axes] == ["query", "value"]
     for axes in figure.axes:
         drawn = [line for line in axes.lines if line.get_marker() == "o"]
