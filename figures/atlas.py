@@ -110,6 +110,8 @@ def _leads(axes: Axes, leads: pd.DataFrame, updates: list[str]) -> None:
     for share, colour in zip(SHARES, _COLOURS, strict=True):
         rows = leads[np.isclose(leads["share"], share)].dropna(subset=["lead"]).set_index("update")
         rows = rows.loc[[name for name in updates if name in rows.index]]
+        if rows.empty:  # below rank one
+            continue
         places = [updates.index(str(name)) + 0.5 for name in rows.index]
         axes.plot(rows["lead"], places, "o", ms=3.5, color=colour, label=f"{100 * share:g} %")
     noise = leads[np.isclose(leads["share"], SHARES[1])].set_index("update")["noise"]
@@ -118,7 +120,7 @@ def _leads(axes: Axes, leads: pd.DataFrame, updates: list[str]) -> None:
     axes.plot(noise, places, "|", ms=6, color=GREY, label="noise")
     axes.axvline(1, color="black", lw=0.8)
     axes.set(xscale="log", xlabel="low rank / best core")
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, title="of the entries")
+    axes.figure.legend(loc="outside upper right", ncols=4, handletextpad=0.1, columnspacing=0.8)
 
 
 DRAWING = Drawing(
