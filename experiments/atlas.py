@@ -31,8 +31,13 @@ from cosa_theory.spectrum.families.base import FAMILIES
 from cosa_theory.studies.atlas.pair import Atlas, atlas_pair
 from cosa_theory.studies.layers import Pair
 from experiments import finetune_delta, first_gradient
-from experiments.command import check_table, command_parser, run_command, write_table
-from experiments.informed import write_reference
+from experiments.command import (
+    check_table,
+    command_parser,
+    run_command,
+    write_reference,
+    write_table,
+)
 from experiments.pairs import PAIRS
 
 __all__ = ["SHARES", "UPDATES", "judge", "leads", "measure"]

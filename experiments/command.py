@@ -25,6 +25,7 @@ import pandas as pd
 
 from cosa_theory.ground.checks import real, whole
 from cosa_theory.ground.errors import InputError, quoted, reason
+from cosa_theory.ground.files import atomic_path
 from cosa_theory.ground.manifest import check_folder, own_files
 from cosa_theory.ground.printable import printable
 from cosa_theory.ground.program import note, program
@@ -32,6 +33,7 @@ from cosa_theory.ground.provenance import provenance
 from cosa_theory.ground.reading import file_bytes
 
 __all__ = [
+    "REFERENCE",
     "check_table",
     "chosen_config",
     "command_parser",
@@ -42,8 +44,12 @@ __all__ = [
     "sweep_parser",
     "sweep_settings",
     "with_fields",
+    "write_reference",
     "write_table",
 ]
+
+REFERENCE = Path(__file__).parent / "reference"
+"""Where tables are committed, as CSV."""
 
 Config = TypeVar("Config")
 
@@ -375,6 +381,14 @@ def check_table(
     """
     files = {f"{name}.json", *(f"{file}.parquet" for file in (name, *beside))}
     check_folder(out, name, files, folders=("cells",), inputs=inputs)
+
+
+def write_reference(tables: Mapping[str, pd.DataFrame], folder: Path = REFERENCE) -> None:
+    """Write tables as CSV with six digits, for review."""
+    folder.mkdir(exist_ok=True)
+    for name, table in tables.items():
+        with atomic_path(folder / f"{name}.csv") as temporary:
+            table.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
 
 
 @program

@@ -11,7 +11,7 @@ predicted came (`configs/informed_predictions.toml`) is judged.
 import dataclasses
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -22,7 +22,6 @@ import pandas as pd
 
 from cosa_theory.deltas import open_pair
 from cosa_theory.ground.checks import choice
-from cosa_theory.ground.files import atomic_path
 from cosa_theory.ground.printable import printable
 from cosa_theory.ground.program import program
 from cosa_theory.ground.sweep import run_cells
@@ -32,14 +31,19 @@ from cosa_theory.page.views import Column, View, count, number, percent
 from cosa_theory.studies.informed.compute import layer_shares
 from cosa_theory.studies.informed.pooling import pooled_shares
 from experiments.calibration import calibrated, texts_of
-from experiments.command import check_table, command_parser, run_command, write_table
+from experiments.command import (
+    check_table,
+    command_parser,
+    run_command,
+    write_reference,
+    write_table,
+)
 from experiments.informed_predictions import judge_energy
 from experiments.pairs import PAIRS
 
 __all__ = ["KINDS", "Cell", "Config", "cells_of", "pooled", "run"]
 
 NAME, VERSION = "informed", 1
-REFERENCE = Path(__file__).parent / "reference"
 MOMENTS = Path("results/calibration")
 RANKS = (2, 8, 32)
 TEXTS = (8, 32, 128, 1024)
@@ -217,14 +221,6 @@ def verdict(table: pd.DataFrame, judged: pd.DataFrame) -> str:
         f"{text}. Of {len(judged)} predictions {came.get('holds', 0)} hold, "
         f"{came.get('fails', 0)} fail and {came.get('undecided', 0)} are undecided."
     )
-
-
-def write_reference(tables: Mapping[str, pd.DataFrame], folder: Path = REFERENCE) -> None:
-    """Write tables as CSV with six digits, for review."""
-    folder.mkdir(exist_ok=True)
-    for name, table in tables.items():
-        with atomic_path(folder / f"{name}.csv") as temporary:
-            table.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
 
 
 @program

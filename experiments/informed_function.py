@@ -21,8 +21,14 @@ from cosa_theory.ground.program import program
 from cosa_theory.page.text import render_view
 from cosa_theory.page.views import Column, View, percent
 from experiments.calibration import calibrated_file
-from experiments.command import check_table, command_parser, run_command, write_table
-from experiments.informed import BESIDE, KINDS, MOMENTS, write_reference
+from experiments.command import (
+    check_table,
+    command_parser,
+    run_command,
+    write_reference,
+    write_table,
+)
+from experiments.informed import BESIDE, KINDS, MOMENTS
 from experiments.informed_predictions import judge_function
 from experiments.pairs import PAIRS
 from experiments.real_updates import function_of

@@ -43,12 +43,17 @@ from cosa_theory.page.views import Column, View, count, number
 from cosa_theory.projections import stream
 from cosa_theory.spectrum.budget import cosa_shape, lora_parameters, one_sided_shape
 from experiments.calibration import batches_of, calibrated
-from experiments.command import check_table, command_parser, run_command, write_table
+from experiments.command import (
+    check_table,
+    command_parser,
+    run_command,
+    write_reference,
+    write_table,
+)
 from experiments.finetune.methods import linear_layers
 from experiments.finetune.scoring import score
 from experiments.finetune.tasks import TASKS, Task
 from experiments.finetune.training import isolated
-from experiments.informed import write_reference
 from experiments.informed_predictions import compared, judge_training
 from experiments.rates import best_quarter, grown
 

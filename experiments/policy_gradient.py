@@ -39,11 +39,11 @@ from experiments.command import (
     chosen_config,
     command_parser,
     run_command,
+    write_reference,
     write_table,
 )
 from experiments.finetune.embedded import decoder_base
 from experiments.finetune.sandbox import run_program
-from experiments.informed import write_reference
 from experiments.pairs import RESULTS as PAIRS
 from experiments.sparsity import CORES, judge, measure, verdict
 
@@ -69,7 +69,7 @@ of a hundred answers was a function."""
 _PROMPT = '''{before}def {name}({arguments}):
     """{asked}"""
     return'''
-_KEPT = ("weights", "exp_avg", "exp_avg_sq")
+_MOMENTS = ("exp_avg", "exp_avg_sq")  # of Adam
 
 
 @dataclass(frozen=True)
@@ -229,7 +229,7 @@ class _Run:
         tensors = {}
         for place, (name, weight) in enumerate(self.named.items()):
             tensors[f"weights.{name}"] = weight.detach().clone()
-            tensors |= {f"{kind}.{name}": moments[place][kind] for kind in _KEPT[1:]}
+            tensors |= {f"{kind}.{name}": moments[place][kind] for kind in _MOMENTS}
         self.folder.mkdir(parents=True, exist_ok=True)
         with atomic_path(self.folder / "state.safetensors") as temporary:
             save_file(tensors, temporary, self._described() | {"earned": json.dumps(self.earned)})
@@ -250,7 +250,7 @@ class _Run:
         with torch.no_grad():
             for place, (name, weight) in enumerate(self.named.items()):
                 weight.copy_(tensors[f"weights.{name}"])
-                kept = {kind: tensors[f"{kind}.{name}"] for kind in _KEPT[1:]}
+                kept = {kind: tensors[f"{kind}.{name}"] for kind in _MOMENTS}
                 state[place] = kept | {"step": torch.tensor(float(len(self.earned)))}
         groups = self.optimiser.state_dict()["param_groups"]
         self.optimiser.load_state_dict({"state": state, "param_groups": groups})

@@ -19,7 +19,6 @@ import pandas as pd
 
 from cosa_theory.deltas import open_pair
 from cosa_theory.ground.checks import choice
-from cosa_theory.ground.files import atomic_path
 from cosa_theory.ground.printable import printable
 from cosa_theory.ground.program import program
 from cosa_theory.ground.progress import progress_bar
@@ -30,14 +29,19 @@ from cosa_theory.spectrum.families import crossover
 from cosa_theory.studies.audit.pair import audit_pair
 from cosa_theory.studies.audit.verdict import counts
 from cosa_theory.studies.spectrum.budgets import at_budget
-from experiments.command import check_table, command_parser, run_command, write_table
+from experiments.command import (
+    check_table,
+    command_parser,
+    run_command,
+    write_reference,
+    write_table,
+)
 from experiments.function_predictions import judge
 from experiments.pairs import PAIRS, Pair
 
 __all__ = ["Config", "assumptions_of", "energy_of", "function_of", "returned", "run"]
 
 NAME = "real_updates"
-REFERENCE = Path(__file__).parent / "reference"
 TABLES = ("energy", "assumptions", "function", "prediction")
 
 
@@ -213,14 +217,6 @@ def verdict(tables: Mapping[str, pd.DataFrame], judged: pd.DataFrame) -> str:
     return text + "."
 
 
-def write_reference(tables: Mapping[str, pd.DataFrame], folder: Path = REFERENCE) -> None:
-    """Write the tables as CSV with six digits, for review."""
-    folder.mkdir(exist_ok=True)
-    for name, table in tables.items():
-        with atomic_path(folder / f"{NAME}_{name}.csv") as temporary:
-            table.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
-
-
 def returned(tables: Mapping[str, pd.DataFrame], rank: int) -> pd.DataFrame:
     """Return a row per pair: the function on domain texts of some approximations at one budget.
 
@@ -307,7 +303,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             beside={name: tables[name] for name in beside},
         )
         if chosen.reference:
-            write_reference(tables)
+            write_reference({f"{NAME}_{name}": table for name, table in tables.items()})
         print(printable(text))
         title = f"Real updates at the budget of rank {config.rank}"
         print(render_view(View.of(title, _COLUMNS, tables["energy"])))

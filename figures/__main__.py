@@ -19,11 +19,12 @@ from cosa_theory.studies import presentation
 from cosa_theory.studies.informed.figures import INFORMED_FIGURE
 from cosa_theory.studies.jl.figures import CURVES_FIGURE, VARIANCE_FIGURE
 from cosa_theory.studies.rip.brackets import BRACKETS_FIGURE
+from experiments.command import REFERENCE
+from figures.atlas import DRAWING as ATLAS
 from figures.command import check_figure, store_figure
 
-__all__ = ["REFERENCE", "Source", "informed_reference", "sources"]
+__all__ = ["Source", "committed", "sources"]
 
-REFERENCE = Path("experiments/reference")
 _REPORT = {"": "spectrum", "function": "function", "audit": "audit", "recovery": "experiments"}
 """The documents in the folder of the main job, by the folders inside."""
 
@@ -53,10 +54,10 @@ class Source:
     made_by: str
 
 
-def informed_reference() -> Tables:
-    """Return the committed table of informed projections, as its figure takes it."""
-    table = pd.read_csv(REFERENCE / "informed.csv")
-    return {"informed": table.fillna({"source": "", "calibration": ""})}
+def committed(*names: str) -> Tables:
+    """Return committed tables by their names, as figures take them."""
+    blank = {"source": "", "calibration": ""}
+    return {name: pd.read_csv(REFERENCE / f"{name}.csv").fillna(blank) for name in names}
 
 
 def _of_document(folder: Path, command: str) -> Tables:
@@ -69,13 +70,14 @@ def _of_table(stored: Path) -> Tables:
 
 def sources(results: Path) -> Iterator[Source]:
     """Yield every figure that a folder of results, or a committed table, has the numbers of."""
-    yield Source(
-        "informed",
-        INFORMED_FIGURE,
-        REFERENCE / "informed.csv",
-        informed_reference,
-        "python -m experiments.informed",
-    )
+    for names, drawing in ((("informed",), INFORMED_FIGURE), (("atlas", "atlas_leads"), ATLAS)):
+        yield Source(
+            names[0],
+            drawing,
+            REFERENCE / f"{names[0]}.csv",
+            partial(committed, *names),
+            f"python -m experiments.{names[0]}",
+        )
     report = results / "report"
     for folder, command in _REPORT.items():
         stored = report / folder / f"{command}.json"

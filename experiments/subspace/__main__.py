@@ -26,8 +26,14 @@ from cosa_theory.ground.reading import read_json
 from cosa_theory.ground.sweep import run_cells
 from cosa_theory.page.text import render_view
 from cosa_theory.page.views import Column, View, count, number
-from experiments.command import check_table, command_parser, run_command, write_table
-from experiments.informed import REFERENCE, write_reference
+from experiments.command import (
+    REFERENCE,
+    check_table,
+    command_parser,
+    run_command,
+    write_reference,
+    write_table,
+)
 from experiments.subspace.arms import ARMS
 from experiments.subspace.cells import train
 from experiments.subspace.job import MEASURED, NAME, VERSION, Job, work

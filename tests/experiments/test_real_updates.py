@@ -6,7 +6,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from cosa_theory.studies.audit.assumptions import ASSUMPTIONS
-from experiments import real_updates
+from experiments.command import REFERENCE
 from experiments.pairs import PAIRS, Pair
 from experiments.real_updates import Config, energy_of, returned, run
 
@@ -65,6 +65,6 @@ def test_all_pairs_at_hand_are_measured_unless_some_are_named(monkeypatch, tmp_p
 
 
 def test_every_pair_of_the_reference_tables_is_a_known_one():
-    for path in real_updates.REFERENCE.glob("real_updates_*.csv"):
+    for path in REFERENCE.glob("real_updates_*.csv"):
         pairs = set(pd.read_csv(path)["pair"])
         assert pairs - {name.rpartition("_")[0] for name in PAIRS} <= set(PAIRS), path.name
