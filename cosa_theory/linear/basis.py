@@ -186,6 +186,27 @@ class CosaBasis:
         """Return the update L Y R, shape (…, m, n), of a core or a stack of cores (…, a, b)."""
         return self.dictionary().apply(Y)
 
+    def update_energy(self, Y: Any) -> float:
+        """Return ‖L Y R‖², which is ⟨LᵀL Y R Rᵀ, Y⟩, without forming the update.
+
+        Parameters
+        ----------
+        Y : array or tensor, shape (a, b)
+            The core, in whose type it is computed (in float32 at least).
+
+        Raises
+        ------
+        InputError
+            If the core has another shape.
+        """
+        core = to_host(as_working_array(Y))
+        if core.shape != (self.a, self.b):
+            text = f"Y has shape {core.shape}: it must be ({self.a}, {self.b})"
+            raise InputError(text, argument="Y")
+        dtype = _host_dtype(core)
+        left, right = self._left.gram(dtype), self._right.T.gram(dtype)
+        return float(np.vdot(left @ core @ right, core))
+
     def encode(self, dW: Any) -> Any:
         """Return the measurements Lᵀ ΔW Rᵀ, shape (…, a, b), of one update or a stack of them.
 

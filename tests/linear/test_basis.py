@@ -158,6 +158,15 @@ def test_accuracy_is_bounded_by_the_condition_number_across_the_change_of_method
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_energy_of_an_update_is_known_from_its_core(kind):
+    basis = CosaBasis.sample(12, 9, 5, 7, kind=kind, seed=3)
+    core = np.random.default_rng(1).standard_normal((5, 7))
+    assert basis.update_energy(core) == pytest.approx(np.sum(basis.synthesize(core) ** 2))
+    with pytest.raises(InputError, match="must be"):
+        basis.update_energy(core.T)
+
+
 @pytest.mark.parametrize(("a", "b"), [(40, 5), (9, 50), (40, 50)])
 def test_a_core_larger_than_the_layer_gets_the_least_norm_and_one_warning(a, b, dtype):
     L, R, dW = gaussian(M, a), gaussian(b, N, seed=1), gaussian(M, N, seed=2)

@@ -4,10 +4,10 @@ A family registers itself in a file of this package, which is found by lying her
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,8 @@ __all__ = [
     "register",
     "t_interval",
 ]
+
+Made = TypeVar("Made")
 
 VALUE_BITS = 16
 """Bits of a stored number; functions of a model are measured with numbers of so many."""
@@ -79,6 +81,14 @@ class Update:
     gradients: SecondMoments | None = None
     transposed: bool = False
     slope: NDArray | None = None
+    _made: dict[Hashable, Any] = field(default_factory=dict, compare=False, repr=False, init=False)
+
+    def once(self, what: Hashable, make: Callable[[], Made]) -> Made:
+        """Return what `make` gives, made at the first call with this name, kept with the update."""
+        if what not in self._made:
+            self._made[what] = make()
+        made: Made = self._made[what]
+        return made
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -136,10 +146,13 @@ class Fit:
         The numbers that training would set; together as many as `Size.parameters`.
     build : callable
         Maps such arrays to Â, shape (m, n), in the type of ΔW.
+    held : float or None
+        ‖ΔW‖² − ‖ΔW − Â‖², where it is known without forming Â.
     """
 
     trained: tuple[NDArray, ...]
     build: Callable[..., NDArray] = field(compare=False)
+    held: float | None = None
 
     def update(self, stored: Callable[[NDArray], NDArray] | None = None) -> NDArray:
         """Return Â, of the numbers as `stored` gives them back where it is given."""

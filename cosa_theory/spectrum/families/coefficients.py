@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cosa_theory.linear.transforms import DCT, Transform, Wavelet
 from cosa_theory.spectrum.families.base import Cost, Draws, Fit, Size, Update, log2_choices
-from cosa_theory.spectrum.families.fitted import Matrix, Places, add
+from cosa_theory.spectrum.families.fitted import Matrix, Places, add, drawn_places
 from cosa_theory.spectrum.families.masks import entries, largest, placed
 
 __all__: list[str] = []
@@ -18,47 +18,55 @@ __all__: list[str] = []
 _BANDS = 3  # of frequencies, in which MaCP chooses
 _PATCH = 16
 
-Choice = Callable[[Matrix, Size, Draws], Places]
+Choice = Callable[[Update, Matrix, Size, Draws], Places]
 
 
-def _drawn(coefficients: Matrix, size: Size, draws: Draws) -> Places:
-    places = draws.stream("coefficients").permutation(coefficients.size)
-    return places[: size.parameters]
+def _drawn(update: Update, coefficients: Matrix, size: Size, draws: Draws) -> Places:
+    return drawn_places(update, coefficients.size, size, draws, "coefficients")
 
 
-def _top(coefficients: Matrix, size: Size, draws: Draws) -> Places:
+def _top(update: Update, coefficients: Matrix, size: Size, draws: Draws) -> Places:
     return largest(np.abs(coefficients), size.parameters)
 
 
-def _by_band(coefficients: Matrix, size: Size, draws: Draws) -> Places:
+def _by_band(update: Update, coefficients: Matrix, size: Size, draws: Draws) -> Places:
     """Return the largest of each band of frequencies, as many as its share of the energy deserves.
 
     Bands are thirds of the distance from frequency 0, (j/m)² + (k/n)². A band that has fewer than
     its due leaves the rest to the largest of all.
     """
-    m, n = coefficients.shape
-    distance = np.hypot(np.arange(m)[:, None] / m, np.arange(n)[None, :] / n)
-    band = np.minimum((distance / np.sqrt(2) * _BANDS).astype(int), _BANDS - 1).ravel()
-    flat = np.abs(coefficients).ravel()
-    energy = np.bincount(band, flat**2, _BANDS)
+
+    def banded() -> tuple[Matrix, list[Places]]:
+        m, n = coefficients.shape
+        distance = np.hypot(np.arange(m)[:, None] / m, np.arange(n)[None, :] / n)
+        band = np.minimum((distance / np.sqrt(2) * _BANDS).astype(int), _BANDS - 1).ravel()
+        flat = np.abs(coefficients).ravel()
+        return flat, [np.flatnonzero(band == one) for one in range(_BANDS)]
+
+    flat, bands = update.once("bands", banded)
+    energy = np.array([np.sum(flat[inside] ** 2) for inside in bands])
     due = np.floor(size.parameters * energy / energy.sum()).astype(int)
-    score = flat.copy()
-    top = flat.max()
-    for one in range(_BANDS):
-        inside = np.flatnonzero(band == one)
-        count = min(int(due[one]), inside.size)
+    score, top = flat.copy(), flat.max()
+    for inside, wanted in zip(bands, due.tolist(), strict=True):
+        count = min(wanted, inside.size)
         if count:
             score[inside[largest(flat[inside], count)]] += 2 * top
     return largest(score, size.parameters)
 
 
 def _fit(update: Update, size: Size, draws: Draws, basis: Transform, choice: Choice) -> Fit:
-    with warnings.catch_warnings():  # along an odd side wavelet coefficients are entries
-        warnings.simplefilter("ignore")
-        coefficients = basis.forward(update.delta)
-    places, shape = choice(coefficients, size, draws), update.shape
+    def transformed() -> Matrix:
+        with warnings.catch_warnings():  # along an odd side wavelet coefficients are entries
+            warnings.simplefilter("ignore")
+            return basis.forward(update.delta)
+
+    coefficients, shape = update.once("coefficients", transformed), update.shape
+    places = choice(update, coefficients, size, draws)
+    kept = coefficients.flat[places]
     return Fit(
-        (coefficients.flat[places],), lambda values: basis.inverse(placed(values, places, shape))
+        (kept,),
+        lambda values: basis.inverse(placed(values, places, shape)),
+        held=float(kept @ kept),
     )
 
 
@@ -80,23 +88,25 @@ def _fourier(update: Update, size: Size, draws: Draws, chosen: bool) -> Fit:
     value at (−p, −q): half the energy of what has no symmetry. Distinct cosines are orthogonal.
     """
     shape = m, n = update.shape
-    first = _first_of_pairs(m, n)
-    kept = np.flatnonzero(first)
-    # ⟨ΔW, cosine⟩ is the real part of the transform, and ‖cosine‖² is mn, or mn/2 for a true pair.
-    seen = np.fft.fft2(update.delta).real.ravel()[kept] / (m * n)
-    twice = np.where(_mirror(m, n).ravel()[kept] == kept, 1.0, 2.0)
-    places: Places
+
+    def transformed() -> tuple[Places, Matrix, Matrix]:
+        kept = np.flatnonzero(_first_of_pairs(m, n))
+        # ⟨ΔW, cosine⟩ is the real part of the transform, ‖cosine‖² is mn, or mn/2 for a true pair.
+        seen = scipy.fft.fft2(update.delta).real.ravel()[kept] / (m * n)
+        return kept, seen, np.where(_mirror(m, n).ravel()[kept] == kept, 1.0, 2.0)
+
+    kept, seen, twice = update.once("frequencies", transformed)
     if chosen:
         places = largest(np.abs(seen) * np.sqrt(twice), size.parameters)
     else:
-        drawn = draws.stream("frequencies").permutation(kept.size)
-        places = drawn[: size.parameters]
+        places = drawn_places(update, kept.size, size, draws, "frequencies")
 
     def build(values: Matrix) -> Matrix:
-        whole: Matrix = np.fft.fft2(placed(values, kept[places], shape)).real
+        whole: Matrix = scipy.fft.fft2(placed(values, kept[places], shape)).real
         return whole
 
-    return Fit(((seen * twice)[places],), build)
+    values = (seen * twice)[places]
+    return Fit((values,), build, held=float(m * n * (values @ seen[places])))
 
 
 def _mirror(m: int, n: int) -> Places:
@@ -127,7 +137,9 @@ def _patched(update: Update, size: Size, draws: Draws) -> Fit:
     def cut(matrix: Matrix) -> Matrix:
         return matrix.reshape(m // p, p, n // q, q).swapaxes(1, 2)
 
-    coefficients = scipy.fft.dctn(cut(update.delta), axes=(2, 3), norm="ortho")
+    coefficients = update.once(
+        "patches", lambda: scipy.fft.dctn(cut(update.delta), axes=(2, 3), norm="ortho")
+    )
     places = largest(np.abs(coefficients), size.parameters)
 
     def build(values: Matrix) -> Matrix:
@@ -136,7 +148,8 @@ def _patched(update: Update, size: Size, draws: Draws) -> Fit:
         whole: Matrix = back.swapaxes(1, 2).reshape(m, n)
         return whole
 
-    return Fit((coefficients.flat[places],), build)
+    kept = coefficients.flat[places]
+    return Fit((kept,), build, held=float(kept @ kept))
 
 
 def _cost(m: int, n: int, size: Size, told: bool) -> Cost:

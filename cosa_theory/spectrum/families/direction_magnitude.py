@@ -5,10 +5,11 @@ from functools import partial
 import numpy as np
 
 from cosa_theory.spectrum.families.base import Cost, Draws, Fit, Size, Update
-from cosa_theory.spectrum.families.fitted import Matrix, add, climb
-from cosa_theory.spectrum.singular_vectors import best_factors
+from cosa_theory.spectrum.families.fitted import Matrix, add, climb, leading_factors
 
 __all__: list[str] = []
+
+_HALVES = 2  # steps of each factor between two of the magnitudes
 
 
 def _size(m: int, n: int, parameters: int, rows: bool) -> Size:
@@ -23,9 +24,9 @@ def _size(m: int, n: int, parameters: int, rows: bool) -> Size:
 def _fit(update: Update, size: Size, draws: Draws, rows: bool) -> Fit:
     """Return D W + C with D diagonal (DoRA) or a number (MAP), and C of rank r.
 
-    Both parts are a least squares problem when the other is given: C is the truncated singular
-    value decomposition of ΔW − D W, and D projects the rows, or all, of ΔW − C on those of W. Two
-    starts: D = 0, where C is the best low rank, and D by ΔW alone.
+    D projects the rows, or all, of ΔW − C on those of W, and each factor of C is a least squares
+    problem when the other and D are given. Two starts, both from the best low rank of ΔW: D = 0,
+    and D by ΔW alone.
     """
     assert update.base is not None
     delta, weight = update.delta, update.base
@@ -40,13 +41,16 @@ def _fit(update: Update, size: Size, draws: Draws, rows: bool) -> Fit:
 
     def better(state: State) -> tuple[State, float]:
         target = delta - state[0] * weight
-        columns, right = best_factors(target, rank)
+        columns, right = state[1:]
+        for _ in range(_HALVES):
+            columns = np.linalg.qr(target @ right.T)[0]
+            right = columns.T @ target
         scale = scales(delta - columns @ right)
         left = delta - scale * weight - columns @ right
         return (scale, columns, right), 1 - float(np.vdot(left, left)) / total
 
-    empty = np.empty((0, 0))
-    starts = [(np.zeros_like(squares), empty, empty), (scales(delta), empty, empty)]
+    leading = leading_factors(update, rank)
+    starts = [(np.zeros_like(squares), *leading), (scales(delta), *leading)]
     (scale, columns, right), _ = climb(starts, better)
     # MAP's second magnitude, that of C, is redundant beside its factors.
     trained = scale if rows else np.append(scale, 1.0)

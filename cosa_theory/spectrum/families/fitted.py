@@ -6,6 +6,7 @@ from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
 from cosa_theory.ground.checks import refuse
 from cosa_theory.spectrum.families.base import (
@@ -19,15 +20,27 @@ from cosa_theory.spectrum.families.base import (
     register,
     t_interval,
 )
+from cosa_theory.spectrum.singular_vectors import best_factors
 
-__all__ = ["Fitted", "Matrix", "Places", "add", "climb", "solved"]
+__all__ = [
+    "Fitted",
+    "Matrix",
+    "Places",
+    "add",
+    "climb",
+    "drawn_places",
+    "leading_factors",
+    "solved",
+]
 
 Matrix = NDArray[np.float64]
 Places = NDArray[np.intp]
 State = TypeVar("State")
 
 _DRAWS = 4  # of a family that is drawn: its share differs little between them
-_ROUNDS = 20
+ROUNDS = 20
+"""The most steps of a search."""
+_PERMUTED = 1 << 22  # places; to permute more takes seconds
 _RIDGE = 1e-10  # of the mean diagonal of normal equations, which may be singular
 
 
@@ -97,11 +110,15 @@ class Fitted:
             made = found.build(*trained).astype(dtype, copy=False)
             return made.T if turned else made
 
-        return Fit(found.trained, build)
+        return Fit(found.trained, build, found.held)
 
     def capture(self, update: Update, sizes: Sequence[Size], draws: Draws) -> list[Captured]:
-        """Measure each size (see `Family.capture`)."""
-        return [self._captured(update, size, draws) for size in sizes]
+        """Measure each size (see `Family.capture`): each once, from the largest on."""
+        whole, found = _oriented(update), dict[Size, Captured]()
+        for size in sorted(sizes, key=lambda one: -one.parameters):
+            if size not in found:
+                found[size] = self._captured(whole, size, draws)
+        return [found[size] for size in sizes]
 
     def _captured(self, update: Update, size: Size, draws: Draws) -> Captured:
         m, n = update.shape
@@ -117,9 +134,14 @@ class Fitted:
         return t_interval(np.array(shares), draws.confidence, law)
 
     def _share(self, update: Update, size: Size, draws: Draws) -> float:
-        delta = update.delta.astype(np.float64)
-        left = delta - self.fit(update, size, draws).update()
-        return 1.0 - float(np.vdot(left, left)) / float(np.vdot(delta, delta))
+        """Return the share that a fit holds of an update that is oriented."""
+        delta = update.delta
+        total = update.once("energy", lambda: float(np.vdot(delta, delta)))
+        found = self.best(update, size, draws)
+        if found.held is not None:
+            return found.held / total
+        left = delta - found.update()
+        return 1.0 - float(np.vdot(left, left)) / total
 
 
 def _oriented(update: Update) -> Update:
@@ -142,6 +164,27 @@ def _oriented(update: Update) -> Update:
     )
 
 
+def drawn_places(update: Update, total: int, size: Size, draws: Draws, role: str) -> Places:
+    """Return as many places of `total` as a size has numbers, in the order that a seed gives.
+
+    Sizes are taken from the largest on, whose places are drawn once for all.
+    """
+
+    def drawn() -> Places:
+        generator, count = draws.stream(role), size.parameters
+        if total > _PERMUTED:
+            return generator.choice(total, count, replace=False)
+        return generator.permutation(total)[:count].copy()
+
+    return update.once((role, draws.key), drawn)[: size.parameters]
+
+
+def leading_factors(update: Update, rank: int) -> tuple[Matrix, Matrix]:
+    """Return the best factors of ΔW, see `best_factors`; the largest rank is asked for first."""
+    left, right = update.once("leading", lambda: best_factors(update.delta, rank))
+    return left[:, :rank], right[:rank]
+
+
 def add(
     place: int,
     name: str,
@@ -160,9 +203,14 @@ def add(
 
 
 def climb(
-    starts: Iterable[State], better: Callable[[State], tuple[State, float]], gain: float = 1e-3
+    starts: Iterable[State],
+    better: Callable[[State], tuple[State, float]],
+    gain: float = 1e-3,
+    rounds: int = ROUNDS,
 ) -> tuple[State, float]:
-    """Improve every start until a step gains little; return the best end and what it captures.
+    """Improve the most promising start until a step gains little; return it with what it captures.
+
+    Every start takes two steps, and the one that then captures most goes on.
 
     Parameters
     ----------
@@ -173,19 +221,21 @@ def climb(
         exact steps never lower.
     gain : float
         Share of what is captured that a step has to add for another to follow.
+    rounds : int
+        The most steps, at least two.
     """
-    best: tuple[State, float] | None = None
+    begun = []
     for state in starts:
-        share = -np.inf
-        for _ in range(_ROUNDS):
-            before = share
-            state, share = better(state)
-            if share - before <= gain * max(share, 0.0):
-                break
-        if best is None or share > best[1]:
-            best = state, share
-    assert best is not None
-    return best
+        state, first = better(state)
+        state, second = better(state)
+        begun.append((state, first, second))
+    state, before, share = max(begun, key=lambda one: one[2])
+    for _ in range(rounds - 2):
+        if share - before <= gain * max(share, 0.0):
+            break
+        before = share
+        state, share = better(state)
+    return state, share
 
 
 def solved(gram: Matrix, right: Matrix) -> Matrix:
@@ -193,4 +243,15 @@ def solved(gram: Matrix, right: Matrix) -> Matrix:
     size = gram.shape[-1]
     mean = np.trace(gram, axis1=-2, axis2=-1)[..., None, None] / size
     ridge = np.where(mean > 0, _RIDGE * mean, 1.0) * np.eye(size)
+    if gram.ndim == 2:
+        return _positive(gram + ridge, right)
     return np.asarray(np.linalg.solve(gram + ridge, right[..., None])[..., 0], dtype=np.float64)
+
+
+def _positive(gram: Matrix, right: Matrix) -> Matrix:
+    """Solve with a matrix that is positive but for rounding, at half the work of another."""
+    try:
+        found = cho_solve(cho_factor(gram, check_finite=False), right, check_finite=False)
+    except LinAlgError:
+        found = np.linalg.solve(gram, right)
+    return np.asarray(found, dtype=np.float64)

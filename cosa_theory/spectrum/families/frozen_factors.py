@@ -29,7 +29,8 @@ def _one_side(m: int, n: int, parameters: int) -> Size:
 def _half(update: Update, size: Size, draws: Draws) -> Fit:
     """Return B A with A (r × n) drawn: ΔW on the rows that A spans."""
     rows = _drawn(size.parts[0], update.shape[1], draws, "A").T
-    return Fit((update.delta @ rows.T,), lambda columns: columns @ rows)
+    columns = update.delta @ rows.T
+    return Fit((columns,), lambda columns: columns @ rows, held=float(np.vdot(columns, columns)))
 
 
 def _square(m: int, n: int, parameters: int) -> Size:
@@ -45,7 +46,11 @@ def _middle(update: Update, size: Size, draws: Draws) -> Fit:
     (rank,) = size.parts
     left, right = _drawn(rank, m, draws, "L"), _drawn(rank, n, draws, "R")
     core = left.T @ update.delta @ right
-    return Fit((np.ones(1), core), lambda alpha, core: alpha[0] * (left @ core @ right.T))
+    return Fit(
+        (np.ones(1), core),
+        lambda alpha, core: alpha[0] * (left @ core @ right.T),
+        held=float(np.vdot(core, core)),
+    )
 
 
 def _skeleton(m: int, n: int, parameters: int) -> Size:
@@ -57,16 +62,18 @@ def _crossed(update: Update, size: Size, draws: Draws) -> Fit:
     """Return C Y D with r columns C and r rows D of W, chosen by pivoted QR of W and of Wᵀ."""
     weight, (rank,) = update.base, size.parts
     assert weight is not None
-    columns = np.linalg.qr(weight[:, _pivots(weight, rank)])[0]
-    rows = np.linalg.qr(weight[_pivots(weight.T, rank)].T)[0]
+    chosen = update.once("pivots", lambda: (_pivots(weight, rank), _pivots(weight.T, rank)))
+    columns = np.linalg.qr(weight[:, chosen[0][:rank]])[0]
+    rows = np.linalg.qr(weight[chosen[1][:rank]].T)[0]
     core = columns.T @ update.delta @ rows
-    return Fit((core,), lambda core: columns @ core @ rows.T)
+    return Fit((core,), lambda core: columns @ core @ rows.T, held=float(np.vdot(core, core)))
 
 
 def _pivots(weight: Matrix, count: int) -> Matrix:
     """Return the columns that pivoted QR takes first, of a Gaussian sketch of the rows of W.
 
-    The sketch keeps twice as many rows as columns are wanted, and with them the choice.
+    The sketch keeps twice as many rows as columns are wanted, and with them the choice. Of several
+    ranks the largest comes first, and the others take the first of its columns.
     """
     drawn = stream(0, "pmss").standard_normal((2 * count, len(weight)))
     sketch = drawn @ weight if 2 * count < len(weight) else weight

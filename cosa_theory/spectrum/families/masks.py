@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 
 from cosa_theory.spectrum.families.base import Cost, Draws, Fit, Size, Update, log2_choices
-from cosa_theory.spectrum.families.fitted import Matrix, Places, add
+from cosa_theory.spectrum.families.fitted import Matrix, Places, add, drawn_places
 
 __all__ = ["entries", "largest", "placed"]
 
@@ -33,14 +33,13 @@ def placed(values: Matrix, places: Places, shape: tuple[int, ...]) -> Matrix:
 
 
 def _at(update: Update, places: Places) -> Fit:
-    shape = update.shape
-    return Fit((update.delta.flat[places],), lambda values: placed(values, places, shape))
+    shape, kept = update.shape, update.delta.flat[places]
+    return Fit((kept,), lambda values: placed(values, places, shape), held=float(kept @ kept))
 
 
 def _masked(update: Update, size: Size, draws: Draws) -> Fit:
     """Return ΔW at places that a seed gives."""
-    drawn = draws.stream("mask").permutation(update.delta.size)
-    return _at(update, drawn[: size.parameters])
+    return _at(update, drawn_places(update, update.delta.size, size, draws, "mask"))
 
 
 def _chosen(update: Update, size: Size, draws: Draws, scores: Scores) -> Fit:
@@ -78,7 +77,8 @@ def _lines(m: int, n: int, parameters: int, rows: bool) -> Size:
 def _kept_lines(update: Update, size: Size, draws: Draws, rows: bool) -> Fit:
     """Return the rows or columns of ΔW of largest norm, which is the best choice."""
     delta, (count,), shape = update.delta, size.parts, update.shape
-    kept = largest(np.sum(delta**2, axis=1 if rows else 0), count)
+    energy = update.once("energies", lambda: np.sum(delta**2, axis=1 if rows else 0))
+    kept = largest(energy, count)
     where = (kept, slice(None)) if rows else (slice(None), kept)
 
     def build(values: Matrix) -> Matrix:
@@ -86,7 +86,7 @@ def _kept_lines(update: Update, size: Size, draws: Draws, rows: bool) -> Fit:
         made[where] = values
         return made
 
-    return Fit((delta[where],), build)
+    return Fit((delta[where],), build, held=float(energy[kept].sum()))
 
 
 def _lines_cost(m: int, n: int, size: Size, rows: bool) -> Cost:

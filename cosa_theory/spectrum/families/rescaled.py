@@ -7,6 +7,7 @@ import scipy.fft
 
 from cosa_theory.spectrum.families.base import Cost, Draws, Fit, Size, Update
 from cosa_theory.spectrum.families.fitted import Matrix, add
+from cosa_theory.spectrum.families.lora_xs import singular_sides
 
 __all__: list[str] = []
 
@@ -37,7 +38,9 @@ def _scaled(update: Update, weight: Matrix, groups: int) -> Fit:
     inner = np.bincount(owner, np.sum(update.delta * weight, axis=1), groups)
     squares = np.bincount(owner, np.sum(weight**2, axis=1), groups)
     scales = inner / np.where(squares > 0, squares, 1)
-    return Fit((scales,), lambda scales: scales[owner][:, None] * weight)
+    return Fit(
+        (scales,), lambda scales: scales[owner][:, None] * weight, held=float(scales @ inner)
+    )
 
 
 def _outputs(update: Update, size: Size, draws: Draws) -> Fit:
@@ -48,9 +51,9 @@ def _outputs(update: Update, size: Size, draws: Draws) -> Fit:
 def _inputs(update: Update, size: Size, draws: Draws) -> Fit:
     assert update.base is not None
     weight = update.base
-    squares = np.sum(weight**2, axis=0)
-    scales = np.sum(update.delta * weight, axis=0) / np.where(squares > 0, squares, 1)
-    return Fit((scales,), lambda scales: weight * scales)
+    squares, inner = np.sum(weight**2, axis=0), np.sum(update.delta * weight, axis=0)
+    scales = inner / np.where(squares > 0, squares, 1)
+    return Fit((scales,), lambda scales: weight * scales, held=float(scales @ inner))
 
 
 def _values_size(m: int, n: int, parameters: int) -> Size:
@@ -61,11 +64,11 @@ def _values_size(m: int, n: int, parameters: int) -> Size:
 def _values(update: Update, size: Size, draws: Draws) -> Fit:
     """Return U diag(s) Vᵀ with the leading singular vectors of W: s_i = u_iᵀ ΔW v_i."""
     assert update.base is not None
-    (count,) = size.parts
-    U, _, Vt = np.linalg.svd(update.base, full_matrices=False)
-    U, Vt = U[:, :count], Vt[:count]
-    values = np.einsum("mk,mn,kn->k", U, update.delta, Vt, optimize=True)
-    return Fit((values,), lambda values: (U * values) @ Vt)
+    left, right = update.once("sides", partial(singular_sides, update.base, size.parts[0]))
+    U, V = left[:, : size.parts[0]], right[:, : size.parts[0]]
+    whole = update.once("values", lambda: np.sum(U * (update.delta @ V), axis=0))
+    values = whole[: size.parts[0]]
+    return Fit((values,), lambda values: (U * values) @ V.T, held=float(values @ values))
 
 
 def _quantised(weight: Matrix) -> Matrix:

@@ -1,12 +1,12 @@
 """Frozen random factors between trained diagonals: VeRA, RandLoRA; and sums of them: NoLA."""
 
+from collections.abc import Iterator
 from functools import partial
-from itertools import pairwise
 
 import numpy as np
 
 from cosa_theory.spectrum.families.base import Cost, Draws, Fit, Size, Update
-from cosa_theory.spectrum.families.fitted import Matrix, add, climb, solved
+from cosa_theory.spectrum.families.fitted import ROUNDS, Matrix, add, climb, solved
 
 __all__: list[str] = []
 
@@ -15,7 +15,9 @@ _LARGEST_VERA = 512  # rank
 _LARGEST_NOLA = 256  # bases on each side
 _RANK_NOLA = 8
 _STARTS, _GAIN = 2, 1e-2
-_COLUMNS = 64  # are solved for together
+_WORK, _FEWEST = 5e10, 4  # multiply-adds of a search, and its fewest rounds
+_FEW_ROWS = 64  # up to which all pairs of rows of a factor are multiplied
+_ENTRIES = 1 << 21  # of what is solved for together
 
 
 def _vera_size(m: int, n: int, parameters: int) -> Size:
@@ -40,10 +42,9 @@ def _vera(update: Update, size: Size, draws: Draws) -> Fit:
     State = tuple[Matrix, Matrix]
 
     def better(state: State) -> tuple[State, float]:
-        d = state[1]
-        made = (B * d) @ A
-        squares = np.sum(made**2, axis=1)
-        b = np.sum(made * delta, axis=1) / np.where(squares > 0, squares, 1)
+        made = B * state[1]
+        squares = np.sum((made @ crossed) * made, axis=1)
+        b = np.sum(made * cross, axis=1) / np.where(squares > 0, squares, 1)
         scaled = b[:, None] * B
         right = np.sum(scaled * cross, axis=0)
         d = solved((scaled.T @ scaled) * crossed, right)
@@ -78,7 +79,6 @@ def _randlora(update: Update, size: Size, draws: Draws) -> Fit:
     drawn = draws.stream("randlora")
     B, A = drawn.standard_normal((long, count * rank)), drawn.standard_normal((rank, short))
     outer, seen = B.T @ B, (B.T @ delta).reshape(count, rank, short)
-    blocks = np.moveaxis(outer.reshape(count * rank, count, rank), 1, 0)
     total = float(np.vdot(delta, delta))
     State = tuple[Matrix, Matrix]
 
@@ -87,30 +87,52 @@ def _randlora(update: Update, size: Size, draws: Draws) -> Fit:
 
     def better(state: State) -> tuple[State, float]:
         rows = right_sides(state[1])
-        weights = solved(outer * (rows @ rows.T), np.einsum("lr,lr->r", B, delta @ rows.T))
-        gamma, held = np.empty((count, short)), 0.0
-        edges = [*range(0, short, _COLUMNS), short]
-        for first, last in pairwise(edges):
-            parts = weights.reshape(count, rank, 1) * A[:, first:last]
-            crossed = np.stack([block @ part for block, part in zip(blocks, parts, strict=True)])
-            crossed = crossed.reshape(count, count, rank, last - first)
-            gram = np.einsum("iak,jiak->kij", parts, crossed)
-            right = np.einsum("iak,iak->ki", parts, seen[:, :, first:last])
-            found = solved(gram, right)
-            gamma[:, first:last] = found.T
-            held += float(np.sum(found * right))
-        return (weights, gamma), held / total
+        right = np.einsum("jak,ak,jk->ja", seen, A, state[1], optimize=True).ravel()
+        weights = solved(outer * (rows @ rows.T), right)
+        scaled = (weights[:, None] * outer * weights).reshape(count, rank, count, rank)
+        rights = np.einsum("ja,ak,jak->kj", weights.reshape(count, rank), A, seen, optimize=True)
+        gamma = np.empty((count, short))
+        for at, grams in _column_grams(scaled, A):
+            gamma[:, at] = solved(grams, rights[at]).T
+        return (weights, gamma), float(np.sum(gamma.T * rights)) / total
 
     starts = [
         (np.empty(0), 1 + 0.1 * drawn.standard_normal((count, short))) for _ in range(_STARTS)
     ]
-    (weights, gamma), _ = climb(starts, better, _GAIN)
+    rounds = max(_FEWEST, min(ROUNDS, int(_WORK / (count * rank * short**2))))
+    (weights, gamma), _ = climb(starts, better, _GAIN, rounds)
 
     def build(weights: Matrix, gamma: Matrix) -> Matrix:
         made = (B * weights) @ right_sides(gamma)
         return made.T if wide else made
 
     return Fit((weights, gamma), build)
+
+
+def _column_grams(scaled: Matrix, A: Matrix) -> Iterator[tuple[slice, Matrix]]:
+    """Yield, for some columns k of A at a time, Σ_ab A_ak S_iajb A_bk, a matrix (i, j) for each.
+
+    Of few rows a it is one product with all pairs of rows; of many, one for each i.
+    """
+    count, rank, short = *scaled.shape[:2], A.shape[1]
+    few = rank <= _FEW_ROWS
+    if few:
+        pairs = scaled.transpose(1, 3, 0, 2).reshape(rank**2, count**2)
+    step = max(16, _ENTRIES // max(count**2, rank**2 if few else count * rank))
+    for first in range(0, short, step):
+        at = slice(first, first + step)
+        part = A[:, at]
+        width = part.shape[1]
+        if few:
+            products = (part[:, None] * part[None]).reshape(rank**2, width).T @ pairs
+            yield at, products.reshape(width, count, count)
+            continue
+        grams = np.empty((width, count, count))
+        for i in range(count):  # whose upper triangle is the lower one
+            seen = scaled[i, :, : i + 1].reshape(rank, -1).T @ part
+            half = np.einsum("jak,ak->kj", seen.reshape(i + 1, rank, width), part)
+            grams[:, i, : i + 1] = grams[:, : i + 1, i] = half
+        yield at, grams
 
 
 def _nola_size(m: int, n: int, parameters: int) -> Size:
@@ -134,20 +156,27 @@ def _nola(update: Update, size: Size, draws: Draws) -> Fit:
     total = float(np.vdot(delta, delta))
     State = tuple[Matrix, Matrix]
 
-    def half(bases: Matrix, other: Matrix, seen: Matrix) -> tuple[Matrix, float]:
+    def pairs(bases: Matrix) -> Matrix:
+        """Return the products of all columns of all Z_i and Z_j, (i, j) × (columns, columns)."""
+        flat = bases.transpose(1, 0, 2).reshape(bases.shape[1], count * rank)
+        whole = (flat.T @ flat).reshape(count, rank, count, rank)
+        return whole.transpose(0, 2, 1, 3).reshape(count**2, rank**2)
+
+    turned = np.swapaxes(right, 1, 2)
+    left_pairs, right_pairs = pairs(left), pairs(turned)
+
+    def half(bases: Matrix, known: Matrix, other: Matrix, seen: Matrix) -> tuple[Matrix, float]:
         """Return the coefficients of bases Z_i in Z other, with `seen` = ΔW otherᵀ."""
-        flat = bases.reshape(count, -1)
-        gram = (bases @ (other @ other.T)).reshape(count, -1) @ flat.T
-        projected = flat @ seen.ravel()
-        found = solved((gram + gram.T) / 2, projected)
+        gram = (known @ (other @ other.T).ravel()).reshape(count, count)
+        projected = bases.reshape(count, -1) @ seen.ravel()
+        found = solved(gram, projected)
         return found, float(found @ projected)
 
     def better(state: State) -> tuple[State, float]:
         other = np.tensordot(state[1], right, 1)
-        beta, _ = half(left, other, delta @ other.T)
+        beta, _ = half(left, left_pairs, other, delta @ other.T)
         columns = np.tensordot(beta, left, 1)
-        turned = np.swapaxes(right, 1, 2)
-        alpha, held = half(turned, columns.T, delta.T @ columns)
+        alpha, held = half(turned, right_pairs, columns.T, delta.T @ columns)
         return (beta, alpha), held / total
 
     starts = [(np.empty(0), drawn.standard_normal(count)) for _ in range(_STARTS)]

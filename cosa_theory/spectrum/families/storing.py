@@ -13,9 +13,8 @@ from cosa_theory.linear.basis import CosaBasis
 from cosa_theory.projections import ENSEMBLES, KINDS
 from cosa_theory.spectrum.budget import cosa_shape
 from cosa_theory.spectrum.families.base import VALUE_BITS, Cost, Draws, Fit, Size, Update
-from cosa_theory.spectrum.families.fitted import Matrix, add
+from cosa_theory.spectrum.families.fitted import Matrix, add, drawn_places, leading_factors
 from cosa_theory.spectrum.families.masks import entries, placed
-from cosa_theory.spectrum.singular_vectors import best_factors
 
 __all__: list[str] = []
 
@@ -97,7 +96,7 @@ def _mixed_size(m: int, n: int, parameters: int) -> Size:
 
 
 def _mixed(update: Update, size: Size, draws: Draws) -> Fit:
-    left, right = best_factors(update.delta, sum(size.parts))
+    left, right = leading_factors(update, sum(size.parts))
     lengths = np.sqrt(np.linalg.norm(right, axis=1, keepdims=True))
     sides = left.T * lengths, right / np.where(lengths > 0, lengths, 1)
     ends = np.cumsum([0, *size.parts])
@@ -116,10 +115,11 @@ def _mixed(update: Update, size: Size, draws: Draws) -> Fit:
 def _dropped(update: Update, size: Size, draws: Draws) -> Fit:
     """Return ΔW at P random places over P/(mn), whose mean over the places is ΔW."""
     shape, total = update.shape, update.delta.size
-    places = draws.stream("mask").permutation(total)[: size.parameters]
+    places = drawn_places(update, total, size, draws, "mask")
     by = total / size.parameters
     kept = update.delta.flat[places]
-    return Fit((kept,), lambda values: by * placed(values, places, shape))
+    held = (2 * by - by**2) * float(kept @ kept)
+    return Fit((kept,), lambda values: by * placed(values, places, shape), held)
 
 
 def _core_size(m: int, n: int, parameters: int) -> Size:
@@ -135,7 +135,9 @@ def _adjoint(update: Update, size: Size, draws: Draws, kind: str) -> Fit:
     basis = CosaBasis.sample(
         *update.shape, size.a, size.b, kind=kind, seed=draws.seed, scale="analysis", key=draws.key
     )
-    return Fit((basis.encode(update.delta),), basis.synthesize)
+    core = basis.encode(update.delta)
+    held = 2 * float(np.vdot(core, core)) - basis.update_energy(core)  # ⟨ΔW, L Y R⟩ is ‖Y‖²
+    return Fit((core,), basis.synthesize, held)
 
 
 def _stored(m: int, n: int, size: Size) -> Cost:

@@ -5,11 +5,15 @@ from functools import partial
 from itertools import product
 
 import numpy as np
+from scipy.sparse.linalg import eigsh
 
+from cosa_theory.projections import stream
 from cosa_theory.spectrum.families.base import Cost, Draws, Fit, Size, Update
 from cosa_theory.spectrum.families.fitted import Matrix, add
 
 __all__: list[str] = []
+
+_SMALL = 256  # side of a Gram matrix, up to which all of its eigenvectors are computed
 
 
 def _divisors(number: int) -> list[int]:
@@ -40,7 +44,7 @@ def _circulants(update: Update, size: Size, draws: Draws) -> Fit:
     def build(numbers: Matrix) -> Matrix:
         return numbers[:, :, turn].swapaxes(1, 2).reshape(m, n)
 
-    return Fit((numbers,), build)
+    return Fit((numbers,), build, held=block * float(np.vdot(numbers, numbers)))
 
 
 def _circulant_cost(m: int, n: int, size: Size) -> Cost:
@@ -73,20 +77,34 @@ def _kronecker(update: Update, size: Size, draws: Draws) -> Fit:
     (m, n), (p, q) = update.shape, size.parts
     r, s = m // p, n // q
     rearranged = update.delta.reshape(p, r, q, s).swapaxes(1, 2).reshape(p * q, r * s)
-    U, sigma, Vt = _leading(rearranged)
-    trained = (sigma * U.reshape(p, q), Vt.reshape(r, s))
-    return Fit(trained, lambda outer, inner: np.kron(outer, inner))
+    outer, inner = _leading(rearranged)
+    return Fit(
+        (outer.reshape(p, q), inner.reshape(r, s)),
+        lambda outer, inner: np.kron(outer, inner),
+        held=float(np.vdot(outer, outer)),
+    )
 
 
-def _leading(X: Matrix) -> tuple[Matrix, float, Matrix]:
-    """Return the first singular triple of X."""
-    short = X if X.shape[0] <= X.shape[1] else X.T
-    _, vectors = np.linalg.eigh(short @ short.T)
-    left = vectors[:, -1]
-    right = left @ short
-    sigma = float(np.linalg.norm(right))
-    right = right / sigma if sigma > 0 else right
-    return (left, sigma, right) if short is X else (right, sigma, left)
+def _leading(X: Matrix) -> tuple[Matrix, Matrix]:
+    """Return u and v of the best u vᵀ of each matrix of a stack (the last two axes), ‖v‖ = 1."""
+    if X.shape[-2] > X.shape[-1]:
+        v = _top(np.swapaxes(X, -1, -2) @ X)
+        return (X @ v[..., None])[..., 0], v
+    u = _top(X @ np.swapaxes(X, -1, -2))
+    v = (u[..., None, :] @ X)[..., 0, :]
+    sigma = np.linalg.norm(v, axis=-1, keepdims=True)
+    return u * sigma, v / np.where(sigma > 0, sigma, 1)
+
+
+def _top(gram: Matrix) -> Matrix:
+    """Return the first eigenvector of each Gram matrix: of large ones by Lanczos' iteration."""
+    side = gram.shape[-1]
+    if side <= _SMALL:
+        return np.asarray(np.linalg.eigh(gram)[1][..., -1])
+    begin = stream(0, "leading").standard_normal(side)
+    flat = gram.reshape(-1, side, side)
+    found = [eigsh(one, 1, v0=begin)[1][:, 0] if one.any() else begin * 0 for one in flat]
+    return np.stack(found).reshape(gram.shape[:-1])
 
 
 def _monarch_size(m: int, n: int, parameters: int) -> Size:
@@ -102,14 +120,13 @@ def _monarch(update: Update, size: Size, draws: Draws) -> Fit:
     """Return every block's best matrix of rank one: a product of two block diagonals, permuted."""
     (m, n), (blocks,) = update.shape, size.parts
     cut = update.delta.reshape(blocks, m // blocks, blocks, n // blocks).swapaxes(1, 2)
-    U, sigma, Vt = np.linalg.svd(cut, full_matrices=False)
-    trained = U[..., :, 0] * sigma[..., :1], Vt[..., 0, :]
+    trained = _leading(cut)
 
     def build(left: Matrix, right: Matrix) -> Matrix:
         made: Matrix = left[..., :, None] * right[..., None, :]
         return made.swapaxes(1, 2).reshape(m, n)
 
-    return Fit(trained, build)
+    return Fit(trained, build, held=float(np.vdot(trained[0], trained[0])))
 
 
 def _diagonal_size(m: int, n: int, parameters: int) -> Size:
@@ -129,7 +146,8 @@ def _diagonal(update: Update, size: Size, draws: Draws) -> Fit:
         made[at, :, at] = kept
         return made.reshape(m, n)
 
-    return Fit((cut[at, :, at],), build)
+    kept = cut[at, :, at]
+    return Fit((kept,), build, held=float(np.vdot(kept, kept)))
 
 
 _add = partial(add, group="structured")
