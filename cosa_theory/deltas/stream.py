@@ -1,7 +1,7 @@
 """A pair of models as a stream of weight updates, one matrix at a time."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -54,6 +54,10 @@ class DeltaPair:
     def names(self) -> tuple[str, ...]:
         """The names of the matrices, in the order of the stream."""
         return tuple(layer.name for layer in self.layers)
+
+    def only(self, names: Collection[str]) -> "DeltaPair":
+        """Return the stream of the matrices with these names alone, in the same order."""
+        return replace(self, layers=[layer for layer in self.layers if layer.name in names])
 
     @property
     def coverage(self) -> tuple[int, int]:

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
+from scipy.linalg import eigh
 
 from cosa_theory.spectrum.families.base import Certainty, Cost, Draws, Fit, Size, Update
-from cosa_theory.spectrum.families.fitted import Matrix, add, climb, solved
+from cosa_theory.spectrum.families.fitted import ROUNDS, Matrix, add, climb, solved
+from cosa_theory.spectrum.families.lora_xs import singular_sides
 from cosa_theory.spectrum.families.truncated_svd import TruncatedSVD
 from cosa_theory.spectrum.singular_values import singular_values
 
@@ -47,13 +49,15 @@ class Joint:
     best : callable
         (layers, P) to what is `Together`. The layers are an iterable of `Update` as outputs ×
         inputs in float64 that can be walked through again: no more than one is held at a time.
-        Their singular values need not be known.
+        Where their singular values are not known they are empty.
     """
 
     name: str
     one_shape: bool
     best: Callable[[Iterable[Update], int], Together | str]
 
+
+_ENTRIES = 1 << 22  # of the matrices that are solved with at once
 
 JOINT: dict[str, Joint] = {}
 """Every joint family by its name."""
@@ -85,7 +89,10 @@ def spread_ranks(
 
 def _spread(layers: Iterable[Update], parameters: int) -> Together | str:
     """Return every layer's truncated SVD at the rank that one global spectrum gives it."""
-    known = [(singular_values(layer.delta), layer.shape) for layer in layers]
+    known = [
+        (layer.sigma if layer.sigma.size else singular_values(layer.delta), layer.shape)
+        for layer in layers
+    ]
     shapes = [shape for _, shape in known]
     ranks = spread_ranks([sigma for sigma, _ in known], shapes, parameters)
     if not any(ranks):
@@ -127,13 +134,12 @@ def tucker_ranks(count: int, m: int, n: int, parameters: int) -> tuple[int, int,
     return None
 
 
-_SWEEPS = 20
-
-
 def _tucker(layers: Iterable[Update], parameters: int) -> Together | str:
     """Return the Tucker approximation of the layers' updates, stacked: HOSVD, then HOOI.
 
-    L. De Lathauwer, B. De Moor, J. Vandewalle, SIAM J. Matrix Anal. Appl. 21 (2000), 1324-1342.
+    L. De Lathauwer, B. De Moor, J. Vandewalle, SIAM J. Matrix Anal. Appl. 21 (2000), 1324-1342. It
+    starts from the leading directions of the short side, and of the long one given those (N.
+    Vannieuwenhoven, R. Vandebril, K. Meerbergen, SIAM J. Sci. Comput. 34 (2012), A1027-A1052).
     Every sweep walks through the layers twice and never lowers the energy that is held.
     """
     shapes = [layer.shape for layer in layers]
@@ -142,23 +148,25 @@ def _tucker(layers: Iterable[Update], parameters: int) -> Together | str:
     if ranks is None:
         return f"one direction of each side takes {1 + count + m + n:,} numbers"
     p, q, s = ranks
-    grams = np.zeros((m, m)), np.zeros((n, n))
-    for layer in layers:
-        grams[0][:] += layer.delta @ layer.delta.T
-        grams[1][:] += layer.delta.T @ layer.delta
-    left, right = (_top(gram, k) for gram, k in zip(grams, (q, s), strict=True))
+    wide = m < n
+    (few, many), walk = ((q, s) if wide else (s, q)), partial(_products, layers, wide)
+    short = _top(_short_gram(layers, wide), few)
+    seen = walk(short, turned=False)
+    long = _side(np.eye(count), seen, many)
     held = -1.0
-    for _ in range(_SWEEPS):
+    for _ in range(ROUNDS):
         before = held
-        cores = np.stack([left.T @ layer.delta @ right for layer in layers])
-        mixing = np.linalg.svd(cores.reshape(count, -1), full_matrices=False)[0][:, :p]
-        left = _side(layers, mixing, right, m, turned=False, count=q)
-        right = _side(layers, mixing, left, n, turned=True, count=s)
-        cores = np.stack([left.T @ layer.delta @ right for layer in layers])
-        core = np.tensordot(mixing.T, cores, 1)
+        cores = np.swapaxes(seen, 1, 2) @ long
+        mixing = singular_sides(cores.reshape(count, -1), p)[0]
+        long = _side(mixing, seen, many)
+        short = _side(mixing, walk(long, turned=True), few)
+        seen = walk(short, turned=False)
+        core = np.tensordot(mixing.T, long.T @ seen, 1)
         held = float(np.vdot(core, core))
         if held - before <= 1e-4 * held:
             break
+    left, right = (short, long) if wide else (long, short)
+    core = core.swapaxes(1, 2) if wide else core
 
     def fit(place: int, layer: Update) -> Fit:
         return Fit(
@@ -172,20 +180,28 @@ def _tucker(layers: Iterable[Update], parameters: int) -> Together | str:
 
 
 def _top(gram: Matrix, count: int) -> Matrix:
-    vectors: Matrix = np.linalg.eigh(gram)[1][:, ::-1][:, :count]
+    side = len(gram)
+    vectors: Matrix = eigh(gram, subset_by_index=(side - count, side - 1))[1][:, ::-1]
     return vectors
 
 
-def _side(
-    layers: Iterable[Update], mixing: Matrix, other: Matrix, side: int, *, turned: bool, count: int
-) -> Matrix:
-    """Return the leading directions of one side of Σ_l mixing[l, k] ΔW_l other, for all k."""
-    seen = np.zeros((mixing.shape[1], side, other.shape[1]))
-    for weights, layer in zip(mixing, layers, strict=True):
-        product = (layer.delta.T if turned else layer.delta) @ other
-        seen += weights[:, None, None] * product
-    flat = seen.transpose(1, 0, 2).reshape(side, -1)
-    return np.linalg.svd(flat, full_matrices=False)[0][:, :count]
+def _short_gram(layers: Iterable[Update], wide: bool) -> Matrix:
+    """Return Σ ΔW ΔWᵀ of wide layers, Σ ΔWᵀ ΔW of others."""
+    total: Matrix | float = 0.0
+    for layer in layers:
+        total = total + (layer.delta @ layer.delta.T if wide else layer.delta.T @ layer.delta)
+    return np.asarray(total)
+
+
+def _products(layers: Iterable[Update], wide: bool, other: Matrix, *, turned: bool) -> Matrix:
+    """Return ΔW_l other of all layers, or ΔW_lᵀ other if `turned`; of wide ones the reverse."""
+    return np.stack([(x.delta.T if turned != wide else x.delta) @ other for x in layers])
+
+
+def _side(mixing: Matrix, seen: Matrix, count: int) -> Matrix:
+    """Return the leading directions of Σ_l mixing[l, k] seen[l], for all k."""
+    mixed = np.tensordot(mixing.T, seen, 1)
+    return singular_sides(mixed.transpose(1, 0, 2).reshape(seen.shape[1], -1), count)[0]
 
 
 def tied_rank(count: int, m: int, n: int, parameters: int) -> int:
@@ -197,7 +213,8 @@ def _tied(layers: Iterable[Update], parameters: int) -> Together | str:
     """Return diag(u_l) B diag(v_l) A with B (m × r) and A (r × n) of all layers.
 
     Alternating least squares: u and v of every layer, then A, then the rows of B, each exact when
-    the others are given. Starts from the directions that the layers have in common.
+    the others are given. Starts from the directions that the layers have in common. Every step
+    walks through the layers twice.
     """
     shapes = [layer.shape for layer in layers]
     count, (m, n) = len(shapes), shapes[0]
@@ -205,36 +222,38 @@ def _tied(layers: Iterable[Update], parameters: int) -> Together | str:
     if not rank:
         return f"rank 1 takes {m + n + count * (m + 1):,} numbers"
     total = sum(float(np.vdot(layer.delta, layer.delta)) for layer in layers)
-    gram = np.zeros((n, n))
-    for layer in layers:
-        gram += layer.delta.T @ layer.delta
-    A = _top(gram, rank).T
-    summed = sum((layer.delta @ A.T for layer in layers), np.zeros((m, rank)))
+    wide = m < n
+    short = _top(_short_gram(layers, wide), rank)
+    other = _products(layers, wide, short, turned=False).mean(axis=0)
     State = tuple[Matrix, Matrix, Matrix, Matrix]
-    start: State = (np.ones((count, m)), np.ones((count, rank)), summed, A)
+    sides = (short, other.T) if wide else (other, short.T)
+    start: State = (np.ones((count, m)), np.ones((count, rank)), *sides)
 
     def better(state: State) -> tuple[State, float]:
         u, v, B, A = (part.copy() for part in state)
         outer = A @ A.T
+        gram, right = np.zeros((rank, rank)), np.zeros((rank, n))
         for at, layer in enumerate(layers):
             seen = layer.delta @ A.T
             scaled = u[at][:, None] * B
             v[at] = solved((scaled.T @ scaled) * outer, np.sum(scaled * seen, axis=0))
             made = B * v[at]
-            squares = np.einsum("ir,rs,is->i", made, outer, made, optimize=True)
+            squares = np.sum((made @ outer) * made, axis=1)
             u[at] = np.sum(made * seen, axis=1) / np.where(squares > 0, squares, 1)
-        gram, right = np.zeros((rank, rank)), np.zeros((rank, n))
-        for at, layer in enumerate(layers):
-            scaled = u[at][:, None] * B * v[at]
+            scaled = u[at][:, None] * made
             gram += scaled.T @ scaled
             right += scaled.T @ layer.delta
-        A = solved(gram[None], right.T).T
+        A = solved(gram, right)
         outer = A @ A.T
-        grams, rights = np.zeros((m, rank, rank)), np.zeros((m, rank))
+        rights = np.zeros((m, rank))
         for at, layer in enumerate(layers):
-            grams += (u[at] ** 2)[:, None, None] * (np.outer(v[at], v[at]) * outer)
             rights += u[at][:, None] * (layer.delta @ A.T) * v[at]
-        B = solved(grams, rights)
+        pairs = (v[:, :, None] * v[:, None] * outer).reshape(count, -1)
+        step = max(1, _ENTRIES // rank**2)
+        for first in range(0, m, step):
+            rows = slice(first, first + step)
+            grams = (u[:, rows].T ** 2 @ pairs).reshape(-1, rank, rank)
+            B[rows] = solved(grams, rights[rows])
         return (u, v, B, A), float(np.sum(B * rights)) / total
 
     (u, v, B, A), _ = climb([start], better)

@@ -15,17 +15,18 @@ from cosa_theory.spectrum.approximations.of_family import from_storage, made
 from cosa_theory.spectrum.families.base import FAMILIES
 from cosa_theory.spectrum.families.fitted import Fitted
 from cosa_theory.spectrum.families.joint import JOINT
-from cosa_theory.studies.atlas.shared import SharedFits
+from cosa_theory.studies.atlas.shared import Charting
 
-__all__ = ["family_approximations", "function_of_families"]
+__all__ = ["Parts", "family_approximations", "function_of_families"]
 
 Parts = Mapping[int, Mapping[str, int]]
+"""From a budget of the whole model to what every layer may train of it."""
 
 
 def family_approximations(
     families: Sequence[str],
     parts: Parts,
-    shared: Mapping[tuple[str, int], SharedFits],
+    shared: Charting,
     slopes: Gradients | None = None,
 ) -> Iterator[tuple[str, int, Approximation]]:
     """Yield family, budget and what puts its fits into a model.
@@ -36,15 +37,15 @@ def family_approximations(
         Keys of `FAMILIES`.
     parts : mapping
         From a budget to what every layer may train of it.
-    shared : mapping
-        From a joint family and budget to its fits.
+    shared : Charting
+        What has the fits of joint families.
     slopes : Gradients, optional
         What the mask of the largest gradients is chosen by.
     """
     for name in families:
         for budget, part in parts.items():
             if name in JOINT:
-                make: Any = partial(_shared, fits=shared[name, budget])
+                make: Any = partial(_shared, name=name, budget=budget, shared=shared)
             else:
                 make = partial(_alone, name=name, part=part, slopes=slopes)
             yield (
@@ -70,8 +71,8 @@ def _alone(given: Given, name: str, part: Mapping[str, int], slopes: Gradients |
     return made(given, name, part[layer], None if slope is None else slope.delta)
 
 
-def _shared(given: Given, fits: SharedFits) -> Matrix:
-    fit = fits.of(str(given.key[0]), given.delta)
+def _shared(given: Given, name: str, budget: int, shared: Charting) -> Matrix:
+    fit = shared.fit(name, budget, str(given.key[0]), given.delta)
     if fit is None:
         return np.zeros_like(given.delta)
     return from_storage(fit, given)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from cosa_theory import __version__
 from cosa_theory.deltas import LayerDelta
+from cosa_theory.ground.cells import cell_name
 from cosa_theory.ground.scales import frobenius_norm, in_safe_range
 from cosa_theory.projections import stream
 from cosa_theory.spectrum import singular_values
@@ -21,7 +22,7 @@ from cosa_theory.studies.known_layers import Known
 __all__ = ["AtlasSettings", "Charted", "allotted", "chart_layer", "identity", "noise_share"]
 
 # Raised when the content of a stored cell changes meaning, so that older ones are computed anew.
-_CELL_FORMAT = 1
+_CELL_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,8 @@ def identity(
 def chart_layer(charted: Charted, settings: AtlasSettings) -> dict[str, Any]:
     """Measure the families that need no other layer.
 
-    Returns `name`, and rows of the tables `layers` and `families`.
+    Returns `name`, rows of the tables `layers` and `families`, and what families of several layers
+    go by: `sigma`, the singular values of ΔW, and `digest`, a hash of ΔW.
     """
     layer = charted.layer
     update = _update_of(charted)
@@ -108,6 +110,8 @@ def chart_layer(charted: Charted, settings: AtlasSettings) -> dict[str, Any]:
         "name": layer.name,
         "layers": [{"m": m, "n": n, "delta_norm": frobenius_norm(layer.delta)}],
         "families": rows,
+        "sigma": (update.sigma / in_safe_range(layer.delta)[1]).tolist(),
+        "digest": cell_name({}, [layer.delta]),
     }
 
 

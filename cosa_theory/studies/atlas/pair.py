@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -16,7 +17,7 @@ from cosa_theory.page.document import Document
 from cosa_theory.spectrum.families.base import FAMILIES, Draws
 from cosa_theory.spectrum.families.compare import typed_frame
 from cosa_theory.spectrum.families.joint import JOINT
-from cosa_theory.studies.atlas.functions import family_approximations, function_of_families
+from cosa_theory.studies.atlas.functions import Parts, family_approximations, function_of_families
 from cosa_theory.studies.atlas.layer import (
     AtlasSettings,
     Charted,
@@ -25,7 +26,7 @@ from cosa_theory.studies.atlas.layer import (
     identity,
 )
 from cosa_theory.studies.atlas.pooling import FUNCTION_COLUMNS, POOLED_COLUMNS, pool_atlas
-from cosa_theory.studies.atlas.shared import chart_shared, share_fits
+from cosa_theory.studies.atlas.shared import Charting, Group
 from cosa_theory.studies.atlas.verdict import verdict
 from cosa_theory.studies.known_layers import KnownLayers
 from cosa_theory.studies.layers import (
@@ -169,10 +170,12 @@ def atlas_pair(
         total: dict(zip(sizes, allotted(sizes.values(), total), strict=True)) for total in totals
     }
     settings = AtlasSettings(chosen, Draws(most=draws, seed=seed).most, seed)
+    joint = [name for name in chosen if name in JOINT]
+    steps = len(sizes) + len(_groups(joint, sizes, parts))
     results = on_layers(
         partial(chart_layer, settings=settings),
         _charted(pair, parts, known, slopes),
-        len(sizes),
+        steps,
         identity=partial(identity, settings=settings),
         cells=cells,
         workers=workers,
@@ -183,17 +186,18 @@ def atlas_pair(
     live = set(tables["layers"].query("delta_norm > 0")["layer"])
     if not live:
         raise InputError("every update is zero: the two models have the same weights")
-    shared = {
-        (name, total): share_fits(name, pair, _groups(name, sizes, parts[total], live))
-        for name in chosen
-        if name in JOINT
-        for total in totals
-    }
-    rows = [
-        {**_named(layer), **row}
-        for (name, total), fits in shared.items()
-        for layer, row in chart_shared(name, pair, fits, parts[total], total, seed).items()
-    ]
+    shared = Charting(pair, {result["name"]: result for result in results}, seed)
+    groups = on_layers(
+        shared.rows,
+        _groups(joint, {name: shape for name, shape in sizes.items() if name in live}, parts),
+        steps,
+        identity=shared.identity,
+        cells=cells if function is None else None,  # a cell keeps no fit
+        workers=workers,
+        dask=None,
+        progress=None if progress is None else partial(_after, progress, len(sizes)),
+    )
+    rows = [{**_named(layer), **row} for group in groups for layer, row in group["rows"].items()]
     whole_table = pd.concat([tables["families"], typed_frame(rows, FAMILY_COLUMNS)])
     order = {name: place for place, name in enumerate(FAMILIES)}
     whole_table = whole_table.sort_values(
@@ -220,7 +224,7 @@ def _shapes(pair: Pair) -> dict[str, tuple[int, int]]:
 
 def _charted(
     pair: Pair,
-    parts: Mapping[int, Mapping[str, int]],
+    parts: Parts,
     known: KnownLayers | None,
     slopes: Gradients | None,
 ) -> Iterator[Charted]:
@@ -239,18 +243,25 @@ def _charted(
 
 
 def _groups(
-    name: str, sizes: Mapping[str, tuple[int, int]], part: Mapping[str, int], live: set[str]
-) -> list[dict[str, int]]:
-    """Return what the layers may train that a joint family takes together.
+    names: Iterable[str], sizes: Mapping[str, tuple[int, int]], parts: Parts
+) -> list[Group]:
+    """Return the groups that joint families take together: all layers, or those of one kind.
 
-    All layers, or those of one module and shape, as far as they have an update.
+    A kind is a module and a shape.
     """
     groups: dict[Any, dict[str, int]] = {}
-    for layer, shape in sizes.items():
-        if layer in live:
-            key = (module_and_block(layer)[0], shape) if JOINT[name].one_shape else None
-            groups.setdefault(key, {})[layer] = part[layer]
-    return list(groups.values())
+    for name, (budget, part) in product(names, parts.items()):
+        for layer, shape in sizes.items():
+            kind = (module_and_block(layer)[0], shape) if JOINT[name].one_shape else None
+            groups.setdefault((name, budget, kind), {})[layer] = part[layer]
+    return [Group(name, budget, part) for (name, budget, _), part in groups.items()]
+
+
+def _after(
+    progress: Callable[[int, int, str], None], before: int, done: int, total: int, name: str
+) -> None:
+    """Tell of work after `before` layers."""
+    progress(before + done, total, name)
 
 
 def _named(layer: str) -> dict[str, Any]:

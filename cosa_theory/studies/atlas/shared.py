@@ -1,90 +1,132 @@
 """Families whose numbers are shared by layers, or spread over them."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cosa_theory import __version__
+from cosa_theory.deltas import DeltaPair
 from cosa_theory.spectrum.families.base import FAMILIES, VALUE_BITS, Fit, Update
 from cosa_theory.spectrum.families.joint import JOINT, Together
 from cosa_theory.studies.atlas.layer import noise_share
 from cosa_theory.studies.layers import Pair
 
-__all__ = ["SharedFits", "chart_shared", "share_fits"]
+__all__ = ["Charting", "Group"]
 
 Row = dict[str, Any]
 
-
-@dataclass(frozen=True)
-class _Layers:
-    """Some layers of a pair, read anew at each walk: one is held at a time."""
-
-    pair: Pair
-    names: frozenset[str]
-
-    def __iter__(self) -> Iterator[Update]:
-        for layer in self.pair:
-            if layer.name in self.names:
-                delta = layer.delta.astype(np.float64, copy=False)
-                yield Update(delta, None, np.empty(0))
+_FEW = 1 << 24  # entries of layers that are kept: 128 MiB
+# Raised when the content of a stored cell changes meaning, so that older ones are computed anew.
+_CELL_FORMAT = 1
 
 
 @dataclass(frozen=True)
-class SharedFits:
-    """What a joint family makes of the layers at one budget.
+class Group:
+    """Layers that a joint family takes together, at one budget of the whole model.
 
     Parameters
     ----------
-    groups : tuple
-        Of each group the names of its layers, and what was found.
+    family : str
+        A key of `JOINT`.
+    budget : int
+        Of the whole model.
+    part : mapping
+        From the name of each layer, in the order of the pair, to what it may train of the budget.
     """
 
-    groups: tuple[tuple[tuple[str, ...], Together | str], ...]
-
-    def of(self, layer: str, delta: NDArray[Any]) -> Fit | None:
-        """Return the fit of a layer; None where there is none."""
-        for names, found in self.groups:
-            if layer in names and isinstance(found, Together):
-                update = Update(delta.astype(np.float64), None, np.empty(0))
-                return found.fit(names.index(layer), update)
-        return None
+    family: str
+    budget: int
+    part: Mapping[str, int]
 
 
-def share_fits(name: str, pair: Pair, groups: Sequence[Mapping[str, int]]) -> SharedFits:
-    """Fit a joint family: each group of layers, by what each layer may train.
+@dataclass
+class Charting:
+    """Measures groups of layers of a pair, from what `chart_layer` gave of each.
 
-    Layers of a group are in the order of the pair.
+    Parameters
+    ----------
+    pair : Pair
+        The stream of updates.
+    known : mapping
+        From the name of a layer to its result, with `sigma` and `digest`.
+    seed : int
+        Of noise.
     """
-    return SharedFits(
-        tuple(
-            (
-                tuple(group),
-                JOINT[name].best(_Layers(pair, frozenset(group)), sum(group.values())),
-            )
-            for group in groups
-        )
-    )
+
+    pair: Pair
+    known: Mapping[str, Mapping[str, Any]]
+    seed: int
+    _found: dict[tuple[str, int, str], tuple[int, Together]] = field(default_factory=dict)
+
+    def identity(self, group: Group) -> tuple[dict[str, Any], list[NDArray[Any]]]:
+        """Return what decides the result of `rows`, as `cell_name` takes it."""
+        described = {
+            "format": _CELL_FORMAT,
+            "version": __version__,
+            "family": group.family,
+            "budget": group.budget,
+            "part": dict(group.part),
+            "layers": [self.known[name]["digest"] for name in group.part],
+            "seed": self.seed,
+        }
+        return described, []
+
+    def rows(self, group: Group) -> dict[str, Any]:
+        """Fit a group; return a `name` for it, and each layer's row of the table `families`.
+
+        Numbers that are shared are divided evenly; the first layers get what is left over. The null
+        is that of a layer alone, with its part of the budget.
+        """
+        family, part = FAMILIES[group.family], group.part
+        layers = _Layers(self.pair, part, self.known)
+        found = JOINT[group.family].best(layers, sum(part.values()))
+        rows: dict[str, Row] = {}
+        for place, (layer, update) in enumerate(zip(part, layers, strict=True)):
+            alone = family.size(*update.shape, max(1, part[layer]))
+            noise = noise_share(group.family, *update.shape, alone, self.seed)
+            row = _row(group.family, found, place, len(part), update)
+            rows[layer] = row | {"budget": group.budget, "noise": noise}
+            if isinstance(found, Together):
+                self._found[group.family, group.budget, layer] = place, found
+        return {"name": f"{family.label}, {group.budget:,} numbers", "rows": rows}
+
+    def fit(self, family: str, budget: int, layer: str, delta: NDArray[Any]) -> Fit | None:
+        """Return the fit of a layer whose group has its `rows`; None where it has none."""
+        known = self._found.get((family, budget, layer))
+        if known is None:
+            return None
+        place, found = known
+        return found.fit(place, Update(delta.astype(np.float64), None, np.empty(0)))
 
 
-def chart_shared(
-    name: str, pair: Pair, fits: SharedFits, part: Mapping[str, int], budget: int, seed: int
-) -> dict[str, Row]:
-    """Return, from a layer's name, its row of the table `families`.
+@dataclass
+class _Layers:
+    """Some layers of a pair, walked through many times: few are kept, of many one is held."""
 
-    Numbers that are shared are divided evenly; the first layers get what is left over. The null is
-    that of a layer alone, with its `part` of the budget.
-    """
-    rows: dict[str, Row] = {}
-    for names, found in fits.groups:
-        layers = _Layers(pair, frozenset(names))
-        for place, (layer, update) in enumerate(zip(names, layers, strict=True)):
-            alone = FAMILIES[name].size(*update.shape, max(1, part[layer]))
-            noise = noise_share(name, *update.shape, alone, seed)
-            row = _row(name, found, place, len(names), update)
-            rows[layer] = row | {"budget": budget, "noise": noise}
-    return rows
+    pair: Pair
+    names: Mapping[str, Any]
+    known: Mapping[str, Mapping[str, Any]]
+    _kept: list[Update] | None = None
+
+    def __iter__(self) -> Iterator[Update]:
+        if self._kept is None and self._are_few():
+            self._kept = list(self._read())
+        return self._read() if self._kept is None else iter(self._kept)
+
+    def _are_few(self) -> bool:
+        shapes = [one.shape for one in getattr(self.pair, "layers", ()) if one.name in self.names]
+        return 0 < sum(m * n for m, n in shapes) <= _FEW
+
+    def _read(self) -> Iterator[Update]:
+        walk = self.pair.only(self.names) if isinstance(self.pair, DeltaPair) else self.pair
+        for layer in walk:
+            if layer.name in self.names:
+                delta = layer.delta.astype(np.float64, copy=False)
+                yield Update(delta, None, np.array(self.known[layer.name]["sigma"]))
+                del layer, delta
 
 
 def _row(name: str, found: Together | str, place: int, count: int, update: Update) -> Row:
