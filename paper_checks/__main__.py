@@ -36,6 +36,15 @@ def _parser() -> argparse.ArgumentParser:
         epilog="example: python -m paper_checks C5 C6 --json",
     )
     parser.add_argument("ids", nargs="*", metavar="ID", help=f"of {', '.join(CHECKS)}; else all")
+    extent = parser.add_mutually_exclusive_group()
+    extent.add_argument(
+        "--quick", action="store_true", help="what can be measured here and now (default)"
+    )
+    extent.add_argument(
+        "--full",
+        action="store_true",
+        help="also what is committed of all updates, in experiments/reference",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument(
         "--pair",
@@ -83,8 +92,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         tuple(chosen.pair) if chosen.pair else None,
         chosen.seed,
         lambda name: note(f"checking {name}"),
+        full=chosen.full,
     )
-    settings = {"ids": ids, "pair": chosen.pair}
+    settings = {"ids": ids, "pair": chosen.pair, "full": chosen.full}
     content = document(verdicts, settings, chosen.seed)
     write(verdicts, content, chosen.out)
     found = claims(verdicts, content["provenance"])

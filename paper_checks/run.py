@@ -22,6 +22,7 @@ from cosa_theory.page.document import Document
 from experiments import finetune_delta
 from paper_checks import informed
 from paper_checks.base import NO_CLAIM, Check, Verdict, decide, failed_controls
+from paper_checks.stored import describe_stored, stored_cases
 from paper_checks.thresholds import THRESHOLDS
 
 __all__ = [
@@ -96,6 +97,8 @@ def run_checks(
     pair: Pair | None = None,
     seed: int = 0,
     progress: Callable[[str], None] | None = None,
+    *,
+    full: bool = False,
 ) -> list[Verdict]:
     """Measure claims of the paper and decide them.
 
@@ -110,6 +113,8 @@ def run_checks(
         Seed of all draws.
     progress : callable, optional
         Called with the identifier of each check before it starts.
+    full : bool
+        Whether what is committed of all updates decides too, see `paper_checks.stored`.
 
     Returns
     -------
@@ -133,7 +138,8 @@ def run_checks(
         # One thread: two on such small matrices are far slower than one on a busy machine.
         with threadpool_limits(1):
             cases = tuple(check.measure(layers if check.needs_pair else (), seed))
-        summary = check.describe(cases)
+        stored = tuple(stored_cases(check.claim.id)) if full else ()
+        summary, cases = check.describe(cases) + describe_stored(stored), cases + stored
         for case in failed_controls(cases):
             summary = f"The control {case.name!r} failed ({case.value:.3g}). {summary}"
         seconds = time.perf_counter() - started

@@ -35,6 +35,7 @@ __all__ = ["CosaConfig"]
 BIASES = ("none", "all", "cosa_only")
 LOSSES = ("labels", "samples")
 TOKENS = ("texts", "random")
+_PICKLE = "adapter_model.bin"
 
 
 @dataclass
@@ -305,6 +306,12 @@ class CosaConfig(PeftConfig):
                 folder = Path(fetched).parent
             if (folder / ADAPTER_WEIGHTS).is_file():
                 config._folder = os.fspath(folder)
+            elif config.kind in INFORMED and not config.recipe and (folder / _PICKLE).is_file():
+                raise InputError(
+                    f"{folder / _PICKLE} is a pickle, from which projections that were made from "
+                    "data are not read: save the adapter with safe_serialization=True, which "
+                    f"writes {ADAPTER_WEIGHTS}"
+                )
         return config
 
     @classmethod

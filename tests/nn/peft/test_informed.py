@@ -199,6 +199,14 @@ def test_without_what_was_made_the_model_refuses_and_stays_as_it_was():
     assert layers(get_peft_model(base, copy.deepcopy(prepared)))
 
 
+def test_projections_made_from_data_are_not_read_from_a_pickle(tmp_path):
+    adapted().save_pretrained(tmp_path, safe_serialization=False)
+    with pytest.raises(
+        InputError, match=r"adapter_model\.bin is a pickle.*safe_serialization=True"
+    ):
+        PeftModel.from_pretrained(llama(), tmp_path)
+
+
 @pytest.mark.parametrize("loss", ["labels", "samples"])
 def test_L_of_gradient_lies_among_the_gradients_of_the_asked_loss(loss):
     texts = [one | ({"labels": one["input_ids"]} if loss == "labels" else {}) for one in TEXTS]
