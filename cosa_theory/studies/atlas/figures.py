@@ -33,13 +33,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["FIGURES", "curves_figure", "function_figure", "winners_figure"]
+__all__ = ["COLOURS", "FIGURES", "LEAST", "curves_figure", "function_figure", "winners_figure"]
 
-_COLOURS = dict(
-    zip(GROUPS, (VERMILION, GREEN, BLUE, SKY, ORANGE, PURPLE, BROWN, GREY), strict=True)
-)
+COLOURS = dict(zip(GROUPS, (VERMILION, GREEN, BLUE, SKY, ORANGE, PURPLE, BROWN, GREY), strict=True))
+"""Of each kind of families."""
 _MODULES = 9  # panels of one figure
-_LEAST = 1e-4  # of the energy, below which shares are not drawn
+LEAST = 1e-4
+"""Share of the energy, below which none is drawn."""
 
 
 def curves_figure(tables: Tables) -> "Figure":
@@ -47,7 +47,7 @@ def curves_figure(tables: Tables) -> "Figure":
     from matplotlib.figure import Figure
 
     pooled = tables["pooled"].dropna(subset=["captured"])
-    pooled = pooled[pooled["captured"] > _LEAST]
+    pooled = pooled[pooled["captured"] > LEAST]
     with house_style():
         figure = Figure(figsize=(PAGE_WIDTH, 3.6), layout="constrained")
         left, right = figure.subplots(1, 2, sharey=True)
@@ -75,7 +75,7 @@ def _curves(axes: "Axes", rows: pd.DataFrame, column: str) -> None:
         axes.plot(
             points[column],
             points["captured"],
-            color=_COLOURS.get(kind, GREY),
+            color=COLOURS.get(kind, GREY),
             marker="o",
             ms=2.5,
             lw=0.9,
@@ -93,7 +93,7 @@ def _curves(axes: "Axes", rows: pd.DataFrame, column: str) -> None:
             textcoords="offset points",
             fontsize=6,
             va="center",
-            color=_COLOURS.get(str(row["group"]), GREY),
+            color=COLOURS.get(str(row["group"]), GREY),
         )
     axes.margins(x=0.18)
 
@@ -122,7 +122,7 @@ def modules_figure(tables: Tables) -> "Figure":
                 for name in ("families", "layers")
             }
             pooled = pd.DataFrame(pool_atlas(**of_module)).dropna(subset=["captured"])
-            trains = pooled[(pooled["group"] != "stored") & (pooled["captured"] > _LEAST)]
+            trains = pooled[(pooled["group"] != "stored") & (pooled["captured"] > LEAST)]
             _curves(axes, trains, "parameters")
             _law(axes, pooled)
             axes.set(xscale="log", yscale="log", title=label_text(module, 40))
@@ -224,7 +224,7 @@ FIGURES: dict[str, Drawing] = {
         "named. Left: against trainable parameters, for families that train; dashed: the law "
         "P/(mn) of what knows nothing of W or ΔW. Right: against the bits that are stored, with "
         "chosen places, for all.",
-        lambda tables: bool((tables["pooled"]["captured"] > _LEAST).any()),
+        lambda tables: bool((tables["pooled"]["captured"] > LEAST).any()),
         partial(_best_in_words, column="captured", what="Share of the energy"),
     ),
     "atlas_function": Drawing(

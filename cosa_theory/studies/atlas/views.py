@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from cosa_theory.page.document import Document, Tables
+from cosa_theory.page.explorer import Explorer
 from cosa_theory.page.presentation import Drawing, Presentation
 from cosa_theory.page.views import MISSING, Column, View, count, percent
 from cosa_theory.spectrum.families.base import FAMILIES
@@ -120,6 +121,12 @@ def _views(document: Document) -> Sequence[View]:
     return family_table(document.tables), budget_table(document.tables)
 
 
+def _explorer(tables: Tables) -> Explorer | None:
+    from cosa_theory.studies.atlas.explorer import explorer
+
+    return explorer(tables)
+
+
 def _figures() -> Mapping[str, Drawing]:
     from cosa_theory.studies.atlas.figures import FIGURES
 
@@ -167,6 +174,7 @@ PRESENTATION = Presentation(
     detail_views=lambda document: (winner_table(document.tables),),
     figures=_figures,
     terms=_TERMS,
+    explorer=_explorer,
     headings=("Families", "Layers"),
 )
 """How documents of the command atlas are shown."""

@@ -9,12 +9,12 @@ from cosa_theory.studies.atlas.verdict import middle
 __all__ = ["winners"]
 
 
-def winners(tables: Tables) -> pd.DataFrame:
-    """Return, for each layer at the middle budget, the trained family that holds most of it.
+def winners(tables: Tables, budget: int | None = None) -> pd.DataFrame:
+    """Return, for each layer at a budget (the middle one), the trained family that holds most.
 
     Columns `layer`, `module`, `block`, `family`, `captured`, and `core`, the best CoSA core's.
     """
-    budget = middle(tables["pooled"])
+    budget = middle(tables["pooled"]) if budget is None else budget
     rows = tables["families"][tables["families"]["budget"] == budget].dropna(subset=["captured"])
     groups = rows["family"].map({name: one.group for name, one in FAMILIES.items()})
     cores = rows[groups == "CoSA core"].groupby("layer")["captured"].max().rename("core")

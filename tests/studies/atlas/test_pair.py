@@ -7,12 +7,14 @@ from cosa_theory.deltas import LayerDelta
 from cosa_theory.ground.errors import InputError
 from cosa_theory.page.views import percent
 from cosa_theory.spectrum.families.base import FAMILIES
+from cosa_theory.studies.atlas.explorer import explorer
 from cosa_theory.studies.atlas.figures import FIGURES
 from cosa_theory.studies.atlas.layer import allotted
 from cosa_theory.studies.atlas.pair import atlas_pair
 from cosa_theory.studies.atlas.verdict import trained
 from cosa_theory.studies.atlas.views import PRESENTATION
 from cosa_theory.studies.atlas.winners import winners
+from tests.page.drawing import drawn
 
 FEW = ["truncated_svd", "adalora", "tucka", "cosa_haar", "mask", "dora", "low_bits", "ia3"]
 
@@ -183,3 +185,32 @@ def test_a_mask_of_the_largest_gradients_joins_where_they_are_known(tmp_path):
     assert "2 of 6 matrices without a gradient" in " ".join(
         atlas_pair(pair, gradients=some, **arguments).notices
     )
+
+
+def test_what_can_be_explored_is_every_family_of_all_matrices_and_of_each_type(atlas):
+    tables = {name: getattr(atlas, name) for name in ("pooled", "families", "layers")}
+    made = explorer(tables)
+    places, budgets, families = (list(one.options) for one in made.choices)
+    assert places == ["all matrices", "query", "value"]
+    assert budgets == [100, 600, 1500]
+    assert set(families) == {FAMILIES[name].label for name in FEW} - {FAMILIES["low_bits"].label}
+    chosen = {one.name: one.chosen for one in made.choices}
+    (told,) = [
+        one for one in made.tables["shares"] if all(one[name] == chosen[name] for name in chosen)
+    ]
+    best = trained(atlas.pooled[atlas.pooled["budget"] == 600]).iloc[0]
+    assert percent(best["captured"]) in told["says"]
+    bars, curves, wins = drawn(made)
+    shown = [one for one in made.tables["shares"] if one["place"] == "all matrices"]
+    points = sum(one["budget"] == 600 for one in shown)
+    noise = sum(one["budget"] == 600 and (one["noise"] or 0) > 1e-4 for one in shown)
+    assert bars.count('aria-roledescription="point"') == points + noise
+    assert curves.count('aria-roledescription="point"') == len(shown)
+    assert wins.count('aria-roledescription="rect mark"') == 6
+
+
+def test_an_atlas_without_an_update_of_any_family_has_nothing_to_explore(atlas):
+    tables = {name: getattr(atlas, name) for name in ("pooled", "families", "layers")}
+    tables["pooled"] = tables["pooled"].assign(captured=np.nan)
+    tables["families"] = tables["families"].assign(captured=np.nan, parameters=0)
+    assert explorer(tables) is None
