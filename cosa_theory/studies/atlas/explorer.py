@@ -71,7 +71,7 @@ def explorer(tables: Tables) -> Explorer | None:
                 "Who wins where",
                 "The winner's share over that of the best CoSA core, layer by layer. A click "
                 "chooses the layer's type of module.",
-                _map(wins, start),
+                _map(wins, module_grid(winners(tables), "captured"), start),
             )
         )
     data = {"shares": short_records(shares), "wins": short_records(wins)}
@@ -192,9 +192,7 @@ def _curves(shares: pd.DataFrame, start: Mapping[str, Any]) -> alt.LayerChart:
     return alt.layer(lines, law)
 
 
-def _map(wins: pd.DataFrame, start: Mapping[str, Any]) -> alt.Chart:
-    named = wins.rename(columns={"place": "module"})
-    grid = module_grid(named[named["budget"] == start["budget"]], "behind")
+def _map(wins: pd.DataFrame, grid: pd.DataFrame, start: Mapping[str, Any]) -> alt.Chart:
     top = float(f"{max(10.0, float(np.nanmax(wins['behind']))):.3g}")
     return (
         _data("wins", start, "place", "budget", height=max(160, 22 * len(grid) + 10))
@@ -204,7 +202,7 @@ def _map(wins: pd.DataFrame, start: Mapping[str, Any]) -> alt.Chart:
             alt.X("block:N", sort=list(grid.columns), title=f"block ({OUTSIDE}: outside)").axis(
                 labelAngle=0, labelOverlap=True
             ),
-            alt.Y("place:N", sort=[str(one) for one in grid.index], title=None).axis(
+            alt.Y("place:N", sort=[printable(str(one)) for one in grid.index], title=None).axis(
                 labelLimit=170
             ),
             color=alt.Color("behind:Q", title=None)
