@@ -26,6 +26,10 @@ def test_every_pair_has_a_panel_with_its_law_low_rank_and_informed_curves():
     labels = ax.get_legend_handles_labels()[1]
     assert {"law ab/(mn)", "low rank (SVD)", "random tokens", "texts of its kind"} <= set(labels)
     assert not INFORMED_FIGURE.drawable({"informed": pooled("other")})
+    told = INFORMED_FIGURE.alternative({"informed": pooled("sre_encoder")})
+    assert "budget of rank 8: low rank 50.0 %" in told
+    assert "random tokens 12.5 %" in told
+    assert "law 3.1 %" in told
 
 
 def test_the_figure_is_drawn_from_the_stored_table(tmp_path):

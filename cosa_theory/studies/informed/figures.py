@@ -23,6 +23,7 @@ from cosa_theory.page.style import (
     VERMILION,
     house_style,
 )
+from cosa_theory.page.views import percent
 
 __all__ = ["INFORMED_FIGURE"]
 
@@ -53,6 +54,15 @@ def _drawn(table: pd.DataFrame) -> list[str]:
     return [pair for pair in _TITLES if pair in present]
 
 
+def _chosen(own: pd.DataFrame, basis: str, shape: str, calibration: str) -> pd.DataFrame:
+    """Return the rows of a curve, with as many texts as there are up to `_TEXTS`."""
+    rows = own[
+        (own["basis"] == basis) & (own["shape"] == shape) & (own["calibration"] == calibration)
+    ]
+    rows = rows[rows["texts"] <= _TEXTS]
+    return rows[rows["texts"] == rows["texts"].max()].sort_values("rank")
+
+
 def _plot(ax: Axes, own: pd.DataFrame) -> None:
     """Draw every curve of a pair with its intervals over matrices."""
     reference = own[own["basis"] == "top"]
@@ -60,11 +70,7 @@ def _plot(ax: Axes, own: pd.DataFrame) -> None:
     law = known.drop_duplicates("rank")
     ax.plot(law["rank"], law["svd"], "o-", color=VERMILION, label="low rank (SVD)")
     for basis, shape, calibration, label, colour, line, marker in _CURVES:
-        rows = own[
-            (own["basis"] == basis) & (own["shape"] == shape) & (own["calibration"] == calibration)
-        ]
-        rows = rows[rows["texts"] <= _TEXTS]
-        rows = rows[rows["texts"] == rows["texts"].max()].sort_values("rank")
+        rows = _chosen(own, basis, shape, calibration)
         error = [rows["share"] - rows["share_low"], rows["share_high"] - rows["share"]]
         style: dict[str, Any] = {
             "color": colour,
@@ -101,6 +107,24 @@ def _draw(tables: Tables) -> Figure:
     return figure
 
 
+def _in_words(tables: Tables) -> str:
+    """Say what every curve holds of every pair that is drawn, at the middle budget."""
+    table = tables["informed"]
+    parts = []
+    for pair in _drawn(table):
+        own = table[table["pair"] == pair]
+        rank = sorted(own["rank"].unique())[(own["rank"].nunique() - 1) // 2]
+        own = own[own["rank"] == rank]
+        curves = [(_chosen(own, *curve[:3]), curve[3]) for curve in _CURVES]
+        held = [f"{label} {percent(rows['share'].iloc[0])}" for rows, label in curves if len(rows)]
+        first = own.iloc[0]
+        parts.append(
+            f"{_TITLES[pair]}, budget of rank {rank}: low rank {percent(first['svd'])}, "
+            f"{', '.join(held)}, law {percent(first['law'])}"
+        )
+    return f"Captured share of ‖ΔW‖². {'; '.join(parts)}."
+
+
 INFORMED_FIGURE = Drawing(
     draw=_draw,
     title="Captured energy of informed projections",
@@ -108,4 +132,5 @@ INFORMED_FIGURE = Drawing(
     "base model on random tokens and on texts, one-sided (L the identity) unless said otherwise; "
     "all matrices together, 95 % intervals over matrices.",
     drawable=lambda tables: bool(_drawn(tables["informed"])),
+    says=_in_words,
 )

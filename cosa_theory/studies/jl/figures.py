@@ -20,6 +20,7 @@ from cosa_theory.page.style import (
     log_axis,
 )
 from cosa_theory.projections import printed_name
+from cosa_theory.studies.jl.in_words import failures_in_words, variances_in_words
 
 __all__ = ["CURVES_FIGURE", "FIGURES", "VARIANCE_FIGURE"]
 
@@ -167,6 +168,7 @@ _FAILURES = Drawing(
     "intervals over the draws (bands). Dashed: the exact χ² law of a Gaussian projection. A curve "
     "ends where no failure was seen.",
     lambda tables: _holds(tables, "curves"),
+    lambda tables: failures_in_words(tables["curves"]),
 )
 
 _KRONECKER = Drawing(
@@ -177,6 +179,7 @@ _KRONECKER = Drawing(
     "rows, against the participation ratio over a + b + 1; dashed, 1 + (a + b + 1)/PR, the law for "
     "Gaussian factors.",
     lambda tables: _varies(tables, "kronecker"),
+    lambda tables: variances_in_words(_varying(tables["kronecker"])),
 )
 
 CURVES_FIGURE = Drawing(
@@ -186,6 +189,7 @@ CURVES_FIGURE = Drawing(
     "(bands). Dashed: the exact χ² law of a Gaussian projection. A curve ends where no failure was "
     "seen.",
     lambda tables: _holds(tables, "jl_curves"),
+    lambda tables: failures_in_words(tables["jl_curves"]),
 )
 
 VARIANCE_FIGURE = Drawing(
@@ -197,6 +201,7 @@ VARIANCE_FIGURE = Drawing(
     "factors, 1 + (a + b + 1)/PR. Points off that line belong to matrices aligned with the "
     "coordinates, which the other ensembles notice. Laws of zero are left out.",
     lambda tables: _varies(tables, "variance_law"),
+    lambda tables: variances_in_words(_varying(tables["variance_law"])),
 )
 
 FIGURES = {"failures": _FAILURES, "kronecker": _KRONECKER}

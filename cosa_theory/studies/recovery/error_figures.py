@@ -28,6 +28,7 @@ from cosa_theory.page.style import (
     house_style,
 )
 from cosa_theory.recovery import METHODS
+from cosa_theory.studies.recovery.in_words import recovery_in_words
 
 __all__ = [
     "RECOVERY_FIGURE",
@@ -276,4 +277,5 @@ RECOVERY_FIGURE = Drawing(
     "errors below 1e-7 are drawn there. "
     "Bottom: by ensemble, and by the basis of the truth and of the solver.",
     lambda tables: bool((tables["recovery"]["status"] == "done").any()),
+    recovery_in_words,
 )

@@ -22,6 +22,7 @@ from cosa_theory.page.style import (
     Style,
     house_style,
 )
+from cosa_theory.studies.recovery.in_words import convergence_in_words, estimate_in_words
 
 __all__ = [
     "CONVERGENCE_FIGURE",
@@ -183,6 +184,7 @@ CONVERGENCE_FIGURE = Drawing(
         len(tables["history"]) > 1
         and {"objective", "certificate"} & set(tables["history"]) != set()
     ),
+    convergence_in_words,
 )
 ESTIMATE_FIGURE = Drawing(
     estimate_figure,
@@ -192,4 +194,5 @@ ESTIMATE_FIGURE = Drawing(
     "identifies every update, and up to the weak threshold ℓ1 finds updates with entries at random "
     "places.",
     lambda tables: bool((tables["magnitudes"]["magnitude"] > 0).any()),
+    estimate_in_words,
 )

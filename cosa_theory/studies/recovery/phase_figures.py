@@ -24,6 +24,7 @@ from cosa_theory.page.style import (
     log_axis,
 )
 from cosa_theory.projections import printed_name
+from cosa_theory.studies.recovery.in_words import phase_in_words
 
 __all__ = [
     "PHASE_FIGURE",
@@ -236,4 +237,5 @@ PHASE_FIGURE = Drawing(
     "for a column or a row, an upper bound for a block. Right: the 50 % points of every ensemble; "
     "triangles point to crossings beyond what was measured, dashed is the weak threshold.",
     lambda tables: bool((tables["phase_transition"]["status"] == "done").any()),
+    phase_in_words,
 )

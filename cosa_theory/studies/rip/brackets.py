@@ -13,6 +13,7 @@ from cosa_theory.page.presentation import Drawing
 from cosa_theory.page.style import BLUE, PAGE_WIDTH, VERMILION, Style, house_style
 from cosa_theory.projections import printed_name
 from cosa_theory.studies.rip.figures import mark_limits
+from cosa_theory.studies.rip.in_words import brackets_in_words
 
 __all__ = ["BRACKETS_FIGURE", "brackets_figure"]
 
@@ -105,4 +106,5 @@ BRACKETS_FIGURE = Drawing(
     "of the same size and ensemble. Shaded: δ of 1 or more, where nothing is promised. Dashed: "
     "1/√2, below which δ_2s lets ℓ1 recover every s-sparse vector.",
     lambda tables: bool((tables["rip_brackets"]["scale"] == "unit-norm").any()),
+    lambda tables: brackets_in_words(tables["rip_brackets"]),
 )

@@ -13,6 +13,7 @@ from matplotlib.ticker import NullLocator
 from cosa_theory.page.panels import legend_above, panels_of
 from cosa_theory.page.presentation import Drawing
 from cosa_theory.page.style import BLACK, PAGE_WIDTH, Style, ensemble_style, house_style, log_axis
+from cosa_theory.studies.rip.in_words import cores_in_words, orders_in_words
 from cosa_theory.studies.rip.operators import OPERATORS
 
 __all__ = ["FIGURES", "mark_limits"]
@@ -130,6 +131,7 @@ FIGURES = {
         "isometry constant δ_s. Shaded: δ of 1 or more, where nothing is promised. Dashed: 1/√2, "
         "below which δ_2s lets ℓ1 recover every s-sparse vector. Below 0.1 the axis is linear.",
         _drawable("brackets"),
+        lambda tables: orders_in_words(tables["brackets"]),
     ),
     "cores": Drawing(
         _cores_figure,
@@ -138,6 +140,7 @@ FIGURES = {
         "singular values of the factors. An isometry would be one point at 1. Orthonormal factors "
         "are one at synthesis scale; at analysis scale every value is mn/(ab) times as large.",
         _drawable("cores"),
+        lambda tables: cores_in_words(tables["cores"]),
     ),
 }
 """The drawings of a document by file name."""

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
+from cosa_theory.page.views import percent
 from cosa_theory.studies.recovery.error_figures import (
     RECOVERY_FIGURE,
     plot_bases,
@@ -157,3 +158,14 @@ def test_only_finished_cells_are_drawn():
     late = whole().assign(status="timed out")
     assert not RECOVERY_FIGURE.drawable({"recovery": late})
     assert RECOVERY_FIGURE.drawable({"recovery": whole()})
+
+
+def test_what_comes_back_is_told_in_words():
+    table = whole()
+    told = RECOVERY_FIGURE.alternative({"recovery": table})
+    real = table[(table["sweep"] == "real") & (table["method"] == "least_norm")]
+    assert f"least norm {percent(real['share'].median())}." in told
+    assert "Of 3 real updates" in told
+    assert "by least norm" in told
+    sparse = RECOVERY_FIGURE.alternative({"recovery": table[table["sweep"] == "noise"]})
+    assert sparse == "Sparse updates by solver, noise, ensemble and basis."

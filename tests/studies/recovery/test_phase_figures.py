@@ -8,6 +8,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from cosa_theory.laws.recovery import l1_weak_threshold, packed_l1_threshold
+from cosa_theory.page.views import number
 from cosa_theory.studies.recovery.phase_figures import (
     PHASE_FIGURE,
     phase_figure,
@@ -174,6 +175,14 @@ def test_the_figure_has_two_maps_the_packed_supports_and_every_ensemble(table, l
     labels = [text.get_text() for text in lower.legends[0].get_texts()]
     assert "Kronecker, one column" in labels
     assert "theory of the same colour" in labels
+
+
+def test_the_half_way_points_are_told_beside_the_weak_threshold(lines):
+    told = PHASE_FIGURE.alternative({"phase_lines": lines})
+    for (structure, packing), rows in lines.groupby(["structure", "packing"]):
+        known = rows["rho50"].dropna()
+        expected = f"ρ from {number(known.min())} to" if len(known) else "nowhere"
+        assert f"{structure}, {packing}: {expected}" in told
 
 
 def test_a_table_without_finished_cells_has_no_figure(table):

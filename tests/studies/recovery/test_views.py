@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from cosa_theory import CosaBasis
 from cosa_theory.page.document import Document
+from cosa_theory.page.views import number
 from cosa_theory.recovery import RecoveryProblem, recover
 from cosa_theory.studies.recovery.figures import (
     CONVERGENCE_FIGURE,
@@ -201,6 +202,14 @@ def test_figures_are_drawn_where_there_is_something_to_draw():
     found = tables("fista")
     assert CONVERGENCE_FIGURE.drawable(found)
     assert len(CONVERGENCE_FIGURE.draw(found).axes) == 2
+    last = found["history"].iloc[-1]
+    told = CONVERGENCE_FIGURE.alternative(found)
+    assert f"to {last['iteration']:,}, the objective goes from" in told
+    assert f"to {last['certificate']:.2g}, with a tolerance of" in told
+    largest = found["spectrum"].query("of == 'truth'")["sigma"].max()
+    assert f"the truth has a largest singular value of {number(largest)}; 90 % of" in (
+        ESTIMATE_FIGURE.alternative(found)
+    )
     closed = tables("least_norm")
     assert not CONVERGENCE_FIGURE.drawable(closed)
     assert ESTIMATE_FIGURE.drawable(closed)
@@ -208,3 +217,4 @@ def test_figures_are_drawn_where_there_is_something_to_draw():
     assert len(CONVERGENCE_FIGURE.draw(without).axes) == 1
     zero = found | {"magnitudes": found["magnitudes"].assign(magnitude=0.0)}
     assert not ESTIMATE_FIGURE.drawable(zero)
+    assert ESTIMATE_FIGURE.alternative(zero) == "Every coefficient is zero."
