@@ -10,6 +10,7 @@ from cosa_theory import laws
 __all__ = [
     "ASSUMPTIONS",
     "ENERGY",
+    "SUBJECTS",
     "Assumption",
     "Measured",
     "Outcome",
@@ -18,6 +19,9 @@ __all__ = [
 ]
 
 Outcome = Literal["holds", "fails", "undecided"]
+SUBJECTS = {"update": "update ΔW", "gradient": "gradient of the first step"}
+"""What is audited, as it is called."""
+
 ENERGY = 0.9
 """The share of an update's energy that counts as the update."""
 

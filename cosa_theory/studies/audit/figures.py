@@ -28,7 +28,7 @@ from cosa_theory.page.style import (
     Style,
     house_style,
 )
-from cosa_theory.studies.audit.assumptions import ASSUMPTIONS
+from cosa_theory.studies.audit.assumptions import ASSUMPTIONS, SUBJECTS
 from cosa_theory.studies.audit.in_words import (
     decay_in_words,
     outcomes_in_words,
@@ -37,6 +37,7 @@ from cosa_theory.studies.audit.in_words import (
 
 __all__ = [
     "AUDIT_FIGURES",
+    "OUTCOMES",
     "assumption_figure",
     "decay_figure",
     "participation_figure",
@@ -51,7 +52,6 @@ OUTCOMES = {
     "fails": Style("fails", VERMILION, "", "X"),
 }
 _TINTS = ("#CFE5F2", "#E4E4E4", "#FBDCCB")
-_SUBJECTS = {"update": "update ΔW", "gradient": "gradient of the first step"}
 _BASES = {
     "coordinate": Style("entries", BLUE, "-", ""),
     "dct": Style("cosine transform", ORANGE, "--", ""),
@@ -152,7 +152,7 @@ def plot_participation(ax: Axes, layers: pd.DataFrame) -> None:
                 elinewidth=0.7,
                 markeredgewidth=0,
                 alpha=0.75,
-                label=_SUBJECTS[subject],
+                label=SUBJECTS[subject],
             )
     reach = np.array([0.7 * needed.min(), 1.4 * needed.max()])
     ax.plot(reach, reach, color=BLACK, linewidth=0.9, label="needed: variance doubled")
@@ -212,7 +212,7 @@ def decay_figure(tables: Tables) -> Figure:
     One panel per subject; the vertical line is the median of the spark wall min(a, b)/(2mn).
     """
     decay = tables["decay"]
-    subjects = [name for name in _SUBJECTS if (decay["subject"] == name).any()]
+    subjects = [name for name in SUBJECTS if (decay["subject"] == name).any()]
     wall = _wall_share(tables)
     with house_style():
         width = PAGE_WIDTH if len(subjects) > 1 else 1.35 * COLUMN_WIDTH
@@ -221,7 +221,7 @@ def decay_figure(tables: Tables) -> Figure:
         for ax, subject in zip(axes, subjects, strict=True):
             plot_decay(ax, decay[decay["subject"] == subject])
             ax.axvline(wall, color=BLACK, linewidth=0.8, label="spark wall, median")
-            ax.set_title(_SUBJECTS[subject])
+            ax.set_title(SUBJECTS[subject])
         keep_outer_labels(axes, len(axes))
         legend_above(figure, axes[:1], 3)
     return figure

@@ -1,18 +1,21 @@
 """How an audit is shown: outcomes per assumption, per module type, per core, per matrix."""
 
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from cosa_theory.page.document import Document, Tables
 from cosa_theory.page.presentation import Drawing, Presentation
 from cosa_theory.page.views import Column, View, count, number, percent, spread
-from cosa_theory.studies.audit.assumptions import ASSUMPTIONS, Assumption
+from cosa_theory.studies.audit.assumptions import ASSUMPTIONS, SUBJECTS, Assumption
+
+if TYPE_CHECKING:
+    from cosa_theory.page.explorer import Explorer
 
 __all__ = ["PRESENTATION"]
 
 
-_SUBJECTS = {"update": "the update ΔW", "gradient": "the gradient of the first step"}
 _BASES = {"coordinate": "entries", "dct": "cosine transform", "singular": "singular basis of W"}
 
 
@@ -60,7 +63,7 @@ def _summary(tables: Tables, subject: str) -> View:
     """Return one row per assumption: in how many matrices it holds, and by how much."""
     rows = _of(tables["assumptions"], subject)
     groups = [rows[rows["assumption"] == name] for name in ASSUMPTIONS]
-    title = f"Assumptions, for {_SUBJECTS[subject]}"
+    title = f"Assumptions, for the {SUBJECTS[subject]}"
     return View.of(title, _SUMMARY, [group for group in groups if len(group)])
 
 
@@ -114,7 +117,7 @@ def _modules(tables: Tables, subject: str) -> View:
     outcomes = holds.groupby("layer")["holds"].agg(held="sum", judged="size")
     rows = layers.assign(share=layers["sparsity"] / (layers["m"] * layers["n"]))
     rows = rows.merge(outcomes, on="layer")
-    return View.of(f"By module type, for {_SUBJECTS[subject]}", _MODULE, _groups(rows, "module"))
+    return View.of(f"By module type, for the {SUBJECTS[subject]}", _MODULE, _groups(rows, "module"))
 
 
 _CORE = (
@@ -197,7 +200,7 @@ def _bases(tables: Tables) -> View:
 
 def _views(document: Document) -> list[View]:
     tables = document.tables
-    subjects = [name for name in _SUBJECTS if len(_of(tables["layers"], name))]
+    subjects = [name for name in SUBJECTS if len(_of(tables["layers"], name))]
     views = [_summary(tables, subject) for subject in subjects]
     views += [_modules(tables, subject) for subject in subjects]
     return [*views, _cores(tables), _bases(tables)]
@@ -216,7 +219,7 @@ def _details(document: Document) -> list[View]:
     views = []
     sizes = document.tables["layers"][["layer", "subject", "a", "b"]]
     rows = document.tables["assumptions"].merge(sizes, on=["layer", "subject"])
-    for subject, title in _SUBJECTS.items():
+    for subject, title in SUBJECTS.items():
         of_subject = _of(rows, subject)
         columns = (
             Column(None, "layer", "", lambda group: str(group["layer"].iloc[0]), text=True),
@@ -227,7 +230,9 @@ def _details(document: Document) -> list[View]:
                 if (of_subject["assumption"] == name).any()
             ),
         )
-        views.append(View.of(f"Every matrix, for {title}", columns, _groups(of_subject, "layer")))
+        views.append(
+            View.of(f"Every matrix, for the {title}", columns, _groups(of_subject, "layer"))
+        )
     return views
 
 
@@ -265,6 +270,12 @@ def _terms() -> tuple[tuple[str, str], ...]:
     return tuple(terms)
 
 
+def _explorer(tables: Tables) -> "Explorer | None":
+    from cosa_theory.studies.audit.explorer import explorer
+
+    return explorer(tables)
+
+
 def _figures() -> Mapping[str, Drawing]:
     from cosa_theory.studies.audit.figures import AUDIT_FIGURES
 
@@ -278,5 +289,6 @@ PRESENTATION = Presentation(
     detail_views=_details,
     figures=_figures,
     terms=_terms(),
+    explorer=_explorer,
 )
 """How documents of the command audit are shown."""

@@ -1,0 +1,207 @@
+"""The interactive part of an audit: where an assumption holds, and by how much in each layer."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import altair as alt
+import numpy as np
+import pandas as pd
+
+from cosa_theory.ground.printable import printable
+from cosa_theory.page.document import Tables
+from cosa_theory.page.explorer import Chart, Choice, Explorer, short_records
+from cosa_theory.page.heatmap import OUTSIDE, module_grid
+from cosa_theory.page.views import number
+from cosa_theory.studies.audit.assumptions import ASSUMPTIONS, SUBJECTS
+from cosa_theory.studies.audit.figures import OUTCOMES
+
+__all__ = ["explorer"]
+
+_REACH = 1e6  # of margins that are drawn: beyond, a point lies at the edge
+
+
+def explorer(tables: Tables) -> Explorer | None:
+    """Return a map of an assumption, its margins, and all assumptions of the chosen layer.
+
+    None where nothing was judged.
+    """
+    rows = _rows(tables["assumptions"])
+    if rows.empty:
+        return None
+    layers = rows.drop_duplicates("layer")
+    names, modules = list(layers["layer"]), list(layers["module"])
+    subjects = {one: SUBJECTS.get(one, one) for one in rows["subject"].unique()}
+    asked = {one: ASSUMPTIONS[one].title for one in ASSUMPTIONS if one in set(rows["assumption"])}
+    failing = [
+        one for one in asked if one in set(rows.loc[rows["outcome"] == "fails", "assumption"])
+    ]
+    choices = (
+        *([Choice("subject", "Of", subjects, next(iter(subjects)))] if len(subjects) > 1 else []),
+        Choice("assumption", "Assumption", asked, failing[0] if failing else next(iter(asked))),
+        Choice("module", "Module type", {"": "all", **{one: one for one in modules}}, ""),
+        Choice(
+            "layer",
+            "Layer",
+            dict(zip(names, names, strict=True)),
+            names[0],
+            within="module",
+            places=modules,
+        ),
+    )
+    start = {one.name: one.chosen for one in choices}
+    grid = module_grid(tables["assumptions"].assign(one=1.0), "one")
+    return Explorer(
+        choices,
+        (
+            Chart(
+                "Where the assumption holds",
+                "Each cell is a layer; a click chooses it.",
+                _map(grid, start),
+            ),
+            Chart(
+                "All assumptions of the chosen layer",
+                "Margins: how many times better the number is than its threshold asks, with its "
+                "interval. Left of 1 the assumption fails.",
+                _margins(asked, start),
+            ),
+            Chart(
+                "The assumption in every layer",
+                "The same margins of the chosen assumption, by type of module; the chosen layer is "
+                "outlined.",
+                _strip(grid, start),
+                wide=True,
+            ),
+        ),
+        {"outcomes": short_records(rows)},
+        told="outcomes",
+    )
+
+
+def _rows(table: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per layer, subject and assumption, with margins, in words too."""
+    rows = table[table["value"].notna()].copy()
+    if rows.empty:
+        return rows
+    least = rows["relation"] == "at least"
+    with np.errstate(divide="ignore", invalid="ignore"):
+        for name in ("value", "low", "high"):
+            ratio = rows[name].astype(float) / rows["threshold"].astype(float)
+            rows[f"margin_{name}"] = ratio.where(least, 1 / ratio).clip(1 / _REACH, _REACH)
+    rows["says"] = [_in_words(row) for row in rows.to_dict("records")]
+    rows["title"] = [ASSUMPTIONS[str(name)].title for name in rows["assumption"]]
+    for name in ("layer", "module"):
+        rows[name] = [printable(str(one)) for one in rows[name]]
+    rows["block"] = rows["block"].astype("Int64").astype("string").fillna(OUTSIDE)
+    shown = ["layer", "module", "block", "subject", "assumption", "title", "outcome", "says"]
+    return rows[[*shown, "margin_value", "margin_low", "margin_high", "value", "threshold"]]
+
+
+def _in_words(row: Mapping[Any, Any]) -> str:
+    one = ASSUMPTIONS[row["assumption"]]
+    verb = "is undecided" if row["outcome"] == "undecided" else row["outcome"]
+    return (
+        f"{printable(str(row['layer']))}: {one.title} {verb}. {one.quantity} is "
+        f"{number(row['value'])} ({number(row['low'])} to {number(row['high'])}), and has to be "
+        f"{row['relation']} {number(row['threshold'])}."
+    )
+
+
+def _base(start: Mapping[str, Any], *params: str, height: int) -> alt.Chart:
+    names = [one for one in ("subject", *params) if one in start]
+    chart = alt.Chart(alt.NamedData("outcomes"), width="container", height=height)
+    chart = chart.add_params(*(alt.param(name=one, value=start[one]) for one in names))
+    return chart.transform_filter("datum.subject == subject") if "subject" in start else chart
+
+
+def _colour() -> alt.Color:
+    return (
+        alt.Color("outcome:N", title=None)
+        .scale(domain=list(OUTCOMES), range=[one.colour for one in OUTCOMES.values()])
+        .legend(orient="top")
+    )
+
+
+_SHAPE = alt.Shape("outcome:N", title=None).scale(
+    domain=list(OUTCOMES), range=["circle", "square", "cross"]
+)
+_TOLD = [
+    alt.Tooltip("layer:N"),
+    alt.Tooltip("title:N", title="assumption"),
+    alt.Tooltip("outcome:N"),
+    alt.Tooltip("value:Q"),
+    alt.Tooltip("threshold:Q"),
+]
+
+
+def _map(grid: pd.DataFrame, start: Mapping[str, Any]) -> alt.Chart:
+    is_chosen = "datum.layer == layer"
+    height = max(160, 22 * len(grid) + 10)
+    return (
+        _base(start, "assumption", "module", "layer", height=height)
+        .transform_filter("datum.assumption == assumption")
+        .mark_rect(cursor="pointer")
+        .encode(
+            alt.X("block:N", sort=list(grid.columns), title=f"block ({OUTSIDE}: outside)").axis(
+                labelAngle=0, labelOverlap=True
+            ),
+            _modules(grid),
+            color=_colour(),
+            stroke=alt.condition(is_chosen, alt.value("currentColor"), alt.value(None)),
+            strokeWidth=alt.condition(is_chosen, alt.value(3), alt.value(0)),
+            opacity=alt.condition(
+                "module == '' || datum.module == module", alt.value(1), alt.value(0.25)
+            ),
+            tooltip=_TOLD,
+        )
+    )
+
+
+def _modules(grid: pd.DataFrame) -> alt.Y:
+    order = [printable(str(one)) for one in grid.index]
+    return alt.Y("module:N", sort=order, title=None).axis(labelLimit=170)
+
+
+def _margin() -> alt.X:
+    scale = alt.X("margin_value:Q", title="margin (1: at the threshold)")
+    return scale.scale(type="log", nice=False, padding=14).axis(format="~g", tickCount=5)
+
+
+def _margins(asked: Mapping[str, str], start: Mapping[str, Any]) -> alt.LayerChart:
+    base = _base(start, "layer", "assumption", height=60 + 26 * len(asked))
+    base = base.transform_filter("datum.layer == layer").encode(
+        alt.Y("title:N", sort=list(asked.values()), title=None).axis(labelLimit=190)
+    )
+    points = base.mark_point(filled=True, opacity=1, cursor="pointer").encode(
+        _margin(),
+        color=_colour(),
+        shape=_SHAPE,
+        size=alt.condition("datum.assumption == assumption", alt.value(180), alt.value(70)),
+        tooltip=_TOLD,
+    )
+    intervals = base.mark_rule().encode(alt.X("margin_low:Q"), alt.X2("margin_high:Q"))
+    return alt.layer(intervals, points, _one())
+
+
+def _one() -> alt.Chart:
+    """Return the line at which the threshold lies: of all rows one."""
+    rows = alt.Chart(alt.NamedData("outcomes")).transform_aggregate(rows="count()")
+    return rows.mark_rule(strokeDash=[6, 3]).encode(x=alt.datum(1))
+
+
+def _strip(grid: pd.DataFrame, start: Mapping[str, Any]) -> alt.LayerChart:
+    base = _base(start, "assumption", "layer", height=max(160, 22 * len(grid) + 40))
+    is_chosen = "datum.layer == layer"
+    points = (
+        base.transform_filter("datum.assumption == assumption")
+        .mark_point(filled=True, opacity=0.8, cursor="pointer")
+        .encode(
+            _margin(),
+            _modules(grid),
+            color=_colour(),
+            shape=_SHAPE,
+            size=alt.condition(is_chosen, alt.value(180), alt.value(50)),
+            stroke=alt.condition(is_chosen, alt.value("currentColor"), alt.value(None)),
+            tooltip=_TOLD,
+        )
+    )
+    return alt.layer(points, _one())
