@@ -91,7 +91,7 @@ def saved_bytes(module: nn.Module, forward: Callable[[], object]) -> int:
             storage = part.untyped_storage()
             if storage.data_ptr() not in held:
                 kept[storage.data_ptr()] = storage  # held here, so that no address comes twice
-        return tensor
+        return tensor.detach()  # an output that its own graph keeps would never be let go of
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         result = forward()
