@@ -11,6 +11,7 @@ from cosa_theory.ground.printable import printable
 from cosa_theory.page.document import Tables
 from cosa_theory.page.explorer import Chart, Choice, Explorer, short_records
 from cosa_theory.page.heatmap import OUTSIDE, module_grid
+from cosa_theory.page.linked import followed, layer_map
 from cosa_theory.page.views import memory, percent
 from cosa_theory.spectrum.families.base import FAMILIES
 from cosa_theory.studies.atlas.figures import COLOURS, LEAST
@@ -124,11 +125,6 @@ def _wins(tables: Tables, budgets: list[int]) -> pd.DataFrame:
     return rows[["layer", "place", "block", "budget", "winner", "captured", "core", "behind"]]
 
 
-def _data(name: str, start: Mapping[str, Any], *params: str, height: int) -> alt.Chart:
-    chart = alt.Chart(alt.NamedData(name), width="container", height=height)
-    return chart.add_params(*(alt.param(name=one, value=start[one]) for one in params))
-
-
 def _colour(shares: pd.DataFrame) -> alt.Color:
     kinds = [kind for kind in COLOURS if kind in set(shares["kind"])]
     return (
@@ -141,7 +137,7 @@ def _colour(shares: pd.DataFrame) -> alt.Color:
 def _bars(shares: pd.DataFrame, start: Mapping[str, Any]) -> alt.LayerChart:
     height = 60 + 15 * int(shares.groupby(["place", "budget"]).size().max())
     where = "datum.place == place && datum.budget == budget"
-    base = _data("shares", start, "place", "budget", "family", height=height)
+    base = followed("shares", start, "place", "budget", "family", height=height)
     base = base.transform_filter(where).encode(
         alt.Y("family:N", title=None)
         .sort(field="share", order="descending")
@@ -172,7 +168,7 @@ def _bars(shares: pd.DataFrame, start: Mapping[str, Any]) -> alt.LayerChart:
 
 
 def _curves(shares: pd.DataFrame, start: Mapping[str, Any]) -> alt.LayerChart:
-    base = _data("shares", start, "place", "family", height=320)
+    base = followed("shares", start, "place", "family", height=320)
     base = base.transform_filter("datum.place == place")
     numbers = alt.X("parameters:Q", title="trainable parameters")
     numbers = numbers.scale(type="log", nice=False, padding=12).axis(format="~s", tickCount=5)
@@ -195,16 +191,9 @@ def _curves(shares: pd.DataFrame, start: Mapping[str, Any]) -> alt.LayerChart:
 def _map(wins: pd.DataFrame, grid: pd.DataFrame, start: Mapping[str, Any]) -> alt.Chart:
     top = float(f"{max(10.0, float(np.nanmax(wins['behind']))):.3g}")
     return (
-        _data("wins", start, "place", "budget", height=max(160, 22 * len(grid) + 10))
+        layer_map("wins", grid, start, "place", "budget", module="place")
         .transform_filter("datum.budget == budget")
-        .mark_rect(cursor="pointer")
         .encode(
-            alt.X("block:N", sort=list(grid.columns), title=f"block ({OUTSIDE}: outside)").axis(
-                labelAngle=0, labelOverlap=True
-            ),
-            alt.Y("place:N", sort=[printable(str(one)) for one in grid.index], title=None).axis(
-                labelLimit=170
-            ),
             color=alt.Color("behind:Q", title=None)
             .scale(type="log", scheme="cividis", domain=[1, top])
             .legend(orient="top", gradientLength=alt.ExprRef("min(width, 260)"), tickCount=4),

@@ -11,6 +11,7 @@ from cosa_theory.ground.printable import printable
 from cosa_theory.page.document import Tables
 from cosa_theory.page.explorer import Chart, Choice, Explorer, short_records
 from cosa_theory.page.heatmap import OUTSIDE, module_grid
+from cosa_theory.page.linked import CHOSEN_LAYER, followed, layer_map, module_axis
 from cosa_theory.page.views import number
 from cosa_theory.studies.audit.assumptions import ASSUMPTIONS, SUBJECTS
 from cosa_theory.studies.audit.figures import OUTCOMES
@@ -106,11 +107,12 @@ def _in_words(row: Mapping[Any, Any]) -> str:
     )
 
 
-def _base(start: Mapping[str, Any], *params: str, height: int) -> alt.Chart:
-    names = [one for one in ("subject", *params) if one in start]
-    chart = alt.Chart(alt.NamedData("outcomes"), width="container", height=height)
-    chart = chart.add_params(*(alt.param(name=one, value=start[one]) for one in names))
-    return chart.transform_filter("datum.subject == subject") if "subject" in start else chart
+def _subject(chart: alt.Chart, start: Mapping[str, Any]) -> alt.Chart:
+    """Keep the rows of the chosen subject, where there are several."""
+    if "subject" not in start:
+        return chart
+    chosen = chart.add_params(alt.param(name="subject", value=start["subject"]))
+    return chosen.transform_filter("datum.subject == subject")
 
 
 def _colour() -> alt.Color:
@@ -134,31 +136,9 @@ _TOLD = [
 
 
 def _map(grid: pd.DataFrame, start: Mapping[str, Any]) -> alt.Chart:
-    is_chosen = "datum.layer == layer"
-    height = max(160, 22 * len(grid) + 10)
-    return (
-        _base(start, "assumption", "module", "layer", height=height)
-        .transform_filter("datum.assumption == assumption")
-        .mark_rect(cursor="pointer")
-        .encode(
-            alt.X("block:N", sort=list(grid.columns), title=f"block ({OUTSIDE}: outside)").axis(
-                labelAngle=0, labelOverlap=True
-            ),
-            _modules(grid),
-            color=_colour(),
-            stroke=alt.condition(is_chosen, alt.value("currentColor"), alt.value(None)),
-            strokeWidth=alt.condition(is_chosen, alt.value(3), alt.value(0)),
-            opacity=alt.condition(
-                "module == '' || datum.module == module", alt.value(1), alt.value(0.25)
-            ),
-            tooltip=_TOLD,
-        )
-    )
-
-
-def _modules(grid: pd.DataFrame) -> alt.Y:
-    order = [printable(str(one)) for one in grid.index]
-    return alt.Y("module:N", sort=order, title=None).axis(labelLimit=170)
+    chart = layer_map("outcomes", grid, start, "assumption", "module", "layer")
+    chart = _subject(chart, start).transform_filter("datum.assumption == assumption")
+    return chart.encode(color=_colour(), **CHOSEN_LAYER, tooltip=_TOLD)
 
 
 def _margin() -> alt.X:
@@ -167,7 +147,8 @@ def _margin() -> alt.X:
 
 
 def _margins(asked: Mapping[str, str], start: Mapping[str, Any]) -> alt.LayerChart:
-    base = _base(start, "layer", "assumption", height=60 + 26 * len(asked))
+    height = 60 + 26 * len(asked)
+    base = _subject(followed("outcomes", start, "layer", "assumption", height=height), start)
     base = base.transform_filter("datum.layer == layer").encode(
         alt.Y("title:N", sort=list(asked.values()), title=None).axis(labelLimit=190)
     )
@@ -189,14 +170,15 @@ def _one() -> alt.Chart:
 
 
 def _strip(grid: pd.DataFrame, start: Mapping[str, Any]) -> alt.LayerChart:
-    base = _base(start, "assumption", "layer", height=max(160, 22 * len(grid) + 40))
+    height = max(160, 22 * len(grid) + 40)
+    base = _subject(followed("outcomes", start, "assumption", "layer", height=height), start)
     is_chosen = "datum.layer == layer"
     points = (
         base.transform_filter("datum.assumption == assumption")
         .mark_point(filled=True, opacity=0.8, cursor="pointer")
         .encode(
             _margin(),
-            _modules(grid),
+            module_axis(grid),
             color=_colour(),
             shape=_SHAPE,
             size=alt.condition(is_chosen, alt.value(180), alt.value(50)),

@@ -28,7 +28,7 @@ from cosa_theory.page.style import (
     house_style,
 )
 from cosa_theory.recovery import METHODS
-from cosa_theory.studies.recovery.in_words import recovery_in_words
+from cosa_theory.studies.recovery.in_words import NOT_L1, recovery_in_words
 
 __all__ = [
     "RECOVERY_FIGURE",
@@ -51,8 +51,6 @@ _UPDATES = (
     (GREY, ":", ">"),
 )
 _LAW: dict[str, Any] = {"color": BLACK, "ls": (0, (6, 2)), "lw": 0.8, "zorder": 4}
-_OTHER_AIMS = ("least norm", "low rank", "posterior mean")
-_NOT_L1 = [name for name, one in METHODS.items() if one.seeks in _OTHER_AIMS]
 _FLOOR, _CEILING = 1e-7, 3.0  # of errors on a log axis; below the floor lie rounding errors
 
 
@@ -86,7 +84,7 @@ def plot_compression(ax: Axes, table: pd.DataFrame) -> Axes:
     for place, ((update, _), rows) in enumerate(groups):
         colour, line, marker = _UPDATES[place % len(_UPDATES)]
         plain = rows["method"] == "least_norm"
-        solved = rows[~rows["method"].isin(_NOT_L1)].groupby("x")["relative_error"].median()
+        solved = rows[~rows["method"].isin(NOT_L1)].groupby("x")["relative_error"].median()
         least = rows[plain].groupby("x")["relative_error"].median()
         label = _update_label(str(update), rows["parameter"].iloc[0])
         ax.plot(solved.index, solved, color=colour, ls=line, marker=marker, ms=3.5, label=label)
@@ -213,7 +211,7 @@ def _sizes(rows: pd.DataFrame, names: Iterable[str]) -> str:
 
 def _compression_panel(ax: Axes, rows: pd.DataFrame) -> None:
     plot_compression(ax, rows)
-    solvers = [name for name in dict.fromkeys(rows["method"]) if name not in _NOT_L1]
+    solvers = [name for name in dict.fromkeys(rows["method"]) if name not in NOT_L1]
     names = " and ".join(_method(name).label for name in solvers)
     ax.set_title(f"synthetic, {_sizes(rows, 'mn')}: {names}; hollow, least norm")
     _legend(ax, loc="upper right", ncols=2)

@@ -7,7 +7,17 @@ import pandas as pd
 from cosa_theory.page.views import number, percent
 from cosa_theory.recovery import METHODS
 
-__all__ = ["convergence_in_words", "estimate_in_words", "phase_in_words", "recovery_in_words"]
+__all__ = [
+    "NOT_L1",
+    "convergence_in_words",
+    "estimate_in_words",
+    "phase_in_words",
+    "recovery_in_words",
+]
+
+_OTHER_AIMS = ("least norm", "low rank", "posterior mean")
+NOT_L1 = [name for name, one in METHODS.items() if one.seeks in _OTHER_AIMS]
+"""Methods that do not search for a sparse update."""
 
 Tables = Mapping[str, pd.DataFrame]
 
@@ -51,7 +61,7 @@ def recovery_in_words(tables: Tables) -> str:
     """Say what ℓ1 and least norm bring back, of updates that were made and of real ones."""
     table = tables["recovery"]
     done = table[table["status"] == "done"]
-    searching = [name for name, one in METHODS.items() if one.seeks not in _OTHERS]
+    searching = [name for name in METHODS if name not in NOT_L1]
     parts = []
     made = done[done["sweep"] == "compression"]
     for update, rows in made.groupby("update", sort=False):
@@ -66,9 +76,6 @@ def recovery_in_words(tables: Tables) -> str:
             f"{percent(sought.median())} in the median and least norm {percent(plain.median())}."
         )
     return text.strip() or "Sparse updates by solver, noise, ensemble and basis."
-
-
-_OTHERS = ("least norm", "low rank", "posterior mean")
 
 
 def _errors(rows: pd.DataFrame, searching: list[str]) -> str:

@@ -11,6 +11,7 @@ from cosa_theory.ground.printable import printable
 from cosa_theory.page.document import Tables
 from cosa_theory.page.explorer import Chart, Choice, Explorer, short_records
 from cosa_theory.page.heatmap import OUTSIDE, module_grid
+from cosa_theory.page.linked import CHOSEN_LAYER, followed, layer_map
 from cosa_theory.page.style import BLACK, MATRIX_STYLES, family_style
 from cosa_theory.page.views import number, percent
 from cosa_theory.studies.spectrum.budgets import at_budget, common_budgets, middle_budget
@@ -178,40 +179,21 @@ def _shares(tables: Tables) -> pd.DataFrame:
     return rows[["layer", "budget", "family", "captured", "ci_low", "ci_high", "parameters"]]
 
 
-def _data(name: str, *params: str, start: Mapping[str, Any], height: int = 260) -> alt.Chart:
-    """Return a chart of one table that follows these choices."""
-    chart = alt.Chart(alt.NamedData(name), width="container", height=height)
-    return chart.add_params(*(alt.param(name=one, value=start[one]) for one in params))
-
-
 def _map(cells: pd.DataFrame, layers: pd.DataFrame, start: Mapping[str, Any]) -> alt.Chart:
     grid = module_grid(layers.assign(one=1.0), "one")
     values = cells[list(_MEASURES)].to_numpy(dtype=float)
     values = values[np.isfinite(values) & (values > 0)]
     # The same distance on both sides of 1, so that the neutral colour means noise.
     reach = float(f"{max(2.0, float(np.exp(np.abs(np.log(values)).max()))):.3g}")
-    is_chosen = "datum.layer == layer"
-    height = max(160, 22 * len(grid) + 10)
     return (
-        _data("cells", "budget", "module", "layer", "measure", start=start, height=height)
+        layer_map("cells", grid, start, "budget", "module", "layer", "measure")
         .transform_filter("datum.budget == budget && isValid(datum.excess)")
         .transform_calculate(value="datum[measure]")
-        .mark_rect(cursor="pointer")
         .encode(
-            alt.X("block:N", sort=list(grid.columns), title=f"block ({OUTSIDE}: outside)").axis(
-                labelAngle=0, labelOverlap=True
-            ),
-            alt.Y("module:N", sort=[printable(str(one)) for one in grid.index], title=None).axis(
-                labelLimit=170
-            ),
             color=alt.Color("value:Q", title=None)
             .scale(type="log", scheme="purpleorange", domain=[1 / reach, reach])
             .legend(orient="top", gradientLength=alt.ExprRef("min(width, 260)"), tickCount=5),
-            stroke=alt.condition(is_chosen, alt.value("currentColor"), alt.value(None)),
-            strokeWidth=alt.condition(is_chosen, alt.value(3), alt.value(0)),
-            opacity=alt.condition(
-                "module == '' || datum.module == module", alt.value(1), alt.value(0.25)
-            ),
+            **CHOSEN_LAYER,
             tooltip=[
                 alt.Tooltip("layer:N"),
                 alt.Tooltip("top_share:Q", title="low rank holds", format=".1%"),
@@ -227,7 +209,7 @@ def _map(cells: pd.DataFrame, layers: pd.DataFrame, start: Mapping[str, Any]) ->
 def _spectrum(start: Mapping[str, Any]) -> alt.LayerChart:
     styles = {one.label: _ink(one.colour) for one in MATRIX_STYLES.values()}
     lines = (
-        _data("spectra", "layer", start=start)
+        followed("spectra", start, "layer")
         .transform_filter("datum.layer == layer")
         .transform_flatten(["i", "sigma"])
         .mark_line(point={"size": 18})
@@ -258,7 +240,7 @@ def _held(start: Mapping[str, Any]) -> alt.LayerChart:
     share = alt.Axis(format="%", tickCount=5)
     low = MATRIX_STYLES["delta"].colour
     line = (
-        _data("spectra", "layer", start=start)
+        followed("spectra", start, "layer")
         .transform_filter("datum.layer == layer && isValid(datum.held)")
         .transform_flatten(["i", "held"])
         .mark_line(color=low, point={"size": 18, "color": low})
@@ -294,7 +276,7 @@ def _families(families: pd.DataFrame, start: Mapping[str, Any]) -> alt.LayerChar
     found = [family_style(str(family)) for family in families["family"].unique()]
     styles = {one.label: _ink(one.colour) for one in found}
     base = (
-        _data("families", "budget", "layer", start=start, height=max(160, 22 * len(styles)))
+        followed("families", start, "budget", "layer", height=max(160, 22 * len(styles)))
         .transform_filter(
             "datum.layer == layer && datum.budget == budget && isValid(datum.captured)"
         )
