@@ -1,12 +1,15 @@
 """The command: train what is not finished, show what is.
 
 python -m experiments.subspace --hours 6     # twice at once, for two cores: they share the work
+
+Trainings that are committed beside the tables count as finished.
 """
 
 import argparse
 import dataclasses
 import json
 import math
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -59,6 +62,9 @@ _PILOT = (
     Column("seeds", "seeds", "that are trained", count),
     Column("half_width", "half-width", "expected with them", number),
 )
+KEPT = REFERENCE / NAME
+"""Finished trainings that are committed: the study goes on from them in every checkout."""
+
 _QUICK = {"r8": 30, "functions": 3}
 """Tasks and steps of the quick run."""
 
@@ -79,7 +85,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--predictors", action="store_true", help="measure arms at their start instead")
     add("--power", action="store_true", help="show the pilots and the seeds that follow, and end")
     add("--quick", action="store_true", help="train one cell of each model, in minutes, and end")
-    add("--reference", action="store_true", help="also write the tables of experiments/reference")
+    add(
+        "--reference",
+        action="store_true",
+        help="also write the tables, and the finished trainings, of experiments/reference",
+    )
     return parser
 
 
@@ -100,6 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return
         check_table(chosen.out, NAME, beside=[f"{NAME}_{one}" for one in TABLES])
         _agreed(study, chosen.out)
+        _copied(KEPT, chosen.out / "cells")
         job = Job(study, chosen.out / "cells", tuple(chosen.tasks), tuple(chosen.arms))
         if chosen.predictors:
             _measure(job, chosen.out)
@@ -133,6 +144,14 @@ def _agreed(study: Study, out: Path) -> None:
             )
 
 
+def _copied(source: Path, target: Path) -> None:
+    """Copy the cells that a folder lacks: a file is named by all that decides its content."""
+    for cell in source.glob("*.json"):
+        if not (target / cell.name).is_file():
+            with atomic_path(target / cell.name) as temporary:
+                shutil.copyfile(cell, temporary)
+
+
 def _measure(job: Job, out: Path) -> None:
     """Train the full fine-tunings that arms are measured on, and measure every arm at its start."""
     for task in job.tasks or job.study.tasks:
@@ -159,6 +178,7 @@ def _deliver(job: Job, out: Path, *, power: bool, reference: bool) -> None:
     write_table(arms, out, NAME, arguments=settings, verdict=text, beside=named)
     if reference:
         write_reference(named)
+        _copied(job.folder, KEPT)
         with atomic_path(REFERENCE / f"{NAME}.json") as temporary:
             origin = {"verdict": text, "provenance": provenance(settings)}
             temporary.write_text(json.dumps(origin, indent=1) + "\n", encoding="utf-8")
