@@ -22,6 +22,7 @@ from cosa_theory.studies.rip.brackets import BRACKETS_FIGURE
 from experiments.command import REFERENCE
 from figures.atlas import DRAWING as ATLAS
 from figures.command import check_figure, store_figure
+from figures.subspace import DRAWING as SUBSPACE
 
 __all__ = ["Source", "committed", "sources"]
 
@@ -54,10 +55,19 @@ class Source:
     made_by: str
 
 
+_COMMITTED = (
+    ("informed", INFORMED_FIGURE, ("informed",)),
+    ("atlas", ATLAS, ("atlas", "atlas_leads")),
+    ("subspace", SUBSPACE, ("subspace_compared", "subspace_arms", "subspace_measured")),
+)
+"""Figures of committed tables: the experiment, the drawing and the tables, the first needed."""
+
+
 def committed(*names: str) -> Tables:
-    """Return committed tables by their names, as figures take them."""
+    """Return committed tables by their names, as figures take them, those that are there."""
     blank = {"source": "", "calibration": ""}
-    return {name: pd.read_csv(REFERENCE / f"{name}.csv").fillna(blank) for name in names}
+    stored = {name: REFERENCE / f"{name}.csv" for name in names}
+    return {name: pd.read_csv(at).fillna(blank) for name, at in stored.items() if at.is_file()}
 
 
 def _of_document(folder: Path, command: str) -> Tables:
@@ -70,13 +80,13 @@ def _of_table(stored: Path) -> Tables:
 
 def sources(results: Path) -> Iterator[Source]:
     """Yield every figure that a folder of results, or a committed table, has the numbers of."""
-    for names, drawing in ((("informed",), INFORMED_FIGURE), (("atlas", "atlas_leads"), ATLAS)):
+    for experiment, drawing, names in _COMMITTED:
         yield Source(
-            names[0],
+            experiment,
             drawing,
             REFERENCE / f"{names[0]}.csv",
             partial(committed, *names),
-            f"python -m experiments.{names[0]}",
+            f"python -m experiments.{experiment}",
         )
     report = results / "report"
     for folder, command in _REPORT.items():

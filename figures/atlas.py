@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from cosa_theory.page.presentation import Drawing
 from cosa_theory.page.style import BLUE, GREY, PAGE_WIDTH, SKY, VERMILION, house_style
+from cosa_theory.page.views import number, percent
 from cosa_theory.spectrum.families.base import FAMILIES, GROUPS
 from experiments.atlas import SHARES
 from figures.command import draw_table
@@ -123,6 +124,24 @@ def _leads(axes: Axes, leads: pd.DataFrame, updates: list[str]) -> None:
     axes.figure.legend(loc="outside upper right", ncols=4, handletextpad=0.1, columnspacing=0.8)
 
 
+def _in_words(tables: Mapping[str, pd.DataFrame]) -> str:
+    """Say for every update which family holds most at the middle budget, and low rank's lead."""
+    pooled, parts = tables["atlas"], []
+    pooled = pooled[np.isclose(pooled["share"], SHARES[1])]
+    leads = tables.get("atlas_leads", pd.DataFrame())
+    for name in (one for one in _UPDATES if one in set(pooled["update"])):
+        own = pooled[pooled["update"] == name].set_index("family")["captured"]
+        shown = own[[one for one in shown_families(pooled) if one in own.index]].dropna()
+        best = str(shown.idxmax())
+        text = f"{_UPDATES[name]}: {best.replace('_', ' ')} holds most, {percent(shown[best])}"
+        if len(leads):
+            row = leads[(leads["update"] == name) & np.isclose(leads["share"], SHARES[1])]
+            if row["lead"].notna().any():
+                text += f", low rank {number(row['lead'].iloc[0])} times the best core"
+        parts.append(text)
+    return f"With one number for {round(1 / SHARES[1])} entries. {'; '.join(parts)}."
+
+
 DRAWING = Drawing(
     atlas,
     "What each family of updates can express of real ones",
@@ -131,6 +150,7 @@ DRAWING = Drawing(
     "how many times what the best CoSA core holds low rank does, at three budgets, and of noise at "
     "the middle one. Left of 1 a core would hold more.",
     lambda tables: bool(len(tables["atlas"])),
+    _in_words,
 )
 
 

@@ -96,7 +96,7 @@ def _forest(ax: Axes, own: pd.DataFrame) -> None:
     ax.set_yticks([-place for place in range(len(own))], [label_text(one) for one in labels])
     ax.tick_params(axis="y", labelsize=6.5, length=0)
     ax.set_ylim(-len(own) + 0.4, 0.6)
-    ax.set_xlabel("difference of the test loss, nats")
+    ax.set_xlabel("test loss, first − second, nats")
     ax.grid(visible=False, axis="y")
 
 
@@ -110,6 +110,20 @@ def _scatter(axes: Any, both: pd.DataFrame) -> None:
     axes[-1].legend(fontsize=6.5, handletextpad=0.2, loc="best")
 
 
+def _in_words(tables: Tables) -> str:
+    """Say every comparison with its interval and outcome, task by task."""
+    comparisons, parts = tables["subspace_compared"], []
+    for task in (one for one in _TASKS if one in set(comparisons["task"])):
+        own = comparisons[comparisons["task"] == task]
+        told = [
+            f"{ARMS[one['arm']].label} minus {ARMS[one['against']].label} "
+            f"{one['difference']:+.3f} ({one['low']:+.3f} to {one['high']:+.3f}), {one['outcome']}"
+            for _, one in own.iterrows()
+        ]
+        parts.append(f"{_TASKS[task]}: {'; '.join(told)}")
+    return f"Difference of the held-out loss in nats. {'. '.join(parts)}."
+
+
 DRAWING = Drawing(
     draw=subspace,
     title="What a fixed random subspace costs",
@@ -118,6 +132,7 @@ DRAWING = Drawing(
     "the first. Triangles: decided; circles: undecided. Grey: the smallest effect of interest. "
     "Below: the mean test loss of each arm against what was measured before it was trained.",
     drawable=lambda tables: bool(set(tables["subspace_compared"]["task"]) & set(_TASKS)),
+    says=_in_words,
 )
 
 if __name__ == "__main__":

@@ -10,8 +10,7 @@ from figures.atlas import DRAWING, shown_families
 UPDATES = ("encoder_r8_gradient", "encoder_r8_100", "chgnet")
 
 
-@pytest.fixture
-def tables():
+def toy():
     shares = {name: 0.02 + 0.004 * place for place, name in enumerate(FAMILIES)}
     pooled = pd.DataFrame(
         [
@@ -35,6 +34,11 @@ def tables():
         ]
     )
     return {"atlas": pooled, "atlas_leads": leads}
+
+
+@pytest.fixture
+def tables():
+    return toy()
 
 
 def test_of_each_kind_that_trains_the_families_that_hold_most_are_shown(tables):

@@ -2,32 +2,20 @@
 
 from pathlib import Path
 
-import numpy as np
-from matplotlib.image import imread
-
 from cosa_theory.page.document import write_document
 from cosa_theory.page.style import save_figure
 from cosa_theory.studies.informed.figures import INFORMED_FIGURE
 from figures.__main__ import committed, main, sources
 from figures.atlas import DRAWING as ATLAS
+from tests.figures import toys
 from tests.studies.spectrum.survey_page import toy_document
 
 PICTURES = Path("figures/pictures")
-COARSE = 12  # points of a side that are averaged: hinting of letters differs between versions
-
-
-def coarse(path):
-    """Return a picture as brightness at 25 dots per inch."""
-    picture = imread(path)[..., :3].mean(axis=2)
-    height, width = (size // COARSE for size in picture.shape)
-    cut = picture[: height * COARSE, : width * COARSE]
-    return cut.reshape(height, COARSE, width, COARSE).mean(axis=(1, 3))
 
 
 def distance(one, other):
-    """Return the root mean square of the difference, 0 to 1."""
-    first, second = coarse(one), coarse(other)
-    return 1.0 if first.shape != second.shape else float(np.sqrt(((first - second) ** 2).mean()))
+    """Return how different two pictures are, 0 to 1."""
+    return toys.distance(toys.coarse(one), toys.coarse(other))
 
 
 def test_the_picture_of_informed_projections_is_that_of_its_table(tmp_path):
@@ -59,6 +47,7 @@ def test_all_figures_of_stored_results_are_drawn_and_others_are_named_with_their
     assert names == {
         "atlas",
         "informed",
+        "subspace",
         "captured_energy",
         "cumulative_energy",
         "heatmap",
