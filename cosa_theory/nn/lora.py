@@ -319,14 +319,16 @@ def _ranks(
 
 def _factors(adapter: CosaFolder, name: str) -> tuple[Array, Array]:
     """Return B and A of a layer, and refuse what is not finite."""
-    left, right = thin_factors(adapter, name)
-    if not (np.isfinite(left).all() and np.isfinite(right).all()):
-        core = not np.isfinite(adapter.core(name)).all()
-        raise InputError(
-            f"{adapter.label}: the {'core' if core else 'L, R or alpha'} of {name} is not finite "
-            "(NaN or Inf): export an earlier checkpoint."
-        )
-    return left, right
+    wrong = "core"
+    if np.isfinite(adapter.core(name)).all():
+        left, right = thin_factors(adapter, name)
+        if np.isfinite(left).all() and np.isfinite(right).all():
+            return left, right
+        wrong = "L, R or alpha"
+    raise InputError(
+        f"{adapter.label}: the {wrong} of {name} is not finite (NaN or Inf): export an earlier "
+        "checkpoint."
+    )
 
 
 def _contents(
