@@ -1,5 +1,7 @@
 """What committed tables say of the claims."""
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 
@@ -52,7 +54,9 @@ def test_claims_without_a_table_have_no_stored_cases():
     assert describe_stored([]) == ""
 
 
-def test_in_full_the_committed_cases_decide_too_and_are_told():
+def test_in_full_the_committed_cases_decide_too_and_are_told(monkeypatch):
+    check = replace(CHECKS["C8"], measure=lambda layers, seed: [])  # else it trains for a minute
+    monkeypatch.setitem(CHECKS, "C8", check)
     (quick,) = run_checks(["C8"])
     (full,) = run_checks(["C8"], full=True)
     added = full.cases[len(quick.cases) :]
