@@ -13,13 +13,13 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """The site without what mkdocstrings makes, which takes a minute: `make docs` builds it all."""
+    """The whole site, as `make docs` builds it."""
     warnings = []
     handler = logging.Handler(logging.WARNING)
     handler.emit = lambda record: warnings.append(record.getMessage())
     logging.getLogger("mkdocs").addHandler(handler)
     folder = tmp_path_factory.mktemp("site")
-    config = load_config(str(ROOT / "mkdocs.yml"), plugins=["search"], site_dir=str(folder))
+    config = load_config(str(ROOT / "mkdocs.yml"), site_dir=str(folder))
     build(config)
     logging.getLogger("mkdocs").removeHandler(handler)
     return folder, warnings, config
