@@ -95,6 +95,11 @@ def on_page_content(html: str, page: Any, **_: Any) -> str:
     return re.sub(r"docs/theory\.md((?:,?\s+(?:and\s+)?\d+\.\d+)+)", linked, html)
 
 
+def on_post_page(output: str, **_: Any) -> str:
+    """Name the dialog of the search, which the theme leaves without a name."""
+    return output.replace('search" role="dialog"', 'search" role="dialog" aria-label="Search"')
+
+
 def site_path(path: str) -> str:
     """Return where on the site a file of the repository lies."""
     if path in PAGES:

@@ -8,6 +8,8 @@ import pytest
 from mkdocs.commands.build import build
 from mkdocs.config import load_config
 
+from tests.page.browser import chromium
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -70,3 +72,23 @@ def test_the_gallery_shows_every_stored_picture_with_its_command(site):
     for picture in pictures:
         assert (site[0] / "pictures" / picture.name).read_bytes() == picture.read_bytes()
         assert f'src="pictures/{picture.name}"' in html
+
+
+@pytest.mark.timeout(120)
+def test_pages_fit_and_can_be_used_by_everyone(site):
+    from axe_playwright_python.sync_playwright import Axe
+
+    wrongs = []
+    with chromium() as browser:
+        for scheme, page in (("light", "index"), ("light", "measurements"), ("dark", "index")):
+            view = browser.new_page(color_scheme=scheme, viewport={"width": 390, "height": 900})
+            view.on("console", lambda said: wrongs.append(said.text) if said.type == "error" else 0)
+            view.on("pageerror", lambda error: wrongs.append(str(error)))
+            view.goto((site[0] / f"{page}.html").as_uri())
+            view.wait_for_selector("nav.md-code__nav[aria-label]", state="attached")
+            assert view.evaluate("document.documentElement.scrollWidth") == 390
+            assert wrongs == []
+            # Without reading style sheets by requests, which a page from the disk may not send.
+            found = Axe().run(view, options={"preload": False}).response["violations"]
+            assert [(one["id"], [node["html"] for node in one["nodes"]]) for one in found] == []
+            view.close()
