@@ -82,6 +82,23 @@ def _ratios() -> list[Case]:
     return cases
 
 
+def _steadiness() -> list[Case]:
+    """Return C3's cases: whether gradients vary less where the projections are an isometry."""
+    rows: list[Any] = _table("subspace_steadiness").to_dict(orient="records")
+    return [
+        Case(
+            f"{row['task']}, study of subspaces",
+            "gradients with orthonormal over those with Gaussian projections",
+            row["ratio"],
+            row["low"],
+            row["high"],
+            "c3_steady",
+            details={"pairs": row["seeds"]},
+        )
+        for row in rows
+    ]
+
+
 def _leads() -> Iterator[Case]:
     """Yield C8's cases: how far CoSA is ahead of LoRA in held-out loss, paired on seeds."""
     for name, where in (("informed_training_compared", ""), ("subspace_compared", "task")):
@@ -109,6 +126,7 @@ _COSA = {
 """Arms of the tables that are the paper's method: informed projections are not."""
 
 STORED: dict[str, Callable[[], list[Case]]] = {
+    "C3": _steadiness,
     "C4": _function,
     "C5": _ratios,
     "C8": lambda: list(_leads()),

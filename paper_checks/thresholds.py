@@ -95,6 +95,15 @@ THRESHOLDS: dict[str, Threshold] = {
         "The formula is exact for a given basis: beyond 4 standard errors the measurement is "
         "wrong.",
     ),
+    "c3_steady": Threshold(
+        "how much an adapter's gradients vary along a training with orthonormal projections over "
+        "that with Gaussian ones, as a ratio of coefficients of variation",
+        "at most",
+        0.9,
+        "2026-11-30",
+        "If near-isometry made optimisation stable, perfect isometry would make it steadier: the "
+        "study calls less than a tenth no difference.",
+    ),
     "c4_kept": Threshold(
         "share of the update's energy that comes back",
         "at least",

@@ -1,7 +1,7 @@
 """Arms against each other: paired differences with intervals over seeds and items."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from cosa_theory.ground.estimates import student_quantile
 from cosa_theory.projections import stream
 from experiments.subspace.study import Study
 
-__all__ = ["compared", "resampled_means", "stretch", "variance_ratio"]
+__all__ = ["compared", "resampled_means", "steadiness", "stretch", "variance_ratio", "variation"]
 
 Array = NDArray[np.float64]
 
@@ -150,6 +150,47 @@ def _ends(gaps: Array, values: Array, confidence: float, *key: str) -> tuple[flo
     tail = (1 - confidence) / 2
     low, high = np.quantile(gaps.mean(1) + of_seeds, (tail, 1 - tail))
     return float(low), float(high)
+
+
+def variation(norms: Sequence[float]) -> float:
+    """Return the coefficient of variation of the gradient's norm after a third of the steps.
+
+    Of its logarithm's trend nothing is taken off: what falls steadily varies too.
+    """
+    kept = np.array(norms[len(norms) // 3 :], dtype=float)
+    return float(kept.std() / kept.mean()) if len(kept) and kept.mean() > 0 else math.nan
+
+
+def steadiness(tests: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
+    """Return how much gradients vary along trainings with Haar over that with Gaussian factors.
+
+    Parameters
+    ----------
+    tests : pandas.DataFrame
+        As for `compared`.
+    confidence : float
+        Of the interval.
+
+    Returns
+    -------
+    pandas.DataFrame
+        For each task with two shared seeds: `task`, `seeds`, and the geometric mean `ratio` of
+        `variation` over them with Student's interval of its logarithm, `low` to `high`.
+    """
+    first, second = "cosa_haar", "cosa_gaussian"
+    rows = []
+    for task, own in tests.groupby("task", sort=False):
+        values = own.assign(value=own["gradient_norms"].map(variation))
+        grid = values.pivot_table(index="seed", columns="arm", values="value")
+        if not {first, second} <= set(grid):
+            continue
+        logs = (grid[first] / grid[second]).dropna().map(math.log)
+        if len(logs) < 2:
+            continue
+        half = student_quantile(len(logs), confidence) * logs.std() / math.sqrt(len(logs))
+        low, middle, high = (math.exp(logs.mean() + part) for part in (-half, 0.0, half))
+        rows.append({"task": task, "seeds": len(logs), "ratio": middle, "low": low, "high": high})
+    return pd.DataFrame(rows)
 
 
 def variance_ratio(table: pd.DataFrame, confidence: float = 0.95) -> dict[str, float]:

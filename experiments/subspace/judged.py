@@ -18,7 +18,8 @@ def judged(tables: Mapping[str, pd.DataFrame], study: Study) -> pd.DataFrame:
     Parameters
     ----------
     tables : mapping of str to pandas.DataFrame
-        ``arms``, ``crossed`` and ``predicted``, of `experiments.subspace.tables.tables_of`.
+        ``arms``, ``steadiness``, ``crossed`` and ``predicted``, of
+        `experiments.subspace.tables.tables_of`.
     study : Study
         The stated numbers.
 
@@ -30,7 +31,8 @@ def judged(tables: Mapping[str, pd.DataFrame], study: Study) -> pd.DataFrame:
     """
     rows = [
         *(row for one in _records(tables["crossed"]) for row in _spread(one, study)),
-        *(row for task, own in _by_task(tables["arms"]) for row in _of_arms(task, own, study)),
+        *(row for task, own in _by_task(tables["arms"]) for row in _of_arms(task, own)),
+        *(row for one in _records(tables["steadiness"]) for row in _steady(one, study)),
         *(row for one in _records(tables["predicted"]) for row in _predictor(one, study)),
     ]
     return pd.DataFrame(rows, columns=["task", "expected", "value", "low", "high", "came"])
@@ -71,14 +73,17 @@ def _spread(one: Row, study: Study) -> Iterator[Row]:
     yield _row(study.crossed["task"], words, ends, _below(ends, bound))
 
 
-def _of_arms(task: str, own: Mapping[Any, Row], study: Study) -> Iterator[Row]:
+def _steady(one: Row, study: Study) -> Iterator[Row]:
     within = study.expected["haar_variation_within"]
+    words = f"gradients vary along the training with Haar as with Gaussian, within {within:.0%}"
+    value, low, high = float(one["ratio"]), float(one["low"]), float(one["high"])
+    inside, outside = 1 / (1 + within) < low and high < 1 + within, high < 1 / (1 + within)
+    came = "yes" if inside else "no" if outside or low > 1 + within else "open"
+    yield _row(str(one["task"]), words, (value, low, high), came)
+
+
+def _of_arms(task: str, own: Mapping[Any, Row]) -> Iterator[Row]:
     for words, first, second, column, bounds in (
-        (
-            f"gradients vary along the training with Haar as with Gaussian, within {within:.0%}",
-            *("cosa_haar", "cosa_gaussian", "norm_variation"),
-            (1 / (1 + within), 1 + within),
-        ),
         (
             "CoSA's updates need more directions than LoRA's",
             "cosa_gaussian",

@@ -1,14 +1,12 @@
 """The tables of what is finished: arms, comparisons, rates, the pilot and the crossed design."""
 
-import math
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from cosa_theory.ground.sweep import stored_cells
 from experiments.subspace.arms import ARMS
-from experiments.subspace.comparison import compared, variance_ratio
+from experiments.subspace.comparison import compared, steadiness, variance_ratio, variation
 from experiments.subspace.job import MEASURED, VERSION, Job
 from experiments.subspace.judged import judged
 from experiments.subspace.power import half_width, paired_spread, seeds_needed
@@ -17,7 +15,7 @@ from experiments.subspace.predictors import PREDICTORS, predicted
 __all__ = ["TABLES", "power_table", "tables_of", "verdict"]
 
 TABLES = (
-    *("arms", "compared", "rates", "pilot", "crossed", "measured", "predicted"),
+    *("arms", "compared", "steadiness", "rates", "pilot", "crossed", "measured", "predicted"),
     "judged",
 )
 """What `tables_of` returns."""
@@ -34,10 +32,11 @@ def tables_of(job: Job) -> dict[str, pd.DataFrame]:
     study = job.study
     tests = [one for task in study.tasks for one in job.tested(task)]
     finished = job.finished(tests)
-    found = {"arms": pd.DataFrame(), "compared": pd.DataFrame()}
+    found = dict.fromkeys(("arms", "compared", "steadiness"), pd.DataFrame())
     if len(finished):
         # A task's trainings are compared where all arms that are finished have the same items.
         found = {"arms": _arms(finished), "compared": compared(finished, study)}
+        found["steadiness"] = steadiness(finished, study.confidence)
     crossed = job.crossed()
     table = job.finished(crossed) if crossed else pd.DataFrame()
     whole = len(table) == len(crossed) > 0
@@ -62,7 +61,7 @@ def _arms(finished: pd.DataFrame) -> pd.DataFrame:
     measured = finished.astype(dict.fromkeys(_STORED, float))
     rows = measured.assign(
         memory=finished["saved_bytes"] + finished["state_bytes"] + finished["frozen_bytes"],
-        norm_variation=[_variation(norms) for norms in finished["gradient_norms"]],
+        norm_variation=finished["gradient_norms"].map(variation),
         rate=10 ** (finished["quarter"] / 4),
     )
     by = rows.groupby(["task", "arm"], sort=False)
@@ -74,15 +73,6 @@ def _arms(finished: pd.DataFrame) -> pd.DataFrame:
     for place, name in enumerate(("label", "subspace", "wide")):
         table.insert(2 + place, name, [getattr(one, name) for one in about])
     return table
-
-
-def _variation(norms: list[float]) -> float:
-    """Return the coefficient of variation of the gradient's norm after a third of the steps.
-
-    Of its logarithm's trend nothing is taken off: what falls steadily varies too.
-    """
-    kept = np.array(norms[len(norms) // 3 :], dtype=float)
-    return float(kept.std() / kept.mean()) if len(kept) and kept.mean() > 0 else math.nan
 
 
 def _rates(job: Job) -> pd.DataFrame:

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy.stats import norm, t
 
-from experiments.subspace.comparison import compared, stretch, variance_ratio
+from experiments.subspace.comparison import compared, steadiness, stretch, variance_ratio
 from experiments.subspace.judged import judged
 from experiments.subspace.power import half_width, paired_spread, seeds_needed
 from experiments.subspace.study import Comparison, read_study
@@ -96,12 +96,33 @@ def test_a_crossed_design_tells_what_varies():
         assert (found["low"] > 1) if of_draws > of_seeds else (found["high"] < 1)
 
 
+def test_how_steady_trainings_are_is_a_ratio_with_students_interval():
+    generator = np.random.default_rng(0)
+    rows = [
+        {"task": "r8", "arm": arm, "seed": seed, "gradient_norms": [9.0, 1 - part, 1 + part]}
+        for seed in range(5)
+        for arm, part in (
+            ("cosa_gaussian", 0.2),
+            ("cosa_haar", 0.1 * np.exp(0.1 * generator.standard_normal())),
+            ("lora", 0.5),
+        )
+    ]
+    rows[0]["seed"] = 9  # has no partner
+    (found,) = steadiness(pd.DataFrame(rows)).to_dict("records")
+    logs = np.log([row["gradient_norms"][2] - 1 for row in rows[4::3]]) - np.log(0.2)
+    half = t.ppf(0.975, 3) * logs.std(ddof=1) / 2
+    assert found["seeds"] == 4
+    for name, value in (("ratio", 0.0), ("low", -half), ("high", half)):
+        assert found[name] == pytest.approx(np.exp(logs.mean() + value))
+    alone = pd.DataFrame([row for row in rows if row["arm"] == "lora"])
+    assert not len(steadiness(alone))
+
+
 def test_expectations_are_judged_by_their_intervals():
     arms = pd.DataFrame(
         {
             "task": "r8",
             "arm": ["cosa_haar", "cosa_gaussian", "lora", "full"],
-            "norm_variation": [0.5, 0.52, 0.5, 0.5],
             "rank_90": [30.0, 30.0, 5.0, 90.0],
             "intruders": [0.0, 0.0, 0.0, 1.0],
         }
@@ -115,9 +136,14 @@ def test_expectations_are_judged_by_their_intervals():
     predicted = pd.DataFrame(
         [{"task": "r8", "predictor": name, **ends[place % 2]} for place, name in enumerate(names)]
     )
-    tables = {"arms": arms, "crossed": crossed, "predicted": predicted}
-    found = judged(tables, read_study())
-    assert found["came"].tolist() == ["open", "yes", "yes", "yes", "no", "yes", "yes", "no", "yes"]
+    steady = [("yes", 0.95, 1.05), ("open", 0.8, 1.05), ("no", 0.5, 0.8), ("no", 1.2, 1.3)]
+    steadiness = pd.DataFrame(
+        [{"task": "r8", "ratio": low, "low": low, "high": high} for _, low, high in steady]
+    )
+    tables = {"arms": arms, "crossed": crossed, "predicted": predicted, "steadiness": steadiness}
+    found = judged(tables, read_study())["came"].tolist()
+    arms_and_steadiness = ["yes", "yes", "no", *(came for came, *_ in steady)]
+    assert found == ["open", *arms_and_steadiness, "yes", "yes", "no", "yes"]
     assert not len(judged(dict.fromkeys(tables, pd.DataFrame()), read_study()))
 
 
