@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from cosa_theory.ground.sweep import run_cells
+from experiments.command import REFERENCE, write_reference
 from experiments.subspace import __main__ as command
 from experiments.subspace import job as module
 from experiments.subspace.arms import ARMS
@@ -95,3 +96,15 @@ def test_nothing_finished_is_said_and_stored(tmp_path, capsys):
     assert "two seeds" in capsys.readouterr().out
     assert len(pd.read_parquet(tmp_path / "out" / "subspace.parquet")) == 0
     assert read_study(STATED).date
+
+
+def test_the_committed_tables_follow_from_the_committed_trainings(tmp_path):
+    command._copied(command.KEPT, tmp_path / "cells")
+    tables = tables_of(Job(read_study(), tmp_path / "cells"))
+    for name in ("arms", "compared", "steadiness", "rates", "judged"):
+        stored = REFERENCE / f"subspace_{name}.csv"
+        if not len(tables[name]):
+            assert not stored.is_file()
+            continue
+        write_reference({"found": tables[name]}, tmp_path)
+        assert (tmp_path / "found.csv").read_text() == stored.read_text()
