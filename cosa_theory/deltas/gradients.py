@@ -12,6 +12,7 @@ from cosa_theory.deltas.layers import FLOAT_DTYPES, LayerDelta, Matrix, shape_te
 from cosa_theory.deltas.matching import first_few
 from cosa_theory.deltas.opening import locate, open_checkpoint
 from cosa_theory.deltas.renaming import match_names
+from cosa_theory.ground.checks import refuse
 from cosa_theory.ground.errors import InputError
 from cosa_theory.ground.tensor_files import TensorInfo
 
@@ -93,11 +94,15 @@ def match_gradients(source: Any, shapes: Mapping[str, tuple[int, int]]) -> Gradi
     Raises
     ------
     InputError
-        If no gradient has a matrix, or gradients have another shape than their matrices or are
-        no floating-point numbers: one sentence for each.
+        If `source` is none of these, no gradient has a matrix, or gradients have another shape than
+        their matrices or are no floating-point numbers: one sentence for each.
     """
     if not isinstance(source, (str, os.PathLike, Mapping)):
-        source = list(source)
+        listed = list(source) if isinstance(source, Iterable) else [source]
+        if not all(isinstance(one, LayerDelta) for one in listed):
+            must = "a path, a mapping of names to arrays, or what first_step_gradients yields"
+            raise refuse("gradients", type(source).__name__, must)
+        source = listed
     checkpoint = _open(source)
     found = {name: info for name, info in checkpoint.infos.items() if len(info.shape) == 2}
     wanted = {name: TensorInfo("float32", shape) for name, shape in shapes.items()}

@@ -217,6 +217,6 @@ def _tensors(count: int) -> str:
 
 def _count(skipped: Iterable[tuple[str, str]]) -> str:
     """Return "24 one-dimensional; 1 int64 entries, not floating point", sizes left out."""
-    counts = Counter(re.sub(r" \(.*?\)|: .*", "", reason) for _, reason in skipped)
+    counts = Counter(re.sub(r" \(.*\)|: .*", "", reason) for _, reason in skipped)
     parts = [f"{count} {reason}" for reason, count in counts.most_common()]
     return "; ".join(parts) or "nothing is left"

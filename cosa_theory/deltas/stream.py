@@ -57,7 +57,11 @@ class DeltaPair:
 
     def only(self, names: Collection[str]) -> "DeltaPair":
         """Return the stream of the matrices with these names alone, in the same order."""
-        return replace(self, layers=[layer for layer in self.layers if layer.name in names])
+        return replace(
+            self,
+            layers=[layer for layer in self.layers if layer.name in names],
+            nonfinite={name: why for name, why in self.nonfinite.items() if name in names},
+        )
 
     @property
     def coverage(self) -> tuple[int, int]:

@@ -8,10 +8,12 @@ from torch import Tensor, nn
 
 from cosa_theory.ground.checks import choice, real, refuse
 from cosa_theory.ground.errors import InputError
+from cosa_theory.ground.fields import flag
 from cosa_theory.nn.forward import ORDERS, Update, cosa_update, delta_weight, with_updates
 from cosa_theory.nn.merging import MergeTrial
 from cosa_theory.nn.projection import FrozenProjection, draw_projections
 from cosa_theory.nn.settings import CosaSettings, LayerSpec, initial_core
+from cosa_theory.projections import ENSEMBLES
 
 __all__ = ["CosaLinear", "check_options"]
 
@@ -40,7 +42,7 @@ class CosaLinear(nn.Module):
     order : {"auto", "through", "left", "right"}, default "auto"
         Order of the products; see `cosa_theory.nn.forward.cosa_update`.
     projections : (FrozenProjection, FrozenProjection), optional
-        The a × m transpose of L and the b × n R, instead of drawing them.
+        The a × m transpose of L and the b × n R, instead of drawing them; a and b are theirs.
 
     Attributes
     ----------
@@ -56,7 +58,8 @@ class CosaLinear(nn.Module):
     Raises
     ------
     InputError
-        If `base_layer` is no linear layer, or a setting is invalid.
+        If `base_layer` is no linear layer, a setting is invalid, the projections given are not of
+        the layer's size, or `kind` is made from data and none are given.
 
     References
     ----------
@@ -88,13 +91,22 @@ class CosaLinear(nn.Module):
             raise InputError(
                 f"base_layer is of type {type(base_layer).__name__}; CosaLinear adapts nn.Linear"
             )
-        check_options(dropout, order, core_dtype)
+        check_options(dropout, order, core_dtype, init_weights)
         settings = CosaSettings(a, b, alpha, seed, kind, options or {}, scale, clip, left=left)
-        sizes = {key: (base_layer.out_features, base_layer.in_features)}
-        self.spec: LayerSpec = settings.layers(sizes)[key]
+        m, n = base_layer.out_features, base_layer.in_features
         weight = base_layer.weight
+        if projections is None:
+            projections = _drawn(settings.layers({key: (m, n)})[key], weight.dtype)
+        one, other = projections
+        if (one.d, other.d) != (m, n):
+            raise refuse(
+                "projections",
+                f"{one.k} × {one.d} and {other.k} × {other.d}",
+                f"a × {m} and b × {n} for a layer of {m} × {n}",
+            )
+        self.spec: LayerSpec = settings.layer(key, m, n, one.k, other.k)
         self.base_layer = base_layer.requires_grad_(False)
-        self.left, self.right = projections or _drawn(self.spec, weight.dtype)
+        self.left, self.right = one, other
         if weight.device.type != "meta":  # the seed can wait until the model has its memory
             self.left.to(weight.device)
             self.right.to(weight.device)
@@ -184,8 +196,11 @@ class CosaLinear(nn.Module):
         return f"core={a} × {b}, scaling={self.scaling:.4g}, dropout={self.dropout:g}"
 
 
-def check_options(dropout: float, order: str, core_dtype: torch.dtype) -> None:
+def check_options(
+    dropout: float, order: str, core_dtype: torch.dtype, init_weights: bool = True
+) -> None:
     """Refuse options of a layer that are out of range, before anything is drawn."""
+    flag("init_weights", init_weights)
     real("dropout", dropout, least=0, below=1)
     choice("order", order, ("auto", *ORDERS))
     if not isinstance(core_dtype, torch.dtype) or not core_dtype.is_floating_point:
@@ -193,5 +208,11 @@ def check_options(dropout: float, order: str, core_dtype: torch.dtype) -> None:
 
 
 def _drawn(spec: LayerSpec, dtype: torch.dtype) -> tuple[FrozenProjection, FrozenProjection]:
+    if ENSEMBLES[spec.right.kind].data_dependent:
+        raise InputError(
+            f"kind is {spec.right.kind!r}, whose projections are made from data: adapt the layer "
+            "inside its model with add_cosa, which takes the moments, or give projections",
+            argument="kind",
+        )
     made = draw_projections((spec.left, spec.right), dtype=dtype)
     return made[spec.left], made[spec.right]

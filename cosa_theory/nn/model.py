@@ -164,7 +164,7 @@ def add_cosa(
         left,
         projection_dtype,
     )
-    check_options(dropout, order, core_dtype)
+    check_options(dropout, order, core_dtype, init_weights)
     whole = modules_by_ending(model, modules_to_save)
     linears = linear_layers(
         model, target_modules, exclude_modules=exclude_modules, modules_to_save=whole
@@ -329,8 +329,6 @@ def build_layer(
     """Return the layer of a specification, in the mode (training or not) of its base layer."""
     layer = CosaLinear(
         base_layer,
-        spec.a,
-        spec.b,
         alpha=spec.alpha,
         key=spec.key,
         dropout=dropout,

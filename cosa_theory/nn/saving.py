@@ -1,7 +1,6 @@
 """Saving a model's adapter into a folder, in PEFT's format."""
 
-import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +99,7 @@ def save_cosa(
         "save_projections": stored,
         "projection_bytes": sum(one.nbytes for one in projections.values()),
         "dropout": _common_dropout(layers),
-        "target_modules": minimal_targets(list(layers), _all_names(model)),
+        "target_modules": minimal_targets(list(layers), _all_names(model, layers)),
         "exclude_modules": None,
         "modules_to_save": list(whole.modules) or None,
         "bias": whole.bias,
@@ -162,11 +161,11 @@ def _common_dropout(layers: Mapping[str, CosaLinear]) -> float:
     return rates.pop()
 
 
-def _all_names(model: nn.Module) -> list[str]:
-    """Return the names of all modules as the base model has them."""
-    inside = re.compile(r"\.(base_layer|left|right)$")
+def _all_names(model: nn.Module, layers: Iterable[str]) -> list[str]:
+    """Return the names of all modules as the base model has them, without those inside `layers`."""
+    inside = tuple(f"{name}." for name in layers)
     names = dict.fromkeys(plain_names(model).values())
-    return [name for name in names if name and not inside.search(name)]
+    return [name for name in names if name and not name.startswith(inside)]
 
 
 def _peft_settings(model: nn.Module, name: str | None, task_type: str | None) -> dict[str, Any]:

@@ -153,6 +153,9 @@ class CosaSettings:
             choice("scale", self.scale, SCALES)
         with found:
             choice("projection_dtype", self.projection_dtype, PROJECTION_DTYPES)
+        for name in ("clip", "share_projections"):
+            with found:
+                flag(name, getattr(self, name))
         with found:
             if self.left is not None:
                 choice("left", self.left, LEFTS)
@@ -204,8 +207,8 @@ class CosaSettings:
         Raises
         ------
         InputError
-            With `clip` False, if a core is larger than its layer; if haar or srht cannot have so
-            many rows.
+            With `clip` False, if a core is larger than its layer; if a layer has no inputs or no
+            outputs.
 
         Warns
         -----
@@ -214,11 +217,14 @@ class CosaSettings:
         """
         specs, clipped = {}, []
         for name, (m, n) in sizes.items():
+            label = name or "the layer"
+            if not (m and n):
+                raise InputError(f"{label} is {m} × {n}, which leaves nothing to adapt: exclude it")
             a, b = by_pattern(self.shape_pattern, name, (self.a, self.b))
             a = m if self.left == "identity" else a
             if a > m or b > n:
-                clipped.append(f"{name}, {m} × {n}: ({a}, {b}) to ({min(a, m)}, {min(b, n)})")
-            specs[name] = self._layer(name, m, n, min(a, m), min(b, n))
+                clipped.append(f"{label}, {m} × {n}: ({a}, {b}) to ({min(a, m)}, {min(b, n)})")
+            specs[name] = self.layer(name, m, n, min(a, m), min(b, n))
         if clipped and not self.clip:
             raise InputError(
                 f"the core is larger than {len(clipped)} of {len(sizes)} layers: "
@@ -232,7 +238,8 @@ class CosaSettings:
             )
         return specs
 
-    def _layer(self, name: str, m: int, n: int, a: int, b: int) -> LayerSpec:
+    def layer(self, name: str, m: int, n: int, a: int, b: int) -> LayerSpec:
+        """Return the specification of one layer, m × n, with a core of just these a × b."""
         return LayerSpec.of(
             name,
             (m, n),

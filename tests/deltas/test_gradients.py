@@ -215,6 +215,12 @@ def test_gradients_taken_at_other_weights_are_refused_and_rounded_ones_are_not()
         match_gradients([other], {name: (4, 3)}).of(layer)
 
 
+@pytest.mark.parametrize("source", [None, torch.nn.Linear(3, 4), [np.ones((4, 3))]])
+def test_what_is_no_source_of_gradients_is_refused(source):
+    with pytest.raises(InputError, match=f"gradients is '{type(source).__name__}': it must be"):
+        match_gradients(source, SHAPES)
+
+
 def test_a_missing_file_is_named():
     with pytest.raises(InputError, match=r"nowhere/g\.safetensors"):
         match_gradients("nowhere/g.safetensors", SHAPES)

@@ -177,6 +177,7 @@ def test_other_tensors_are_listed_as_skipped_with_the_reason(tmp_path):
         counted = [notice for notice in pair.report.notices if "not compared" in notice]
         assert len(counted) == 1
         assert "9 tensors not compared: 2 one-dimensional" in counted[0]
+        assert "1 empty;" in counted[0]
 
 
 def test_flattening_follows_the_documented_rule(tmp_path):

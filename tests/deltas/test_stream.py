@@ -99,6 +99,14 @@ def test_nan_and_inf_can_be_skipped_and_are_then_reported_once():
     assert any("layers.0.q_proj.weight: skipped, 1 NaN" in text for text in pair.report.notices)
 
 
+def test_some_matrices_of_a_pair_know_nothing_of_what_was_skipped_elsewhere():
+    pair = open_pair(weights(), broken(), on_nonfinite="skip")
+    total(pair)
+    part = pair.only(["layers.1.q_proj.weight"])
+    assert part.coverage == (1, 1)
+    assert part.report.skipped == pair.found.skipped
+
+
 def test_the_same_infinity_on_both_sides_is_found_on_both():
     base, tuned = weights(), weights()
     for side in (base, tuned):

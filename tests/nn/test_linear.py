@@ -1,5 +1,7 @@
 """CosaLinear: the formula, what trains, what backward keeps, merge and unmerge."""
 
+import warnings
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -9,6 +11,7 @@ from torch import nn
 from cosa_theory import CosaBasis
 from cosa_theory.ground.errors import InputError
 from cosa_theory.nn import CosaLinear
+from cosa_theory.nn.projection import given_projection
 from cosa_theory.projections import KINDS
 
 
@@ -214,8 +217,8 @@ def test_layers_with_other_names_draw_other_projections():
 
 
 def test_a_core_too_large_is_clipped_with_a_warning_or_refused():
-    with pytest.warns(UserWarning, match=r"\(30, 40\) to \(20, 30\)"):
-        adapted = layer(a=30, b=40)
+    with pytest.warns(UserWarning, match=r"the layer, 20 × 30: \(30, 40\) to \(20, 30\)"):
+        adapted = layer(a=30, b=40, key="")
     assert adapted.Y.shape == (20, 30)
     with pytest.raises(InputError, match="smaller core"):
         layer(a=30, b=4, clip=False)
@@ -228,11 +231,26 @@ def test_a_core_too_large_is_clipped_with_a_warning_or_refused():
         ({"order": "best"}, "order is 'best': it must be"),
         ({"kind": "cauchy"}, "kind is 'cauchy': it must be"),
         ({"a": 0}, "a is 0: it must be"),
+        ({"clip": "no"}, "clip is 'no': it must be true or false"),
+        ({"init_weights": "no"}, "init_weights is 'no': it must be true or false"),
+        ({"kind": "activation"}, "kind is 'activation', .* with add_cosa, which takes the moments"),
+        ({"m": 0}, r"block\.q_proj is 0 × 30, which leaves nothing to adapt"),
     ],
 )
 def test_a_bad_setting_is_one_clear_sentence(changes, message):
     with pytest.raises(InputError, match=message):
         layer(**changes)
+
+
+def test_projections_that_are_given_bring_their_own_core_and_fit_the_layer():
+    """Also with a larger core than the layer, which adapters of the released code may have."""
+    pair = given_projection(torch.randn(25, 20)), given_projection(torch.randn(4, 30))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        adapted = CosaLinear(nn.Linear(30, 20), projections=pair)
+    assert (adapted.Y.shape, adapted.spec.a, adapted.spec.b) == ((25, 4), 25, 4)
+    with pytest.raises(InputError, match=r"'25 × 20 and 4 × 30': it must be a × 7 and b × 8"):
+        CosaLinear(nn.Linear(8, 7), 5, 4, projections=pair)
 
 
 def test_only_linear_layers_are_adapted():

@@ -131,6 +131,33 @@ def test_the_settings_describe_every_layer(tmp_path):
     }
 
 
+def test_modules_called_left_or_base_layer_are_modules_like_others(tmp_path):
+    """They have the names of parts of a CoSA layer, and here the end of an adapted layer's name."""
+    from peft import PeftModel
+
+    import cosa_theory.nn.peft  # noqa: F401
+
+    class Pair(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            names = ("left", "right", "base_layer")
+            self.one = nn.ModuleDict({name: nn.Linear(16, 16) for name in names})
+            self.two = nn.ModuleDict({name: nn.Linear(16, 16) for name in names})
+
+        def forward(self, x):
+            for layer in (*self.one.values(), *self.two.values()):
+                x = layer(x)
+            return x
+
+    targets = ["one.left", "one.base_layer", "two.right"]
+    model = add_cosa(Pair(), targets, 6, 4, init_weights=False)
+    save_cosa(model, tmp_path)
+    assert settings_of(tmp_path)["target_modules"] == targets
+    for again in (load_cosa(Pair(), tmp_path), PeftModel.from_pretrained(Pair(), tmp_path)):
+        assert torch.allclose(again(inputs()), model(inputs()), rtol=0, atol=1e-5)
+
+
 def test_shapes_and_alphas_of_single_layers_come_back(tmp_path):
     model = adapted(shape_pattern={"q": (3, 7)}, alpha_pattern={"up": -2.0, "k": 0.5})
     save_cosa(model, tmp_path)

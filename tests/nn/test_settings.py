@@ -61,10 +61,11 @@ def test_every_bad_value_is_named_at_once():
             seed=-1,
             kind="cauchy",
             scale="paper",
+            share_projections="false",
             shape_pattern={"q": (1,), "(": (1, 2)},
         )
     named = caught.value.problems
-    assert len(named) == 8
+    assert len(named) == 9
     for name in (
         "a is 0",
         "b is 2.5",
@@ -72,6 +73,7 @@ def test_every_bad_value_is_named_at_once():
         "seed is -1",
         "cauchy",
         "paper",
+        "share_projections is 'false'",
         "(1,)",
         "'('",
     ):

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from cosa_theory.deltas.matching import first_few
-from cosa_theory.ground.checks import choice
+from cosa_theory.ground.checks import choice, refuse
 from cosa_theory.ground.errors import InputError, quoted
 from cosa_theory.ground.progress import Advance, progress_bar
 from cosa_theory.nn.moments.digests import Digest, model_fingerprint
@@ -108,7 +108,7 @@ def layer_moments(
     with progress_bar("batches", progress and not process) as advance:
         texts = _run(network, batches, gathering, gradients, (seed, process), file, advance)
     texts = reduce_sums(gathering, new_sum, texts)
-    if not gathering.inputs:
+    if not any(one.seen for one in gathering.inputs.values()):
         raise InputError(
             "batches hold no tokens: give batches of texts with `input_ids` and `attention_mask`",
             argument="batches",
@@ -186,6 +186,8 @@ def _chosen(network: nn.Module, names: Sequence[str] | None) -> dict[str, nn.Mod
         if not known:
             raise InputError(f"{type(network).__name__} has no linear layer", argument="network")
         return known
+    if not names:
+        raise refuse("names", names, "a list of linear layers' weights, or None for all")
     for name in names:
         if name not in known:
             raise InputError(

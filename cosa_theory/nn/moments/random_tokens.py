@@ -44,7 +44,7 @@ def random_batches(
     Raises
     ------
     InputError
-        If the model has no vocabulary, or takes no text of this length.
+        If the model has no vocabulary or special tokens alone, or takes no text of this length.
     """
     count, size = whole("count", count), whole("size", size)
     words = _ordinary_tokens(network, _config(network))
@@ -87,4 +87,11 @@ def _ordinary_tokens(network: Any, config: Any) -> np.ndarray[Any, np.dtype[np.i
         named = getattr(config, f"{name}_token_id", None)
         every = named if isinstance(named, (list, tuple)) else [named]
         special.update(one for one in every if isinstance(one, int))
-    return np.setdiff1d(np.arange(min(known)), list(special))
+    words = np.setdiff1d(np.arange(min(known)), list(special))
+    if not len(words):
+        raise InputError(
+            f"all {min(known)} tokens of {type(network).__name__} are special, and none is left to "
+            "draw: gather moments on batches of your own",
+            argument="network",
+        )
+    return words

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,9 +19,10 @@ from cosa_theory.deltas.cosa_adapters import (
 )
 from cosa_theory.deltas.cosa_records import check_description, check_recipe
 from cosa_theory.deltas.wrapped_names import unwrapped_name
-from cosa_theory.ground.checks import choice, real, refuse
+from cosa_theory.ground.checks import choice, real, refuse, whole
 from cosa_theory.ground.errors import InputError, Problems
-from cosa_theory.ground.fields import optional
+from cosa_theory.ground.expressions import Expression
+from cosa_theory.ground.fields import either, flag, items, optional, text
 from cosa_theory.ground.reading import read_json
 from cosa_theory.ground.swap import reading, swapped
 from cosa_theory.nn.folder import write_cosa_card
@@ -36,6 +38,24 @@ BIASES = ("none", "all", "cosa_only")
 LOSSES = ("labels", "samples")
 TOKENS = ("texts", "random")
 _PICKLE = "adapter_model.bin"
+
+
+def _names(setting: str, value: Any) -> Any:
+    """Return names of modules, or a regular expression for them."""
+    if isinstance(value, str):
+        return Expression(setting, value)
+    return either(items(text), must="a list of names, or a regular expression")(setting, value)
+
+
+_index = partial(whole, least=0)
+_SELECTION = {
+    "target_modules": _names,
+    "exclude_modules": _names,
+    "modules_to_save": either(items(text), must="a list of names, such as ['lm_head']"),
+    "layers_to_transform": either(_index, items(_index), must="an index from 0 on, or a list"),
+    "layers_pattern": either(text, items(text), must="a name, or a list of names"),
+}
+"""The check of every setting that selects modules."""
 
 
 @dataclass
@@ -176,7 +196,7 @@ class CosaConfig(PeftConfig):
         self.peft_type = peft_type()
         for name in ("target_modules", "exclude_modules"):
             value = getattr(self, name)
-            if isinstance(value, (list, set)):  # of a compiled model, adapters had its wrappers'
+            if isinstance(value, (list, tuple, set)):  # a compiled model's had its wrappers'
                 value = {unwrapped_name(str(one)) for one in value}
             setattr(self, name, value)
         for name in ("shape_pattern", "alpha_pattern", "options"):
@@ -221,6 +241,12 @@ class CosaConfig(PeftConfig):
             choice("gradients", self.gradients, LOSSES)
         with found:
             choice("tokens", self.tokens, TOKENS)
+        for name, check in _SELECTION.items():
+            with found:
+                optional(check)(name, getattr(self, name))
+        for name in ("save_projections", "init_weights"):
+            with found:
+                flag(name, getattr(self, name))
         with found:
             self.recipe = optional(check_recipe)("recipe", self.recipe)
         if isinstance(self.target_modules, str):

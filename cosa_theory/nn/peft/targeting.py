@@ -189,7 +189,7 @@ def all_linear(model: nn.Module, config: CosaConfig, check: Check) -> dict[str, 
 
 
 def name_targets(model: nn.Module, config: CosaConfig, names: Sequence[str]) -> None:
-    """Put the names of the layers that "all-linear" means into a configuration."""
+    """Let a configuration mean these layers and no others, by names that are as short as can be."""
     plain = plain_places(model)
     targets = minimal_targets(names, [plain[name] for name in _candidates(model)])
     setattr(config, "target_modules", targets if isinstance(targets, str) else set(targets))  # noqa: B010

@@ -13,6 +13,7 @@ from cosa_theory.ground.errors import InputError
 from cosa_theory.nn.peft.config import CosaConfig
 from cosa_theory.nn.peft.injection import Injection
 from cosa_theory.nn.peft.layer import CosaLayer
+from cosa_theory.nn.peft.targeting import name_targets
 from cosa_theory.nn.projection import FrozenProjection
 from cosa_theory.nn.wrappers import plain_names
 
@@ -50,21 +51,18 @@ def combined_config(
         problems += _module_problems(model, adapters)
     if problems:
         raise InputError(*problems)
-    first = configs[adapters[0]]
-    names = {name for name, _ in _layers(model, adapters)}
-    return dataclasses.replace(
-        first,
+    config = dataclasses.replace(
+        configs[adapters[0]],
         alpha=1.0,
         alpha_pattern={},
-        target_modules=sorted(names),
         exclude_modules=None,
-        layers_to_transform=None,
-        layers_pattern=None,
         modules_to_save=None,
         bias="none",
         init_weights=True,
         layers=None,
     )
+    name_targets(model, config, [name for name, _ in _layers(model, adapters)])
+    return config
 
 
 def _term_problems(
@@ -73,6 +71,8 @@ def _term_problems(
     weights: Sequence[float],
     adapter_name: str,
 ) -> list[str]:
+    if isinstance(adapters, str):
+        return [f"adapters is {adapters!r}; give a list of names, such as [{adapters!r}]"]
     problems = [f"Adapter {name} does not exist" for name in adapters if name not in configs]
     if not adapters:
         problems.append("adapters is empty; name at least one")
@@ -83,7 +83,7 @@ def _term_problems(
     problems += [
         f"weights has {weight!r}; it must be a finite number"
         for weight in weights
-        if not math.isfinite(weight)
+        if isinstance(weight, str) or not math.isfinite(weight)
     ]
     return problems
 

@@ -159,6 +159,8 @@ def test_the_first_layer_that_meets_nan_is_named_at_once(network, batches):
     ("given", "names", "message"),
     [
         ([], None, r"batches hold no tokens"),
+        ([{"x": torch.zeros(0, 6)}], None, r"batches hold no tokens"),
+        ([], [], r"names is \[\]: it must be a list of linear layers' weights, or None"),
         ([torch.ones(2, 6)], None, r"batch 0 is of type Tensor.*dict"),
         ([{"x": torch.ones(2, 6)}], ["queri.weight"], r"queri\.weight.*query\.weight"),
     ],

@@ -65,5 +65,7 @@ def test_tokens_and_sketches_are_the_same_in_every_process():
 def test_a_model_that_takes_no_such_text_is_told():
     with pytest.raises(InputError, match=r"length is 65.*64"):
         random_batches(Model(max_position_embeddings=64), 1, 65)
+    with pytest.raises(InputError, match="all 2 tokens of Model are special"):
+        random_batches(Model(vocab_size=2, pad_token_id=0, eos_token_id=1), 1, 4)
     with pytest.raises(InputError, match="Linear has no vocabulary"):
         random_batches(nn.Linear(3, 2), 1, 4)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from peft import convert_to_lora
+from torch import nn
 
 from cosa_theory import InputError
 from cosa_theory.nn.peft import CosaConfig, Linear
@@ -124,6 +125,15 @@ def test_layers_that_one_adapter_lacks_count_as_zero(tmp_path):
         assert torch.equal(value, total[at])
 
 
+def test_a_sum_is_put_on_the_layers_of_its_terms_and_on_no_others_whose_names_end_alike():
+    model = nn.Module()
+    model.lin, model.block = nn.Linear(10, 10), nn.Module()
+    model.block.lin = nn.Linear(10, 10)
+    model = adapted(config(target_modules="lin"), lambda: model, adapter_name="one")
+    model.base_model.add_weighted_adapter(["one"], [2.0], "sum")
+    assert list(deltas(model, "sum")) == ["base_model.model.lin"]
+
+
 DIFFERENT = [
     ({"seed": 1}, "seed is 0 for one and 1 for two"),
     ({"kind": "haar"}, "kind is 'gaussian' for one and 'haar' for two"),
@@ -154,6 +164,8 @@ def test_terms_that_make_no_sum_are_named():
         (["one"], [1], "two", "adapter_name is 'two', which exists already"),
         ([], [], "sum", "adapters is empty"),
         (["one"], [float("inf")], "sum", "weights has inf"),
+        (["one"], ["1"], "sum", "weights has '1'; it must be a finite number"),
+        ("one", [1], "sum", r"adapters is 'one'; give a list of names, such as \['one'\]"),
     ):
         with pytest.raises(InputError, match=message):
             add(adapters, weights, name)
