@@ -207,7 +207,9 @@ class Config:
             pair("core", self.core)
             if self.method != "cosa":
                 raise refuse("core", self.core, f"left out: {self.method} takes rank or budget")
-        if self.final_rank > self.rank:
+        if self.whiten and self.method == "cosa" and self.kind not in INFORMED:
+            raise refuse("whiten", self.whiten, f"false: {self.kind} takes no such option")
+        if self.final_rank > self.rank and not self.budget:
             raise refuse("final_rank", self.final_rank, f"at most the rank, {self.rank}")
 
     @property
@@ -273,7 +275,7 @@ def read(path: Path | None, settings: Sequence[str] = ()) -> Config:
 
 def _extended(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     """Return the fields of a file over those of the one that it extends, section by section."""
-    if path in seen:
+    if path.resolve() in seen:
         raise InputError(f"configuration {path}: it extends itself")
     own = read_toml(path)
     parent = own.pop("extends", None)
@@ -281,7 +283,7 @@ def _extended(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
         return own
     if not isinstance(parent, str):
         raise InputError(f"configuration {path}: extends is {quoted(parent)}: it must be a file")
-    merged = _extended(path.parent / parent, (*seen, path))
+    merged = _extended(path.parent / parent, (*seen, path.resolve()))
     for name, value in own.items():
         both = isinstance(value, Mapping) and isinstance(merged.get(name), Mapping)
         merged[name] = {**merged[name], **value} if both else value

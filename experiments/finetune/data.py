@@ -60,8 +60,8 @@ def load_parts(config: Config) -> Parts:
     Raises
     ------
     InputError
-        If there is no such data set or file, a column or an output lacks, a part is empty, or a
-        label is held out that is not in the training part.
+        If there is no such data set or file, a column or an output lacks, a part is empty, all
+        training rows have one label, or a label is held out that is not in the training part.
     """
     if "/" not in config.data:
         choice("data", config.data, DATA)
@@ -75,6 +75,12 @@ def load_parts(config: Config) -> Parts:
             )
     if parts.learns == "labels":
         known = {item.output for item in parts.train}
+        if len(known) < 2:
+            raise InputError(
+                f"data {config.data}: all {len(parts.train):,} training rows have the label "
+                f"{quoted(min(known))}: add rows with another",
+                argument="train",
+            )
         for name in ("validation", "test"):
             unseen = {item.output for item in getattr(parts, name)} - known
             if unseen:

@@ -147,7 +147,7 @@ def _braced(text: str) -> str:
     for place, sign in enumerate(text):
         depth += (sign == "{") - (sign == "}")
         if depth == 0:
-            return text[1:place] if text.startswith("{") else text.split()[0]
+            return text[1:place] if text.startswith("{") else "".join(text.split()[:1])
     return text
 
 

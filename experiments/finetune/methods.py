@@ -13,6 +13,7 @@ from peft import PeftConfig
 from peft.tuners.lora.config import CordaConfig
 from torch import nn
 
+from cosa_theory.ground.checks import refuse
 from cosa_theory.ground.errors import InputError
 from cosa_theory.nn.peft import CosaConfig
 from cosa_theory.nn.projection import FrozenProjection
@@ -61,7 +62,7 @@ def chosen_layers(
     Raises
     ------
     InputError
-        If the model does not have so many blocks, or no layer of such a name.
+        If the model does not have so many blocks, or no layer of such a name in them.
     """
     found = {name: size for name, size in layers.items() if _block(name) is not None}
     first = _first_block(found, blocks)
@@ -72,12 +73,19 @@ def chosen_layers(
                 f"{closest(target, list(found))}",
                 argument="targets",
             )
-    return {
+    chosen = {
         name: size
         for name, size in found.items()
         if (_block(name) or 0) >= first
         and (not targets or any(f".{name}".endswith(f".{target}") for target in targets))
     }
+    if not chosen:
+        raise InputError(
+            f"targets are {', '.join(targets)}, of which the last {blocks:,} blocks have none: "
+            "raise blocks, or name layers in them",
+            argument="targets",
+        )
+    return chosen
 
 
 def _block(name: str) -> int | None:
@@ -150,10 +158,22 @@ def prepared(
 
 
 def size_for(config: Config, layers: Mapping[str, tuple[int, int]]) -> Size:
-    """Return how large the method of a training is on these layers; see `size_of`."""
-    sizes: dict[str, Any] = {"core": config.core, "budget": config.budget, "rank": config.rank}
+    """Return how large the method of a training is on these layers.
+
+    Raises
+    ------
+    InputError
+        As `size_of`, or if AdaLoRA should end with more ranks than it begins with.
+    """
+    core = config.core
+    if core and config.left == "identity":  # then a is each layer's m, whatever is given
+        core = (max(m for m, _ in layers.values()), core[1])
+    sizes: dict[str, Any] = {"core": core, "budget": config.budget, "rank": config.rank}
     given = next(name for name, value in sizes.items() if value)
-    return size_of(config.method, layers, shape=config.shape, **{given: sizes[given]})
+    size = size_of(config.method, layers, shape=config.shape, **{given: sizes[given]})
+    if config.method == "adalora" and config.final_rank > (size.rank or 0):
+        raise refuse("final_rank", config.final_rank, f"at most the rank, {size.rank}")
+    return size
 
 
 def _peft_config(config: Config, size: Size, steps: int) -> PeftConfig:
@@ -206,7 +226,7 @@ def _peft_config(config: Config, size: Size, steps: int) -> PeftConfig:
         case "randlora":
             return peft.RandLoraConfig(
                 r=rank,
-                randlora_alpha=round(20 * config.alpha * rank),  # as in PEFT's default
+                randlora_alpha=20 * config.alpha * rank,  # as in PEFT's default
                 projection_prng_key=seed,
                 save_projection=False,
                 randlora_dropout=dropout,

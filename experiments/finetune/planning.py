@@ -37,7 +37,7 @@ class TrainingPlan:
     base_parameters, trained : int
         Numbers in the model, and those that are trained, a new head aside.
     layers : int
-        How many are adapted.
+        How many are trained; 0 where everything is.
     memory : dict of str to int
         Bytes by what takes them.
     flops : float
@@ -99,7 +99,8 @@ def plan_training(config: Config) -> TrainingPlan:
         minilm = config.model == "minilm"
         fields = read_config(asset_folder("encoder") if minilm else config.model)
     model = model_layers(fields)
-    layers = chosen_layers(model.sizes, config.blocks, config.targets)
+    full = config.method == "full"  # of blocks, whatever layers are named
+    layers = chosen_layers(model.sizes, config.blocks, () if full else config.targets)
     item = 2 if config.dtype == "bfloat16" else 4
     tokens = config.batch * config.tokens
     memory = {"weights": model.parameters * item // _shards()}
@@ -107,7 +108,7 @@ def plan_training(config: Config) -> TrainingPlan:
     flops = 4.0 * model.parameters  # for each token: forward, and back to the inputs
     if config.recompute:
         flops *= 1.5
-    if config.method == "full":
+    if full:
         trained = entries if config.blocks else model.parameters
         memory["gradients and moments"] = 3 * trained * item // _shards()
         flops += 2 * trained
@@ -125,7 +126,8 @@ def plan_training(config: Config) -> TrainingPlan:
         # As the model gives them, in single precision, and their gradient.
         memory["logits"] = tokens * int(fields.get("vocab_size", 0)) * (item + 2 * _FLOAT32)
     flops *= tokens * config.accumulation
-    return TrainingPlan(model.parameters, trained, len(layers), memory, flops, _free())
+    adapted = 0 if full and not config.blocks else len(layers)
+    return TrainingPlan(model.parameters, trained, adapted, memory, flops, _free())
 
 
 def _shards() -> int:

@@ -165,18 +165,27 @@ def read_file(path: Path, source: Source) -> list[Item]:
     InputError
         If it is none of these, or as `items_of`.
     """
+    where = str(path)
     try:
         text = file_bytes(path).decode("utf-8-sig")
-        if path.suffix == ".csv":
+        if path.suffix.lower() == ".csv":
             table = csv.DictReader(io.StringIO(text, newline=""), strict=True)
             return items_of(str(path), table.fieldnames or [], table, source)
-        lines = text.strip()
-        rows = json.loads(lines) if lines.startswith("[") else map(json.loads, lines.split("\n"))
-        objects = list(rows) if lines else []
+        objects: list[Any] = []
+        if text.lstrip().startswith("["):
+            objects = json.loads(text)
+        else:
+            for line, row in enumerate(text.split("\n"), start=1):
+                where = f"{path}, line {line}"
+                if row.strip():
+                    objects.append(json.loads(row))
     except (ValueError, csv.Error, RecursionError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{path}: neither JSON Lines nor CSV ({reason(error)[:120]})") from error
+        raise InputError(
+            f"{where}: neither JSON Lines nor CSV ({reason(error)[:120]}): mend it, one object a "
+            "line, or name a .csv"
+        ) from error
     if not all(isinstance(row, dict) for row in objects):
         raise InputError(
             f"{path}: a row is no JSON object: write one with the named columns a line"

@@ -113,6 +113,13 @@ class TextTask(Task):
         """Tokenise the parts."""
         base = str(asset_folder("encoder")) if config.model == "minilm" else config.model
         tokenizer = _tokenizer(base)
+        head, positions = _form(base)
+        if positions is not None and config.tokens > positions:
+            raise InputError(
+                f"tokens is {config.tokens:,}: model {config.model} has positions for "
+                f"{positions:,}: lower it",
+                argument="tokens",
+            )
         classes = sorted({str(item.output) for item in parts.train})
 
         def examples(items: Sequence[Item]) -> list[Example]:
@@ -132,7 +139,7 @@ class TextTask(Task):
         most = config.items or None
         return cls(
             base=base,
-            pad=tokenizer.pad_token_id,
+            pad=_pad_of(tokenizer),
             train=examples(parts.train),
             validation=examples(parts.validation[:most]),
             test=examples(parts.test[:most]),
@@ -140,7 +147,7 @@ class TextTask(Task):
             dtype=config.dtype,
             classes=len(classes) if numbers is None else 1,
             learns=parts.learns,
-            head="head" if config.model == "minilm" else _head_of(base),
+            head="head" if config.model == "minilm" else head,
         )
 
     def model(self) -> nn.Module:
@@ -166,10 +173,6 @@ class TextTask(Task):
         losses = text_losses(logits, labels).double()
         said = logits.argmax(1) if self.learns == "labels" else logits[:, 0]
         return {"loss": losses, "weight": torch.ones_like(losses), "said": said, "true": labels}
-
-
-_HEADS = dict.fromkeys(("bert", "roberta", "distilbert", "deberta-v2", "electra"), "classifier")
-"""What transformers calls the head of a sequence classifier, by model type; "score" for others."""
 
 
 @dataclass(frozen=True)
@@ -211,10 +214,9 @@ class AnswerTask(Task):
                 return found
             return _some(found, config.items or len(found), *(parts.drawn or (config.data,)), name)
 
-        pad = tokenizer.pad_token_id
         return cls(
             base=base,
-            pad=tokenizer.eos_token_id if pad is None else pad,
+            pad=_pad_of(tokenizer),
             train=examples("train"),
             validation=examples("validation"),
             test=examples("test"),
@@ -245,22 +247,51 @@ class AnswerTask(Task):
 
 
 def _tokenizer(base: str) -> Any:
-    return _from(base, transformers.AutoTokenizer)
+    return _from(base, transformers.AutoTokenizer.from_pretrained)
 
 
-def _head_of(base: str) -> str:
-    return _HEADS.get(_from(base, transformers.AutoConfig).model_type, "score")
+def _pad_of(tokenizer: Any) -> int:
+    """Return what fills short items up: many decoders have no token of its own for that."""
+    pad: int | None = tokenizer.pad_token_id
+    return tokenizer.eos_token_id if pad is None else pad
+
+
+def _form(base: str) -> tuple[str, int | None]:
+    """Return the name of a classifier's new head, and how many tokens its positions are for.
+
+    The second is None where positions are no table. No weights are loaded.
+    """
+
+    def formed(name: str) -> Any:
+        settings = transformers.AutoConfig.from_pretrained(name)
+        with torch.device("meta"):
+            return transformers.AutoModelForSequenceClassification.from_config(settings)
+
+    with quiet_transformers():
+        model = _from(base, formed)
+    body = model.base_model_prefix
+    *_, head = (
+        name for name, part in model.named_children() if name != body and list(part.parameters())
+    )
+    tables = [
+        # RoBERTa counts on from the padding token.
+        module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Embedding) and name.endswith("position_embeddings")
+    ]
+    return head, min(tables, default=None)
 
 
 def _loaded(task: Task, loader: Any, **settings: Any) -> Any:
     with quiet_transformers():
-        return _from(task.base, loader, dtype=getattr(torch, task.dtype), **settings)
+        dtype = getattr(torch, task.dtype)
+        return _from(task.base, loader.from_pretrained, dtype=dtype, **settings)
 
 
-def _from(base: str, loader: Any, **settings: Any) -> Any:
+def _from(base: str, load: Callable[..., Any], **settings: Any) -> Any:
     try:
-        return loader.from_pretrained(base, **settings)
-    except (OSError, ValueError, KeyError) as error:
+        return load(base, **settings)
+    except Exception as error:  # absent, unknown, damaged: each library raises its own
         raise InputError(
             f"model {base}: transformers cannot load it or its tokenizer ({reason(error)[:100]}): "
             "name a folder with both, or check the name on the hub and the network",

@@ -175,6 +175,7 @@ def fit(
     steps = total_steps(config, len(task.train), int(os.environ.get("WORLD_SIZE", "1")))
     if config.method == "adalora" and steps < 2:
         raise InputError("steps is 1: adalora weighs its ranks for one before it prunes: take 2")
+    trainer_of_task = _trainer_of(task)
     base = task.model()
     # PEFT notes in an adapter's folder which model it belongs to.
     base.name_or_path = task.base  # type: ignore[assignment]
@@ -187,7 +188,7 @@ def fit(
         _store_start(model, run / "start")
     size = counts(model, task.head)
     saved = kept_bytes(model, task.collate(task.train[: config.batch]))
-    trainer = _trainer_of(task)(
+    trainer = trainer_of_task(
         task,
         config,
         steps,
@@ -278,6 +279,7 @@ def _arguments(task: Task, config: Config, run: Path, steps: int) -> TrainingArg
         save_total_limit=1,
         logging_strategy="steps",
         logging_steps=1,
+        logging_nan_inf_filter=False,  # with it a loss that is not finite is logged as 0
         report_to=[config.report_to] if config.report_to else [],
         disable_tqdm=True,
         remove_unused_columns=False,

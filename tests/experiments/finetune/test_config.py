@@ -46,11 +46,14 @@ def test_a_file_stands_over_its_parent_a_section_over_both_and_a_setting_over_al
         ('left = "identity"', [], "shape is 'memory': it must be whole where left is"),
         ("rank = ", [], "Invalid value"),
         ('extends = "one.toml"', [], "it extends itself"),
+        (f'extends = "{"x/../" * 3}one.toml"', [], "it extends itself"),
+        ("whiten = true", [], "whiten is True: it must be false: gaussian takes no such option"),
         ('extends = "none.toml"', [], r"none\.toml"),
         ("extends = 3", [], "extends is 3: it must be a file"),
     ],
 )
 def test_what_cannot_be_is_said_in_a_sentence(tmp_path, text, settings, words):
+    (tmp_path / "x").mkdir()
     (tmp_path / "one.toml").write_text(text)
     with pytest.raises(InputError, match=words) as caught:
         read(tmp_path / "one.toml", settings)

@@ -30,8 +30,20 @@ def test_rows_of_json_lines_and_of_csv_are_the_same_items(tmp_path):
     }
     lines = ["label,text", *(f'{row["label"]},"{row["text"]}"' for row in ROWS)]
     (tmp_path / "train.csv").write_text("\ufeff" + "\n".join(lines), encoding="utf-8")
-    again = load_parts(replace(files(tmp_path), train=str(tmp_path / "train.csv")))
+    (tmp_path / "train.csv").rename(tmp_path / "TRAIN.CSV")
+    again = load_parts(replace(files(tmp_path), train=str(tmp_path / "TRAIN.CSV")))
     assert again.train == parts.train
+
+
+def test_a_line_that_is_no_json_is_told_by_its_number_and_an_empty_one_is_no_row(tmp_path):
+    config = files(tmp_path)
+    file = tmp_path / "train.jsonl"
+    plain, text = load_parts(config), file.read_text()
+    file.write_text("\n" + text.replace("\n", "\n\n", 3))
+    assert load_parts(config).train == plain.train
+    file.write_text(text + "{'text': 'x'}\n")
+    with pytest.raises(InputError, match=r"train\.jsonl, line 21: neither JSON Lines nor CSV"):
+        load_parts(config)
 
 
 def test_numbers_and_pairs_and_answers_are_learnt_too(tmp_path):
@@ -70,6 +82,7 @@ BAD = [
     ({}, {"train": [{"text": ["x"], "label": "a"}]}, r"row 1 has \['x'\] as 'text': it must be a"),
     ({}, {"train": [3, *ROWS]}, "a row is no JSON object"),
     ({"learns": "numbers"}, {}, "row 1 has 'a' as 'label': numbers are learnt"),
+    ({}, {"train": [{"text": "x", "label": "a"}] * 9}, "all 8 training rows have the label 'a'"),
     ({"data": "r9"}, {}, "data is 'r9': it must be one of r8"),
     ({"data": "no/where"}, {}, r"data no/where: datasets cannot read the split 'train'"),
 ]

@@ -22,6 +22,7 @@ from tests.experiments.finetune.shrunk import copy_of, model_folder
         ("thus \\boxed{\\frac{a}{b}} holds", "\\frac{a}{b}"),
         ("first 3, then 1,234.5", "1,234.5"),
         ("nothing", ""),
+        ("cut short: \\boxed ", ""),
     ],
 )
 def test_the_final_answer_is_found(text, answer):

@@ -71,6 +71,34 @@ def test_targets_that_the_model_lacks_are_named_with_the_closest(targets, words)
         linear_layers(load(Path("."), 12, 6).model(), 0, targets)
 
 
+def test_targets_outside_the_last_blocks_are_told():
+    model = load(Path("."), 12, 6).model()
+    with pytest.raises(InputError, match=r"targets are 0\.self_attn\.q_proj, of which the last 1 "):
+        linear_layers(model, 1, ("0.self_attn.q_proj",))
+
+
+def test_a_core_beside_the_identity_is_as_large_as_it_is_planned():
+    model, config = load(Path("."), 12, 6).model(), Config(core=(4, 2), left="identity")
+    layers = linear_layers(model, 0)
+    planned = size_for(config, layers)
+    assert planned.by_layer == {name: (m, 2) for name, (m, _) in layers.items()}
+    assert counts(prepared(model, config), None).adapter == planned.trained
+
+
+def test_the_last_ranks_of_adalora_are_compared_with_those_that_a_budget_gives():
+    layers = {"a": (32, 32)}
+    rank = size_for(Config(method="adalora", budget=1000, final_rank=15), layers).rank
+    assert rank == 1000 // 65
+    with pytest.raises(InputError, match="final_rank is 16: it must be at most the rank, 15"):
+        size_for(Config(method="adalora", budget=1000, final_rank=16), layers)
+
+
+def test_a_small_alpha_of_randlora_is_not_rounded_to_nothing():
+    model = load(Path("."), 12, 6).model()
+    made = prepared(model, Config(method="randlora", rank=2, alpha=1e-3)).peft_config["default"]
+    assert made.randlora_alpha == pytest.approx(20 * 1e-3 * made.r)
+
+
 def test_equal_size_is_near_on_the_real_shapes():
     for m, n in ((576, 576), (192, 576), (1536, 576), (576, 1536), (384, 384), (1536, 384)):
         a, b = released_shape(m, n, 8 * (m + n))

@@ -54,6 +54,10 @@ def test_the_papers_largest_run_is_counted_without_its_weights(llama):
     assert lora.flops == pytest.approx((4 * model.parameters + 6 * lora.trained) * 2 * tokens)
     full = planned(llama, "full")
     assert full.trained == model.parameters
+    assert full.layers == 0
+    assert "everywhere" in full.text(10, 1e12), "whatever layers the adapters' targets are"
+    block = planned(llama, "full", "blocks=1", 'targets=["q_proj"]')
+    assert (block.layers, block.trained) == (7, model.count(lambda m, n: m * n) // 32)
     assert full.memory["gradients and moments"] == 6 * model.parameters
     less = planned(llama, "lora", "recompute=true")
     assert less.memory["activations"] < lora.memory["activations"] / 10

@@ -3,8 +3,17 @@
 import hashlib
 import json
 
+import pytest
+import torch
+import transformers
+
+from cosa_theory.ground.errors import InputError
+from experiments.finetune.config import Config
+from experiments.finetune.data import Parts
+from experiments.finetune.methods import counts, prepared
 from experiments.finetune.rows import Item
-from experiments.finetune.tasks import answer_examples
+from experiments.finetune.tasks import TextTask, answer_examples
+from tests.experiments.finetune.shrunk import model_folder, words
 
 
 def test_answers_are_labelled_with_their_end_alone_and_long_ones_are_left_out():
@@ -31,3 +40,49 @@ def test_the_parts_of_the_texts_are_always_the_same(texts):
     ]
     digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
     assert digest.startswith("7e0a470b6d2841a1"), "stored results are of these"
+
+
+def labelled(folder, **settings):
+    """Return a task of two labels for the model in a folder."""
+    items = [Item((words(number, 4 + number),), "ab"[number % 2], str(number)) for number in (0, 1)]
+    config = Config(model=str(folder), rank=2, **settings)
+    return config, TextTask.load(config, Parts("labels", items, items, items))
+
+
+@pytest.mark.parametrize("kind", ["roberta", "xlm-roberta", "llama"])
+def test_the_new_head_of_every_architecture_is_trained(kind, tmp_path):
+    config, task = labelled(model_folder(tmp_path, kind))
+    model = task.model()
+    body = {name for name, _ in model.base_model.named_parameters(model.base_model_prefix)}
+    new = sum(one.numel() for name, one in model.named_parameters() if name not in body)
+    assert counts(prepared(model, config, head=task.head), task.head).head == new > 0
+
+
+def test_a_classifier_needs_no_token_for_padding(tmp_path):
+    folder = model_folder(tmp_path, "llama")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    tokenizer.pad_token = None
+    tokenizer.save_pretrained(folder)
+    task = labelled(folder)[1]
+    inputs = task.collate(task.train)
+    assert inputs["input_ids"][0, -1] == tokenizer.eos_token_id
+    with torch.no_grad():
+        assert task.outcomes(task.model(), inputs)["loss"].isfinite().all()
+
+
+def test_more_tokens_than_a_model_has_positions_for_are_refused(tmp_path):
+    folder = model_folder(tmp_path, "roberta")
+    with pytest.raises(InputError, match=r"tokens is 66: model .* has positions for 65: lower it"):
+        labelled(folder, tokens=66)
+    task = labelled(folder, tokens=65)[1]
+    ids = torch.full((1, 65), 3)
+    assert task.model()(input_ids=ids).logits.isfinite().all()
+
+
+@pytest.mark.parametrize("damaged", ["model.safetensors", "tokenizer.json", "config.json"])
+def test_damaged_files_of_a_model_are_told_in_a_sentence(damaged, tmp_path):
+    folder = model_folder(tmp_path, "roberta")
+    file = folder / damaged
+    file.write_bytes(file.read_bytes()[:300])
+    with pytest.raises(InputError, match="transformers cannot load it or its tokenizer"):
+        labelled(folder)[1].model()

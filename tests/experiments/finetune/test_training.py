@@ -1,5 +1,7 @@
 """Trainings: resumed to the same numbers, with what they take."""
 
+import math
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -85,6 +87,15 @@ def test_methods_with_a_state_of_their_own_go_on_to_the_same_numbers(method, tmp
     if method == "lora_fa":
         names = [name for name, value in parameters.items() if value.requires_grad]
         assert all(".lora_B." in name for name in names)
+
+
+def test_a_loss_that_is_no_number_is_kept_as_such(tmp_path):
+    config = Config(rank=4, steps=3, batch=4, learning_rate=1e30, warm_up=0, clip=0, threads=1)
+    with isolated(0, 1):
+        fitted = fit(load(tmp_path, 12, 6), config, tmp_path / "run")
+    losses = [row["loss"] for row in fitted.history if "loss" in row]
+    assert math.isfinite(losses[0])
+    assert math.isnan(losses[-1]), "and not 0"
 
 
 def test_the_factors_of_adalora_are_kept_orthogonal_as_peft_keeps_them(tmp_path):
