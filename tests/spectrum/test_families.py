@@ -96,6 +96,15 @@ def test_lora_xs_captures_the_core_in_the_singular_basis_of_the_weight(shape, sp
         assert row.captured == pytest.approx(share, rel=1e-5)
 
 
+def test_lora_xs_captures_no_more_than_the_truncated_svd_in_float32_either():
+    delta = np.random.default_rng(1).standard_normal((7, 5)).astype(np.float32)
+    table = compare_families(delta, delta, ranks=[1, 2], families=["truncated_svd", "lora_xs"])
+    low = compare_families(delta, ranks=[1, 2, 3, 4], families=["truncated_svd"])
+    best = dict(zip(low["size"], low["captured"], strict=True))
+    rows = only(table, "lora_xs")
+    assert (rows["captured"] <= [best[size] for size in rows["size"]]).all()
+
+
 def test_the_whole_singular_basis_of_the_weight_captures_a_square_update():
     rng = np.random.default_rng(3)
     delta, base = rng.standard_normal((2, 12, 12))

@@ -126,10 +126,10 @@ def compare_families(
     pandas.DataFrame
         One row for each family and budget: `family`; `rank_budget` (r); `budget` (r(m + n));
         `parameters` (trained, at most the budget); `size` in words; `a` and `b` (the core's shape;
-        null without one); `captured` (share of ‖ΔW‖² in [0, 1]; the mean over draws; null for a
-        zero update); `ci_low` and `ci_high` (t interval of the mean; equal to the share where it
-        is exact); `sd` (of one draw); `draws` (0 where exact); `law` (ab/(mn); null for families
-        that depend on W or ΔW).
+        null without one); `captured` (share of ‖ΔW‖², at most 1, and negative where zero is nearer
+        to ΔW; the mean over draws; null for a zero update); `ci_low` and `ci_high` (t interval of
+        the mean; equal to the share where it is exact); `sd` (of one draw); `draws` (0 where
+        exact); `law` (ab/(mn); null for families that depend on W or ΔW).
 
     Raises
     ------
