@@ -11,7 +11,7 @@ from cosa_theory.ground.errors import InputError
 from cosa_theory.linear.basis import CosaBasis
 from cosa_theory.projections import INFORMED, KINDS
 from cosa_theory.spectrum.families import FAMILIES, compare_families, crossover
-from cosa_theory.spectrum.families.base import Draws, plan_draws
+from cosa_theory.spectrum.families.base import Draws, Update, plan_draws
 from cosa_theory.spectrum.families.lora_xs import singular_core
 
 COLUMNS = [
@@ -247,6 +247,21 @@ def test_a_rank_deficient_hadamard_factor_is_measured_in_float32_too():
     double = compare_families(delta.astype(float), sigma=sigma, **settings).iloc[0]
     assert (single["a"], single["b"], single["draws"]) == (64, 240, 14)
     assert single["captured"] == pytest.approx(double["captured"], rel=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (3, 2)])
+def test_a_projection_that_is_drawn_as_zero_captures_nothing(shape):
+    delta = np.random.default_rng(0).standard_normal(shape)
+    row = compare_families(delta, families=["cosa_achlioptas"], draws=40).iloc[0]
+    assert row["ci_low"] < row["captured"] < row["ci_high"]
+    update = Update(delta, None, np.linalg.svd(delta, compute_uv=False))
+    family = FAMILIES["cosa_achlioptas"]
+    size = family.size(*shape, 1)
+    fits = [family.fit(update, size, Draws(key=(index,))) for index in range(20)]
+    left = [float(np.sum((delta - fit.update()) ** 2)) for fit in fits]
+    total = float(np.sum(delta**2))
+    assert max(left) == total  # a draw without entries leaves the update as it is
+    assert min(left) < total
 
 
 def test_a_zero_update_has_null_shares_and_no_winner():
