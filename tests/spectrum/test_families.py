@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
@@ -395,3 +396,10 @@ def test_bad_arguments_are_named(argument, arguments, settings):
     with pytest.raises(InputError) as error:
         compare_families(*arguments, **settings)
     assert error.value.argument == argument
+
+
+def test_tensors_of_any_type_are_compared():
+    delta = torch.tensor([[1.0, -2.0, 0.5], [0.0, 3.0, 0.25]])
+    expected = compare_families(delta.numpy(), families=["truncated_svd"])
+    for update in (delta.bfloat16(), delta.clone().requires_grad_()):
+        assert compare_families(update, families=["truncated_svd"]).equals(expected)
