@@ -247,7 +247,7 @@ def jl_distortion(
             raise InputError(
                 f"X holds matrices of shape {tuple(np.shape(X)[1:])}; A takes {A.domain_shape}"
             )
-        X = to_host(X).reshape(len(X), -1)
+        X = np.asarray(to_host(X)).reshape(len(X), -1)
     vectors = _in_range(as_vectors(X), each=not differences)
     factor = Factor(A, "A")
     columns = factor.shape[1]

@@ -249,7 +249,7 @@ def _of_brackets(first: Any, second: Any, s: Any, about: str) -> RipBracket:
     upper = _upper(order, ends, "product", start)
     greatest = max(inner_first[1] * outer_second[0], outer_first[0] * inner_second[1])
     least = min(inner_first[0] * outer_second[1], outer_first[1] * inner_second[0])
-    slack = 4 * math.ulp(greatest)
+    slack = 4 * math.ulp(max(least, greatest))
     # Both values are attained, or surpassed, by different vectors: they may turn over.
     least, greatest = min(least + slack, upper.greatest), max(greatest - slack, upper.least)
     lower = RipBound(

@@ -155,10 +155,8 @@ ANALYSES = ("differences", "dct+identity")
 
 def analysis_of(omega: Any, shape: tuple[int, int]) -> AnalysisOperator:
     """Return the analysis operator that a name, a transform or an operator stands for."""
-    if omega == "differences":
-        return Differences(shape)
-    if omega == "dct+identity":
-        return Stacked(DCT(), shape)
+    if isinstance(omega, str) and omega in ANALYSES:  # an array is not equal to a name or not
+        return Differences(shape) if omega == "differences" else Stacked(DCT(), shape)
     if hasattr(omega, "forward") and hasattr(omega, "inverse"):
         return Orthonormal(omega, shape)
     if all(hasattr(omega, part) for part in ("apply", "adjoint", "solve", "norm", "kernel")):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -121,11 +121,13 @@ def least(
     formula: str,
     tolerance: float,
     solve: Callable[[int, Constraint], Answer],
+    norm: Callable[[Floats], float],
 ) -> Solution:
     """Minimise a norm subject to ‖Φx − y‖ ≤ σ, for each right-hand side and in float64.
 
     ``solve(item, constraint)`` answers a right-hand side that some unknown explains; the constraint
-    goes where the formula has {}.
+    goes where the formula has {}. Objective and gap are those of the answer as the type of Y stores
+    it, of which ``norm(X)`` is taken anew.
     """
     like = np.asarray(Y)
     stack = like.astype(np.float64, copy=False)
@@ -133,7 +135,14 @@ def least(
     answers = []
     for item, y in enumerate(stack):
         one = constraint.take(np.array([item]))
-        answers.append(solve(item, one) if one.feasible[0] else _infeasible(one, system, y))
+        if not one.feasible[0]:
+            answers.append(_infeasible(one, system, y))
+            continue
+        answer = solve(item, one)
+        stored = answer.coefficients.astype(like.dtype).astype(np.float64)
+        objective = norm(stored.reshape(system.matrix_shape))
+        gap = answer.value + (objective - answer.objective)
+        answers.append(replace(answer, objective=objective, value=gap))
     return proven(system, like, answers, formula.format(constraint.condition), tolerance)
 
 

@@ -13,7 +13,7 @@ from array_api_compat import is_torch_array
 from scipy import sparse
 from scipy.sparse.linalg import LinearOperator
 
-from cosa_theory.ground.checks import finite, real, refuse
+from cosa_theory.ground.checks import finite, pair, real, refuse
 from cosa_theory.ground.errors import InputError
 from cosa_theory.linear.basis import CosaBasis
 from cosa_theory.linear.operators import Factor, KroneckerOperator, as_working_array, to_host
@@ -240,9 +240,7 @@ def _checked_operator(operator: Any, shape: tuple[int, int] | None) -> Any:
         raise InputError(f"operator cannot be used: {error}", argument="operator") from error
     _check_entries(matrix)
     columns = matrix.shape[1]
-    if shape is not None and (
-        np.shape(shape) != (2,) or min(shape) < 1 or math.prod(shape) != columns
-    ):
+    if shape is not None and math.prod(pair("shape", shape)) != columns:
         must = (
             f"(m, n), the rows and columns of an update of {columns:,} entries, as the operator has"
         )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from cosa_theory.ground.checks import finite
 from cosa_theory.ground.errors import InputError
 from cosa_theory.linear.operators import to_host
 
@@ -115,7 +116,9 @@ class RecoveryResult:
         Of the unknown in the sparsifying basis, shaped as the unknown.
     debiased : array or tensor, or None
         The update from least squares on the support of the coefficients, which undoes the
-        shrinkage of ℓ1; None where the support has more entries than there are measurements.
+        shrinkage of ℓ1. None where it was not asked for, the method does not seek sparse
+        coefficients, or that of some item is not determined: see
+        `cosa_theory.recovery.support.debias`.
     objective : float or array of shape (B,)
         The value of `formula` at the coefficients.
     formula : str
@@ -220,13 +223,15 @@ class RecoveryResult:
         Raises
         ------
         InputError
-            If there is no debiased estimate, or the truth has another shape or is zero.
+            If there is no debiased estimate, or the truth has another shape, a NaN or infinite
+            entry, or is zero.
         """
         estimate = self.debiased if debiased else self.estimate
         if estimate is None:
             raise InputError(
-                "there is no debiased estimate: the support has more entries than there are "
-                "measurements"
+                f"{self.method} left no debiased estimate: that takes a sparse method, "
+                "debiasing=True and a support on which least squares has one answer",
+                argument="debiased",
             )
         return relative_error(estimate, truth)
 
@@ -241,12 +246,13 @@ def relative_error(estimate: Any, truth: Any) -> Any:
     Raises
     ------
     InputError
-        If the shapes differ or a truth is zero.
+        If the shapes differ, or a truth is zero or has a NaN or infinite entry.
     """
-    estimate, truth = (to_host(array).astype(np.float64) for array in (estimate, truth))
+    estimate, truth = (np.asarray(to_host(one), dtype=np.float64) for one in (estimate, truth))
     if estimate.shape != truth.shape:
         text = f"truth has shape {truth.shape}: it must be that of the estimate, {estimate.shape}"
         raise InputError(text, argument="truth")
+    finite("truth", truth)
     size, unit = _scaled_norms(truth)
     if (size == 0).any():
         raise InputError("truth is zero: no error is relative to that", argument="truth")

@@ -116,9 +116,12 @@ def intruder_dimensions(
 
 
 def _judged(cosines: Matrix, threshold: float) -> tuple[int, float]:
-    """Return the number of intruders and the least best cosine, from one column for each vector."""
-    best = np.minimum(np.abs(cosines).max(axis=0), 1.0)
-    return int(np.count_nonzero(best < threshold)), float(best.min())
+    """Return the number of intruders and the least best cosine, from one column for each vector.
+
+    Without a vector, as where W and a draw of ΔW cancel, they are 0 and 1.
+    """
+    best = np.abs(cosines).max(axis=0)
+    return int(np.count_nonzero(best < threshold)), float(best.min(initial=1.0))
 
 
 def _random_cosines(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cosa_theory.ground.checks import choice, numbers, real, refuse
+from cosa_theory.ground.checks import choice, numbers, pair, real, refuse
 from cosa_theory.ground.errors import InputError
 from cosa_theory.laws import marchenko_pastur_edges, participation_ratio
 from cosa_theory.spectrum.intruders import intruder_dimensions
@@ -168,6 +168,7 @@ def summarize(
         X = singular_values(X, method=method)
     if shape is None:
         raise refuse("shape", shape, "(m, n), the shape of the matrix of these singular values")
+    shape = pair("shape", shape)
     sigma = _full_spectrum(X, shape)
     if rounding_rms is None:
         rounding_rms = stored * _norm(sigma) / math.sqrt(shape[0] * shape[1])

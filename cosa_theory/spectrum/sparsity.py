@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cosa_theory.ground.checks import choice, numbers
-from cosa_theory.ground.errors import InputError
+from cosa_theory.ground.checks import choice, matrix, numbers
 from cosa_theory.ground.scales import in_safe_range
+from cosa_theory.linear.operators import to_host
 from cosa_theory.linear.transforms import DCT, Coordinate, SingularBasis, Transform
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def sparsity_profile(
     Parameters
     ----------
     delta : array of shape (m, n)
-        The update ΔW.
+        The update ΔW, a numpy array or torch tensor.
     base : array of shape (m, n), optional
         The weight W it updates; needed by the basis "singular", which is left out without it.
     bases : sequence of {"coordinate", "dct", "singular"}
@@ -70,11 +70,10 @@ def sparsity_profile(
     bases = [choice("bases", name, BASES) for name in bases]
     numbers("fractions", fractions, above=0, most=1)
     transforms: dict[str, Transform] = {"coordinate": Coordinate(), "dct": DCT()}
+    delta = matrix("delta", to_host(delta))
     if base is not None and "singular" in bases:
-        transforms["singular"] = SingularBasis(base)
-    delta = np.asarray(delta)
-    if delta.dtype.kind == "f" and delta.size:
-        delta, _ = in_safe_range(delta)  # the measures are free of scale
+        transforms["singular"] = SingularBasis(matrix("base", to_host(base), delta.shape))
+    delta, _ = in_safe_range(delta)  # the measures are free of scale
     rows = [
         {"basis": name, **_measures(transforms[name].forward(delta), fractions)}
         for name in bases
@@ -109,9 +108,6 @@ def _sorted_magnitudes(x: NDArray[Any]) -> NDArray[Any]:
     """Return |x| as a vector in ascending order."""
     magnitudes = np.abs(x).ravel()
     magnitudes.sort()
-    # NaN sorts to the end, so that the last entry speaks for all.
-    if not np.isfinite(magnitudes[-1]):
-        raise InputError("delta has a NaN or infinite entry: mend it or skip it", argument="delta")
     return magnitudes
 
 

@@ -232,3 +232,9 @@ def test_a_failure_level_must_be_a_positive_number():
     for eps, message in ((0, "eps is 0"), (math.nan, "eps is nan"), ("0.1", "eps is '0.1'")):
         with pytest.raises(ValueError, match=message):
             jl_distortion(np.eye(24), X).failure(eps)
+
+
+def test_a_kronecker_operator_takes_a_nested_list_of_matrices():
+    operator = KroneckerOperator(2 * np.eye(2), np.eye(3))
+    matrices = np.ones((4, 2, 3))
+    assert jl_distortion(operator, matrices.tolist()).max == jl_distortion(operator, matrices).max

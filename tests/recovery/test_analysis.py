@@ -242,3 +242,18 @@ def test_an_operator_of_ones_own_is_taken_and_anything_else_refused():
     for wrong in ("gradient", 3, object()):
         with pytest.raises(ValueError, match="omega is"):
             analysis_of(wrong, (9, 8))
+
+
+def test_the_objective_and_the_gap_are_those_of_the_answer_that_single_precision_stores():
+    basis = CosaBasis.sample(9, 8, 6, 5, seed=1, scale="analysis")
+    update = np.full((9, 8), 1000.0)
+    update[3:, 4:] += 1e-2
+    measured = basis.encode(update).astype(np.float32)
+    result = recover(RecoveryProblem(basis.sensing(), measured), "analysis", max_iterations=2000)
+    stored = result.estimate.astype(np.float64)
+    variation = np.abs(np.diff(stored, axis=0)).sum() + np.abs(np.diff(stored, axis=1)).sum()
+    assert result.objective == pytest.approx(variation, rel=1e-12)
+    dual = np.asarray(result.certificate.dual, dtype=np.float64)
+    gap = variation - float(np.vdot(measured.astype(np.float64), dual))
+    assert result.certificate.value == pytest.approx(gap, abs=1e-6 * variation)
+    assert (result.status == "optimal") == bool(abs(gap) <= 1e-5 * variation)

@@ -123,6 +123,7 @@ NAN[2, 3] = np.nan
 
 
 REFUSED = [
+    ("shape", {"operator": gaussian(3, 4), "shape": (2.0, 2.0)}, "two whole numbers"),
     ("measurements", {"measurements": gaussian(9, 13)}, r"shape \(9, 13\).*\(9, 14\)"),
     ("measurements", {"measurements": gaussian(14, 9)}, r"shape \(14, 9\)"),
     ("measurements", {"measurements": gaussian(2, 2, 9, 14)}, "batch along a first axis"),

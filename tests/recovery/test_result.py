@@ -2,9 +2,12 @@
 
 import numpy as np
 import pandas as pd
+import pytest
 
 from cosa_theory import CosaBasis
+from cosa_theory.ground.errors import InputError
 from cosa_theory.recovery import METHODS, RecoveryProblem, recover
+from cosa_theory.recovery.result import relative_error
 
 BASIS = CosaBasis.sample(8, 7, 6, 5, seed=0, scale="analysis")
 UPDATES = np.zeros((3, 8, 7))
@@ -32,3 +35,21 @@ def test_every_method_makes_a_frame_that_parquet_takes_and_a_notebook_shows(tmp_
         shown = result._repr_html_()
         assert shown.startswith("<table")
         assert result.status in shown
+
+
+def test_a_missing_debiased_estimate_is_told_by_its_method_and_not_by_a_guess():
+    basis = CosaBasis.sample(8, 6, 5, 4, seed=1, scale="analysis")
+    update = np.zeros((8, 6))
+    update[1, 2] = 1.0
+    problem = RecoveryProblem(basis.sensing(), basis.encode(update))
+    for method, debiasing in (("omp", False), ("least_norm", True)):
+        result = recover(problem, method, debiasing=debiasing)
+        with pytest.raises(InputError, match=rf"{method}.*debiasing=True"):
+            result.relative_error(update, debiased=True)
+
+
+def test_errors_are_relative_to_nested_lists_too_but_to_no_truth_with_nan():
+    assert relative_error([[3.0, 0.0]], [[0.0, 4.0]]) == pytest.approx(1.25)
+    with pytest.raises(InputError, match="truth has a NaN") as error:
+        relative_error([[3.0, 0.0]], [[np.nan, 4.0]])
+    assert error.value.argument == "truth"

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
@@ -11,7 +12,7 @@ from cosa_theory.ground.errors import InputError
 from cosa_theory.linear.basis import CosaBasis
 from cosa_theory.projections import INFORMED, KINDS
 from cosa_theory.spectrum.families import FAMILIES, compare_families, crossover
-from cosa_theory.spectrum.families.base import Draws, plan_draws
+from cosa_theory.spectrum.families.base import Draws, Update, plan_draws
 from cosa_theory.spectrum.families.lora_xs import singular_core
 
 COLUMNS = [
@@ -94,6 +95,15 @@ def test_lora_xs_captures_the_core_in_the_singular_basis_of_the_weight(shape, sp
         assert (row.b, row.parameters, row.size) == (r, r * r, f"r={r}")
         share = np.linalg.norm(U[:, :r].T @ delta @ V[:, :r]) ** 2 / np.linalg.norm(delta) ** 2
         assert row.captured == pytest.approx(share, rel=1e-5)
+
+
+def test_lora_xs_captures_no_more_than_the_truncated_svd_in_float32_either():
+    delta = np.random.default_rng(1).standard_normal((7, 5)).astype(np.float32)
+    table = compare_families(delta, delta, ranks=[1, 2], families=["truncated_svd", "lora_xs"])
+    low = compare_families(delta, ranks=[1, 2, 3, 4], families=["truncated_svd"])
+    best = dict(zip(low["size"], low["captured"], strict=True))
+    rows = only(table, "lora_xs")
+    assert (rows["captured"] <= [best[size] for size in rows["size"]]).all()
 
 
 def test_the_whole_singular_basis_of_the_weight_captures_a_square_update():
@@ -240,6 +250,21 @@ def test_a_rank_deficient_hadamard_factor_is_measured_in_float32_too():
     assert single["captured"] == pytest.approx(double["captured"], rel=1e-5)
 
 
+@pytest.mark.parametrize("shape", [(2, 3), (3, 2)])
+def test_a_projection_that_is_drawn_as_zero_captures_nothing(shape):
+    delta = np.random.default_rng(0).standard_normal(shape)
+    row = compare_families(delta, families=["cosa_achlioptas"], draws=40).iloc[0]
+    assert row["ci_low"] < row["captured"] < row["ci_high"]
+    update = Update(delta, None, np.linalg.svd(delta, compute_uv=False))
+    family = FAMILIES["cosa_achlioptas"]
+    size = family.size(*shape, 1)
+    fits = [family.fit(update, size, Draws(key=(index,))) for index in range(20)]
+    left = [float(np.sum((delta - fit.update()) ** 2)) for fit in fits]
+    total = float(np.sum(delta**2))
+    assert max(left) == total  # a draw without entries leaves the update as it is
+    assert min(left) < total
+
+
 def test_a_zero_update_has_null_shares_and_no_winner():
     table = compare_families(np.zeros((20, 20)), np.ones((20, 20)))
     assert len(table) == (len(FAMILIES) - len(INFORMED) - 1) * 3
@@ -371,3 +396,10 @@ def test_bad_arguments_are_named(argument, arguments, settings):
     with pytest.raises(InputError) as error:
         compare_families(*arguments, **settings)
     assert error.value.argument == argument
+
+
+def test_tensors_of_any_type_are_compared():
+    delta = torch.tensor([[1.0, -2.0, 0.5], [0.0, 3.0, 0.25]])
+    expected = compare_families(delta.numpy(), families=["truncated_svd"])
+    for update in (delta.bfloat16(), delta.clone().requires_grad_()):
+        assert compare_families(update, families=["truncated_svd"]).equals(expected)

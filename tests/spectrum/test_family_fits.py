@@ -50,6 +50,18 @@ def left_of(update, made):
     return float(np.sum((update.delta - made) ** 2))
 
 
+@pytest.mark.parametrize("shape", [(1, 1), (5, 1), (8, 6)])
+def test_shares_are_at_most_one_and_lie_in_their_intervals_even_where_zero_is_nearer(shape):
+    rng = np.random.default_rng(5)
+    delta, base = rng.standard_normal((2, *shape))
+    table = compare_families(delta, base, families=sorted(FAMILIES.keys() - {"cosa_achlioptas"}))
+    table = table[table["captured"].notna()]
+    assert (table["captured"] <= 1).all()
+    assert (table["captured"] < 0).any()
+    assert (table["ci_low"] <= table["captured"]).all()
+    assert (table["captured"] <= table["ci_high"]).all()
+
+
 @pytest.mark.parametrize("name", sorted(FAMILIES))
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_fit_has_as_many_numbers_as_its_size_says_and_no_more_than_the_budget(name, shape):

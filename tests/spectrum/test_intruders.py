@@ -143,3 +143,9 @@ def test_the_defaults_are_those_of_the_source():
 def test_what_is_wrong_is_named(change, named):
     with pytest.raises(InputError, match=named):
         intruder_dimensions(**({"delta": np.ones((4, 3)), "base": np.eye(4, 3)} | change))
+
+
+def test_an_update_that_may_cancel_a_single_weight_has_a_null():
+    found = intruder_dimensions(np.ones((1, 1)), np.ones((1, 1)))
+    assert (found.intruders, found.intruders_null_low, found.intruders_null_high) == (0, 0, 0)
+    assert found.lowest_cosine == found.lowest_cosine_null_low == 1.0

@@ -277,3 +277,10 @@ def test_a_base_needs_the_matrix_and_its_shape():
         summarize(np.ones(3), (3, 4), base=np.ones((3, 4)))
     with pytest.raises(InputError, match=r"base has shape \(4, 3\)"):
         summarize(np.ones((3, 4)), base=np.ones((4, 3)))
+
+
+@pytest.mark.parametrize("shape", [(4,), 4, (4.0, 6.0), (0, 6), "46"])
+def test_a_shape_that_is_not_two_whole_numbers_is_refused_by_its_name(shape):
+    with pytest.raises(InputError) as error:
+        summarize([3.0, 1.0], shape)
+    assert error.value.argument == "shape"

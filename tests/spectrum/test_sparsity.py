@@ -4,10 +4,12 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from cosa_theory.ground.errors import InputError
 from cosa_theory.linear.transforms import DCT, SingularBasis
 from cosa_theory.spectrum import sparsity_profile
 from cosa_theory.spectrum.sparsity import BASES
@@ -140,7 +142,7 @@ def test_a_zero_update_has_null_measures():
         ({"delta": np.ones(3)}, "shape"),
         ({"delta": np.array([[1.0, np.nan]])}, "NaN or infinite"),
         ({"delta": np.array([[1.0, -np.inf]])}, "NaN or infinite"),
-        ({"delta": np.eye(3), "base": np.eye(4)}, r"\(3, 3\)"),
+        ({"delta": np.eye(3), "base": np.eye(4)}, r"base has shape \(4, 4\).*3 × 3"),
         ({"delta": np.eye(3), "bases": ["haar"]}, "bases is 'haar'"),
         ({"delta": np.eye(3), "fractions": [0.0]}, "fractions is 0.0"),
         ({"delta": np.eye(3), "fractions": [1.5]}, "fractions is 1.5"),
@@ -149,3 +151,18 @@ def test_a_zero_update_has_null_measures():
 def test_bad_input_is_refused_with_what_is_wrong(arguments, message):
     with pytest.raises(ValueError, match=message):
         sparsity_profile(**arguments)
+
+
+def test_tensors_of_any_type_are_measured_and_errors_name_the_argument():
+    delta = torch.tensor([[1.0, -2.0, 0.5], [0.0, 3.0, 0.25]])
+    half = sparsity_profile(delta.bfloat16(), delta.bfloat16())
+    assert half.equals(sparsity_profile(delta.numpy(), delta.numpy()))
+    for argument, matrices in (
+        ("delta", (np.ones(3),)),
+        ("delta", (np.full((2, 2), np.nan),)),
+        ("base", (np.ones((2, 3)), np.ones((3, 2)))),
+        ("base", (np.ones((2, 2)), np.full((2, 2), np.inf))),
+    ):
+        with pytest.raises(InputError) as error:
+            sparsity_profile(*matrices)
+        assert error.value.argument == argument

@@ -85,7 +85,11 @@ def analysis(
         return steps.run(first, max_iterations, monitor)
 
     formula = f"‖Ωx‖₁ subject to {{}}, Ω = {operator.name}"
-    return least(system, Y, noise_level, formula, limit, solve)
+
+    def norm(X: Floats) -> float:
+        return float(np.abs(operator.apply(X)).sum())
+
+    return least(system, Y, noise_level, formula, limit, solve, norm)
 
 
 class AnalysisDual:

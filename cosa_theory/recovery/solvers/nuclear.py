@@ -8,12 +8,13 @@ import numpy as np
 
 from cosa_theory.recovery.constraint import Constraint
 from cosa_theory.recovery.items import Answer, judged, least, relative_gap
-from cosa_theory.recovery.methods import Monitor, solver
+from cosa_theory.recovery.methods import Monitor, default_tolerance, solver
 from cosa_theory.recovery.result import Solution
 from cosa_theory.recovery.system import Floats, System
 
 __all__ = ["nuclear"]
 
+_TOLERANCE = 1e-7  # in double precision
 _CHECK_EVERY = 10
 _FIRST_STEP = 0.1  # of the least-norm answer's largest singular value
 _STEP_SHARE = 0.2  # of ‖X‖/‖Φᵀν‖, as in basis pursuit
@@ -25,7 +26,7 @@ def nuclear(
     Y: Any,
     *,
     noise_level: float = 0.0,
-    tolerance: float = 1e-7,
+    tolerance: float | None = None,
     max_iterations: int = 5000,
     start: Any = None,
     monitor: Monitor | None = None,
@@ -33,6 +34,11 @@ def nuclear(
     """Minimise ‖ΔW‖_* subject to ‖Φ vec(ΔW) − y‖ ≤ σ.
 
     An iteration takes a singular value decomposition of an m × n matrix.
+
+    Parameters
+    ----------
+    tolerance : float, optional
+        Of the relative gap: 1e-7 by default, 1e-5 in single precision.
 
     Returns
     -------
@@ -72,12 +78,17 @@ def nuclear(
     >>> low_rank.status, bool(np.allclose(low_rank.estimate, least.estimate))
     ('optimal', True)
     """
+    limit = max(_TOLERANCE, default_tolerance(Y)) if tolerance is None else tolerance
 
     def solve(item: int, constraint: Constraint) -> Answer:
         first = None if start is None else start[item]
-        return _Splitting(system, constraint, tolerance).run(first, max_iterations, monitor)
+        return _Splitting(system, constraint, limit).run(first, max_iterations, monitor)
 
-    return least(system, Y, noise_level, "‖X‖_* subject to {}", tolerance, solve)
+    return least(system, Y, noise_level, "‖X‖_* subject to {}", limit, solve, _norm)
+
+
+def _norm(X: Floats) -> float:
+    return float(np.linalg.svd(X, compute_uv=False).sum())
 
 
 class _Splitting:
@@ -142,7 +153,7 @@ class _Splitting:
         otherwise: str = "iteration limit",
     ) -> Answer:
         """Return a feasible X with the gap that a dual direction D proves."""
-        objective = float(np.linalg.svd(X, compute_uv=False).sum())
+        objective = _norm(X)
         largest = float(np.linalg.norm(self._matrix(D), 2))
         answer = judged(
             self.constraint, X, objective, D, largest, self.tolerance, iteration, self.history,

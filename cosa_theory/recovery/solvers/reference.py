@@ -93,7 +93,7 @@ def reference(
         return _least(norm, system, constraint, tolerance)
 
     sigma = 0.0 if objective == "basis_pursuit" else noise_level
-    return least(system, Y, sigma, norm.formula + " subject to {}", tolerance, solve)
+    return least(system, Y, sigma, norm.formula + " subject to {}", tolerance, solve, norm.value)
 
 
 def _check_objective(
@@ -249,6 +249,7 @@ def _lasso(
         cost = 0.5 * cp.sum_squares(missed) + weight * t * a * b * cp.sum(cp.abs(X))
         message, iterations = _solved(cp.Problem(cp.Minimize(cost)))
         found = a * b / t * np.asarray(X.value, dtype=np.float64)
+        found = found.astype(like.dtype).astype(np.float64)  # what is returned is judged
         residual = y - system.apply(found[None])[0]
         largest = float(np.abs(system.apply_adjoint(residual[None])).max())
         dual = residual * min(1.0, weight / largest) if largest > 0 else residual

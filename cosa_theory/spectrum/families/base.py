@@ -192,8 +192,9 @@ class Captured:
     Parameters
     ----------
     mean, low, high : float
-        The share, in [0, 1], and its confidence interval; the interval of an exact value is the
-        value. NaN for a zero update.
+        The share, at most 1, and its confidence interval; the interval of an exact value is the
+        value. Negative where zero is nearer to ΔW, as it may be for what is only stored. NaN for a
+        zero update.
     sd : float
         Standard deviation over draws (of one draw, not of the mean).
     draws : int
@@ -358,13 +359,17 @@ def plan_draws(law: float, variance: float, work: float, draws: Draws) -> int:
 
 
 def t_interval(shares: NDArray[np.float64], confidence: float, law: float | None) -> Captured:
-    """Summarise two or more independent draws by mean and Student t interval, within [0, 1]."""
+    """Summarise two or more independent draws by mean and Student t interval.
+
+    The interval is cut at 1, and at 0 unless a draw is negative, as no projection of ΔW is.
+    """
     count = len(shares)
     mean, deviation = float(shares.mean()), float(shares.std(ddof=1))
     half_width = student_quantile(count, confidence) * deviation / count**0.5
+    least = 0.0 if shares.min() >= 0 else -math.inf
     return Captured(
         mean=mean,
-        low=max(0.0, mean - half_width),
+        low=max(least, mean - half_width),
         high=min(1.0, mean + half_width),
         sd=deviation,
         draws=count,

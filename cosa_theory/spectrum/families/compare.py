@@ -13,6 +13,7 @@ from cosa_theory import laws
 from cosa_theory.ground.checks import choice, matrix, numbers
 from cosa_theory.ground.errors import InputError
 from cosa_theory.ground.scales import in_safe_range
+from cosa_theory.linear.operators import to_host
 from cosa_theory.projections import SecondMoments
 from cosa_theory.spectrum.budget import check_ranks, cosa_shape, default_ranks, lora_parameters
 from cosa_theory.spectrum.families.base import FAMILIES, Captured, Draws, Family, Update
@@ -91,7 +92,8 @@ def compare_families(
     Parameters
     ----------
     delta : array of shape (m, n)
-        The update ΔW. Float32 input is computed with in float32; other types in float64.
+        The update ΔW, a numpy array or torch tensor. Float32, and half precision of torch, is
+        computed with in float32; other types in float64.
     base : array of shape (m, n), optional
         The weight W, which LoRA-XS needs; without it that family is left out.
     ranks : iterable of int, optional
@@ -126,10 +128,10 @@ def compare_families(
     pandas.DataFrame
         One row for each family and budget: `family`; `rank_budget` (r); `budget` (r(m + n));
         `parameters` (trained, at most the budget); `size` in words; `a` and `b` (the core's shape;
-        null without one); `captured` (share of ‖ΔW‖² in [0, 1]; the mean over draws; null for a
-        zero update); `ci_low` and `ci_high` (t interval of the mean; equal to the share where it
-        is exact); `sd` (of one draw); `draws` (0 where exact); `law` (ab/(mn); null for families
-        that depend on W or ΔW).
+        null without one); `captured` (share of ‖ΔW‖², at most 1, and negative where zero is nearer
+        to ΔW; the mean over draws; null for a zero update); `ci_low` and `ci_high` (t interval of
+        the mean; equal to the share where it is exact); `sd` (of one draw); `draws` (0 where
+        exact); `law` (ab/(mn); null for families that depend on W or ΔW).
 
     Raises
     ------
@@ -147,7 +149,7 @@ def compare_families(
         if gradients is None
         else SecondMoments.of(gradients, n if transposed else m),
         transposed=transposed,
-        slope=None if slope is None else matrix("slope", slope, update.shape),
+        slope=None if slope is None else matrix("slope", to_host(slope), update.shape),
     )
     budgets = default_ranks(m, n) if ranks is None else check_ranks(ranks)
     settings = Draws(draws, seed, (key,) if isinstance(key, str) else tuple(key), confidence)
@@ -268,8 +270,8 @@ def typed_frame(records: list[dict[str, Any]], columns: dict[str, str]) -> pd.Da
 
 
 def _checked_update(delta: ArrayLike, base: ArrayLike | None, sigma: ArrayLike | None) -> Update:
-    dW = matrix("delta", delta)
-    weight = None if base is None else matrix("base", base, dW.shape)
+    dW = matrix("delta", to_host(delta))
+    weight = None if base is None else matrix("base", to_host(base), dW.shape)
     # Neither shares of energy nor singular vectors depend on scale.
     weight = None if weight is None else in_safe_range(weight)[0]
     dW, unit = in_safe_range(dW)

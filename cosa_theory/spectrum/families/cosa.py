@@ -113,6 +113,8 @@ class Cosa:
             key=draws.key,
             dtype=update.delta.dtype,
         )
+        if _is_zero(basis.L) or _is_zero(basis.R):
+            return Fit((np.zeros((size.a, size.b), update.delta.dtype),), basis.synthesize)
         with warnings.catch_warnings():  # of many best cores any one will do
             warnings.simplefilter("ignore", RankDeficientWarning)
             return Fit((basis.best_core(update.delta),), basis.synthesize)
@@ -179,11 +181,12 @@ class Cosa:
         self, update: Update, size: Size, draws: Draws, indices: range | list[int]
     ) -> NDArray[np.float64]:
         (m, n), dtype = update.shape, update.delta.dtype
-        shares = np.empty(len(indices))
+        shares = np.zeros(len(indices))
         for place, index in enumerate(indices):
             L = self._factor(size.a, m, draws, (index, "L"), dtype)
             R = self._factor(size.b, n, draws, (index, "R"), dtype)
-            shares[place] = CosaBasis(L.T, R).captured_energy(update.delta)
+            if not (_is_zero(L) or _is_zero(R)):
+                shares[place] = CosaBasis(L.T, R).captured_energy(update.delta)
         return shares
 
     def _factor(
@@ -195,6 +198,11 @@ class Cosa:
             return eye_array(d, dtype=dtype, format="csr")
         key = (*draws.key, "draw", *role)
         return spanning_rows(self.ensemble.name, k, d, seed=draws.seed, key=key, dtype=dtype)
+
+
+def _is_zero(A: Any) -> bool:
+    """Return whether a factor is zero, as a sparse one of few entries may be drawn."""
+    return not (A.count_nonzero() if issparse(A) else not isinstance(A, np.ndarray) or A.any())
 
 
 def _dense(A: Any) -> NDArray[Any]:

@@ -134,12 +134,12 @@ class Fitted:
         return t_interval(np.array(shares), draws.confidence, law)
 
     def _share(self, update: Update, size: Size, draws: Draws) -> float:
-        """Return the share that a fit holds of an update that is oriented."""
+        """Return the share that a fit holds of an update that is oriented; no rounding beyond 1."""
         delta = update.delta
         total = update.once("energy", lambda: float(np.vdot(delta, delta)))
         found = self.best(update, size, draws)
         if found.held is not None:
-            return found.held / total
+            return min(found.held / total, 1.0)
         left = delta - found.update()
         return 1.0 - float(np.vdot(left, left)) / total
 

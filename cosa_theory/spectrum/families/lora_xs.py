@@ -65,8 +65,11 @@ class LoraXS:
         core = singular_core(update.delta, update.base, max(size.rank for size in sizes))
         energy = np.cumsum(np.cumsum(core**2, axis=0), axis=1)
         total = float((update.sigma**2).sum())
+        places = [size.rank - 1 for size in sizes]
+        # No rank holds more than the truncated SVD, as bases rounded to float32 may seem to.
         return [
-            Captured.exact(min(1.0, float(energy[s.rank - 1, s.rank - 1]) / total)) for s in sizes
+            Captured.exact(min(float(update.energy_shares[at]), float(energy[at, at]) / total))
+            for at in places
         ]
 
     def fit(self, update: Update, size: Size, draws: Draws) -> Fit:
