@@ -13,6 +13,7 @@ from scipy.sparse.linalg import LinearOperator
 
 from cosa_theory.ground import checks
 from cosa_theory.ground.errors import InputError
+from cosa_theory.ground.scales import SAFE_ENTRIES
 from cosa_theory.linear.operators import Factor, KroneckerOperator, as_working_array, to_host
 from cosa_theory.linear.ranges import Range, column_range, extreme_singular_values
 from cosa_theory.projections import fingerprint, left_projection, make_projection
@@ -280,7 +281,8 @@ class CosaBasis:
         Parameters
         ----------
         dW : array or tensor, shape (m, n)
-            The update, at any scale. No other array of its size is made.
+            The update, at any scale. No other array of its size is made, unless its largest entry
+            is below 1e-15 or above 1e15.
 
         Returns
         -------
@@ -296,6 +298,9 @@ class CosaBasis:
         largest = max(float(dW.max()), -float(dW.min()))
         if largest == 0:
             return math.nan
+        if not SAFE_ENTRIES[0] < largest < SAFE_ENTRIES[1]:  # or products would leave the range
+            unit = 2.0**100 if largest < 1 else 2.0**-100
+            dW, largest = dW * unit, largest * unit
         coordinates = self._coordinates(dW).astype(np.float64) / largest
         energy = float(np.vdot(coordinates, coordinates))
         return min(energy / _squared_norm(dW, largest), 1.0)

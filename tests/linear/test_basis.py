@@ -344,6 +344,20 @@ def test_captured_energy_does_not_depend_on_the_scale_of_the_update(dtype):
         assert basis.captured_energy(dW * dW.dtype.type(scale)) == pytest.approx(share, rel=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["gaussian", "very_sparse", "srht"])
+@pytest.mark.parametrize(
+    ("dtype", "entry"),
+    [("float32", 3e38), ("float32", 1e-42), ("float64", 1e308), ("float64", 1e-320)],
+)
+def test_captured_energy_is_right_to_the_ends_of_the_range_of_the_type(kind, dtype, entry):
+    basis, signs = sample(kind), np.sign(gaussian(M, N, seed=6))
+    share = basis.captured_energy(signs)
+    assert basis.captured_energy((signs * entry).astype(dtype)) == pytest.approx(share, rel=1e-5)
+    if entry == 3e38:  # which bfloat16 holds too
+        tensor = torch.from_numpy(signs * entry).to(torch.bfloat16)
+        assert basis.captured_energy(tensor) == pytest.approx(share, rel=1e-5)
+
+
 def test_the_captured_energy_of_a_zero_update_is_not_a_number():
     assert np.isnan(sample("gaussian").captured_energy(np.zeros((M, N))))
 
