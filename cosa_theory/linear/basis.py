@@ -114,7 +114,11 @@ class CosaBasis:
         InputError
             As `make_projection` does for a projection of these sizes.
         """
-        parts = (key,) if isinstance(key, str) else tuple(key)
+        for name, size in (("m", m), ("n", n), ("a", a), ("b", b)):
+            checks.whole(name, size)
+        if not isinstance(key, (str, tuple)):
+            raise checks.refuse("key", key, "a str or a tuple of str and int")
+        parts = (key,) if isinstance(key, str) else key
         settings = {"seed": seed, "scale": scale, "dtype": dtype}
         own = {name: value for name, value in options.items() if name != "gradients"}
         on_left, of_left = left_projection(kind, a, m, options, left)
@@ -200,7 +204,7 @@ class CosaBasis:
         InputError
             If the core has another shape.
         """
-        core = to_host(as_working_array(Y))
+        core = to_host(as_working_array(Y, "Y"))
         if core.shape != (self.a, self.b):
             text = f"Y has shape {core.shape}: it must be ({self.a}, {self.b})"
             raise InputError(text, argument="Y")
@@ -327,7 +331,7 @@ class CosaBasis:
 
     def _update(self, dW: Any) -> Any:
         """Return ΔW as an array to compute with, after checking shape and entries."""
-        dW = as_working_array(dW)
+        dW = as_working_array(dW, "dW")
         if tuple(dW.shape) != (self.m, self.n):
             text = f"dW has shape {tuple(dW.shape)}: it must be ({self.m}, {self.n})"
             raise InputError(text, argument="dW")

@@ -358,6 +358,18 @@ def test_captured_energy_is_right_to_the_ends_of_the_range_of_the_type(kind, dty
         assert basis.captured_energy(tensor) == pytest.approx(share, rel=1e-5)
 
 
+@pytest.mark.parametrize("key", [5, None, ["a"], b"ab"])
+def test_a_key_is_a_text_or_a_tuple(key):
+    with pytest.raises(ValueError, match=r"key is .*: it must be a str or a tuple"):
+        CosaBasis.sample(6, 5, 3, 2, key=key)
+
+
+@pytest.mark.parametrize("name", ["m", "n", "a", "b"])
+def test_a_size_that_is_none_is_refused_by_its_own_name(name):
+    with pytest.raises(ValueError, match=f"^{name} is 0: it must be a whole number"):
+        CosaBasis.sample(**({"m": 6, "n": 5, "a": 3, "b": 2} | {name: 0}))
+
+
 def test_the_captured_energy_of_a_zero_update_is_not_a_number():
     assert np.isnan(sample("gaussian").captured_energy(np.zeros((M, N))))
 
