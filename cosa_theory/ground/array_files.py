@@ -21,9 +21,17 @@ __all__ = ["read_array", "read_array_metadata", "split_spec"]
 
 
 def split_spec(spec: str) -> tuple[str, str | None]:
-    """Return file and tensor; the name of a file that is there may have a colon in it."""
+    """Return file and tensor, the longest file that is there: both names may have colons in them.
+
+    Where there is none, all but the last colon is taken to be the file's.
+    """
     if os.path.exists(spec) or ":" not in spec:
         return spec, None
+    path = spec
+    while ":" in path:
+        path = path.rpartition(":")[0]
+        if os.path.isfile(path):
+            return path, spec[len(path) + 1 :]
     path, _, tensor = spec.rpartition(":")
     return path, tensor
 

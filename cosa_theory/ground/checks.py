@@ -48,8 +48,10 @@ def refuse(argument: str, value: Any, must: str) -> InputError:
 
 def whole(argument: str, value: Any, least: int = 1, most: int | None = None) -> int:
     """Return an integer of any library, within its bounds, as an int; bool and float are none."""
-    is_integer = not isinstance(value, (bool, np.bool_)) and hasattr(value, "__index__")
-    number = operator.index(value) if is_integer else least - 1
+    try:
+        number = least - 1 if isinstance(value, (bool, np.bool_)) else operator.index(value)
+    except TypeError:  # also of arrays and of tensors that hold no integer
+        number = least - 1
     if number < least or (most is not None and number > most):
         bounds = f"of at least {least}" if most is None else f"from {least:,} to {most:,}"
         raise refuse(argument, value, f"a whole number {bounds}")
@@ -154,7 +156,7 @@ def sizes(least: float = 1, **named: Any) -> list[NDArray[np.float64]]:
     """Return whole numbers from `least` on, or arrays of them, in float64 for closed forms."""
     arrays = []
     for argument, value in named.items():
-        array = np.asarray(value, dtype=np.float64)
+        array = _floats(argument, value)
         wrong = ~((array >= least) & (array == np.floor(array)) & np.isfinite(array))
         if np.any(wrong):
             raise refuse(
@@ -176,11 +178,19 @@ def numbers(
 
     `least` ≤ value ≤ `most` and `above` < value, and no NaN.
     """
-    array = np.asarray(value, dtype=np.float64)
+    array = _floats(argument, value)
     wrong = ~((array >= least) & (array <= most) & (array > above if above > -math.inf else True))
     if np.any(wrong):
-        raise refuse(argument, float(array[wrong].flat[0]), _range(least, most, above))
+        must = _range(least, most, above) or "a number"
+        raise refuse(argument, float(array[wrong].flat[0]), must)
     return array
+
+
+def _floats(argument: str, value: Any) -> NDArray[np.float64]:
+    try:
+        return np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise refuse(argument, value, "a real number, or an array of them") from None
 
 
 def torch_device(argument: str, device: str | None, dtype: str = "float64") -> str | None:

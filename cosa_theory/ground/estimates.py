@@ -148,5 +148,6 @@ def variance_interval(sample: ArrayLike, mean: float, confidence: float = 0.95) 
     if count < 2 or value == 0.0:
         return Estimate(value, 0.0, math.inf if count < 2 else 0.0)
     error = float(squares.std(ddof=1)) / math.sqrt(count)
-    factor = math.exp(student_quantile(count, confidence) * error / value)
+    exponent = student_quantile(count, confidence) * error / value
+    factor = math.exp(exponent) if exponent < 700 else math.inf  # beyond the range of a float
     return Estimate(value, value / factor, value * factor)

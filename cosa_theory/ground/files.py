@@ -17,7 +17,7 @@ from pathlib import Path
 __all__ = ["atomic_path", "remove_leftovers", "sync_folder", "temporary_name"]
 
 _COUNT = count()
-_TEMPORARY = re.compile(r"\..*\.([0-9a-f]{8})-(\d+)-\d+\.part(\.\w+)?", re.DOTALL)
+_TEMPORARY = re.compile(r"\..*\.([0-9a-f]{8})-(\d+)-\d+\.part(\..*)?", re.DOTALL)
 
 
 def _machine() -> str:
@@ -27,7 +27,9 @@ def _machine() -> str:
 def temporary_name(name: str) -> str:
     """Return a hidden name for what becomes `name`, with its ending; no two are the same."""
     stem, suffix = os.path.splitext(name)
-    # Cut, so that every name that fits into a folder has a temporary one that does.
+    # Cut, so that every name that fits into a folder has a temporary one that does; what is so long
+    # names no format.
+    suffix = suffix if len(suffix) <= 12 else ""
     return f".{stem[:40]}.{_machine()}-{os.getpid()}-{next(_COUNT)}.part{suffix}"
 
 

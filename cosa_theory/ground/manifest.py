@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from cosa_theory.ground.array_files import split_spec
 from cosa_theory.ground.errors import InputError
 from cosa_theory.ground.files import remove_leftovers, temporary_name
 from cosa_theory.ground.reading import read_json
@@ -258,8 +259,8 @@ def _paths(given: str | os.PathLike[str] | None) -> Iterator[Path]:
         return
     path = Path(given)
     with suppress(OSError, ValueError):
-        if not os.path.lexists(path) and ":" in os.fspath(given):
-            path = Path(os.fspath(given).rpartition(":")[0])
+        if not os.path.lexists(path):
+            path = Path(split_spec(os.fspath(given))[0])
         if os.path.lexists(path):
             yield Path(os.path.abspath(path))
             yield path.resolve()

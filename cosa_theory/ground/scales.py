@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["frobenius_norm", "in_safe_range", "unit_scale"]
+__all__ = ["SAFE_ENTRIES", "frobenius_norm", "in_safe_range", "unit_scale"]
 
 # Of a norm, between which no square of an entry that matters was lost.
 _SAFE = (1e-140, 1e150)
-# Of the largest entry, between which squares of single precision lose nothing that matters.
-_SAFE_ENTRIES = (1e-15, 1e15)
+SAFE_ENTRIES = (1e-15, 1e15)
+"""Of the largest entry, between which squares of single precision lose nothing that matters."""
 
 
 def unit_scale(largest: float) -> float:
@@ -43,7 +43,7 @@ def in_safe_range(X: NDArray[Any]) -> tuple[NDArray[Any], float]:
     X itself and 1 where that is so already, and where X is zero or has a NaN or infinite entry.
     """
     largest = max(float(X.max()), -float(X.min()))
-    if not 0 < largest < math.inf or _SAFE_ENTRIES[0] < largest < _SAFE_ENTRIES[1]:
+    if not 0 < largest < math.inf or SAFE_ENTRIES[0] < largest < SAFE_ENTRIES[1]:
         return X, 1.0
     unit = unit_scale(largest)
     wide = X.astype(np.float64, copy=False)  # the factor may be out of the range of X's type

@@ -13,6 +13,7 @@ from scipy.sparse.linalg import LinearOperator
 
 from cosa_theory.ground import checks
 from cosa_theory.ground.errors import InputError
+from cosa_theory.ground.scales import SAFE_ENTRIES
 from cosa_theory.linear.operators import Factor, KroneckerOperator, as_working_array, to_host
 from cosa_theory.linear.ranges import Range, column_range, extreme_singular_values
 from cosa_theory.projections import fingerprint, left_projection, make_projection
@@ -113,7 +114,11 @@ class CosaBasis:
         InputError
             As `make_projection` does for a projection of these sizes.
         """
-        parts = (key,) if isinstance(key, str) else tuple(key)
+        for name, size in (("m", m), ("n", n), ("a", a), ("b", b)):
+            checks.whole(name, size)
+        if not isinstance(key, (str, tuple)):
+            raise checks.refuse("key", key, "a str or a tuple of str and int")
+        parts = (key,) if isinstance(key, str) else key
         settings = {"seed": seed, "scale": scale, "dtype": dtype}
         own = {name: value for name, value in options.items() if name != "gradients"}
         on_left, of_left = left_projection(kind, a, m, options, left)
@@ -199,7 +204,7 @@ class CosaBasis:
         InputError
             If the core has another shape.
         """
-        core = to_host(as_working_array(Y))
+        core = to_host(as_working_array(Y, "Y"))
         if core.shape != (self.a, self.b):
             text = f"Y has shape {core.shape}: it must be ({self.a}, {self.b})"
             raise InputError(text, argument="Y")
@@ -280,7 +285,8 @@ class CosaBasis:
         Parameters
         ----------
         dW : array or tensor, shape (m, n)
-            The update, at any scale. No other array of its size is made.
+            The update, at any scale. No other array of its size is made, unless its largest entry
+            is below 1e-15 or above 1e15.
 
         Returns
         -------
@@ -296,6 +302,9 @@ class CosaBasis:
         largest = max(float(dW.max()), -float(dW.min()))
         if largest == 0:
             return math.nan
+        if not SAFE_ENTRIES[0] < largest < SAFE_ENTRIES[1]:  # or products would leave the range
+            unit = 2.0**100 if largest < 1 else 2.0**-100
+            dW, largest = dW * unit, largest * unit
         coordinates = self._coordinates(dW).astype(np.float64) / largest
         energy = float(np.vdot(coordinates, coordinates))
         return min(energy / _squared_norm(dW, largest), 1.0)
@@ -322,7 +331,7 @@ class CosaBasis:
 
     def _update(self, dW: Any) -> Any:
         """Return ΔW as an array to compute with, after checking shape and entries."""
-        dW = as_working_array(dW)
+        dW = as_working_array(dW, "dW")
         if tuple(dW.shape) != (self.m, self.n):
             text = f"dW has shape {tuple(dW.shape)}: it must be ({self.m}, {self.n})"
             raise InputError(text, argument="dW")

@@ -32,7 +32,7 @@ _SPARSE_GRAM_BELOW = 1 / 32
 _GRAM_BLOCK = 256  # columns of an operator, or rows of a sparse array, held dense at a time
 
 
-def as_working_array(X: Any) -> Any:
+def as_working_array(X: Any, name: str = "the matrix") -> Any:
     """Return `X` as an array that the operators compute in, without a copy where none is needed.
 
     numpy arrays (and anything numpy can read) keep float32 and float64 and otherwise become
@@ -41,15 +41,15 @@ def as_working_array(X: Any) -> Any:
     Raises
     ------
     InputError
-        If the entries are complex or not numbers.
+        If the entries are complex or not numbers; it begins with the `name`.
     """
     if is_torch_array(X):
         if X.is_complex():
-            raise InputError(f"expected real entries, got {X.dtype}: pass the real part")
+            raise InputError(f"{name} has entries of type {X.dtype}: they must be real numbers")
         return X if X.is_floating_point() else X.double()
     array = np.asarray(X)
     if array.dtype.kind not in "fiub":
-        raise InputError(f"expected real numbers, got entries of type {array.dtype}")
+        raise InputError(f"{name} has entries of type {array.dtype}: they must be real numbers")
     return array if array.dtype in (np.float32, np.float64) else array.astype(np.float64)
 
 
@@ -73,7 +73,7 @@ def _stored(matrix: Any, name: str) -> Any:
     if hasattr(matrix, "matvec") and not isinstance(matrix, LinearOperator):
         matrix = aslinearoperator(matrix)  # of PyLops, or anyone's
     if not isinstance(matrix, LinearOperator):
-        matrix = as_working_array(matrix)
+        matrix = as_working_array(matrix, name)
     elif np.dtype(matrix.dtype).kind not in "fiub":
         raise InputError(f"{name} has entries of type {matrix.dtype}: it must be a real operator")
     if len(matrix.shape) != 2 or 0 in matrix.shape:
@@ -218,7 +218,8 @@ class Factor:
 
 def _by_blocks(multiply: Callable[[Any], Any], X: Any, width: int) -> Any:
     """Return M X from the products of M with `width` columns of X at a time, in the type of X."""
-    blocks = (multiply(X[:, i : i + width]) for i in range(0, X.shape[1], width))
+    starts = range(0, max(X.shape[1], 1), width)  # a stack may be empty
+    blocks = (multiply(X[:, i : i + width]) for i in starts)
     if not is_numpy_array(X):
         return array_namespace(X).concat(list(blocks), axis=1)
     first = next(blocks)

@@ -8,10 +8,20 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cosa_theory.ground.checks import choice, finite, matrix, real, refuse, sizes, whole
+from cosa_theory.ground.checks import choice, finite, matrix, numbers, real, refuse, sizes, whole
 from cosa_theory.ground.errors import InputError, Problems, quoted
 
 NO_NUMBERS = (None, "3", b"3", [3], {}, math.nan, object)
+NO_WHOLE = (
+    True,
+    np.True_,
+    1.0,
+    np.float64(2),
+    2.5,
+    np.array([3]),
+    np.array(2.0),
+    torch.tensor(2.0),
+)
 WHOLE = st.integers(-(10**6), 10**6)
 REAL = st.floats(allow_nan=False, allow_infinity=False, width=32)
 
@@ -38,9 +48,9 @@ def test_whole_numbers_of_any_library_are_ints_within_their_bounds(value, least,
         )
 
 
-@pytest.mark.parametrize("value", [*NO_NUMBERS, True, np.True_, 1.0, np.float64(2), 2.5])
+@pytest.mark.parametrize("value", [*NO_NUMBERS, *NO_WHOLE])
 def test_what_is_no_integer_is_no_whole_number(value):
-    assert f"size is {value!r}: it must be a whole number" in refused(whole, value)
+    assert f"size is {quoted(value)}: it must be a whole number" in refused(whole, value)
 
 
 @given(REAL, REAL, st.sampled_from([float, np.float32, np.float64, torch.tensor]))
@@ -63,6 +73,16 @@ def test_real_numbers_of_any_library_are_floats_within_their_bounds(value, bound
 @pytest.mark.parametrize("value", [*NO_NUMBERS, True, np.True_, math.inf, -math.inf, 10**400, 1j])
 def test_what_is_no_finite_number_is_no_real_one(value):
     assert f"size is {quoted(value)}: it must be a finite number" in refused(real, value)
+
+
+@pytest.mark.parametrize("value", ["text", 1j, [1, [2, 3]], object])
+def test_what_is_no_array_of_numbers_is_refused_with_its_value(value):
+    for check in (numbers, lambda argument, given: sizes(**{argument: given})):
+        assert f"size is {quoted(value)}: it must be a real number" in refused(check, value)
+
+
+def test_a_number_without_bounds_still_has_to_be_one():
+    assert refused(numbers, math.nan) == "size is nan: it must be a number"
 
 
 def test_a_choice_is_one_of_the_names_and_others_are_told_them():

@@ -95,6 +95,10 @@ def test_variance_interval_covers_the_variance_of_chi_square_ratios():
     assert not covers_at_least(hits, trials, 0.995)  # nor so wide that it says nothing
 
 
+def test_a_variance_of_two_values_at_a_high_level_may_be_anything():
+    assert variance_interval([0.0, 1.0], 0.0, 0.9999) == (0.5, 0.0, math.inf)
+
+
 def test_levels_outside_zero_and_one_are_refused():
     for call in (
         lambda: mean_interval([1.0, 2.0], 1.0),

@@ -30,10 +30,20 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_nothing_else(tmp_path):
 
 
 def test_every_name_that_fits_into_a_folder_can_be_written(tmp_path):
-    target = tmp_path / ("n" * 250 + ".json")
-    with atomic_path(target) as temporary:
-        temporary.write_text("new")
-    assert target.read_text() == "new"
+    for name in ("n" * 250 + ".json", "n." + "x" * 250, "n." + "\N{GRINNING FACE}" * 60):
+        with atomic_path(tmp_path / name) as temporary:
+            temporary.write_text("new")
+        assert (tmp_path / name).read_text() == "new"
+
+
+@pytest.mark.parametrize("name", ["table.v2 final", "table.tar-gz", "table", ".hidden"])
+def test_leftovers_go_whatever_the_name_of_the_file_was(tmp_path, name):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    left = temporary_name(name).replace(f"-{os.getpid()}-", f"-{ended.pid}-")
+    (tmp_path / left).write_text("")
+    remove_leftovers(tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_leftovers_of_ended_processes_go_and_all_else_stays(tmp_path):

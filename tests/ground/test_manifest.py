@@ -137,6 +137,7 @@ def test_inputs_in_the_folder_are_refused_by_every_way_to_them(tmp_path, monkeyp
     (out / "outwards").symlink_to(apart)
     monkeypatch.chdir(tmp_path)
     inside = ["out", out, "out/pair/base.bin", "link/pair", apart, "out/pair/base.bin:W"]
+    inside += ["out/pair/base.bin:dense/kernel:0"]
     for given_ in [*inside, "apart/../out/pair", "out/outwards"]:
         for folder in (out, "out", "link"):
             with pytest.raises(InputError, match="inside"):

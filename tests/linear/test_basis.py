@@ -344,6 +344,32 @@ def test_captured_energy_does_not_depend_on_the_scale_of_the_update(dtype):
         assert basis.captured_energy(dW * dW.dtype.type(scale)) == pytest.approx(share, rel=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["gaussian", "very_sparse", "srht"])
+@pytest.mark.parametrize(
+    ("dtype", "entry"),
+    [("float32", 3e38), ("float32", 1e-42), ("float64", 1e308), ("float64", 1e-320)],
+)
+def test_captured_energy_is_right_to_the_ends_of_the_range_of_the_type(kind, dtype, entry):
+    basis, signs = sample(kind), np.sign(gaussian(M, N, seed=6))
+    share = basis.captured_energy(signs)
+    assert basis.captured_energy((signs * entry).astype(dtype)) == pytest.approx(share, rel=1e-5)
+    if entry == 3e38:  # which bfloat16 holds too
+        tensor = torch.from_numpy(signs * entry).to(torch.bfloat16)
+        assert basis.captured_energy(tensor) == pytest.approx(share, rel=1e-5)
+
+
+@pytest.mark.parametrize("key", [5, None, ["a"], b"ab"])
+def test_a_key_is_a_text_or_a_tuple(key):
+    with pytest.raises(ValueError, match=r"key is .*: it must be a str or a tuple"):
+        CosaBasis.sample(6, 5, 3, 2, key=key)
+
+
+@pytest.mark.parametrize("name", ["m", "n", "a", "b"])
+def test_a_size_that_is_none_is_refused_by_its_own_name(name):
+    with pytest.raises(ValueError, match=f"^{name} is 0: it must be a whole number"):
+        CosaBasis.sample(**({"m": 6, "n": 5, "a": 3, "b": 2} | {name: 0}))
+
+
 def test_the_captured_energy_of_a_zero_update_is_not_a_number():
     assert np.isnan(sample("gaussian").captured_energy(np.zeros((M, N))))
 

@@ -268,16 +268,24 @@ def test_the_shape_of_the_argument_is_checked():
         (np.ones(3), "A must be a matrix"),
         (np.ones((3, 2, 2)), "A must be a matrix"),
         (np.ones((0, 2)), "at least one entry"),
-        (np.ones((2, 2)) * 1j, "real numbers"),
-        (torch.ones(2, 2) * 1j, "real entries"),
+        (np.ones((2, 2)) * 1j, r"^A has entries of type .*real numbers"),
+        (torch.ones(2, 2) * 1j, r"^A has entries of type .*real numbers"),
         (sparse.csr_array(np.ones((2, 2)) * 1j), "A must have real entries"),
         (torch.ones(2, 2).to_sparse(), "scipy sparse array"),
-        (np.array([["a"]]), "real numbers"),
+        (np.array([["a"]]), r"^A has entries of type .*real numbers"),
     ],
 )
 def test_a_factor_must_be_a_real_matrix(bad, message):
     with pytest.raises(ValueError, match=message):
         KroneckerOperator(bad, np.ones((2, 2)))
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "very_sparse", "srht"])
+@pytest.mark.parametrize("empty", [np.empty, torch.empty])
+def test_an_empty_stack_of_matrices_gives_an_empty_stack(kind, empty):
+    K = KroneckerOperator(make_projection(kind, 3, 64), make_projection(kind, 2, 64))
+    assert tuple(K.apply(empty((0, 64, 64))).shape) == (0, 3, 2)
+    assert tuple(K.apply_adjoint(empty((0, 3, 2))).shape) == (0, 64, 64)
 
 
 def test_complex_arrays_are_refused_rather_than_cut_to_their_real_part():
