@@ -55,10 +55,9 @@ def _stored(results: Path) -> str:
     with reading(results):
         stored = [name for name in commands() if (results / f"{name}.json").is_file()]
     if not stored:
-        *others, last = commands()
         raise InputError(
-            f"{results} holds no results: name the folder given to --out of cosa-theory "
-            f"{', '.join(others)} or {last}"
+            f"{results} holds no results: name the folder given to --out of a command or experiment "
+            f"({', '.join(commands())})"
         )
     return stored[0]
 

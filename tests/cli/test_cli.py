@@ -175,7 +175,7 @@ def test_an_interruption_says_what_is_kept_and_how_to_resume(pair, tmp_path, cap
         (["spectrum", "BASE", "TUNED", "--device", "tpu9"], "--device is 'tpu9'"),
         (["spectrum", "absent.safetensors", "TUNED"], "absent.safetensors"),
         (["report", "absent"], "absent holds no results: name the folder"),
-        (["report", "."], ". holds no results: name the folder given to --out of"),
+        (["report", "."], "name the folder given to --out of a command or experiment (atlas, "),
         (["repot"], "No such command 'repot'"),
     ],
 )

@@ -49,6 +49,12 @@ def test_the_first_line_is_the_verdict_about_both_operators(capsys):
         assert title in text
 
 
+def test_one_other_ensemble_is_counted_as_one(capsys):
+    about = ["--about", "dictionary", "--sparsity", "1", "--kind", "haar,srht"]
+    assert main(["rip", *LAYER, *about]) == 0
+    assert "(1 other ensemble below)" in capsys.readouterr().out.splitlines()[0]
+
+
 def test_json_is_one_document_alone_on_standard_output(capsys):
     assert main(["rip", *LAYER, "--json", "--about", "sensing", "--seed", "3"]) == 0
     document = json.loads(capsys.readouterr().out)

@@ -36,7 +36,8 @@ def verdict(pooled: pd.DataFrame) -> str:
     if whole > 1:
         return f"{whole} families hold the whole update at {budget:,} trainable parameters."
     best = rows.iloc[0]
-    text = f"Of {len(rows)} families {_named(best)} holds most of the update's energy at {budget:,}"
+    families = "1 family" if len(rows) == 1 else f"{len(rows)} families"
+    text = f"Of {families} {_named(best)} holds most of the update's energy at {budget:,}"
     text += f" trainable parameters, {percent(best['captured'])}{_null(best)}"
     others = rows[rows["group"] != best["group"]]
     if len(others):
@@ -51,7 +52,7 @@ def verdict(pooled: pd.DataFrame) -> str:
         text += f", {factor:.2g} times less"
     unmet = int(pooled.loc[pooled["budget"] == budget, "captured"].isna().sum())
     if unmet:
-        text += f"; {unmet} families have no update of so few"
+        text += f"; {unmet} {'family has' if unmet == 1 else 'families have'} no update of so few"
     return text + "."
 
 

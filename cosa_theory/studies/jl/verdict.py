@@ -57,7 +57,7 @@ def _of_ensembles(needed: pd.DataFrame) -> str:
     best = cheapest(whole, eps)
     if best is None:
         return (
-            f"No ensemble keeps {goal} with fewer than {count(d)} rows: projecting gains nothing."
+            f"No ensemble keeps {goal} with fewer than {_rows(d)}: projecting gains nothing."
         )
     sentence = (
         f"The cheapest ensemble that keeps {goal} is {printed_name(best['kind'])}: "
@@ -75,17 +75,23 @@ def _of_ensembles(needed: pd.DataFrame) -> str:
 
 
 def _of_kronecker(table: pd.DataFrame) -> str:
-    a, b = int(table["a"].max()), int(table["b"].max())
+    sizes = table[["a", "b"]].drop_duplicates().to_numpy()
+    if len(sizes) == 1:
+        a, b = map(int, sizes[0])
+        core, rows, least = f"a core of {a} × {b}", _rows(a * b), f"a + b + 1 = {a + b + 1}"
+    else:
+        core = "a core (a × b) cut to the smaller matrices"
+        rows, least = "as many rows", "a + b + 1"
     flat = int((table["participation_ratio"] > table["a"] + table["b"] + 1).sum())
     ratio = table["law"] / table["unstructured"]
     low, high = number(ratio.min()), number(ratio.max())
     spread = low if low == high else f"{number(ratio.median())} (median; range {low}–{high})"
     held = int(((table["ci_low"] <= table["law"]) & (table["law"] <= table["ci_high"])).sum())
     return (
-        f"The Kronecker map with a core of {a} × {b} has {spread} times the variance of an "
-        f"unstructured one with {a * b:,} rows; the participation ratio exceeds a + b + 1 = "
-        f"{a + b + 1} in {flat} of {len(table)} matrices. The law lies in {held} of {len(table)} "
-        "measured 95 % intervals."
+        f"The Kronecker map with {core} has {spread} times the variance of an unstructured one "
+        f"with {rows}; the participation ratio exceeds {least} in {flat} of {len(table)} "
+        f"{'matrix' if len(table) == 1 else 'matrices'}. The law lies in {held} of {len(table)} "
+        f"measured 95 % interval{'' if len(table) == 1 else 's'}."
     )
 
 

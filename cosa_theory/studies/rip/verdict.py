@@ -103,7 +103,8 @@ def verdict(tables: Mapping[str, pd.DataFrame]) -> str:
     text = " ".join(f"{sentence[0].upper()}{sentence[1:]}." for sentence in sentences)
     if not kinds:
         return text
-    others = "" if len(kinds) == 1 else f" ({len(kinds) - 1} other ensembles below)"
+    more = len(kinds) - 1
+    others = f" ({more} other ensemble{'s' if more > 1 else ''} below)" if more else ""
     return f"With {printed_name(kinds[0])} factors{others}, {text}"
 
 

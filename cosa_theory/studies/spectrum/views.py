@@ -197,8 +197,8 @@ def family_view(tables: Tables) -> View:
         size = f"{rows['parameters'].max():,} trainable parameters"
         columns.append(Column(rank, f"rank {rank}", size))
         law = rows["law"].dropna()
-        # Three digits, as many as the measured shares beside it are worth.
-        laws[rank] = MISSING if law.empty else f"{100 * law.iloc[0]:#.3g} %"
+        # Three digits, as many as the measured shares beside it are worth; of 100 no point is left.
+        laws[rank] = MISSING if law.empty else f"{f'{100 * law.iloc[0]:#.3g}'.rstrip('.')} %"
     lines = []
     for family, rows in pooled.groupby("family", sort=False):
         cells = {row["rank_budget"]: _interval(row) for row in rows.to_dict("records")}

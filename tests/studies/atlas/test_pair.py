@@ -129,6 +129,12 @@ def test_an_update_of_nothing_and_what_is_no_family_are_refused():
         assert caught.value.argument == "budgets"
 
 
+def test_the_verdict_counts_one_family_as_one():
+    atlas = atlas_pair(layers(), budgets=(100,), families=["truncated_svd", "cosa_haar"], draws=2)
+    assert atlas.verdict.startswith("Of 1 family ")
+    assert atlas.verdict.endswith("; 1 family has no update of so few.")
+
+
 def test_layers_without_an_update_count_for_nothing(atlas):
     some = layers()
     still = LayerDelta("layer.9.query.weight", np.zeros((24, 16)), np.ones((24, 16)))

@@ -138,6 +138,14 @@ def test_the_module_view_gives_medians_and_counts_of_its_layers():
     assert row[-1] == "2 of 2"
 
 
+def test_a_law_of_all_the_energy_is_shown_without_a_bare_decimal_point():
+    tables = toy_tables(blocks=1)
+    tables["families"] = tables["families"].assign(law=1.0)
+    view = family_view(tables)
+    assert view.rows[-1][0] == "law ab/(mn) of a CoSA core"
+    assert set(view.rows[-1][1:]) == {"100 %"}
+
+
 def test_the_family_view_pools_every_family_at_every_common_budget():
     view = family_view(toy_tables(blocks=1))
     assert [column.header for column in view.columns] == ["family", "rank 1", "rank 2", "rank 4"]
