@@ -124,7 +124,8 @@ class SecondMoments:
                 "takes their mean and all of C; gather them anew, with a larger limit of memory",
                 argument="centre",
             )
-        covariance = self.matrix - np.outer(self.mean, self.mean).astype(self.matrix.dtype)
+        floating = np.result_type(self.matrix, np.float32)  # a matrix may hold whole numbers
+        covariance = self.matrix - np.outer(self.mean, self.mean).astype(floating)
         return SecondMoments(covariance, count=self.count, where=self.where)
 
     def leading(self, k: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -86,6 +86,11 @@ def test_centred_moments_are_the_covariance():
             without.centred()
 
 
+def test_moments_of_whole_numbers_are_centred_by_the_mean_that_is_none():
+    moments = SecondMoments(np.array([[4, 1], [1, 3]]), mean=np.array([0.5, 0.9]))
+    np.testing.assert_allclose(moments.centred().matrix, [[3.75, 0.55], [0.55, 2.19]])
+
+
 @pytest.mark.parametrize(("count", "n"), [(5, 30), (30, 30), (200, 30), (5, 200)])
 def test_no_more_directions_than_vectors_are_found(count, n):
     x = rows(count, n)

@@ -56,9 +56,7 @@ def _of_ensembles(needed: pd.DataFrame) -> str:
     goal = f"95 % of the squared norms of {sets}, of length {count(d)}, within {tolerance(eps)}"
     best = cheapest(whole, eps)
     if best is None:
-        return (
-            f"No ensemble keeps {goal} with fewer than {_rows(d)}: projecting gains nothing."
-        )
+        return f"No ensemble keeps {goal} with fewer than {_rows(d)}: projecting gains nothing."
     sentence = (
         f"The cheapest ensemble that keeps {goal} is {printed_name(best['kind'])}: "
         f"{_rows(best['k'])}, "
