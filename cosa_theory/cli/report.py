@@ -56,8 +56,8 @@ def _stored(results: Path) -> str:
         stored = [name for name in commands() if (results / f"{name}.json").is_file()]
     if not stored:
         raise InputError(
-            f"{results} holds no results: name the folder given to --out of a command or experiment "
-            f"({', '.join(commands())})"
+            f"{results} holds no results: name the folder given to --out of a command or "
+            f"experiment ({', '.join(commands())})"
         )
     return stored[0]
 
