@@ -240,12 +240,19 @@ def _checked_operator(operator: Any, shape: tuple[int, int] | None) -> Any:
         raise InputError(f"operator cannot be used: {error}", argument="operator") from error
     _check_entries(matrix)
     columns = matrix.shape[1]
-    if shape is not None and math.prod(pair("shape", shape)) != columns:
+    if shape is not None and not _is_shape(shape, columns):
         must = (
-            f"(m, n), the rows and columns of an update of {columns:,} entries, as the operator has"
+            f"(m, n), two whole numbers: the rows and columns of an update of {columns:,} entries"
         )
-        raise refuse("shape", shape, f"{must} columns")
+        raise refuse("shape", shape, f"{must}, as the operator has columns")
     return matrix
+
+
+def _is_shape(shape: Any, entries: int) -> bool:
+    try:
+        return math.prod(pair("shape", shape)) == entries
+    except InputError:
+        return False
 
 
 def _check_entries(matrix: Any) -> None:

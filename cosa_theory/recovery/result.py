@@ -229,7 +229,7 @@ class RecoveryResult:
         estimate = self.debiased if debiased else self.estimate
         if estimate is None:
             raise InputError(
-                f"{self.method} left no debiased estimate: that takes a sparse method, "
+                f"there is no debiased estimate of {self.method}: that takes a sparse method, "
                 "debiasing=True and a support on which least squares has one answer",
                 argument="debiased",
             )

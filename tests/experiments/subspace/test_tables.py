@@ -90,7 +90,8 @@ def test_every_table_has_what_is_finished(job):
     assert "r8: CoSA" in verdict(tables["compared"])
 
 
-def test_nothing_finished_is_said_and_stored(tmp_path, capsys):
+def test_nothing_finished_is_said_and_stored(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(command, "KEPT", tmp_path / "none")
     assert not any(len(table) for table in tables_of(Job(read_study(), tmp_path)).values())
     assert command.main(["--tables", "--out", str(tmp_path / "out")]) == 0
     assert "two seeds" in capsys.readouterr().out
