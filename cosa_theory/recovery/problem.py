@@ -241,9 +241,7 @@ def _checked_operator(operator: Any, shape: tuple[int, int] | None) -> Any:
     _check_entries(matrix)
     columns = matrix.shape[1]
     if shape is not None and not _is_shape(shape, columns):
-        must = (
-            f"(m, n), two whole numbers: rows and columns of an update of {columns:,} entries"
-        )
+        must = f"(m, n), two whole numbers: rows and columns of an update of {columns:,} entries"
         raise refuse("shape", shape, f"{must}, as the operator has columns")
     return matrix
 
