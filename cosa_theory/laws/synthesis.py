@@ -2,7 +2,8 @@
 
 Sizes are those of the layer: ΔW is m × n, L is m × a, R is b × n and the core Y is a × b, with a ≤
 m and b ≤ n where nothing else is said. Every function takes positive whole numbers or arrays of
-them, which broadcast, and returns numbers of that shape; other arguments raise `InputError`.
+them, which broadcast, and returns numbers of that shape; other arguments raise `InputError`, but
+for `product_flops`, which a layer calls at every step and which checks `order` alone.
 """
 
 from __future__ import annotations
@@ -175,8 +176,11 @@ def advantage_bound(m: Numbers, n: Numbers) -> Any:
 
 def _inverse_wishart_trace(d: Any, k: Any, side: str, core: str) -> Any:
     """Return E tr (GᵀG)⁻¹ for a Gaussian d × k matrix with entries of variance 1/d."""
-    if not np.all(d - k - 1 > 0):
-        raise refuse(core, float(np.max(k)), f"below {side} - 1, or the expectation is infinite")
+    sides, sizes = np.broadcast_arrays(d, k)
+    wrong = sizes >= sides - 1
+    if wrong.any():
+        found = float(sizes[wrong].flat[0])
+        raise refuse(core, found, f"below {side} - 1, or the expectation is infinite")
     return d * k / (d - k - 1)
 
 

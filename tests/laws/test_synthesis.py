@@ -296,6 +296,8 @@ def test_the_error_of_the_core_is_infinite_on_average_near_a_square_factor():
         laws.best_core_noise(10, 20, 9, 5, 1.0)
     with pytest.raises(InputError, match=r"b is 10.0: it must be below n - 1, .* infinite"):
         laws.isotropic_core_norm(20, 10, 5, 10)
+    with pytest.raises(InputError, match=r"a is 4.0: "):  # of several layers the one at fault
+        laws.best_core_noise([100, 5], 100, [50, 4], 3, 1.0)
 
 
 # 1.9: order of products.

@@ -48,6 +48,17 @@ def test_trainings_count_as_leads_of_cosa_whose_sign_is_that_of_a_lower_loss(mon
     assert "orthonormal CoSA" in case.name
 
 
+@pytest.mark.parametrize(("high", "outcome"), [(0.85, "holds"), (1.0, "undecided")])
+def test_gradients_that_vary_less_with_an_isometry_speak_for_steadier_training(
+    monkeypatch, high, outcome
+):
+    row = {"task": "r8", "seeds": 5, "ratio": 0.8, "low": 0.7, "high": high}
+    tables = {"subspace_steadiness": pd.DataFrame([row])}
+    monkeypatch.setattr(stored, "_table", lambda name: tables.get(name, pd.DataFrame()))
+    (case,) = stored_cases("C3")
+    assert (case.value, case.low, case.high, case.outcome) == (0.8, 0.7, high, outcome)
+
+
 def test_claims_without_a_table_have_no_stored_cases():
     assert set(STORED) <= set(CHECKS)
     assert stored_cases("C6") == []
