@@ -32,6 +32,7 @@ from cosa_theory.studies.atlas.pair import Atlas, atlas_pair
 from cosa_theory.studies.layers import Pair
 from experiments import finetune_delta, first_gradient
 from experiments.command import (
+    REFERENCE,
     check_table,
     command_parser,
     run_command,
@@ -249,6 +250,23 @@ def _best(stated: Any, lead: pd.DataFrame, pooled: pd.DataFrame) -> Judged:
             yield f"{update}: low rank holds most", str(best), "holds" if low else "fails"
 
 
+def _with_committed(measured: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    """Return tables with the committed rows of updates that were not measured, and what follows."""
+    order = {name: place for place, name in enumerate(UPDATES)}
+    tables = {}
+    for name, table in measured.items():
+        path = REFERENCE / f"{name}.csv"
+        if path.is_file():
+            others = pd.read_csv(path)
+            others = others[~others["update"].isin(table["update"])]
+            table = pd.concat([others, table], ignore_index=True)
+        tables[name] = table.sort_values(
+            "update", key=lambda names: names.map(order), kind="stable"
+        )
+    tables["atlas_judged"] = judge(tables["atlas_leads"], tables["atlas"])
+    return tables
+
+
 def verdict(lead: pd.DataFrame, judged: pd.DataFrame) -> str:
     """Say in words how far low rank is ahead, where a core is, and what came of expectations."""
     middle = lead[lead["share"] == SHARES[1]]
@@ -297,7 +315,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--pairs", nargs="*", default=(), help="default: all that are at hand")
     parser.add_argument(
-        "--reference", action="store_true", help="also write the tables of experiments/reference"
+        "--reference",
+        action="store_true",
+        help="also write the tables of experiments/reference, beside their other updates",
     )
     chosen = parser.parse_args(arguments)
 
@@ -320,8 +340,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             pooled, chosen.out, NAME, arguments=arguments, verdict=text, seed=0, beside=tables
         )
         if chosen.reference:
-            kept = {"atlas": pooled[_KEPT], "atlas_leads": lead, "atlas_judged": judged}
-            write_reference(kept)
+            write_reference(_with_committed({"atlas": pooled[_KEPT], "atlas_leads": lead}))
         print(printable(text))
         print(render_view(View.of("Low rank beside the best CoSA core", _COLUMNS, lead)))
         print(render_view(View.of("What was expected", _JUDGED, judged)))

@@ -158,3 +158,32 @@ def test_the_command_stores_tables_and_refuses_what_is_no_update(tmp_path, monke
     }
     assert atlas.main(["--pairs", "nothing", "--out", str(tmp_path)]) == 2
     assert "nothing" in capsys.readouterr().err
+
+
+def test_reference_tables_keep_what_other_runs_measured(tmp_path, monkeypatch):
+    monkeypatch.setattr(atlas, "REFERENCE", tmp_path)
+    lead = lead_of(encoder_r8_1000=12.0, encoder_r8_gradient=30.0)
+    held = pd.DataFrame({"update": lead["update"], "share": 0.01, "family": "mask"})
+    for name in ("encoder_r8_gradient", "encoder_r8_1000", "encoder_r8_1000"):
+        tables = atlas._with_committed(
+            {
+                "atlas_leads": lead[lead["update"] == name],
+                "atlas": held[held["update"] == name].assign(captured=0.01),
+            }
+        )
+        for table, rows in tables.items():
+            rows.to_csv(tmp_path / f"{table}.csv", index=False)
+    assert list(tables["atlas_leads"]["update"]) == ["encoder_r8_1000", "encoder_r8_gradient"]
+    assert len(tables["atlas"]) == 2
+    told = " ".join(tables["atlas_judged"]["prediction"])
+    assert "encoder_r8_1000" in told
+    assert "encoder_r8_gradient" in told
+
+
+def test_what_is_committed_of_expectations_follows_from_the_committed_tables():
+    tables = {
+        name: pd.read_csv(atlas.REFERENCE / f"{name}.csv") for name in ("atlas", "atlas_leads")
+    }
+    judged = atlas.judge(tables["atlas_leads"], tables["atlas"])
+    committed = pd.read_csv(atlas.REFERENCE / "atlas_judged.csv", dtype=str)
+    pd.testing.assert_frame_equal(judged, committed)
