@@ -80,7 +80,10 @@ def test_pages_fit_and_can_be_used_by_everyone(site):
 
     wrongs = []
     with chromium() as browser:
-        for scheme, page in (("light", "index"), ("light", "measurements"), ("dark", "index")):
+        for scheme, page in (
+            *(("light", page) for page in ("index", "measurements", "decide")),
+            ("dark", "index"),
+        ):
             view = browser.new_page(color_scheme=scheme, viewport={"width": 390, "height": 900})
             view.on("console", lambda said: wrongs.append(said.text) if said.type == "error" else 0)
             view.on("pageerror", lambda error: wrongs.append(str(error)))
