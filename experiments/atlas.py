@@ -10,9 +10,8 @@ expected (`configs/atlas_predictions.toml`) is judged from the same tables.
 """
 
 import sys
-import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ import pandas as pd
 from cosa_theory.assets import asset_folder
 from cosa_theory.deltas import LayerDelta, open_pair
 from cosa_theory.ground.checks import choice
+from cosa_theory.ground.errors import InputError
 from cosa_theory.ground.printable import printable
 from cosa_theory.ground.program import program
 from cosa_theory.ground.progress import progress_bar
@@ -31,6 +31,7 @@ from cosa_theory.spectrum.families.base import FAMILIES
 from cosa_theory.studies.atlas.pair import Atlas, atlas_pair
 from cosa_theory.studies.layers import Pair
 from experiments import finetune_delta, first_gradient
+from experiments.atlas_predictions import judge
 from experiments.command import (
     REFERENCE,
     check_table,
@@ -41,10 +42,9 @@ from experiments.command import (
 )
 from experiments.pairs import PAIRS
 
-__all__ = ["SHARES", "UPDATES", "judge", "leads", "measure"]
+__all__ = ["SHARES", "UPDATES", "leads", "measure"]
 
 NAME = "atlas"
-STATED = Path(__file__).parent / "configs" / "atlas_predictions.toml"
 SHARES = (0.001, 0.01, 0.1)
 """Budgets, as shares of all entries of the matrices."""
 GRADIENT = Path("results/finetune_delta/gradient.safetensors")
@@ -56,6 +56,11 @@ _KEPT = [
     *("ci_low", "ci_high", "law", "noise", "bits", "frozen", "multiply_adds", "met", "layers"),
     "reason",
 ]
+_RETURNED = [
+    *("update", "share", "family", "group", "captured"),
+    *("recovered", "recovered_low", "recovered_high"),
+]
+_TEXTS = 64
 
 
 def _opened(name: str) -> Pair:
@@ -95,14 +100,19 @@ UPDATES: dict[str, Callable[[], Pair]] = {
 """What opens every update by its name: the pairs of `experiments.pairs`, and two first steps."""
 
 
-def measure(name: str, cells: Path | None = None, **settings: Any) -> Atlas:
+def measure(
+    name: str, cells: Path | None = None, *, function: bool = False, **settings: Any
+) -> Atlas:
     """Measure one update; finished layers are kept in `cells`.
 
-    Further settings are those of `cosa_theory.studies.atlas.pair.atlas_pair`.
+    With `function` every fit is put into the model, with texts of the update's domain. Further
+    settings are those of `cosa_theory.studies.atlas.pair.atlas_pair`.
     """
     pair = UPDATES[name]()
     entries = sum(int(np.prod(layer.shape)) for layer in getattr(pair, "layers", pair))
     gradients = _slopes() if name.startswith("encoder_r8_1") else None
+    if function:
+        settings["function"] = partial(_function, name)
     with progress_bar(f"matrices of {name}", notes=True) as advance:
         return atlas_pair(
             pair,
@@ -113,6 +123,19 @@ def measure(name: str, cells: Path | None = None, **settings: Any) -> Atlas:
             progress=advance,
             **settings,
         )
+
+
+def _function(name: str, approximations: Sequence[Any]) -> pd.DataFrame:
+    from cosa_theory.studies.function.pair import function_pair
+
+    with progress_bar(f"families in the model of {name}", notes=True) as advance:
+        return function_pair(
+            *PAIRS[name].paths(),
+            general=PAIRS[name].texts(_TEXTS),  # one set of texts
+            approximations=approximations,
+            progress=advance,
+            include=_INSIDE.get(name.split("_")[0]),
+        ).function
 
 
 def tables_of(atlases: Mapping[str, Atlas]) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -171,85 +194,6 @@ def _lead(pooled: pd.DataFrame, layers: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def judge(lead: pd.DataFrame, pooled: pd.DataFrame) -> pd.DataFrame:
-    """Return what was expected, with `value`s and whether it "holds" or "fails"."""
-    stated = tomllib.loads(STATED.read_text(encoding="utf-8"))
-    rows = [
-        row
-        for part in (_flattening, _crossing, _first_steps, _masks, _best)
-        for row in part(stated, lead, pooled)
-    ]
-    return pd.DataFrame(rows, columns=["prediction", "value", "outcome"])
-
-
-Judged = Iterator[tuple[str, str, str]]
-
-
-def _row(prediction: str, values: Sequence[float], holds: bool) -> tuple[str, str, str]:
-    told = ", ".join(f"{value:.3g}" for value in values)
-    return prediction, told, "holds" if holds else "fails"
-
-
-def _at(lead: pd.DataFrame, stated: Mapping[str, Any]) -> pd.DataFrame:
-    return lead[lead["share"] == stated["budget"]].set_index("update")
-
-
-def _flattening(stated: Any, lead: pd.DataFrame, pooled: pd.DataFrame) -> Judged:
-    at = _at(lead, stated)["lead"]
-    for corpus in stated["flattening"]["corpora"]:
-        names = [f"encoder_{corpus}_{steps}" for steps in (100, 1000, 5000)]
-        known = [float(at[name]) for name in names if name in at.index]
-        if len(known) > 1:
-            falls = all(later < earlier for earlier, later in pairwise(known))
-            yield _row(f"{corpus}: the lead falls with training", known, falls)
-
-
-def _crossing(stated: Any, lead: pd.DataFrame, pooled: pd.DataFrame) -> Judged:
-    for update, rows in lead[lead["matrices"] > 0].groupby("update", sort=False):
-        crossed = rows["crossed"].tolist()
-        if str(update).startswith(tuple(stated["crossing"]["none"])):
-            told = f"{update}: in no matrix a core holds as much as low rank"
-            yield _row(told, crossed, not any(crossed))
-        elif update in stated["crossing"]["some"]:
-            yield _row(f"{update}: in some matrix a core does", crossed, any(crossed))
-
-
-def _first_steps(stated: Any, lead: pd.DataFrame, pooled: pd.DataFrame) -> Judged:
-    names = stated["first_step"]
-    at = _at(lead, stated)
-    if not {names["update"], names["gradient"], names["adam"]} <= set(at.index):
-        return
-    lead_of = at["lead"].to_dict()
-    update, gradient, adam = (lead_of[names[one]] for one in ("update", "gradient", "adam"))
-    yield _row(
-        "the first gradient leads by more than the update", [gradient, update], gradient > update
-    )
-    yield _row("Adam's first step leads by less than the update", [adam, update], adam < update)
-    over = adam / at["noise"].to_dict()[names["adam"]]
-    told = f"and by {names['over_noise']:g} times what noise does"
-    yield _row(told, [over], over >= names["over_noise"])
-
-
-def _masks(stated: Any, lead: pd.DataFrame, pooled: pd.DataFrame) -> Judged:
-    names = stated["mask"]
-    rows = pooled[(pooled["update"] == names["update"]) & (pooled["share"] == stated["budget"])]
-    held = rows.set_index("family")["captured"]
-    if "shira_gradient" not in held:
-        return
-    chosen, drawn, best = (held[one] for one in ("shira_gradient", "mask", "top_entries"))
-    told = f"the gradient's mask holds {names['over_random']:g} times what a random one does"
-    yield _row(told, [chosen / drawn], chosen >= names["over_random"] * drawn)
-    told = f"and under {names['under_best']:g} of what the best one does"
-    yield _row(told, [chosen / best], chosen < names["under_best"] * best)
-
-
-def _best(stated: Any, lead: pd.DataFrame, pooled: pd.DataFrame) -> Judged:
-    for update, best in _at(lead, stated)["best"].items():
-        if update not in stated["best"]["except"]:
-            low = FAMILIES[best].group in stated["best"]["groups"]
-            yield f"{update}: low rank holds most", str(best), "holds" if low else "fails"
-
-
 def _with_committed(measured: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
     """Return tables with the committed rows of updates that were not measured, and what follows."""
     order = {name: place for place, name in enumerate(UPDATES)}
@@ -263,7 +207,9 @@ def _with_committed(measured: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFr
         tables[name] = table.sort_values(
             "update", key=lambda names: names.map(order), kind="stable"
         )
-    tables["atlas_judged"] = judge(tables["atlas_leads"], tables["atlas"])
+    tables["atlas_judged"] = judge(
+        tables["atlas_leads"], tables["atlas"], tables.get("atlas_function")
+    )
     return tables
 
 
@@ -315,6 +261,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--pairs", nargs="*", default=(), help="default: all that are at hand")
     parser.add_argument(
+        "--function", action="store_true", help="also put every fit into the model, with texts"
+    )
+    parser.add_argument(
         "--reference",
         action="store_true",
         help="also write the tables of experiments/reference, beside their other updates",
@@ -327,20 +276,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         names = chosen.pairs or [
             name for name in UPDATES if name not in PAIRS or PAIRS[name].ready()
         ]
-        beside = ("atlas_layers", "atlas_leads", "atlas_judged")
+        if chosen.function:
+            for name in names:
+                if name not in PAIRS or PAIRS[name].domain is None:
+                    raise InputError(f"--function: {name} has no texts: leave it out of --pairs")
+        beside = ("atlas_layers", "atlas_leads", "atlas_judged", "atlas_function")
         check_table(chosen.out, NAME, beside=beside)
-        atlases = {name: measure(name, chosen.out / "cells" / name) for name in names}
+        given: dict[str, Any] = {"function": True} if chosen.function else {}
+        atlases = {name: measure(name, chosen.out / "cells" / name, **given) for name in names}
         pooled, layers = tables_of(atlases)
         lead = leads(pooled, layers)
-        judged = judge(lead, pooled)
+        returned = pooled.dropna(subset=["recovered"])[_RETURNED]
+        judged = judge(lead, pooled, returned)
         text = verdict(lead, judged)
-        tables = dict(zip(beside, (layers, lead, judged), strict=True))
+        tables = dict(zip(beside, (layers, lead, judged, returned), strict=True))
         arguments = {"pairs": names, "shares": list(SHARES)}
         write_table(
             pooled, chosen.out, NAME, arguments=arguments, verdict=text, seed=0, beside=tables
         )
         if chosen.reference:
-            write_reference(_with_committed({"atlas": pooled[_KEPT], "atlas_leads": lead}))
+            kept = {"atlas": pooled[_KEPT], "atlas_leads": lead, "atlas_function": returned}
+            write_reference(_with_committed(kept))
         print(printable(text))
         print(render_view(View.of("Low rank beside the best CoSA core", _COLUMNS, lead)))
         print(render_view(View.of("What was expected", _JUDGED, judged)))

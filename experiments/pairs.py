@@ -61,6 +61,11 @@ class Pair:
     ready: Callable[[], bool] = lambda: True
     domain: Callable[[], list[str]] | None = None
 
+    def texts(self, most: int) -> list[str]:
+        """Return texts of its domain, evenly spaced, none where no domain is known."""
+        texts = (self.domain or list)()
+        return texts[:: max(1, len(texts) // most)][:most]
+
 
 def _sre_texts() -> list[str]:
     """Return the example sentences that the model's own card lists."""

@@ -37,7 +37,7 @@ from experiments.command import (
     write_table,
 )
 from experiments.function_predictions import judge
-from experiments.pairs import PAIRS, Pair
+from experiments.pairs import PAIRS
 
 __all__ = ["Config", "assumptions_of", "energy_of", "function_of", "returned", "run"]
 
@@ -170,7 +170,7 @@ def function_of(
     most = 32 if causal else 64
     # News wires are another kind of text, except for a model that was trained on them.
     wires = name.startswith(("encoder_r8", "encoder_r52"))
-    other = _spread(PAIRS["encoder_20newsgroups_100"], most) if wires else general_texts(most)
+    other = PAIRS["encoder_20newsgroups_100"].texts(most) if wires else general_texts(most)
     if causal:
         settings = {"ranks": (8,), "max_tokens": 64} | settings
     base, tuned = pair.paths()
@@ -178,7 +178,7 @@ def function_of(
         found = function_pair(
             base,
             tuned,
-            texts=_spread(pair, most),
+            texts=pair.texts(most),
             general=other,
             seed=seed,
             cells=cells,
@@ -191,12 +191,6 @@ def function_of(
         named = {"recovered": str(kind), "low": f"{kind}_low", "high": f"{kind}_high"}
         table = table.merge(rows[[*key, *named]].rename(columns=named), on=key, how="left")
     return {"function": table, "prediction": found.prediction}
-
-
-def _spread(pair: Pair, most: int) -> list[str]:
-    """Return texts of a pair's domain, evenly spaced."""
-    texts = (pair.domain or list)()
-    return texts[:: max(1, len(texts) // most)][:most]
 
 
 def verdict(tables: Mapping[str, pd.DataFrame], judged: pd.DataFrame) -> str:

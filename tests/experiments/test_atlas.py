@@ -9,6 +9,7 @@ import pytest
 from cosa_theory.deltas import LayerDelta
 from cosa_theory.studies.atlas.pair import atlas_pair
 from experiments import atlas
+from tests.experiments.test_atlas_predictions import lead_of
 
 FEW = ["truncated_svd", "cosa_haar", "cosa_gaussian", "mask", "top_entries", "low_bits"]
 M, N = 32, 24
@@ -74,69 +75,6 @@ def test_the_same_of_noise_stands_beside_every_lead(tables):
     assert noise["min"].to_numpy() == pytest.approx(noise["max"].to_numpy())  # of shapes alone
 
 
-def lead_of(**given):
-    """Leads of some updates at the stated budget, as `leads` returns them."""
-    rows = [
-        {
-            "update": name,
-            "share": 0.01,
-            "svd": 0.1,
-            "core": 0.1 / value,
-            "lead": value,
-            "noise": 1.8,
-            "matrices": 36,
-            "crossed": 0,
-            "least": 2.0,
-            "best": "adalora",
-            "cores_win": 0,
-        }
-        for name, value in given.items()
-    ]
-    return pd.DataFrame(rows)
-
-
-GOOD = {
-    "encoder_r8_100": 17.0,
-    "encoder_r8_1000": 12.0,
-    "encoder_r8_gradient": 30.0,
-    "encoder_r8_adam": 8.0,
-}
-
-
-def outcomes(lead, **held):
-    shares = {"mask": 0.01, "shira_gradient": 0.015, "top_entries": 0.08} | held
-    pooled = pd.DataFrame(
-        [
-            {"update": "encoder_r8_100", "share": 0.01, "family": name, "captured": share}
-            for name, share in shares.items()
-        ]
-    )
-    return atlas.judge(lead, pooled)["outcome"].tolist()
-
-
-@pytest.mark.parametrize(
-    ("leading", "held"),
-    [
-        ({"encoder_r8_1000": 18.0}, {}),
-        ({"encoder_r8_gradient": 16.0}, {}),
-        ({"encoder_r8_adam": 18.0}, {}),
-        ({"encoder_r8_adam": 3.0}, {}),
-        ({}, {"shira_gradient": 0.011}),
-        ({}, {"shira_gradient": 0.05}),
-    ],
-)
-def test_each_expectation_can_fail_and_holds_where_it_was_right(leading, held):
-    assert set(outcomes(lead_of(**GOOD))) == {"holds"}
-    assert outcomes(lead_of(**GOOD | leading), **held).count("fails") == 1
-
-
-@pytest.mark.parametrize(("column", "value"), [("crossed", 1), ("best", "mask")])
-def test_a_crossing_and_another_winner_are_seen(column, value):
-    lead = lead_of(**GOOD)
-    lead.loc[0, column] = value
-    assert outcomes(lead).count("fails") == 1
-
-
 def test_the_first_step_of_adam_is_the_sign_where_the_gradient_is_not_tiny():
     slope = np.array([[3.0, -2e-3, 0.0, 1e-8]])
     assert atlas._adam(slope) == pytest.approx(np.array([[1.0, -1.0, 0.0, 0.5]]), abs=1e-5)
@@ -180,10 +118,8 @@ def test_reference_tables_keep_what_other_runs_measured(tmp_path, monkeypatch):
     assert "encoder_r8_gradient" in told
 
 
-def test_what_is_committed_of_expectations_follows_from_the_committed_tables():
-    tables = {
-        name: pd.read_csv(atlas.REFERENCE / f"{name}.csv") for name in ("atlas", "atlas_leads")
-    }
-    judged = atlas.judge(tables["atlas_leads"], tables["atlas"])
-    committed = pd.read_csv(atlas.REFERENCE / "atlas_judged.csv", dtype=str)
-    pd.testing.assert_frame_equal(judged, committed)
+def test_function_is_refused_for_what_has_no_texts_before_any_work(tmp_path, capsys):
+    given = ["--pairs", "chgnet", "--function", "--out", str(tmp_path)]
+    assert atlas.main(given) == 2
+    assert "chgnet has no texts" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
