@@ -226,6 +226,8 @@ def test_nothing_but_rounding_has_rank_zero_and_no_ratios():
     ("argument", "arguments"),
     [
         ("shape", (np.ones(3),)),
+        ("shape", (np.ones((3, 4)), (4, 3))),
+        ("shape", (np.ones((3, 4)), (3,))),
         ("X", (np.ones(5), (3, 4))),
         ("X", (np.ones(0), (3, 4))),
         ("X", (np.ones((2, 2, 2)), (2, 2))),
