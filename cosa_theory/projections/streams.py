@@ -211,7 +211,7 @@ def fingerprint(A: Any) -> str:
     Raises
     ------
     InputError
-        If `A` is of another type.
+        If `A` is of another type, or an array of objects.
     """
     if hasattr(A, "fingerprint_arrays"):  # a structured operator lists what defines it
         kind, arrays = A.fingerprint_arrays()
@@ -224,4 +224,6 @@ def fingerprint(A: Any) -> str:
     if not isinstance(A, np.ndarray):
         must = "a numpy array, a torch tensor, a csr or csc array or an SRHT"
         raise InputError(f"A is of type {type(A).__name__}: it must be {must}", argument="A")
+    if A.dtype.hasobject:  # whose memory holds addresses
+        raise InputError(f"A has entries of type {A.dtype}: they must be numbers", argument="A")
     return content_hash(f"dense {name or A.dtype.name}", A.shape, {"values": A})

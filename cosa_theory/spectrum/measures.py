@@ -158,7 +158,8 @@ def summarize(
     dimensionality", EUSIPCO 2007. M. Gavish, D. L. Donoho, "The optimal hard threshold for singular
     values is 4/√3", IEEE Trans. Information Theory 60 (2014).
     """
-    is_matrix = getattr(X, "ndim", None) == 2
+    X = X if hasattr(X, "ndim") else np.asarray(X)
+    is_matrix = X.ndim == 2
     choice("method", method, ("gram", "svd") if is_matrix else ("gram", "svd", "product"))
     stored, update = 0.0, X
     if base is not None and not is_matrix:

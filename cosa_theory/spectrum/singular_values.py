@@ -15,7 +15,7 @@ from array_api_compat import array_namespace, is_numpy_array, is_torch_array
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg.blas import dsyrk
 
-from cosa_theory.ground.checks import choice, whole
+from cosa_theory.ground.checks import choice, pair, whole
 from cosa_theory.ground.errors import InputError
 from cosa_theory.ground.scales import unit_scale
 from cosa_theory.projections import stream
@@ -152,7 +152,8 @@ def resolution(
     largest = float(values.max(initial=0.0))
     if method == "gram":
         return 1e-7 * largest
-    return float(np.finfo(np.float64).eps) * max(shape or values.shape) * largest
+    longest = max(values.shape if shape is None else pair("shape", shape))
+    return float(np.finfo(np.float64).eps) * longest * largest
 
 
 def _as_matrix(X: Any, name: str) -> Any:

@@ -149,6 +149,7 @@ def test_a_matrix_a_tensor_and_their_singular_values_give_one_summary(shape):
     shuffled = np.random.default_rng(1).permutation(np.linalg.svd(X, compute_uv=False))
     for other in (
         summarize(torch.from_numpy(X)),
+        summarize(X.tolist()),
         summarize(shuffled, shape),
         summarize(torch.from_numpy(shuffled), shape),
         summarize(X, method="svd"),

@@ -313,6 +313,11 @@ def test_resolution_is_relative_to_the_largest_value():
         resolution(sigma, "lanczos")
 
 
+def test_a_shape_that_is_none_has_no_resolution():
+    with pytest.raises(InputError, match="shape is 5: it must be two whole numbers"):
+        resolution([1.0], "svd", shape=5)
+
+
 def test_the_gram_route_is_faster_than_a_direct_svd():
     X = np.random.default_rng(12).standard_normal((900, 700))
 
