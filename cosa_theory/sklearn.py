@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from cosa_theory.ground.checks import whole
+from cosa_theory.ground.checks import choice, refuse, whole
 from cosa_theory.ground.errors import InputError
 from cosa_theory.isometry import jl_min_dim
 from cosa_theory.linear.operators import Factor
-from cosa_theory.projections import make_projection
+from cosa_theory.projections import ENSEMBLES, KINDS, make_projection
 
 try:
     from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
@@ -98,6 +98,7 @@ class RandomProjection(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         """
         X = self._checked(X, reset=True)
         samples, features = X.shape
+        ensemble = ENSEMBLES[choice("kind", self.kind, KINDS)]
         wanted = self.n_components
         if isinstance(wanted, str) and wanted == "auto":
             needed = int(jl_min_dim(samples, self.eps))
@@ -106,12 +107,15 @@ class RandomProjection(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
                 self._warn(f"{samples} samples need {needed} components to keep eps = {self.eps}")
         else:
             k = whole("n_components", wanted)
+            if not ensemble.has(k, features):
+                must = f"at most the rows that {self.kind} has with {features} features"
+                raise refuse("n_components", k, must)
             if k > features:
                 self._warn(f"n_components is {k}")
         seed = self.random_state
         if not isinstance(seed, (int, np.integer)):
             seed = check_random_state(seed).randint(np.iinfo(np.int32).max)
-        self.seed_, self.n_components_ = int(seed), k
+        self.seed_, self.n_components_ = whole("random_state", seed, 0), k
         self.components_ = make_projection(
             self.kind, k, features, seed=self.seed_, scale=self.scale, dtype=X.dtype.name
         )

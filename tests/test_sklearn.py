@@ -83,7 +83,10 @@ def test_a_seed_repeats_a_draw_and_none_does_not():
         ("eps", {"eps": 1.5}),
         ("kind", {"n_components": 2, "kind": "normal"}),
         ("scale", {"n_components": 2, "scale": "unit"}),
-        ("seed", {"n_components": 2, "random_state": -1}),
+        ("random_state", {"n_components": 2, "random_state": -1}),
+        ("n_components", {"n_components": 41, "kind": "haar"}),
+        ("n_components", {"n_components": 65, "kind": "srht"}),
+        ("kind", {"n_components": 2, "kind": "activation"}),
     ],
 )
 def test_bad_settings_are_named_at_fit(argument, settings):

@@ -28,6 +28,7 @@ __all__ = [
     "real",
     "real_matrix",
     "refuse",
+    "several",
     "sizes",
     "torch_device",
     "whole",
@@ -108,6 +109,16 @@ def choice(argument: str, value: Any, allowed: Iterable[str]) -> str:
         listed = ", ".join(name or "''" for name in names)
         raise refuse(argument, value, f"one of {listed}")
     return value
+
+
+def several(argument: str, value: Any) -> tuple[Any, ...]:
+    """Return the items of a list or of what else has items; text is one item itself."""
+    try:
+        if not isinstance(value, str):
+            return tuple(value)
+    except TypeError:  # a number, or an array that is one
+        pass
+    raise refuse(argument, value, f"in a list, as in [{quoted(value)}]")
 
 
 def matrix(argument: str, value: Any, shape: Sequence[int] | None = None) -> NDArray[Any]:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cosa_theory.ground.checks import refuse, sizes, whole
+from cosa_theory.ground.errors import InputError
 from cosa_theory.linear.gram import unit_gram
 from cosa_theory.linear.gram_protocol import SparkBounds
 
@@ -65,7 +66,8 @@ def babel(A: Any, k: int | Sequence[int] | NDArray[np.int64]) -> Any:
     Raises
     ------
     InputError
-        If A is not a real finite matrix, a column is zero, or k is outside its range.
+        If A is not a real finite matrix or has one column, a column is zero, or k is outside its
+        range.
 
     References
     ----------
@@ -73,6 +75,8 @@ def babel(A: Any, k: int | Sequence[int] | NDArray[np.int64]) -> Any:
     IEEE Trans. Information Theory 50 (2004).
     """
     gram = unit_gram(A)
+    if gram.columns == 1:
+        raise InputError("A has one column: cosines take two at least", argument="A")
     counts = [whole("k", count, most=gram.columns - 1) for count in np.atleast_1d(k).tolist()]
     if not counts:
         raise refuse("k", k, "at least one whole number")

@@ -8,6 +8,7 @@ range raises `InputError`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from cosa_theory.ground.checks import MOST_SIZE, matrix, numbers, real, refuse, whole
 from cosa_theory.ground.errors import InputError
+from cosa_theory.ground.scales import in_safe_range
 
 __all__ = [
     "InformedBudget",
@@ -245,16 +247,29 @@ def explained_share(R: ArrayLike, C: ArrayLike) -> float:
     C : array, shape (n, n)
         E[x xᵀ], symmetric without negative eigenvalues.
 
+    Returns
+    -------
+    float
+        In [0, 1]; NaN if C is zero.
+
+    Raises
+    ------
+    InputError
+        If R or C is not a finite real matrix, or C is of vectors of another length.
+
     References
     ----------
     docs/theory.md, 7.4.
     """
-    projection = matrix("R", R).astype(np.float64)
+    projection, _ = in_safe_range(matrix("R", R).astype(np.float64))  # the share is free of scale
     n = projection.shape[1]
-    moments = matrix("C", C, (n, n)).astype(np.float64)
+    moments, _ = in_safe_range(matrix("C", C, (n, n)).astype(np.float64))
+    trace = float(np.trace(moments))
+    if trace == 0:
+        return math.nan
     seen = projection @ moments
     core = np.linalg.pinv(seen @ projection.T, hermitian=True)
-    return float(np.sum((core @ seen) * seen) / np.trace(moments))
+    return float(np.sum((core @ seen) * seen) / trace)
 
 
 def prior_error(a: int, m: int, explained: float, decoder: str = "least_squares") -> float:

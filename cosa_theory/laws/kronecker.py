@@ -5,6 +5,7 @@ Factors are at analysis scale, E‖A X Bᵀ‖² = ‖X‖². What is out of its
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,9 +80,12 @@ def matrix_moments(X: ArrayLike) -> MatrixMoments:
 
 
 def participation_ratio(sigma: ArrayLike) -> float:
-    """Return (Σσ²)²/Σσ⁴ of singular values, not all zero: from 1 (one alone) to their number."""
+    """Return (Σσ²)²/Σσ⁴ of singular values: from 1 (one alone) to their number; NaN of zeros."""
     values = np.asarray(sigma, dtype=np.float64)
-    shares = (values / values.max()) ** 2
+    largest = values.max(initial=0.0)
+    if largest == 0:
+        return math.nan
+    shares = (values / largest) ** 2
     shares /= shares.sum()
     return float(1.0 / np.sum(shares**2))
 

@@ -17,6 +17,7 @@ from cosa_theory.ground.scales import SAFE_ENTRIES
 from cosa_theory.linear.operators import Factor, KroneckerOperator, as_working_array, to_host
 from cosa_theory.linear.ranges import Range, column_range, extreme_singular_values
 from cosa_theory.projections import fingerprint, left_projection, make_projection
+from cosa_theory.projections.streams import key_parts
 
 __all__ = ["CosaBasis", "RankDeficientWarning"]
 
@@ -116,9 +117,7 @@ class CosaBasis:
         """
         for name, size in (("m", m), ("n", n), ("a", a), ("b", b)):
             checks.whole(name, size)
-        if not isinstance(key, (str, tuple)):
-            raise checks.refuse("key", key, "a str or a tuple of str and int")
-        parts = (key,) if isinstance(key, str) else key
+        parts = key_parts(key)
         settings = {"seed": seed, "scale": scale, "dtype": dtype}
         own = {name: value for name, value in options.items() if name != "gradients"}
         on_left, of_left = left_projection(kind, a, m, options, left)
@@ -241,8 +240,9 @@ class CosaBasis:
         Raises
         ------
         InputError
-            If `dW` has another shape or a NaN or infinite entry, or the ridge is negative or not
-            finite, or a factor has a NaN or infinite entry.
+            If `dW` has another shape, a NaN or infinite entry or a best core beyond the range of
+            its type, or the ridge is negative or not finite, or a factor has a NaN or infinite
+            entry.
 
         Warns
         -----
@@ -257,14 +257,18 @@ class CosaBasis:
         (1956), 17-19.
         """
         ridge, dW = checks.real("ridge", ridge, least=0.0), self._update(dW)
+        dtype = _host_dtype(dW)
+        left, right = self._sides(dtype)
+        scaled, unit = _in_range(dW)
         if ridge == 0:
-            self._warn_if_deficient(_host_dtype(dW))
-            return self._projected_core(dW)
-        left, right = self._sides(_host_dtype(dW))
-        moments = left.correlate(right.correlate(self._products(dW).T).T)
-        (values_L, vectors_L), (values_R, vectors_R) = left.eigen, right.eigen
-        damped = moments / (np.outer(values_L, values_R) + ridge)
-        return _like(vectors_L @ damped @ vectors_R.T, dW)
+            self._warn_if_deficient(dtype)
+            core = right.core(left.core(self._coordinates(scaled)).T).T
+        else:
+            moments = left.correlate(right.correlate(self._products(scaled).T).T)
+            (values_L, vectors_L), (values_R, vectors_R) = left.eigen, right.eigen
+            damped = moments / (np.outer(values_L, values_R) + ridge)
+            core = vectors_L @ damped @ vectors_R.T
+        return _unscaled(_like(core, scaled), unit, "best core")
 
     def project(self, dW: Any) -> Any:
         """Return P_L ΔW P_R, the update L Y R closest to ΔW (m × n).
@@ -274,8 +278,10 @@ class CosaBasis:
         """
         dW = self._update(dW)
         left, right = self._sides(_host_dtype(dW))
+        dW, unit = _in_range(dW)
         weights = right.weights(left.weights(self._coordinates(dW)).T).T
-        return KroneckerOperator(left.analysis.T, right.analysis.T).apply(_like(weights, dW))
+        closest = KroneckerOperator(left.analysis.T, right.analysis.T).apply(_like(weights, dW))
+        return _unscaled(closest, unit, "closest update")
 
     def captured_energy(self, dW: Any) -> float:
         """Return ‖P_L ΔW P_R‖²/‖ΔW‖², the share of the update's energy that the best core holds.
@@ -299,12 +305,10 @@ class CosaBasis:
             If `dW` has another shape or a NaN or infinite entry, or a factor has one.
         """
         dW = self._update(dW)
-        largest = max(float(dW.max()), -float(dW.min()))
+        dW, _ = _in_range(dW)
+        largest = _largest(dW)
         if largest == 0:
             return math.nan
-        if not SAFE_ENTRIES[0] < largest < SAFE_ENTRIES[1]:  # or products would leave the range
-            unit = 2.0**100 if largest < 1 else 2.0**-100
-            dW, largest = dW * unit, largest * unit
         coordinates = self._coordinates(dW).astype(np.float64) / largest
         energy = float(np.vdot(coordinates, coordinates))
         return min(energy / _squared_norm(dW, largest), 1.0)
@@ -361,10 +365,6 @@ class CosaBasis:
         left, right = self._sides(_host_dtype(dW))
         return right.coordinates(left.coordinates(self._products(dW)).T).T
 
-    def _projected_core(self, dW: Any) -> Any:
-        left, right = self._sides(_host_dtype(dW))
-        return _like(right.core(left.core(self._coordinates(dW)).T).T, dW)
-
     def _warn_if_deficient(self, dtype: np.dtype) -> None:
         found = [
             f"{name} ({rows} × {columns}) has rank {side.rank}, below {size_name} = {size}"
@@ -386,6 +386,29 @@ class CosaBasis:
 def _host_dtype(X: Any) -> np.dtype:
     """Return the type the small problems of an array are solved in: at least float32."""
     return np.dtype(np.float64 if X.dtype.itemsize == 8 else np.float32)
+
+
+def _largest(dW: Any) -> float:
+    return max(float(dW.max()), -float(dW.min()))
+
+
+def _in_range(dW: Any) -> tuple[Any, float]:
+    """Return ΔW times a power of two with which products stay in the range of its type, and it."""
+    largest = _largest(dW)
+    if largest == 0 or SAFE_ENTRIES[0] < largest < SAFE_ENTRIES[1]:
+        return dW, 1.0
+    unit = 2.0**100 if largest < 1 else 2.0**-100
+    return dW * unit, unit
+
+
+def _unscaled(Y: Any, unit: float, what: str) -> Any:
+    """Return what was computed from `unit` times ΔW in the units of ΔW, if its type can hold it."""
+    with np.errstate(over="ignore"):
+        Y = Y if unit == 1 else Y / unit
+    if not math.isfinite(_largest(Y)):
+        text = f"dW has entries so large that its {what} leaves {Y.dtype}: scale it down"
+        raise InputError(text, argument="dW")
+    return Y
 
 
 def _like(Y: np.ndarray, dW: Any) -> Any:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from cosa_theory.ground.checks import choice, refuse, whole
 from cosa_theory.projections.ensembles import ENSEMBLES, Ensemble, Streams
-from cosa_theory.projections.streams import content_hash, fingerprint, stream
+from cosa_theory.projections.streams import content_hash, fingerprint, key_parts, stream
 
 __all__ = ["draw_fingerprint", "entry_variance", "make_projection", "spanning_rows"]
 
@@ -35,15 +35,12 @@ def _checked(
     if not ensemble.has(k, d):
         most = ensemble.most_rows(d) if ensemble.most_rows else k
         raise refuse("k", k, f"at most {most}, the rows that {kind} has with d = {d}")
-    if not isinstance(key, (str, tuple)):
-        raise refuse("key", key, "a str or a tuple of str and int")
     for name, value in options.items():
         if name not in ensemble.options:
             known = f"only {', '.join(ensemble.options)}" if ensemble.options else "no option"
             raise refuse(name, value, f"left out: {kind} takes {known}")
     # The key stays one part of its own, so that no key can imitate the parts that follow it.
-    key = (key,) if isinstance(key, str) else key
-    return ensemble, partial(stream, seed, key, kind, k, d), k, d
+    return ensemble, partial(stream, seed, key_parts(key), kind, k, d), k, d
 
 
 def entry_variance(k: int, d: int, scale: str) -> Fraction:

@@ -15,6 +15,8 @@ from cosa_theory.ground.errors import InputError
 
 __all__ = ["SecondMoments"]
 
+_SYMMETRIC = 1e-3  # of the largest mean square: by how much sums of low precision may differ
+_ROWS = 256  # compared with their columns at a time
 _FLOOR = 1e-3  # share of the mean eigenvalue that every direction is taken to have in a prior
 
 Matrix = NDArray[np.floating[Any]]
@@ -44,7 +46,8 @@ class SecondMoments:
     Raises
     ------
     InputError
-        If C is not square, is not finite or is zero, or neither form of it is given.
+        If C is not square, not symmetric (beyond rounding), not finite or zero, or neither form of
+        it is given.
     """
 
     matrix: Matrix | None = None
@@ -75,6 +78,13 @@ class SecondMoments:
             object.__setattr__(self, "trace", float(np.sum(of_parts, dtype=np.float64)))
         if not self.total > 0:
             raise InputError(f"the moments{of} are zero: no input meets the layer; leave it out")
+        if self.matrix is not None and (place := _unequal(self.matrix)):
+            row, column = place
+            raise InputError(
+                f"the moments{of} are not symmetric: entry ({row}, {column}) is "
+                f"{self.matrix[row, column]:.4g} and ({column}, {row}) is "
+                f"{self.matrix[column, row]:.4g}; give C = E[x xᵀ]"
+            )
 
     @classmethod
     def of(cls, moments: Any, n: int) -> SecondMoments:
@@ -222,3 +232,15 @@ class SecondMoments:
         gains = np.maximum(values / self.total, 0) ** power
         found: NDArray[np.float64] = ((G @ vectors) * gains) @ vectors.T
         return found
+
+
+def _unequal(C: Matrix) -> tuple[int, int] | None:
+    """Return a place where a matrix and its transpose differ by more than rounding, if any."""
+    most = _SYMMETRIC * float(np.abs(np.diagonal(C)).max(initial=0.0))
+    for start in range(0, len(C), _ROWS):
+        part = slice(start, start + _ROWS)
+        gaps = np.abs(C[part].astype(np.float64) - C[:, part].T)
+        if gaps.max() > most:
+            row, column = np.unravel_index(gaps.argmax(), gaps.shape)
+            return start + int(row), int(column)
+    return None

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy.linalg import hadamard
 from scipy.sparse.linalg import LinearOperator
 
+from cosa_theory.ground.checks import whole
 from cosa_theory.ground.errors import InputError
 from cosa_theory.projections.ensembles import Ensemble, Moments, Streams, register
 from cosa_theory.projections.streams import fill_signs, raw_words
@@ -224,8 +225,8 @@ class SRHTTranspose(_Structured):
 
 
 def padded_length(d: int) -> int:
-    """Return N = 2^⌈log₂ d⌉, the length that a vector is padded to."""
-    return 1 << (d - 1).bit_length()
+    """Return N = 2^⌈log₂ d⌉, the length that a vector of length d ≥ 1 is padded to."""
+    return 1 << (whole("d", d) - 1).bit_length()
 
 
 def srht(streams: Streams, k: int, d: int, variance: Fraction, dtype: np.dtype[Any]) -> SRHT:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.random.bit_generator import ISeedSequence
 from numpy.typing import NDArray
 
-from cosa_theory.ground.checks import whole
+from cosa_theory.ground.checks import refuse, whole
 from cosa_theory.ground.errors import InputError
 
 __all__ = ["fingerprint", "stream"]
@@ -94,6 +94,13 @@ def stream(seed: int, *key: Any) -> np.random.Generator:
     digest = hashlib.sha256(_STREAM_VERSION + _encode((seed, *key))).digest()
     words = np.frombuffer(digest, "<u8", count=2).astype(np.uint64, copy=False)
     return np.random.Generator(np.random.Philox(_Words(words)))  # type: ignore[arg-type]
+
+
+def key_parts(key: Any) -> tuple[Any, ...]:
+    """Return the parts of a key that a caller gave: of a name, which is text, itself."""
+    if not isinstance(key, (str, tuple)):
+        raise refuse("key", key, "a str or a tuple of str and int")
+    return (key,) if isinstance(key, str) else key
 
 
 def raw_words(generator: np.random.Generator, count: int) -> NDArray[np.uint64]:
@@ -204,7 +211,7 @@ def fingerprint(A: Any) -> str:
     Raises
     ------
     InputError
-        If `A` is of another type.
+        If `A` is of another type, or an array of objects.
     """
     if hasattr(A, "fingerprint_arrays"):  # a structured operator lists what defines it
         kind, arrays = A.fingerprint_arrays()
@@ -217,4 +224,6 @@ def fingerprint(A: Any) -> str:
     if not isinstance(A, np.ndarray):
         must = "a numpy array, a torch tensor, a csr or csc array or an SRHT"
         raise InputError(f"A is of type {type(A).__name__}: it must be {must}", argument="A")
+    if A.dtype.hasobject:  # whose memory holds addresses
+        raise InputError(f"A has entries of type {A.dtype}: they must be numbers", argument="A")
     return content_hash(f"dense {name or A.dtype.name}", A.shape, {"values": A})

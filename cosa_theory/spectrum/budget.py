@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cosa_theory.ground.checks import choice, whole
+from cosa_theory.ground.checks import choice, several, whole
 from cosa_theory.ground.errors import InputError
 
 __all__ = [
@@ -175,7 +175,7 @@ def default_ranks(m: int, n: int) -> tuple[int, ...]:
 
 def check_ranks(ranks: Iterable[int]) -> tuple[int, ...]:
     """Return LoRA ranks that a user gave in increasing order, each once; refuse none at all."""
-    given = sorted({whole("ranks", rank) for rank in ranks})
+    given = sorted({whole("ranks", rank) for rank in several("ranks", ranks)})
     if not given:
         raise InputError("ranks is empty: give positive integers, as in 4,8,16", argument="ranks")
     return tuple(given)

@@ -129,7 +129,8 @@ def summarize(
         A matrix, or the singular values of one in any order (k ≤ min(m, n); those not given are
         taken as zero, as `singular_values_of_product` leaves them out).
     shape : (int, int), optional
-        (m, n); required with singular values, which do not tell it.
+        (m, n); required with singular values, which do not tell it, and no other than that of a
+        matrix X.
     method : {"gram", "svd", "product"}
         How to compute the singular values of a matrix, or how they were computed: it sets the
         level below which they are noise (`resolution`).
@@ -148,8 +149,8 @@ def summarize(
     Raises
     ------
     InputError
-        If the method does not give the whole spectrum, the shape is missing or contradicts the
-        values, the values are negative or not numbers, or W is no finite matrix of X's shape.
+        If the method does not give the whole spectrum, the shape is missing or contradicts X, the
+        values are negative or not numbers, or W is no finite matrix of X's shape.
 
     References
     ----------
@@ -157,15 +158,18 @@ def summarize(
     dimensionality", EUSIPCO 2007. M. Gavish, D. L. Donoho, "The optimal hard threshold for singular
     values is 4/√3", IEEE Trans. Information Theory 60 (2014).
     """
-    is_matrix = getattr(X, "ndim", None) == 2
+    X = X if hasattr(X, "ndim") else np.asarray(X)
+    is_matrix = X.ndim == 2
     choice("method", method, ("gram", "svd") if is_matrix else ("gram", "svd", "product"))
     stored, update = 0.0, X
     if base is not None and not is_matrix:
         text = "base is given beside singular values: give the matrix X, or leave base out"
         raise InputError(text, argument="base")
     if is_matrix:
-        shape, stored = (int(X.shape[0]), int(X.shape[1])), relative_rounding(X.dtype)
-        X = singular_values(X, method=method)
+        own, stored = (int(X.shape[0]), int(X.shape[1])), relative_rounding(X.dtype)
+        if shape is not None and pair("shape", shape) != own:
+            raise refuse("shape", shape, f"{own}, the shape of X, or left out")
+        shape, X = own, singular_values(X, method=method)
     if shape is None:
         raise refuse("shape", shape, "(m, n), the shape of the matrix of these singular values")
     shape = pair("shape", shape)

@@ -5,6 +5,8 @@ direct SVD and resolves singular values down to 1e-7 of the largest. That is eno
 spectrum stored in float32 or coarser; `resolution` says where it ends.
 """
 
+import math
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +15,7 @@ from array_api_compat import array_namespace, is_numpy_array, is_torch_array
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg.blas import dsyrk
 
-from cosa_theory.ground.checks import choice, whole
+from cosa_theory.ground.checks import choice, pair, whole
 from cosa_theory.ground.errors import InputError
 from cosa_theory.ground.scales import unit_scale
 from cosa_theory.projections import stream
@@ -69,8 +71,8 @@ def singular_values(X: Any, method: str = "gram", k: int | None = None, seed: in
     Raises
     ------
     InputError
-        If X is not a non-empty real matrix, holds NaN or infinities, or an argument is not one of
-        those above.
+        If X is not a non-empty real matrix, holds NaN or infinities, has singular values beyond the
+        range of float64, or an argument is not one of those above.
 
     References
     ----------
@@ -108,7 +110,8 @@ def singular_values_of_product(B: Any, A: Any) -> Any:
     Raises
     ------
     InputError
-        If a factor is not a non-empty finite real matrix, or their inner sizes differ.
+        If a factor is not a non-empty finite real matrix, their inner sizes differ, or B A has
+        singular values beyond the range of float64.
     """
     B, A = _as_matrix(B, "B"), _as_matrix(A, "A")
     if B.shape[1] != A.shape[0]:
@@ -116,11 +119,10 @@ def singular_values_of_product(B: Any, A: Any) -> Any:
         raise InputError(f"A has {A.shape[0]} rows: {must}", argument="A")
     xp = array_namespace(B, A)
     B, A = xp.astype(B, xp.float64), xp.astype(A, xp.float64)
-    _check_finite(B, "B")
-    _check_finite(A, "A")
-    left = xp.linalg.qr(B, mode="reduced")[1]
-    right = xp.linalg.qr(A.T, mode="reduced")[1]
-    return _svd(left @ right.T)
+    unit_B, unit_A = unit_scale(_check_finite(B, "B")), unit_scale(_check_finite(A, "A"))
+    left = xp.linalg.qr(B * unit_B, mode="reduced")[1]
+    right = xp.linalg.qr((A * unit_A).T, mode="reduced")[1]
+    return _unscaled(_svd(left @ right.T), max(unit_B * unit_A, math.ulp(0.0)), "B")
 
 
 def resolution(
@@ -150,7 +152,8 @@ def resolution(
     largest = float(values.max(initial=0.0))
     if method == "gram":
         return 1e-7 * largest
-    return float(np.finfo(np.float64).eps) * max(shape or values.shape) * largest
+    longest = max(values.shape if shape is None else pair("shape", shape))
+    return float(np.finfo(np.float64).eps) * longest * largest
 
 
 def _as_matrix(X: Any, name: str) -> Any:
@@ -207,6 +210,15 @@ def _check_finite(X: Any, name: str = "X") -> float:
     return largest
 
 
+def _unscaled(values: Any, unit: float, name: str = "X") -> Any:
+    """Return singular values of a matrix from those of `unit` times it, if they are in range."""
+    largest = float(values[0])
+    if largest > unit * sys.float_info.max:
+        text = f"{name} has entries so large that a singular value leaves float64: scale it down"
+        raise InputError(text, argument=name)
+    return values / unit
+
+
 def row_blocks(tall: Any, scale: float = 1.0) -> Iterator[Any]:
     """Yield the rows of a matrix, in blocks, as float64 arrays times `scale`."""
     xp = array_namespace(tall)
@@ -249,19 +261,19 @@ def _gram(X: Any) -> Any:
     if is_numpy_array(gram):
         squares = symmetric_eigenvalues(gram)
         values = np.sqrt(np.maximum(squares, 0.0))[::-1]
-        return _like(values / scale, X)
+        return _like(_unscaled(values, scale), X)
     xp = array_namespace(gram)
     values = xp.sqrt(xp.clip(xp.linalg.eigvalsh(gram), 0.0, None))
-    return xp.flip(values, axis=0) / scale
+    return _unscaled(xp.flip(values, axis=0), scale)
 
 
 def _svd(X: Any) -> Any:
     """Singular values by a direct SVD in float64."""
     _check_finite(X)
     if _on_host(X):
-        return _like(np.linalg.svd(_to_numpy(X), compute_uv=False), X)
+        return _like(_unscaled(np.linalg.svd(_to_numpy(X), compute_uv=False), 1.0), X)
     xp = array_namespace(X)
-    return xp.linalg.svdvals(xp.astype(X, xp.float64))
+    return _unscaled(xp.linalg.svdvals(xp.astype(X, xp.float64)), 1.0)
 
 
 def _randomized(X: Any, k: int, seed: int) -> Any:
@@ -279,4 +291,4 @@ def _randomized(X: Any, k: int, seed: int) -> Any:
         basis = sum(block.T @ (block @ basis) for block in row_blocks(tall, scale))
     basis = linalg.qr(basis)[0]
     image = concat([block @ basis for block in row_blocks(tall, scale)])
-    return _like(linalg.svdvals(image)[:k] / scale, X)
+    return _like(_unscaled(linalg.svdvals(image)[:k], scale), X)

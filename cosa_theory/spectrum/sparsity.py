@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cosa_theory.ground.checks import choice, matrix, numbers
+from cosa_theory.ground.checks import choice, matrix, numbers, several
 from cosa_theory.ground.scales import in_safe_range
 from cosa_theory.linear.operators import to_host
 from cosa_theory.linear.transforms import DCT, Coordinate, SingularBasis, Transform
@@ -67,7 +67,8 @@ def sparsity_profile(
     """
     import pandas as pd
 
-    bases = [choice("bases", name, BASES) for name in bases]
+    bases = [choice("bases", name, BASES) for name in several("bases", bases)]
+    fractions = several("fractions", fractions)
     numbers("fractions", fractions, above=0, most=1)
     transforms: dict[str, Transform] = {"coordinate": Coordinate(), "dct": DCT()}
     delta = matrix("delta", to_host(delta))

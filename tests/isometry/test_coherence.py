@@ -194,6 +194,8 @@ def test_bad_arguments_are_named_with_a_remedy():
     for k in (0, 4, 1.5, True):
         with pytest.raises(ValueError, match=r"k is .*: it must be a whole number from 1 to 3"):
             babel(gaussian(3, 4), k)
+    with pytest.raises(ValueError, match="A has one column: cosines take two"):
+        babel(np.ones((3, 1)), 1)
     with pytest.raises(ValueError, match=r"k is \[\]"):
         babel(gaussian(3, 4), [])
     with pytest.raises(ValueError, match="k is 16: it must be a whole number from 1 to 15"):

@@ -1,6 +1,8 @@
 """Isometry of Kronecker products from their factors, against the products formed out."""
 
+import itertools
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cosa_theory import CosaBasis, KroneckerOperator
-from cosa_theory.isometry.certificates import RipBracket, combine
+from cosa_theory.isometry.certificates import RipBound, RipBracket, combine
 from cosa_theory.isometry.cores import core_isometry
 from cosa_theory.isometry.kronecker import kronecker_rip_bounds, norm_condition
 from cosa_theory.isometry.lower import rip_lower
@@ -130,6 +132,58 @@ def test_brackets_of_the_factors_alone_give_a_bracket_of_the_product(seed, s, sc
     assert bracket.lower <= exact.value + 1e-10
     assert bracket.upper >= exact.value - 1e-10
     assert bracket.upper_bound.method == "product"
+
+
+def exact_pairs(A, B):
+    """Return p, q, r of the Gram matrices [[p, q], [q, r]] of all pairs of columns of A ⊗ B."""
+    A, B = (np.vectorize(Fraction, otypes=[object])(M) for M in (A, B))
+    G = np.kron(A.T @ A, B.T @ B)
+    return [(G[i, i], G[i, j], G[j, j]) for i, j in itertools.combinations(range(len(G)), 2)]
+
+
+def holds_exactly(bound, pairs):
+    """Tell, in rational arithmetic, whether a bound of order 2 is one, without any tolerance."""
+    least, greatest = Fraction(bound.least), Fraction(bound.greatest)
+    if bound.side == "upper":
+        return all(
+            sign * (t - p) >= 0 and sign * (t - r) >= 0 and (t - p) * (t - r) >= q * q
+            for t, sign in ((greatest, 1), (least, -1))
+            for p, q, r in pairs
+        )
+    # Some pair reaches beyond: not all eigenvalues are strictly on the near side.
+    return all(
+        any(sign * (t - p) <= 0 or (t - p) * (t - r) <= q * q for p, q, r in pairs)
+        for t, sign in ((greatest, 1), (least, -1))
+    )
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10**6), rows=st.integers(1, 3), spread=st.floats(0.0, 2.0))
+def test_every_bound_holds_in_exact_arithmetic_whichever_way_it_was_rounded(seed, rows, spread):
+    A, B = factors((rows, 3, 3, 2), seed, spread)
+    pairs = exact_pairs(A, B)
+    brackets = [RipBracket(2, exact, exact) for exact in (rip_exact(A, 2), rip_exact(B, 2))]
+    for bracket in (kronecker_rip_bounds(A, B, 2), kronecker_rip_bounds(*brackets)):
+        for bound in (bracket.lower_bound, bracket.upper_bound, *bracket.tried):
+            assert holds_exactly(bound, pairs), bound.method
+
+
+@given(
+    values=st.tuples(st.floats(1e-3, 1e3), st.floats(1e-3, 1e3)),
+    known=st.sampled_from(["both", "least", "greatest"]),
+)
+def test_brackets_of_multiples_of_isometries_compose_to_bounds_in_exact_arithmetic(values, known):
+    brackets = []
+    for value in values:  # of ‖Ax‖² for every unit vector x
+        # Where the inner bound of one side says nothing, the two of the product change places.
+        least = value if known != "greatest" else 8 * value
+        greatest = value if known != "least" else 0.0
+        inner = RipBound("lower", 2, least, greatest, "given", 0.0)
+        outer = RipBound("upper", 2, value, value, "given", 0.0)
+        brackets.append(RipBracket(2, inner, outer))
+    product = Fraction(values[0]) * Fraction(values[1])
+    for bound in kronecker_rip_bounds(*brackets).tried:
+        assert holds_exactly(bound, [(product, Fraction(0), product)])
 
 
 def test_exact_brackets_of_unit_columns_compose_to_the_law_from_above():

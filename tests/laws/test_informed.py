@@ -1,6 +1,7 @@
 """Laws of informed projections, by brute force and by simulation."""
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -157,6 +158,14 @@ def test_the_error_of_a_decoder_with_a_prior_is_that_of_updates_drawn_from_it(de
     gaps = np.sum((left @ (L.T @ updates @ R.T) @ right - updates) ** 2, axis=(1, 2))
     errors = gaps / (M * np.trace(C))
     assert abs(errors.mean() - prior_error(A, M, e, decoder)) < 4 * errors.std() / np.sqrt(2000)
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-160, 1e160, 1e300])
+def test_the_explained_share_does_not_depend_on_scale_and_is_none_of_nothing(scale):
+    C, R = _moments(N), make_projection("gaussian", B, N)
+    assert explained_share(scale * R, C / scale) == pytest.approx(explained_share(R, C))
+    assert math.isnan(explained_share(R, 0 * C))
+    assert explained_share(0 * R, C) == 0
 
 
 def test_leading_eigenvectors_explain_most():

@@ -145,6 +145,7 @@ def test_the_participation_ratio_runs_from_one_value_to_all_of_them():
     assert kronecker.participation_ratio([3.0, 0.0, 0.0]) == 1
     assert kronecker.participation_ratio([2e-200] * 5) == pytest.approx(5)
     assert kronecker.participation_ratio([2.0, 1.0]) == pytest.approx(25 / 17)
+    assert math.isnan(kronecker.participation_ratio([0.0, 0.0]))
 
 
 @pytest.mark.parametrize(

@@ -358,6 +358,33 @@ def test_captured_energy_is_right_to_the_ends_of_the_range_of_the_type(kind, dty
         assert basis.captured_energy(tensor) == pytest.approx(share, rel=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["gaussian", "very_sparse"])
+@pytest.mark.parametrize("ridge", [0.0, 0.1])
+@pytest.mark.parametrize(("dtype", "entry"), [("float32", 3e38), ("float64", 1.7e308)])
+def test_the_best_core_and_its_update_are_linear_to_the_end_of_the_range(kind, ridge, dtype, entry):
+    L, R = sample(kind).L, sample(kind).R
+    basis, dW = CosaBasis(8 * L, 8 * R), gaussian(M, N, seed=6).astype(dtype)
+    huge = dW / np.abs(dW).max() * dW.dtype.type(entry)
+    scale = np.float64(huge.flat[0]) / dW.flat[0]
+    core, closest = basis.best_core(dW, ridge), basis.project(dW)
+    for library in (np.asarray, torch.as_tensor):
+        found = np.asarray(basis.best_core(library(huge), ridge), np.float64) / scale
+        np.testing.assert_allclose(found, core, atol=1e-4 * np.abs(core).max())
+        found = np.asarray(basis.project(library(huge)), np.float64) / scale
+        np.testing.assert_allclose(found, closest, atol=1e-4 * np.abs(closest).max())
+
+
+def test_a_core_or_an_update_that_the_type_cannot_hold_is_refused():
+    L = np.diag([1e-3, 1.0])
+    for dW in (np.full((2, 2), 1e308), torch.full((2, 2), 6e4, dtype=torch.float16)):
+        with pytest.raises(InputError, match=r"its best core leaves \S*float\d\d") as error:
+            CosaBasis(L, np.eye(2)).best_core(dW)
+        assert error.value.argument == "dW"
+    ones = CosaBasis(np.array([[1.0], [0.5]]), np.eye(1))
+    with pytest.raises(InputError, match="its closest update leaves float64"):
+        ones.project(np.full((2, 1), 1.79e308))
+
+
 @pytest.mark.parametrize("key", [5, None, ["a"], b"ab"])
 def test_a_key_is_a_text_or_a_tuple(key):
     with pytest.raises(ValueError, match=r"key is .*: it must be a str or a tuple"):

@@ -118,11 +118,20 @@ def test_no_more_directions_than_vectors_are_found(count, n):
         ({"matrix": np.diag([1, np.nan])}, "NaN or infinite.*float32"),
         ({"vectors": np.eye(2), "values": np.array([np.inf, 1])}, "NaN or infinite"),
         ({"matrix": np.zeros((2, 2))}, "zero.*leave it out"),
+        ({"matrix": np.zeros((0, 0))}, "zero.*leave it out"),
+        ({"matrix": np.eye(300) + np.eye(300, k=-299)}, r"symmetric: entry \(0, 299\) is 0 and"),
+        ({"matrix": np.array([[1, 2], [3, 4]], np.uint8)}, r"symmetric: entry \(0, 1\) is 2 and"),
     ],
 )
 def test_what_is_no_second_moments_is_refused_by_the_name_of_its_layer(parts, message):
     with pytest.raises(InputError, match=f"the moments of layer 3 .*{message}"):
         SecondMoments(**parts, where="layer 3")
+
+
+def test_moments_are_symmetric_up_to_the_rounding_of_their_sums():
+    C = moments_of(rows(), np.float32).matrix
+    C[2, 5] *= 1 + 1e-4
+    assert SecondMoments(C).n == N
 
 
 def test_moments_of_another_length_are_refused():

@@ -15,7 +15,7 @@ from scipy.linalg import hadamard
 from scipy.sparse.linalg import LinearOperator
 
 from cosa_theory.ground.errors import InputError
-from cosa_theory.projections import SRHT, make_projection, stream
+from cosa_theory.projections import SRHT, make_projection, padded_length, stream
 from cosa_theory.projections.srht import walsh_hadamard
 
 Z = 4.5
@@ -131,6 +131,13 @@ def test_an_array_of_another_length_is_refused(X):
     A = make_projection("srht", 5, 12)
     with pytest.raises(InputError, match=r"X has shape .*: it must have 12 rows"):
         A.apply(X)
+
+
+def test_the_padded_length_is_the_next_power_of_two_of_any_whole_number():
+    assert [padded_length(d) for d in (1, np.int64(5), np.uint8(8), np.int32(9))] == [1, 8, 8, 16]
+    for d in (0, -3, 2.5):
+        with pytest.raises(InputError, match=f"d is {d}"):
+            padded_length(d)
 
 
 def test_rows_are_a_uniform_subset_without_replacement():

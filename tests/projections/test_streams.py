@@ -238,3 +238,8 @@ def test_a_torch_tensor_has_the_fingerprint_of_its_array():
 def test_a_fingerprint_of_anything_else_is_refused(A):
     with pytest.raises(ValueError, match="A is of type"):
         fingerprint(A)
+
+
+def test_an_array_of_objects_has_no_content_to_hash():
+    with pytest.raises(InputError, match="A has entries of type object: they must be numbers"):
+        fingerprint(np.array([1.0, "a"], object))

@@ -223,4 +223,6 @@ def test_an_unknown_approximation_is_named():
     with pytest.raises(InputError, match="'svf'") as caught:
         select_approximations(["svd", "svf"])
     assert caught.value.argument == "approximations"
+    with pytest.raises(InputError, match="approximations is 'svd'"):
+        select_approximations("svd")
     assert [one.name for one in select_approximations(["mask", "svd"])] == ["svd", "mask"]

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -154,7 +155,7 @@ def test_ranks_of_a_user_are_sorted_and_counted_once():
     assert check_ranks([16, 4, 4, 8]) == (4, 8, 16)
 
 
-@pytest.mark.parametrize("ranks", [[], [4, 0], [2.5], [True]])
+@pytest.mark.parametrize("ranks", [[], [4, 0], [2.5], [True], 5, "4", np.array(5)])
 def test_ranks_that_are_no_budget_are_refused(ranks):
     with pytest.raises(InputError) as error:
         check_ranks(ranks)

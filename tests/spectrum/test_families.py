@@ -390,6 +390,9 @@ def test_draws_stay_within_their_limits_and_long_draws_get_fewer():
         ("draws", (np.ones((3, 3)),), {"draws": 1}),
         ("confidence", (np.ones((3, 3)),), {"confidence": 1.0}),
         ("families", (np.ones((3, 3)),), {"families": ["lora"]}),
+        ("families", (np.ones((3, 3)),), {"families": "truncated_svd"}),
+        ("ranks", (np.ones((3, 3)),), {"ranks": 5}),
+        ("key", (np.ones((3, 3)),), {"key": 3}),
     ],
 )
 def test_bad_arguments_are_named(argument, arguments, settings):

@@ -149,6 +149,7 @@ def test_a_matrix_a_tensor_and_their_singular_values_give_one_summary(shape):
     shuffled = np.random.default_rng(1).permutation(np.linalg.svd(X, compute_uv=False))
     for other in (
         summarize(torch.from_numpy(X)),
+        summarize(X.tolist()),
         summarize(shuffled, shape),
         summarize(torch.from_numpy(shuffled), shape),
         summarize(X, method="svd"),
@@ -226,6 +227,8 @@ def test_nothing_but_rounding_has_rank_zero_and_no_ratios():
     ("argument", "arguments"),
     [
         ("shape", (np.ones(3),)),
+        ("shape", (np.ones((3, 4)), (4, 3))),
+        ("shape", (np.ones((3, 4)), (3,))),
         ("X", (np.ones(5), (3, 4))),
         ("X", (np.ones(0), (3, 4))),
         ("X", (np.ones((2, 2, 2)), (2, 2))),

@@ -177,6 +177,14 @@ def test_tiny_and_huge_entries_neither_vanish_nor_overflow(method, size):
 
 @pytest.mark.parametrize("method", [*EXACT, "randomized"])
 @pytest.mark.parametrize("library", [np.asarray, torch.as_tensor])
+def test_a_singular_value_beyond_float64_is_refused(method, library):
+    with pytest.raises(InputError, match="X has entries so large") as error:
+        singular_values(library(np.full((6, 3), 1.7e308)), method, k=2)
+    assert error.value.argument == "X"
+
+
+@pytest.mark.parametrize("method", [*EXACT, "randomized"])
+@pytest.mark.parametrize("library", [np.asarray, torch.as_tensor])
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("place", [(0, 0), (3, 1), (5, 2)])
 def test_a_single_nan_or_infinity_anywhere_is_refused(method, library, bad, place):
@@ -270,10 +278,20 @@ def test_the_product_route_resolves_what_the_product_in_float32_would_blur():
     np.testing.assert_allclose(tensors.numpy(), found, rtol=1e-6)
 
 
+@pytest.mark.parametrize("size", [1e-250, 1.0, 1e250])
+def test_the_product_route_is_in_range_wherever_the_values_are(size):
+    B, A = np.random.default_rng(3).standard_normal((2, 4, 4))
+    found = singular_values_of_product(size * B, A / size)
+    np.testing.assert_allclose(found, singular_values_of_product(B, A), rtol=1e-12)
+    zero = np.array([[1e300, 0.0], [0.0, 0.0]])
+    np.testing.assert_array_equal(singular_values_of_product(zero, zero[::-1]), [0.0, 0.0])
+
+
 @pytest.mark.parametrize(
     ("argument", "arguments"),
     [
         ("A", (np.ones((3, 2)), np.ones((3, 4)))),
+        ("B", (np.full((3, 2), 1e300), np.full((2, 4), 1e300))),
         ("B", (np.ones((3, 0)), np.ones((0, 4)))),
         ("A", (np.ones((3, 2)), np.full((2, 4), np.nan))),
         ("B", (np.full((3, 2), np.inf), np.ones((2, 4)))),
@@ -293,6 +311,11 @@ def test_resolution_is_relative_to_the_largest_value():
     assert resolution(np.zeros(3)) == 0.0
     with pytest.raises(ValueError, match="method is 'lanczos'"):
         resolution(sigma, "lanczos")
+
+
+def test_a_shape_that_is_none_has_no_resolution():
+    with pytest.raises(InputError, match="shape is 5: it must be two whole numbers"):
+        resolution([1.0], "svd", shape=5)
 
 
 def test_the_gram_route_is_faster_than_a_direct_svd():

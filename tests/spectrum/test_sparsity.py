@@ -146,6 +146,8 @@ def test_a_zero_update_has_null_measures():
         ({"delta": np.eye(3), "bases": ["haar"]}, "bases is 'haar'"),
         ({"delta": np.eye(3), "fractions": [0.0]}, "fractions is 0.0"),
         ({"delta": np.eye(3), "fractions": [1.5]}, "fractions is 1.5"),
+        ({"delta": np.eye(3), "bases": "dct"}, "bases is 'dct'.* in a list"),
+        ({"delta": np.eye(3), "fractions": 0.1}, r"fractions is 0.1.* in a list, as in \[0.1\]"),
     ],
 )
 def test_bad_input_is_refused_with_what_is_wrong(arguments, message):

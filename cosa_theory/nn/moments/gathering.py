@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from cosa_theory.deltas.matching import first_few
-from cosa_theory.ground.checks import choice, refuse
+from cosa_theory.ground.checks import choice, refuse, whole
 from cosa_theory.ground.errors import InputError, quoted
 from cosa_theory.ground.progress import Advance, progress_bar
 from cosa_theory.nn.moments.digests import Digest, model_fingerprint
@@ -81,9 +81,10 @@ def layer_moments(
     Raises
     ------
     InputError
-        If a name is no linear layer's, a batch is no mapping or lacks labels, there is no token, a
-        layer's inputs or gradients are not finite (the first such layer is named), even sketches
-        take more than `most_bytes`, or `resume` is of another pass.
+        If the seed is no whole number of at least 0, a name is no linear layer's, a batch is no
+        mapping or lacks labels, there is no token, a layer's inputs or gradients are not finite
+        (the first such layer is named), even sketches take more than `most_bytes`, or `resume` is
+        of another pass.
 
     Warns
     -----
@@ -97,6 +98,7 @@ def layer_moments(
     """
     if gradients is not None:
         choice("gradients", gradients, ("labels", "samples"))
+    seed = whole("seed", seed, 0)
     modules = _chosen(network, names)
     new_sum = Plan(network, modules, gradients is not None, seed, most_bytes, directions)
     gathering, file = Gathering(modules, new_sum, gradients is not None), None

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cosa_theory.ground.checks import several
 from cosa_theory.ground.errors import InputError
 from cosa_theory.laws import InputMoments
 from cosa_theory.projections import SecondMoments, stream
@@ -198,7 +199,7 @@ def select_approximations(
     """
     if names is None:
         return tuple(APPROXIMATIONS.values())
-    given = list(names)
+    given = several("approximations", names)
     chosen = {one for one in given if isinstance(one, str)}
     unknown = sorted(chosen - set(APPROXIMATIONS))
     if unknown:

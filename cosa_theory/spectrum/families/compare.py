@@ -10,11 +10,12 @@ from numpy.typing import ArrayLike, NDArray
 from pandas.api.types import pandas_dtype
 
 from cosa_theory import laws
-from cosa_theory.ground.checks import choice, matrix, numbers
+from cosa_theory.ground.checks import choice, matrix, numbers, several
 from cosa_theory.ground.errors import InputError
 from cosa_theory.ground.scales import in_safe_range
 from cosa_theory.linear.operators import to_host
 from cosa_theory.projections import SecondMoments
+from cosa_theory.projections.streams import key_parts
 from cosa_theory.spectrum.budget import check_ranks, cosa_shape, default_ranks, lora_parameters
 from cosa_theory.spectrum.families.base import FAMILIES, Captured, Draws, Family, Update
 from cosa_theory.spectrum.families.null import noise_top_share
@@ -64,7 +65,7 @@ def select_families(families: Iterable[str] | None, *, with_base: bool = True) -
 
     Those that need the base weight are left out without it. An unknown name raises `InputError`.
     """
-    given = FAMILIES if families is None else families
+    given = FAMILIES if families is None else several("families", families)
     names = dict.fromkeys(choice("families", name, FAMILIES) for name in given)
     return [FAMILIES[name] for name in names if with_base or not FAMILIES[name].needs_base]
 
@@ -138,7 +139,8 @@ def compare_families(
     InputError
         If delta is not a matrix of finite numbers, or the shapes of base or sigma do not fit.
     InputError
-        If a rank is not a positive integer, or a family is unknown.
+        If a rank is not a positive integer, a family is unknown, or the key is neither text nor a
+        tuple.
     """
     update = _checked_update(delta, base, sigma)
     m, n = update.shape
@@ -152,7 +154,7 @@ def compare_families(
         slope=None if slope is None else matrix("slope", to_host(slope), update.shape),
     )
     budgets = default_ranks(m, n) if ranks is None else check_ranks(ranks)
-    settings = Draws(draws, seed, (key,) if isinstance(key, str) else tuple(key), confidence)
+    settings = Draws(draws, seed, key_parts(key), confidence)
     records = []
     for one in select_families(families, with_base=base is not None):
         family = one.of(update)

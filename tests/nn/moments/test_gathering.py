@@ -168,3 +168,10 @@ def test_the_first_layer_that_meets_nan_is_named_at_once(network, batches):
 def test_what_cannot_be_gathered_is_told(network, given, names, message):
     with pytest.raises(InputError, match=message):
         layer_moments(network, given, names)
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, "0", None])
+def test_a_seed_is_refused_even_where_nothing_is_drawn(seed):
+    network = nn.Linear(4, 3)
+    with pytest.raises(InputError, match=r"seed is .*whole number of at least 0"):
+        layer_moments(network, [{"input": torch.ones(2, 4)}], seed=seed)
