@@ -42,7 +42,7 @@ def _families(text: str | None) -> list[str] | None:
         from cosa_theory.spectrum import FAMILIES
 
         return list(FAMILIES)
-    return [] if text == "none" else [part.strip() for part in text.split(",") if part.strip()]
+    return [] if text == "none" else [part.strip() for part in text.split(",")]
 
 
 @app.command(
