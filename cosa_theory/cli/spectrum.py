@@ -103,8 +103,8 @@ def spectrum(
 
     budgets = None if ranks is None else whole_numbers("--ranks", ranks, "4,8,16")
     chosen = _families(families)
-    pair = open_checked_pair(base, tuned, settings)
     check_out(out, "spectrum", base, tuned, moments)
+    pair = open_checked_pair(base, tuned, settings)
     for notice in pair.report.notices:
         note(f"note: {notice}")
     survey = resumable(
