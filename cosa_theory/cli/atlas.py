@@ -139,8 +139,8 @@ def atlas(
 
     totals = _budgets(budgets)
     chosen = None if families is None else [part.strip() for part in families.split(",")]
-    pair = open_checked_pair(base, tuned, settings)
     check_out(out, "atlas", base, tuned, moments, gradients, texts)
+    pair = open_checked_pair(base, tuned, settings)
     function = None if texts is None else _function(texts, settings)
     for notice in pair.report.notices:
         note(f"note: {notice}")

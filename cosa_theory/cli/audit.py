@@ -154,8 +154,8 @@ def audit(
     from cosa_theory.studies.audit.pair import audit_pair
 
     sizes = _core(core)
-    pair = open_checked_pair(base, tuned, settings)
     check_out(out, "audit", base, tuned, moments, gradients, model, data)
+    pair = open_checked_pair(base, tuned, settings)
     first_step = _gradients(gradients, model, data, batch, max_tokens, seed)
     found = resumable(
         audit_pair,

@@ -104,10 +104,10 @@ def function(
 
     budgets = whole_numbers("--ranks", ranks, "2,8,32")
     chosen = None if approximations is None else [one.strip() for one in approximations.split(",")]
+    check_out(out, "function", base, tuned, texts, general, moments)
     read = with_arguments(read_texts, most=most_texts, least=FEWEST)
     domain = None if texts is None else read(texts)
     others = general_texts(most_texts) if general is None else read(general, argument="general")
-    check_out(out, "function", base, tuned, texts, general, moments)
     found = resumable(
         function_pair,
         base,

@@ -119,6 +119,7 @@ def jl(
 
     check_out(out, "jl", vectors, *(pair or ()))
     tables: dict[str, pd.DataFrame] = {}
+    notices: tuple[str, ...] = ()
     opened, sets = None, {}
     if dim is not None:
         sets = compute.synthetic_sets(dim, count, seed)
@@ -127,10 +128,10 @@ def jl(
     elif pair is not None:
         opened = open_checked_pair(*pair, settings)
         with interruptible(), progress_bar("reading the updates"):
-            sets = compute.update_rows(opened, count, seed)
+            sets, zero = compute.update_rows(opened, count, seed)
+        notices = (*opened.report.notices, *zero)
     if points is not None:
         tables["dimension"] = compute.dimension_table(points, eps)
-    notices = () if opened is None else tuple(opened.report.notices)
     shared: dict[str, Any] = {"draws": draws, "seed": seed}
     with interruptible():
         if sets:

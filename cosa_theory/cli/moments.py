@@ -7,7 +7,6 @@ from typing import Annotated, Literal
 import typer
 
 from cosa_theory.cli.app import Json, app, interruptible, provenance_of, store_and_print
-from cosa_theory.ground.errors import InputError
 from cosa_theory.ground.printable import printable
 from cosa_theory.ground.program import note, terminal_width
 
@@ -64,19 +63,15 @@ def moments(
     import warnings
 
     from cosa_theory.ground.texts import read_texts
-    from cosa_theory.nn.moments import layer_moments, random_batches, read_moments, write_moments
+    from cosa_theory.nn.moments import layer_moments, random_batches, write_moments
     from cosa_theory.nn.moments.random_tokens import most_tokens
+    from cosa_theory.nn.moments.stored import check_target
     from cosa_theory.nn.readout import load_text_model
     from cosa_theory.page.document import Document
     from cosa_theory.page.text import render_view
     from cosa_theory.studies.moments.views import moments_table, moments_verdict, moments_view
 
-    if out.exists():
-        try:
-            read_moments(out)
-        except (InputError, OSError) as error:
-            text = f"--out is {out}, which is there and holds no moments: name another file"
-            raise InputError(text) from error
+    check_target(out, "out")
     read = None if texts == "random" else read_texts(texts, most_texts)
     loaded = load_text_model(model)
     max_tokens = min(max_tokens, most_tokens(loaded.network) or max_tokens)

@@ -155,12 +155,12 @@ def recover(
     settings = dict(locals())
     from cosa_theory.studies.recovery.asked import asked
 
+    check_out(out, "recover", core, projections, weight, start, moments, truth)
     recovery = asked(settings)
     made = provenance_of(dict(recovery.settings), seed) | (
         {} if projections is None else {"seed": None}
     )
     iterates = recovery.iterates(None if out is None else out / CELLS)
-    check_out(out, "recover", core, projections, weight, start, moments, truth)
     try:
         document, result = recovery.document(iterates, made, note)
     except BaseException as error:

@@ -42,7 +42,7 @@ def _families(text: str | None) -> list[str] | None:
         from cosa_theory.spectrum import FAMILIES
 
         return list(FAMILIES)
-    return [] if text == "none" else [part.strip() for part in text.split(",") if part.strip()]
+    return [] if text == "none" else [part.strip() for part in text.split(",")]
 
 
 @app.command(
@@ -103,8 +103,8 @@ def spectrum(
 
     budgets = None if ranks is None else whole_numbers("--ranks", ranks, "4,8,16")
     chosen = _families(families)
-    pair = open_checked_pair(base, tuned, settings)
     check_out(out, "spectrum", base, tuned, moments)
+    pair = open_checked_pair(base, tuned, settings)
     for notice in pair.report.notices:
         note(f"note: {notice}")
     survey = resumable(

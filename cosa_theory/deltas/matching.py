@@ -10,11 +10,9 @@ __all__ = ["NameFilter", "first_few"]
 
 
 def first_few(names: Sequence[str], count: int = 5) -> str:
-    """Return "a, b, c" for few names and "first five: a, b, …" for many."""
-    if len(names) <= count:
-        return ", ".join(names)
-    words = {3: "three", 5: "five"}
-    return f"first {words[count]}: {', '.join(names[:count])}"
+    """Return "a, b, c" for few names, and "a, b, c and 4 more" for many."""
+    more = len(names) - count
+    return ", ".join(names[:count]) + (f" and {more} more" if more > 0 else "")
 
 
 # Looking for the closest name is a courtesy; it may not take minutes on a huge model.

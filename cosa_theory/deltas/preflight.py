@@ -62,7 +62,12 @@ def preflight(
     selection = select_layers(found.pairs, left, tuned.infos, on_shape, on_other)
     problems += selection.problems
     if not problems and not selection.layers:
-        problems.append(f"no matrix to compare: {_count(selection.skipped)}.")
+        both = " and ".join(shortened(one.label, 60) for one in (base, tuned))
+        problems.append(
+            f"{both} have no matrix to compare ({_count(selection.skipped)}): name models with "
+            'matrices of floating-point numbers; on_other="flatten" (--flatten) takes experts and '
+            "convolutions as matrices"
+        )
     if problems:
         raise InputError(*problems, remedies=[("on_shape", "skip"), ("on_shape", "truncate")])
     tied = tied_layers(base, tuned, selection.layers)

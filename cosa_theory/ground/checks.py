@@ -159,7 +159,7 @@ def finite(argument: str, array: Any) -> None:
         if bool(xp.any(wrong)):
             column = int(xp.argmax(xp.astype(xp.reshape(wrong, (-1,)), xp.int8)))
             where = f"({row}, {column})" if array.ndim > 1 else str(row)
-            text = f"{argument} has a NaN or infinite entry, first at {where}: mend it or skip it"
+            text = f"{argument} has a NaN or infinite entry, first at {where}: mend it"
             raise InputError(text, argument=argument)
 
 

@@ -14,7 +14,9 @@ from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 
-__all__ = ["atomic_path", "remove_leftovers", "sync_folder", "temporary_name"]
+from cosa_theory.ground.errors import InputError
+
+__all__ = ["atomic_path", "check_file", "remove_leftovers", "sync_folder", "temporary_name"]
 
 _COUNT = count()
 _TEMPORARY = re.compile(r"\..*\.([0-9a-f]{8})-(\d+)-\d+\.part(\..*)?", re.DOTALL)
@@ -67,6 +69,38 @@ def sync_folder(folder: str | os.PathLike[str]) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def check_file(argument: str, target: str | os.PathLike[str]) -> None:
+    """Find out before a computation whether `atomic_path` can write a file; nothing is left there.
+
+    Raises
+    ------
+    InputError
+        If it is a folder, a file stands where its folder is to be, or it cannot be written.
+    """
+    target, problem = Path(target), "is a folder: name a file in it"
+    made = [path for path in target.absolute().parents if not os.path.lexists(path)]
+    try:
+        if not os.path.isdir(target):
+            problem = ""
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with suppress(FileNotFoundError):
+                target.lstat()  # the name may be too long
+            probe = target.with_name(temporary_name(target.name))
+            probe.touch()
+            probe.unlink()
+    except (FileExistsError, NotADirectoryError):
+        problem = "needs a folder where a file is: name another file"
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        problem = f"cannot be written ({reason}): name another file"
+    finally:
+        for path in made:
+            with suppress(OSError, ValueError):
+                path.rmdir()
+    if problem:
+        raise InputError(f"{argument} is {target}, which {problem}", argument=argument)
 
 
 @contextmanager

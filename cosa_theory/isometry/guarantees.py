@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cosa_theory.ground.checks import real, whole
+from cosa_theory.ground.checks import MOST_SIZE, real, whole
 from cosa_theory.ground.errors import InputError
 from cosa_theory.isometry.certificates import RipBound, RipBracket
 from cosa_theory.laws.isometry import rip_condition
 
 __all__ = ["Guarantee", "recovery_guarantees"]
+
+_MOST_ORDER = MOST_SIZE**2
+"""The entries of the largest update: no vector has more that are not zero."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,7 @@ def recovery_guarantees(
     ------
     InputError
         If a lower bound is given, which guarantees nothing; if a constant or coherence is out of
-        range; or if an order is missing, not a positive whole number, or not that of the bound.
+        range; or if an order is missing, no whole number from 1 to 2⁴⁸, or not that of the bound.
 
     References
     ----------
@@ -123,7 +127,7 @@ def _known(delta: Any, order: int | None) -> dict[int, tuple[float, float]]:
         raise InputError("order is for a single number: the mapping names its orders")
     elif not delta:
         raise InputError("no constant is given: the mapping of orders to constants is empty")
-    orders = {whole("order", key): value for key, value in delta.items()}
+    orders = {whole("order", key, most=_MOST_ORDER): value for key, value in delta.items()}
     return {key: _constants(key, value) for key, value in orders.items()}
 
 
@@ -156,12 +160,13 @@ def _guarantee(
         above = [pair[scale_free] for k, pair in known.items() if k >= order]
         return min(above, default=math.nan)
 
-    shown = 0
-    # No condition needs an order below s + 1, so none can be known to hold beyond the last one.
-    for s in range(1, max(known, default=0) + 1):
+    def fails(s: int) -> bool:
         order, threshold = rip_condition(key, s)
-        if bound(order) < threshold:
-            shown = s
+        return not bound(order) < threshold
+
+    # With s the order and its bound grow and the threshold falls, so that what fails once fails
+    # from there on; no condition needs an order below s + 1.
+    shown = bisect_left(range(1, max(known) + 1), True, key=fails)
     order, threshold = rip_condition(key, max(shown, 1))
     return Guarantee(
         algorithm=name,

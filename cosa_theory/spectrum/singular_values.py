@@ -206,7 +206,7 @@ def _check_finite(X: Any, name: str = "X") -> float:
     """Return the largest magnitude in X, after checking that it is a number."""
     largest = _largest_entry(X)
     if not np.isfinite(largest):
-        raise InputError(f"{name} has a NaN or infinite entry: mend it or skip it", argument=name)
+        raise InputError(f"{name} has a NaN or infinite entry: mend it", argument=name)
     return largest
 
 

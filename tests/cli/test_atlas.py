@@ -73,6 +73,7 @@ def test_json_is_one_document_of_energies_without_texts(arguments, capsys):
     ("wrong", "named"),
     [
         (["--families", "mask,magic"], "--families"),
+        (["--families", ""], "--families is '': it must be one of"),
         (["--budgets", "0"], "--budgets"),
         (["--budgets", "1e4,many"], "--budgets"),
         (["--budgets", "1.5"], "--budgets"),

@@ -169,6 +169,7 @@ def test_an_interruption_says_what_is_kept_and_how_to_resume(pair, tmp_path, cap
         (["spectrum", "BASE", "TUNED", "--seed", "-1"], "'--seed'"),
         (["spectrum", "BASE", "TUNED", "--on-shape", "guess"], "'--on-shape'"),
         (["spectrum", "BASE", "TUNED", "--families", "lora"], "families is 'lora'"),
+        (["spectrum", "BASE", "TUNED", "--families", ""], "--families is '': it must be one of"),
         (["spectrum", "BASE", "TUNED", "--include", "nothing"], "nothing"),
         (["spectrum", "BASE", "TUNED", "--out", "BASE"], "a file is in the way"),
         (["spectrum", "BASE", "TUNED", "--out", "BASE/out"], "a file is in the way"),

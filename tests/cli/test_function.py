@@ -48,6 +48,27 @@ def test_json_is_one_document_with_every_approximation(arguments, capsys):
 
 
 @pytest.mark.parametrize(
+    ("place", "given", "says"),
+    [
+        (1, "{tmp}", "BASE is {tmp}, which holds no config.json: name a folder of transformers"),
+        (1, __file__, f"BASE is {__file__}, which is a file: name a folder of transformers"),
+        (-1, "{tmp}/none.safetensors", "{tmp}/none.safetensors: there is no such file"),
+        (-1, __file__, __file__),
+    ],
+)
+def test_a_wrong_path_is_told_before_a_model_is_loaded(
+    arguments, place, given, says, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr("cosa_theory.nn.readout.load_text_model", None)
+    monkeypatch.setattr("cosa_theory.studies.function.pair.open_pair", None)
+    command = [*arguments, "--moments", ""] if place < 0 else list(arguments)
+    command[place] = given.format(tmp=tmp_path)
+    assert main(command) == 2
+    (line,) = [one for one in capsys.readouterr().err.splitlines() if one.startswith("error")]
+    assert says.format(tmp=tmp_path) in line
+
+
+@pytest.mark.parametrize(
     ("wrong", "named"),
     [
         (["--approximations", "svd,magic"], "--approximations"),
@@ -56,6 +77,8 @@ def test_json_is_one_document_with_every_approximation(arguments, capsys):
         (["--task", "causal-lm"], "--task"),
         (["--moments", "nowhere.safetensors"], "nowhere.safetensors"),
         (["--save-moments", "."], "--save-moments"),
+        (["--save-moments", __file__], "holds no moments: name another file"),
+        (["--save-moments", f"{__file__}/moments"], "needs a folder where a file is"),
         (["--general", "."], "--general"),
     ],
 )

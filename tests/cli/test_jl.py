@@ -213,6 +213,11 @@ def test_the_kronecker_table_tells_a_flat_update_from_a_rank_one_update(made):
     assert "the participation ratio exceeds a + b + 1 = 11 in 0 of 2 matrices" in verdict
 
 
+def test_updates_that_are_zero_are_counted_in_one_notice(made):
+    notices = json.loads((made / "jl.json").read_text())["notices"]
+    assert "1 update is zero and left out: layers.2.weight." in notices
+
+
 def test_the_same_command_gives_the_same_numbers(made, pair, capsys):
     found = document(capsys, "--pair", *pair, "--core", "6", "4", "--eps", "0.6", *QUICK)
     stored = pd.read_parquet(made / "kronecker.parquet")

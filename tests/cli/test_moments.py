@@ -59,7 +59,8 @@ def test_random_tokens_and_the_models_samples_need_no_text(folder, tmp_path, cap
     [
         (["--texts", "nowhere.txt"], "--texts"),
         (["--out", "{folder}/texts.txt"], "--out"),
-        (["--out", "{folder}"], "--out"),
+        (["--out", "{folder}"], "which is a folder: name a file in it"),
+        (["--out", "{folder}/texts.txt/new"], "needs a folder where a file is"),
     ],
 )
 def test_bad_input_gives_one_line_that_names_the_option(folder, tmp_path, wrong, named, capsys):

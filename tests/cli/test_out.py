@@ -123,6 +123,26 @@ def test_a_table_that_was_edited_is_named_before_anything_is_computed(made, caps
     assert (made / "columns.parquet").read_text() == "edited"
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["spectrum", "base", "tuned"],
+        ["atlas", "base", "tuned"],
+        ["audit", "base", "tuned"],
+        ["function", "base", "tuned", "--texts", "none.txt"],
+        ["recover", "core.npy", "--shape", "4", "3"],
+    ],
+    ids=lambda command: command[0],
+)
+def test_a_file_where_the_folder_is_to_be_is_told_before_anything_is_read(
+    tmp_path, capsys, command
+):
+    (tmp_path / "out").write_text("mine")
+    assert main([*command, "--out", str(tmp_path / "out")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == f"error: {tmp_path / 'out'}: a file is in the way: name a folder (--out)"
+
+
 def test_an_input_inside_the_folder_is_refused(made, capsys):
     np.save(made / "A.npy", np.eye(3))
     assert main(["rip", str(made / "A.npy"), "--out", str(made)]) == 2

@@ -192,6 +192,7 @@ def test_a_second_run_leaves_no_table_of_the_first(config, tmp_path):
         (("--budget", "1e400"), "--budget is '1e400'"),
         (("--budget", "-3M"), "--budget is '-3M'"),
         (("--budget", "2"), "leaves some of the 14 layers none; give at least"),
+        (("--budget", "1e30"), "parameters is more than the"),
         (("--kind", "gausian"), "kind is 'gausian': it must be one of gaussian"),
         (("--dtype", "int8"), "--dtype"),
         (("--tokens", "0"), "--tokens"),

@@ -381,7 +381,7 @@ BAD = {
     ),
     "both penalties": (
         [*SHAPE, "--lam", "1", "--lam-ratio", "0.1"],
-        "--lam is 1.0: it must be left out where",
+        "--lam is 1.0: it must be left out with --lam-ratio",
     ),
     "negative": ([*SHAPE, "--lam", "-1"], "--lam is -1"),
     "tolerance": ([*SHAPE, "--method", "fista", "--tolerance", "0"], "--tolerance is 0"),

@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from cosa_theory.ground.files import atomic_path, remove_leftovers, temporary_name
+from cosa_theory.ground.errors import InputError
+from cosa_theory.ground.files import atomic_path, check_file, remove_leftovers, temporary_name
 
 
 def test_a_file_appears_only_when_the_block_succeeds(tmp_path):
@@ -34,6 +35,30 @@ def test_every_name_that_fits_into_a_folder_can_be_written(tmp_path):
         with atomic_path(tmp_path / name) as temporary:
             temporary.write_text("new")
         assert (tmp_path / name).read_text() == "new"
+
+
+@pytest.mark.parametrize(
+    ("target", "says"),
+    [
+        (".", "is a folder: name a file in it"),
+        ("taken/table.txt", "needs a folder where a file is: name another file"),
+        ("n" * 300, "cannot be written"),
+    ],
+)
+def test_a_file_that_cannot_be_written_is_named_beforehand(tmp_path, target, says):
+    (tmp_path / "taken").write_text("mine")
+    with pytest.raises(InputError, match=r"^out is .*, which ") as caught:
+        check_file("out", tmp_path / target)
+    assert says in str(caught.value)
+    assert list(tmp_path.iterdir()) == [tmp_path / "taken"]
+
+
+def test_checking_a_file_leaves_nothing_and_keeps_the_old_one(tmp_path):
+    (tmp_path / "table.txt").write_text("old")
+    for name in ("table.txt", "deep/deeper/table.txt"):
+        check_file("out", tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == ["table.txt"]
+    assert (tmp_path / "table.txt").read_text() == "old"
 
 
 @pytest.mark.parametrize("name", ["table.v2 final", "table.tar-gz", "table", ".hidden"])

@@ -100,6 +100,11 @@ def test_every_row_names_its_source_and_only_proven_ones_are_called_sharp():
     assert all(row.source[-4:].isdigit() and row.algorithm for row in rows)
 
 
+def test_a_constant_of_a_huge_order_is_judged_at_once():
+    pursuit, *_ = recovery_guarantees(0.5, order=2**48)
+    assert (pursuit.sparsity, pursuit.order) == (2**47, 2**48)
+
+
 def test_bad_arguments_are_named_with_a_remedy():
     with pytest.raises(ValueError, match="order is missing"):
         recovery_guarantees(0.5)
@@ -111,6 +116,8 @@ def test_bad_arguments_are_named_with_a_remedy():
         recovery_guarantees({2: bound(4, 0.9, 1.1)})
     with pytest.raises(ValueError, match="order is 0"):
         recovery_guarantees({0: 0.5})
+    with pytest.raises(ValueError, match=r"order is 10+: it must be a whole number from 1 to"):
+        recovery_guarantees(0.0, order=10**30)
     with pytest.raises(ValueError, match="δ_2 is nan"):
         recovery_guarantees(math.nan, order=2)
     for coherence in (1.5, math.nan, "high", True, [0.1]):

@@ -12,14 +12,15 @@ import torch
 from safetensors.torch import save_file
 
 from cosa_theory.ground.errors import InputError
-from cosa_theory.ground.files import atomic_path
+from cosa_theory.ground.files import atomic_path, check_file
 from cosa_theory.ground.tensor_files import read_header, read_metadata, read_tensor
 from cosa_theory.projections import SecondMoments
 
-__all__ = ["Moments", "read_moments", "write_moments"]
+__all__ = ["Moments", "check_moments", "check_target", "read_moments", "write_moments"]
 
 _FORMAT = "cosa_theory moments 3"
 _PARTS = ("matrix", "vectors", "values", "mean")
+_REMEDY = "make it with cosa-theory moments"
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,11 @@ class Moments:
 
 
 def write_moments(moments: Moments, path: str | os.PathLike[str]) -> None:
-    """Write moments as safetensors: the tensors of each distinct one, and its layers."""
+    """Write moments as safetensors: the tensors of each distinct one, and its layers.
+
+    `InputError` if there is a folder, or the file cannot be written.
+    """
+    check_file("path", path)
     tensors: dict[str, torch.Tensor] = {}
     described: dict[str, dict[str, Any]] = {}
     for side, by_layer in (("inputs", moments.inputs), ("gradients", moments.gradients)):
@@ -70,6 +75,31 @@ def write_moments(moments: Moments, path: str | os.PathLike[str]) -> None:
         save_file(tensors, temporary, metadata)
 
 
+def check_target(path: str | os.PathLike[str], argument: str) -> None:
+    """Find out before a pass whether its moments can be written there, over nothing but moments.
+
+    Raises
+    ------
+    InputError
+        Which names the argument, if they cannot.
+    """
+    check_file(argument, path)
+    if os.path.exists(path):
+        try:
+            check_moments(path)
+        except (InputError, OSError) as error:
+            text = f"{argument} is {os.fspath(path)}, which is there and holds no moments: name "
+            raise InputError(f"{text}another file", argument=argument) from error
+
+
+def check_moments(path: str | os.PathLike[str]) -> dict[str, str]:
+    """Return what a file of moments says of itself, from its header; `InputError` for another."""
+    metadata = read_metadata(os.fspath(path))
+    if metadata.get("format") != _FORMAT:
+        raise InputError(f"{os.fspath(path)} holds no moments of layers' inputs: {_REMEDY}")
+    return metadata
+
+
 def read_moments(path: str | os.PathLike[str], model: str | None = None) -> Moments:
     """Read what `write_moments` wrote.
 
@@ -86,12 +116,9 @@ def read_moments(path: str | os.PathLike[str], model: str | None = None) -> Mome
         If the file is damaged, is not one of moments, or its moments are of another model.
     """
     path = Path(path)
-    infos, metadata = read_header(path), read_metadata(os.fspath(path))
-    remedy = "make it with cosa-theory moments"
+    infos, metadata = read_header(path), check_moments(path)
     sides: dict[str, dict[str, SecondMoments]] = {"inputs": {}, "gradients": {}}
     try:
-        if metadata["format"] != _FORMAT:
-            raise KeyError
         texts, found = metadata["texts"], metadata["model"]
         transposed = frozenset(json.loads(metadata.get("transposed", "[]")))
         for key, about in json.loads(metadata["layers"]).items():
@@ -107,7 +134,7 @@ def read_moments(path: str | os.PathLike[str], model: str | None = None) -> Mome
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     except (KeyError, ValueError, TypeError, AttributeError) as error:
-        raise InputError(f"{path} holds no moments of layers' inputs: {remedy}") from error
+        raise InputError(f"{path} holds no moments of layers' inputs: {_REMEDY}") from error
     if model is not None and found != model:
-        raise InputError(f"{path}: its moments are not of this base model: {remedy} on this one")
+        raise InputError(f"{path}: its moments are not of this base model: {_REMEDY} on this one")
     return Moments(**sides, model=found, texts=texts, transposed=transposed)

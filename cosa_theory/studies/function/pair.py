@@ -168,6 +168,7 @@ def function_pair(
     there are the base model, its gain-scaled approximations where one is searched for, and as many
     layers at a time as there are workers.
     """
+    from cosa_theory.nn.moments.stored import check_moments, check_target
     from cosa_theory.nn.readout import Readout, load_text_model
 
     if task is not None:
@@ -177,11 +178,11 @@ def function_pair(
     whole("seed", seed, 0)
     whole("max_tokens", max_tokens, least=4)
     whole("workers", workers)
-    if save_moments is not None and os.path.isdir(save_moments):
-        raise InputError(
-            f"save_moments is {os.fspath(save_moments)}: that is a folder, name a file in it",
-            argument="save_moments",
-        )
+    if save_moments is not None:
+        check_target(save_moments, "save_moments")
+    if moments is not None:
+        check_moments(moments)
+    _check_folder(base)
     pair = open_pair(base, tuned, **opening)
     sets = _sets(texts, general)
     numbers = sum(math.prod(info.shape) for info in pair.base.infos.values())
@@ -239,6 +240,18 @@ def _sets(texts: Sequence[str] | None, general: Sequence[str] | None) -> dict[st
     held_out = named[first][::4]
     measured = [text for place, text in enumerate(named[first]) if place % 4]
     return {**named, first: measured, "held out": held_out}
+
+
+def _check_folder(base: str | os.PathLike[str]) -> None:
+    """Refuse a path that transformers cannot load, before a weight is read."""
+    path = Path(base)
+    if path.exists() and not (path / "config.json").is_file():
+        what = "holds no config.json" if path.is_dir() else "is a file"
+        raise InputError(
+            f"base is {path}, which {what}: name a folder of transformers, with weights, "
+            "configuration and tokenizer",
+            argument="base",
+        )
 
 
 def _normalised(base: str | os.PathLike[str]) -> bool:

@@ -1,7 +1,7 @@
 """How many dimensions points need, and what every ensemble does to vectors, as a document."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from cosa_theory.deltas.matching import first_few
 from cosa_theory.ground.array_files import read_array
 from cosa_theory.ground.checks import matrix, real, whole
 from cosa_theory.ground.errors import InputError
@@ -83,8 +84,8 @@ def file_rows(spec: str, count: int, seed: int) -> Sets:
     return {f"rows of {Path(spec).name}": _sample([rows], count, seed, nothing)}
 
 
-def update_rows(pair: "DeltaPair", count: int, seed: int) -> Sets:
-    """Return nonzero rows of the updates of two models.
+def update_rows(pair: "DeltaPair", count: int, seed: int) -> tuple[Sets, tuple[str, ...]]:
+    """Return nonzero rows of the updates of two models, and a notice where updates are zero.
 
     Raises
     ------
@@ -93,7 +94,18 @@ def update_rows(pair: "DeltaPair", count: int, seed: int) -> Sets:
     """
     text = "pair: the matrices that were read do not differ: there is no update"
     nothing = InputError(text, argument="pair")
-    return {"rows of ΔW": _sample((layer.delta for layer in pair), count, seed, nothing)}
+    zero: list[str] = []
+
+    def updates() -> Iterator[NDArray[Any]]:
+        for layer in pair:
+            delta = layer.delta
+            if not delta.any():
+                zero.append(layer.name)
+            yield delta
+
+    found = {"rows of ΔW": _sample(updates(), count, seed, nothing)}
+    are = "1 update is" if len(zero) == 1 else f"{len(zero)} updates are"
+    return found, ((f"{are} zero and left out: {first_few(zero, 3)}.",) if zero else ())
 
 
 def _sample(matrices: Iterable[Any], count: int, seed: int, nothing: InputError) -> NDArray[Any]:

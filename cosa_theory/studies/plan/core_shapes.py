@@ -44,7 +44,8 @@ def budget_settings(
 
     With `rank` every core has at most as many numbers as LoRA of this rank, r(m + n); with
     `parameters` there are so many in the whole model at most, shared out as LoRA of one rank does.
-    Raises InputError if the numbers do not reach for one in every layer.
+    Raises InputError if the numbers do not reach for one in every layer, or `parameters` are more
+    than the layers have weights.
     """
     total = sum(m + n for m, n in model.sizes.values())
     numbers = total * rank if rank is not None else parameters
@@ -56,6 +57,12 @@ def budget_settings(
             f"a budget of {numbers:,} parameters leaves some of the {len(budgets):,} layers none; "
             f"give at least {-(-total // min(sum(size) for size in model.sizes.values())):,}, or "
             "name fewer target modules"
+        )
+    weights = sum(m * n for m, n in model.sizes.values())
+    if rank is None and numbers > weights:
+        raise InputError(
+            f"a budget of {numbers:,} parameters is more than the {weights:,} weights of the "
+            f"{len(budgets):,} layers: give at most as many"
         )
     if known is not None and settings.kind == "activation" and rank is None:
         return _with_shapes(settings, _shared_out(model, numbers, known))

@@ -85,6 +85,9 @@ def _check_method(settings: Mapping[str, Any], given: Mapping[str, Any]) -> None
                 must = f"left out, because {name} takes {', '.join(taken) or 'no options'}"
                 raise refuse(one, given[one], must)
     with problems:
+        if {"lam", "lam_ratio"} <= given.keys():
+            raise refuse("lam", given["lam"], "left out with --lam-ratio, which sets λ too")
+    with problems:
         choice("omega", given.get("omega", ANALYSES[0]), ANALYSES)
     with problems:
         if device is not None and method.arrays == "numpy":

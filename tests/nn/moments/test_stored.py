@@ -50,6 +50,11 @@ def test_sketched_moments_come_back(tmp_path):
     np.testing.assert_array_equal(again.values, one.values)
 
 
+def test_moments_are_not_written_onto_a_folder(found, tmp_path):
+    with pytest.raises(InputError, match=r"path is .*, which is a folder: name a file in it"):
+        write_moments(found, tmp_path)
+
+
 def test_moments_of_another_model_are_refused(network, found, tmp_path):
     path = tmp_path / "moments.safetensors"
     write_moments(found, path)
