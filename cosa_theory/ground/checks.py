@@ -8,6 +8,7 @@ trusts its arguments.
 import math
 import operator
 from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
@@ -102,10 +103,16 @@ def _range(least: float, most: float, above: float, below: float = math.inf) -> 
     return " and ".join(f"{word} {bound:g}" for word, bound in bounds if math.isfinite(bound))
 
 
+_FEW = 12  # names that a sentence lists without being cut
+
+
 def choice(argument: str, value: Any, allowed: Iterable[str]) -> str:
-    """Return one of a few names; the error lists those there are."""
+    """Return one of some names; the error lists those there are, the likest first of many."""
     names = tuple(allowed)
     if not isinstance(value, str) or value not in names:
+        if len(names) > _FEW and isinstance(value, str) and value:
+            alike = [name for name in names if value in name] or get_close_matches(value, names)
+            names = tuple(dict.fromkeys([*alike, *names]))
         listed = ", ".join(name or "''" for name in names)
         raise refuse(argument, value, f"one of {listed}")
     return value

@@ -91,6 +91,12 @@ def test_a_choice_is_one_of_the_names_and_others_are_told_them():
         assert refused(choice, value, ("a", "b")) == f"size is {value!r}: it must be one of a, b"
 
 
+def test_of_many_names_the_likest_is_told_first():
+    names = [*(f"name_{index}" for index in range(20, 40)), "long_name_svd"]
+    assert "it must be one of long_name_svd, name_20, name_21" in refused(choice, "svd", names)
+    assert "it must be one of name_2" in refused(choice, "name_2", names)
+
+
 def test_a_refusal_of_one_place_reads_as_the_others():
     error = refuse("size", (3, 4), "(m, n) with m ≤ n")
     assert isinstance(error, ValueError)
