@@ -74,7 +74,7 @@ def test_the_gallery_shows_every_stored_picture_with_its_command(site):
         assert f'src="pictures/{picture.name}"' in html
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_pages_fit_and_can_be_used_by_everyone(site):
     from axe_playwright_python.sync_playwright import Axe
 
@@ -82,7 +82,7 @@ def test_pages_fit_and_can_be_used_by_everyone(site):
     with chromium() as browser:
         for scheme, page in (
             *(("light", page) for page in ("index", "measurements", "decide")),
-            ("dark", "index"),
+            *(("dark", page) for page in ("index", "reference/laws")),
         ):
             view = browser.new_page(color_scheme=scheme, viewport={"width": 390, "height": 900})
             view.on("console", lambda said: wrongs.append(said.text) if said.type == "error" else 0)
