@@ -131,6 +131,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             tables = source.read()
             if source.drawing.drawable(tables):
                 store_figure(source.drawing.draw(tables), chosen.out, source.name)
+            else:
+                note(f"not drawn: {source.name}, of which {source.stored} holds nothing")
     return 0
 
 

@@ -54,10 +54,15 @@ def shown_families(pooled: pd.DataFrame) -> list[str]:
     return found
 
 
+def _middle(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Return the rows of updates that have a name here, at the middle budget."""
+    pooled = tables["atlas"]
+    return pooled[np.isclose(pooled["share"], SHARES[1]) & pooled["update"].isin(list(_UPDATES))]
+
+
 def atlas(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """Draw shares of the energy, updates against families, and beside them low rank's lead."""
-    pooled = tables["atlas"]
-    pooled = pooled[np.isclose(pooled["share"], SHARES[1])]
+    pooled = _middle(tables)
     updates = [name for name in _UPDATES if name in set(pooled["update"])]
     with house_style():
         figure = Figure(figsize=(PAGE_WIDTH, 1.6 + 0.22 * len(updates)), layout="constrained")
@@ -126,12 +131,13 @@ def _leads(axes: Axes, leads: pd.DataFrame, updates: list[str]) -> None:
 
 def _in_words(tables: Mapping[str, pd.DataFrame]) -> str:
     """Say for every update which family holds most at the middle budget, and low rank's lead."""
-    pooled, parts = tables["atlas"], []
-    pooled = pooled[np.isclose(pooled["share"], SHARES[1])]
+    pooled, parts = _middle(tables), []
     leads = tables.get("atlas_leads", pd.DataFrame())
     for name in (one for one in _UPDATES if one in set(pooled["update"])):
         own = pooled[pooled["update"] == name].set_index("family")["captured"]
         shown = own[[one for one in shown_families(pooled) if one in own.index]].dropna()
+        if shown.empty:
+            continue
         best = str(shown.idxmax())
         text = f"{_UPDATES[name]}: {best.replace('_', ' ')} holds most, {percent(shown[best])}"
         if len(leads):
@@ -149,7 +155,7 @@ DRAWING = Drawing(
     "trained number for a hundred entries; of each kind the four families that hold most. Right: "
     "how many times what the best CoSA core holds low rank does, at three budgets, and of noise at "
     "the middle one. Left of 1 a core would hold more.",
-    lambda tables: bool(len(tables["atlas"])),
+    lambda tables: bool(_middle(tables)["captured"].notna().any()),
     _in_words,
 )
 

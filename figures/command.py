@@ -63,7 +63,7 @@ def draw_table(
     arguments: Sequence[str] | None = None,
     beside: Sequence[str] = (),
 ) -> int:
-    """Draw a figure from the table that an experiment stored as RESULTS/`table`.parquet.
+    """Draw a figure from the table that its experiment stored as RESULTS/`table`.parquet.
 
     The drawing takes a mapping with that table under its name, and with those of `beside` that are
     there; the exit code is 2 where input must be mended.
@@ -73,13 +73,13 @@ def draw_table(
         path = folder / f"{table}.parquet"
         if not path.is_file():
             raise InputError(
-                f"{path} is missing: make it with `python -m experiments.{table} --out {folder}`"
+                f"{path} is missing: make it with `python -m experiments.{name} --out {folder}`"
             )
         others = {one: folder / f"{one}.parquet" for one in beside}
         known = {one: read_table(other) for one, other in others.items() if other.is_file()}
         return {table: read_table(path), **known}
 
-    return _run(name, drawing, tables, arguments, example=f"results/{table}")
+    return _run(name, drawing, tables, arguments, example=f"results/{name}")
 
 
 @program

@@ -40,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise InputError(f"no layer is named {chosen.layer!r}; the nearest: {', '.join(near)}")
         figure = layer_figure(tables, chosen.layer)
     name = shortened(chosen.layer.replace("/", "_").removesuffix(".weight"), 100)
+    name = name.encode()[:200].decode(errors="ignore")  # what a file system takes, in bytes
     check_figure(chosen.out, name)
     store_figure(figure, chosen.out, name)
     return 0

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from cosa_theory.ground.errors import InputError
 from cosa_theory.ground.manifest import check_folder
-from cosa_theory.ground.printable import json_text, printable
+from cosa_theory.ground.printable import command_line, json_text, printable
 from cosa_theory.ground.program import note, program, terminal_width
+from cosa_theory.ground.provenance import provenance
 from cosa_theory.page.document import RESULTS
 from cosa_theory.page.html import write_page
 from paper_checks.base import Verdict
@@ -95,9 +96,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         full=chosen.full,
     )
     settings = {"ids": ids, "pair": chosen.pair, "full": chosen.full}
-    content = document(verdicts, settings, chosen.seed)
+    words = sys.argv[1:] if arguments is None else arguments
+    made = provenance(settings, seed=chosen.seed)
+    made["command"] = command_line(["python", "-m", "paper_checks", *words])
+    content = document(verdicts, made)
     write(verdicts, content, chosen.out)
-    found = claims(verdicts, content["provenance"])
+    found = claims(verdicts, made)
     page = write_page(found, shown(found), chosen.out)
     if chosen.json:
         print(json_text(content, sys.stdout.encoding))

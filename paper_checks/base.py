@@ -24,6 +24,7 @@ __all__ = [
     "judge",
     "percent",
     "spread",
+    "warnings",
 ]
 
 NO_CLAIM = "no claim of the paper"
@@ -109,6 +110,11 @@ class Case:
     def outcome(self) -> Outcome:
         """Whether the interval lies on the right side of the threshold."""
         return judge(self.low, self.high, THRESHOLDS[self.threshold])
+
+    @property
+    def known(self) -> bool:
+        """Whether the measured number and both ends of its interval are numbers."""
+        return not any(map(math.isnan, (self.value, self.low, self.high)))
 
 
 @dataclass(frozen=True)
@@ -203,6 +209,20 @@ def decide(cases: Sequence[Case]) -> Word:
     return "holds" if outcomes == {"holds"} else "fails"
 
 
+def warnings(cases: Sequence[Case]) -> str:
+    """Name the controls that do not hold, and the cases whose number could not be computed."""
+    text = "".join(
+        f"The control {case.name!r} failed ({case.value:.3g}). "
+        for case in failed_controls(cases)
+        if case.known
+    )
+    lost = [case.name for case in cases if not case.known]
+    if lost:
+        named = "; ".join(lost[:4]) + ("; …" if len(lost) > 4 else "")
+        text += f"Of {len(cases)} numbers, {len(lost)} could not be computed ({named}). "
+    return text
+
+
 def percent(share: float) -> str:
     """Return a share as text, three digits: 0.0404 is "4.04 %"."""
     return f"{100 * share:.3g} %"
@@ -217,8 +237,9 @@ def counts(cases: Sequence[Case]) -> str:
 
 
 def spread(values: Iterable[float], text: Callable[[float], str] = "{:.3g}".format) -> str:
-    """Return "median 6.3 (range 4.9 to 50)", or "none" for no values."""
+    """Return "median 6.3 (range 4.9 to 50)", or "none" for no values; NaN is left out."""
     array = np.asarray(list(values), dtype=np.float64)
+    array = array[~np.isnan(array)]
     if array.size == 0:
         return "none"
     middle, low, high = (text(float(x)) for x in (np.median(array), array.min(), array.max()))

@@ -63,7 +63,7 @@ def _largest_difference(basis: Any, core: NDArray, update: NDArray) -> float:
     L, R = basis.L @ np.eye(a), (basis.R.T @ np.eye(b)).T
     made, measured = basis.synthesize(core), basis.encode(update)
     columns, rows = kronecker(R.T, L), kronecker(L, R.T)
-    return max(
+    differences = (
         _difference(made.ravel(order="F"), columns @ core.ravel(order="F")),
         _difference(made.ravel(), rows @ core.ravel()),
         _difference(measured.ravel(order="F"), columns.T @ update.ravel(order="F")),
@@ -71,6 +71,7 @@ def _largest_difference(basis: Any, core: NDArray, update: NDArray) -> float:
         _difference(basis.dictionary() @ core.ravel(), rows @ core.ravel()),
         _difference(basis.sensing() @ update.ravel(), rows.T @ update.ravel()),
     )
+    return float(np.max(differences))  # NaN where one is
 
 
 def _difference(x: NDArray, y: NDArray) -> float:
@@ -79,7 +80,7 @@ def _difference(x: NDArray, y: NDArray) -> float:
 
 def describe(cases: Sequence[Case]) -> str:
     """Return the largest difference over all cases."""
-    worst = max(cases, key=lambda case: case.value)
+    worst = max(cases, key=lambda case: (not case.known, case.value))
     return (
         f"The identity {counts(cases)} combinations of ensemble and size; the largest relative "
         f"difference is {worst.value:.1e} ({worst.name})."

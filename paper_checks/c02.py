@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import numpy as np
+
 from cosa_theory import CosaBasis
 from cosa_theory.deltas import LayerDelta
 from cosa_theory.isometry import (
@@ -109,13 +111,13 @@ def _controls(seed: int, draw: Callable[..., CosaBasis], bounds: Callable[..., A
         for operator in (basis.dictionary(), basis.sensing()):
             exact = rip_exact(operator, s).value
             left, right = (1 + rip_exact(factor, s).value for factor in operator.factors)
-            if left * right > 1:  # orthonormal factors bound by zero, and reach it to rounding
+            if not left * right <= 1:  # orthonormal factors bound by zero, and reach it to rounding
                 ratios.append(exact / (left * right - 1))
             bracket = bounds(*operator.factors, s, seed=seed)
             distances += [bracket.lower - exact, exact - bracket.upper]
     controls = (
-        ("product bound", max(ratios), "c2_product"),
-        ("bracket", max(distances), "c2_bracket"),
+        ("product bound", float(np.max(ratios)), "c2_product"),
+        ("bracket", float(np.max(distances)), "c2_bracket"),
     )
     return [
         Case.exact(f"{name} of enumerated products", "control", value, key, control=True)

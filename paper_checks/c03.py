@@ -145,7 +145,9 @@ def _control(seed: int) -> Case:
         _score(basis, dense, left, right, dense_spread(left, right)),
         _score(basis, u[:, :, None] * v[:, None, :], left, right, rank_one_spread(left, right)),
     ]
-    return Case.exact("spreads of random cores", "control", max(scores), "c3_law", control=True)
+    return Case.exact(
+        "spreads of random cores", "control", float(np.max(scores)), "c3_law", control=True
+    )
 
 
 def _score(basis: CosaBasis, cores: NDArray, left: Side, right: Side, law: float) -> float:

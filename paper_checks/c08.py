@@ -86,7 +86,7 @@ def describe(cases: Sequence[Case]) -> str:
     if not compared:
         return "There was no comparison with more than one seed."
     parts = []
-    for case in compared:
+    for case in (one for one in compared if one.known):
         scale, unit = (100, "points") if case.details["metric"] == "accuracy" else (1, "nats")
         value, low, high = (scale * x for x in (case.value, case.low, case.high))
         winner = "ahead of" if value > 0 else "behind"
@@ -94,7 +94,7 @@ def describe(cases: Sequence[Case]) -> str:
             f"{case.name} is {abs(value):.3g} {unit} {winner} LoRA (interval of its lead {low:.3g} "
             f"to {high:.3g}, {case.details['pairs']} seeds)"
         )
-    return f"It {counts(cases)}: {'; '.join(parts)}."
+    return f"It {counts(cases)}: {'; '.join(parts) or 'no lead is known'}."
 
 
 CHECK = Check(CLAIM, measure, describe, needs_pair=False)

@@ -7,7 +7,6 @@ claims.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -16,6 +15,7 @@ from cosa_theory.deltas import LayerDelta, open_pair
 from cosa_theory.ground.progress import progress_bar
 from cosa_theory.spectrum import singular_values
 from cosa_theory.studies.function.pair import Function, function_pair
+from experiments.command import REFERENCE
 from experiments.informed_predictions import LORA, compared
 from paper_checks.base import NO_CLAIM, Case, Check, Claim, counts, percent, spread
 from paper_checks.quick_function import CELLS, PAIR, RANK
@@ -27,7 +27,7 @@ CORES = {"one_sided_activation": "one-sided", "best_core_activation": "two-sided
 EXACT, SHUFFLED = "exact", "shuffled"
 ENERGY, FUNCTION, CONTROL = "energy", "function", "control"
 TEXTS = 64
-TRAINED = Path("experiments/reference/informed_training_runs.csv")
+TRAINED = REFERENCE / "informed_training_runs.csv"
 METHODS = {
     "tokens": "of random tokens",
     "texts": "of texts",
@@ -210,8 +210,9 @@ def describe_trained(cases: Sequence[Case]) -> str:
         f"{case.name} {abs(case.value):.3g} nats {'ahead' if case.value > 0 else 'behind'} "
         f"(interval of the lead {case.low:.3g} to {case.high:.3g}, {case.details['seeds']} seeds)"
         for case in cases
+        if case.known
     ]
-    return f"It {counts(cases)}, against LoRA: {'; '.join(parts)}."
+    return f"It {counts(cases)}, against LoRA: {'; '.join(parts) or 'no lead is known'}."
 
 
 CHECKS = (

@@ -146,7 +146,7 @@ def run(config: Config, out: Path, pair: Path = finetune_delta.DEFAULT_OUT) -> p
             folder: dataclasses.replace(found, provenance=made)
             for folder, found in documents.items()
         }
-        checks = document(verdicts, arguments, config.seed)
+        checks = document(verdicts, made)
         write_results(documents, out, partial(_write_checks, verdicts, checks, made))
     table = pd.DataFrame({"stage": list(times), "seconds": list(times.values())})
     table.attrs = {

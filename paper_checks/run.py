@@ -17,11 +17,10 @@ from cosa_theory.deltas import open_pair
 from cosa_theory.ground.errors import InputError
 from cosa_theory.ground.manifest import own_files
 from cosa_theory.ground.program import note
-from cosa_theory.ground.provenance import provenance
-from cosa_theory.page.document import Document
+from cosa_theory.page.document import Document, plain, records, write_table
 from experiments import finetune_delta
 from paper_checks import informed
-from paper_checks.base import NO_CLAIM, Check, Verdict, decide, failed_controls
+from paper_checks.base import NO_CLAIM, Check, Verdict, decide, warnings
 from paper_checks.stored import describe_stored, stored_cases
 from paper_checks.thresholds import THRESHOLDS
 
@@ -140,8 +139,7 @@ def run_checks(
             cases = tuple(check.measure(layers if check.needs_pair else (), seed))
         stored = tuple(stored_cases(check.claim.id)) if full else ()
         summary, cases = check.describe(cases) + describe_stored(stored), cases + stored
-        for case in failed_controls(cases):
-            summary = f"The control {case.name!r} failed ({case.value:.3g}). {summary}"
+        summary = warnings(cases) + summary
         seconds = time.perf_counter() - started
         verdicts.append(Verdict(check.claim, decide(cases), summary, cases, seconds))
     return verdicts
@@ -193,34 +191,38 @@ def cases_frame(verdicts: Sequence[Verdict]) -> pd.DataFrame:
 
     Columns: id, name, group, value, low, high, threshold, control, outcome, details (JSON text).
     """
-    return pd.DataFrame(
-        [
-            {
-                "id": verdict.claim.id,
-                **{field: getattr(case, field) for field in ("name", "group")},
-                **{field: float(getattr(case, field)) for field in ("value", "low", "high")},
-                **{field: getattr(case, field) for field in ("threshold", "control", "outcome")},
-                "details": json.dumps(dict(case.details)),
-            }
-            for verdict in verdicts
-            for case in verdict.cases
-        ]
-    )
+    names, numbers = ("name", "group"), ("value", "low", "high")
+    judged = ("threshold", "control", "outcome")
+    rows = [
+        (
+            verdict.claim.id,
+            *(getattr(case, field) for field in names),
+            *(float(getattr(case, field)) for field in numbers),
+            *(getattr(case, field) for field in judged),
+            json.dumps(plain(case.details), allow_nan=False),
+        )
+        for verdict in verdicts
+        for case in verdict.cases
+    ]
+    return pd.DataFrame(rows, columns=["id", *names, *numbers, *judged, "details"])
 
 
-def document(verdicts: Sequence[Verdict], arguments: dict[str, Any], seed: int) -> dict[str, Any]:
-    """Return everything as one JSON document: verdict, checks with their cases, thresholds."""
+def document(verdicts: Sequence[Verdict], made: Mapping[str, Any]) -> dict[str, Any]:
+    """Return everything as one JSON document: verdict, checks with their cases, thresholds.
+
+    A number that does not exist is null; `made` is the provenance.
+    """
     table = cases_frame(verdicts)
     checks = []
-    for record in to_frame(verdicts).to_dict(orient="records"):
-        cases = table[table.id == record["id"]].drop(columns="id").to_dict(orient="records")
+    for record in records(to_frame(verdicts)):
+        cases = records(table[table["id"] == record["id"]].drop(columns="id"))
         cases = [{**case, "details": json.loads(case["details"])} for case in cases]
         checks.append({**record, "cases": cases})
     return {
         "verdict": headline(verdicts),
         "checks": checks,
         "thresholds": {name: dataclasses.asdict(item) for name, item in THRESHOLDS.items()},
-        "provenance": provenance(arguments, seed=seed),
+        "provenance": dict(made),
     }
 
 
@@ -246,7 +248,7 @@ def write(verdicts: Sequence[Verdict], content: dict[str, Any], out: Path) -> No
 
 def write_files(verdicts: Sequence[Verdict], content: dict[str, Any], new: Path) -> None:
     """Write `FILES` into a new folder."""
-    to_frame(verdicts).to_parquet(new / "checks.parquet")
-    cases_frame(verdicts).to_parquet(new / "cases.parquet")
+    write_table(to_frame(verdicts), new / "checks.parquet")
+    write_table(cases_frame(verdicts), new / "cases.parquet")
     text = json.dumps(content, indent=1, allow_nan=False)
     (new / "checks.json").write_text(text + "\n", encoding="utf-8")

@@ -55,6 +55,8 @@ def _function() -> list[Case]:
     """Return C4's cases of every pair, by energy and by function."""
     table = _table("real_updates_function")
     cases: list[Case] = []
+    if not len(table):
+        return cases
     for pair, rows in table[table["rank"].isna() | (table["rank"] == RANK)].groupby("pair"):
         texts = [
             rows.assign(

@@ -26,11 +26,13 @@ __all__ = [
     "RESULTS",
     "Document",
     "Tables",
+    "plain",
     "read_document",
     "read_table",
     "records",
     "showing",
     "write_document",
+    "write_table",
     "write_tables",
 ]
 
@@ -87,7 +89,7 @@ class Document:
             "verdict": self.verdict,
             "notices": list(self.notices),
             **{name: records(table) for name, table in listed.items()},
-            "provenance": _plain(self.provenance),
+            "provenance": plain(self.provenance),
         }
 
     def _repr_html_(self) -> str:
@@ -103,14 +105,14 @@ class Document:
         return "\n".join(parts)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Return `value` with numpy and pandas scalars made plain, and every missing number None."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, np.ndarray):  # a list, as parquet gives it back
         value = value.tolist()
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if hasattr(value, "item"):
         value = value.item()
     if value is pd.NA or value is pd.NaT or (isinstance(value, float) and not math.isfinite(value)):
@@ -120,7 +122,7 @@ def _plain(value: Any) -> Any:
 
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Return the rows of a table as plain JSON values, null where a number does not exist."""
-    return [_plain(row) for row in table.to_dict(orient="records")]
+    return [plain(row) for row in table.to_dict(orient="records")]
 
 
 def write_document(document: Document, folder: str | os.PathLike[str]) -> Path:
@@ -153,10 +155,16 @@ def write_tables(document: Document, new: Path) -> None:
     """Write the tables as parquet and the rest as JSON into a new folder."""
     new.mkdir(exist_ok=True)
     for name, table in document.tables.items():
-        table.to_parquet(new / f"{name}.parquet", index=False)
+        write_table(table, new / f"{name}.parquet")
     content = document.as_json() | {"tables": list(document.tables)}
     path = new / f"{document.command}.json"
     path.write_text(json_text(content) + "\n", encoding="utf-8")
+
+
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    """Write a table as parquet, also where the path is no UTF-8, which pyarrow alone refuses."""
+    with path.open("wb") as file:
+        table.to_parquet(file, index=False)
 
 
 def read_table(path: Path) -> pd.DataFrame:

@@ -64,3 +64,11 @@ def test_each_update_has_a_row_with_its_shares_and_its_lead(tables):
 def test_without_leads_the_shares_are_drawn_alone(tables):
     figure = DRAWING.draw({"atlas": tables["atlas"]})
     assert not figure.axes[1].lines
+
+
+def test_rows_without_a_number_or_a_known_update_are_left_out(tables):
+    pooled = tables["atlas"]
+    gone = pooled.assign(captured=pooled["captured"].where(pooled["update"] != "chgnet"))
+    assert "interatomic" not in DRAWING.alternative(tables | {"atlas": gone})
+    for nothing in (pooled.assign(captured=float("nan")), pooled.assign(update="mine"), pooled[:0]):
+        assert not DRAWING.drawable({"atlas": nothing})

@@ -1,14 +1,18 @@
 """Each figure's own command."""
 
+import re
 import runpy
 import sys
+from importlib.util import find_spec
 
 import pytest
 
 from cosa_theory.page.document import Document, write_document
 from cosa_theory.studies.spectrum.figures import FIGURES
 from figures import layer
-from figures.command import draw
+from figures.atlas import DRAWING as ATLAS
+from figures.command import draw, draw_table
+from figures.subspace import DRAWING as SUBSPACE
 from tests.studies.spectrum.survey_tables import toy_tables
 
 
@@ -57,6 +61,29 @@ def test_a_folder_without_results_gives_one_plain_line(tmp_path, capsys):
     error = capsys.readouterr().err
     assert error.startswith(f"error: {tmp_path} holds no complete results")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_layer_whose_name_is_longer_than_a_file_may_have_is_drawn(tmp_path):
+    name = "\u0304" * 300 + "ℓ" * 120
+    tables = {
+        key: table.replace({"layer": {"pooler.dense.weight": name}})
+        for key, table in toy_tables(blocks=1).items()
+    }
+    write_document(Document("spectrum", "A verdict.", (), tables, {}), tmp_path / "in")
+    assert layer.main([str(tmp_path / "in"), name, "--out", str(tmp_path / "out")]) == 0
+    assert len(written(tmp_path / "out")) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "drawing", "table"),
+    [("atlas", ATLAS, "atlas"), ("subspace", SUBSPACE, "subspace_compared")],
+)
+def test_a_missing_table_names_an_experiment_that_there_is(name, drawing, table, tmp_path, capsys):
+    assert draw_table(name, drawing, table, [str(tmp_path), "--out", str(tmp_path / "out")]) == 2
+    said = capsys.readouterr().err
+    assert f"{table}.parquet is missing" in said
+    (module,) = re.findall(r"python -m ([\w.]+)", said)
+    assert find_spec(module) is not None
 
 
 def test_results_with_nothing_to_draw_are_refused(tmp_path, capsys):

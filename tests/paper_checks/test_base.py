@@ -83,3 +83,4 @@ def test_few_exceptions_are_named_and_many_are_not():
 def test_a_spread_is_median_and_range():
     assert spread([3.0, 1.0, 2.0]) == "median 2 (range 1 to 3)"
     assert spread([]) == "none"
+    assert spread([math.nan, 2.0]) == "median 2 (range 2 to 2)"

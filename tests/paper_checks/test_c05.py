@@ -42,6 +42,17 @@ def test_c5_an_advantage_beyond_the_bound_is_not_trusted():
     assert decide(cases) == "undecided"
 
 
+def test_c5_noise_whose_excess_is_not_a_number_is_not_trusted():
+    def broken(sigma, m, n):
+        table = crossover(sigma, m, n)
+        table.loc[table.index[1:], "excess"] = np.nan
+        return table
+
+    (control,) = failed_controls(measure(LAYERS, compare=broken))
+    assert control.threshold == "c5_noise"
+    assert not control.known
+
+
 def test_c5_without_an_update_nothing_is_decided():
     assert decide(measure([ZERO])) == "undecided"
 

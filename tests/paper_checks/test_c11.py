@@ -103,3 +103,11 @@ def test_the_same_seed_gives_the_same_numbers(monkeypatch):
     first, again = (c11.measure((), 5, kinds=("sjlt",)) for _ in range(2))
     assert first == again
     assert first != c11.measure((), 6, kinds=("sjlt",))
+
+
+def test_a_norm_that_is_not_a_number_is_a_failure():
+    def missing(*arguments, **options):
+        return np.full_like(jl_ratios(*arguments, **options), np.nan)
+
+    counted = c11._failures("gaussian", 0, missing)
+    assert set(counted.values()) == {c11.NORM_DRAWS}

@@ -43,6 +43,16 @@ def test_c1_a_wrong_order_or_factor_flips_it(broken):
     assert sum(case.outcome == "fails" for case in cases) >= len(c01.SIZES) - 1
 
 
+def test_c1_a_side_that_is_not_a_number_does_not_hold():
+    class Missing(CosaBasis):
+        def encode(self, dW):
+            return super().encode(dW) * np.nan
+
+    cases = c01.measure(kinds=("gaussian",), draw=Missing.sample)
+    assert decide(cases) == "undecided"
+    assert "nan" in c01.describe(cases)
+
+
 def test_c1_an_error_just_above_rounding_flips_it():
     class Inexact(CosaBasis):
         def encode(self, dW):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shlex
 import subprocess
 import sys
 from functools import partial
@@ -17,7 +18,7 @@ from cosa_theory.projections import stream
 from experiments import finetune_delta
 from paper_checks import c04, c05, c09, run_checks, to_frame
 from paper_checks.__main__ import main
-from paper_checks.base import NO_CLAIM
+from paper_checks.base import NO_CLAIM, Case
 from paper_checks.run import CHECKS, default_pair, headline, select
 from tests.paper_checks.updates import studied
 
@@ -97,6 +98,48 @@ def test_a_later_run_replaces_the_stored_one(tmp_path, capsys):
     assert list(pd.read_parquet(tmp_path / "checks.parquet").id) == ["C6"]
     assert set(pd.read_parquet(tmp_path / "cases.parquet").id) == {"C6"}
     assert "Of 1 claim of the paper" in capsys.readouterr().out
+
+
+def test_a_number_that_cannot_be_computed_is_null_undecided_and_said_first(
+    tmp_path, monkeypatch, capsys
+):
+    missing = Case("lost", "g", np.nan, 0.0, np.nan, "c1_error", details={"x": np.float32("nan")})
+    broken = Case.exact("broken", "g", np.nan, "c1_error", control=True)
+
+    def measure(layers, seed):
+        return [Case.exact("found", "g", 0.0, "c1_error"), missing, broken]
+
+    monkeypatch.setitem(CHECKS, "C1", dataclasses.replace(CHECKS["C1"], measure=measure))
+    assert main(["C1", "--json", "--out", str(tmp_path)]) == 0
+    stored = (tmp_path / "checks.json").read_text()
+    for text in (stored, capsys.readouterr().out):
+        (check,) = json.loads(text, parse_constant=pytest.fail)["checks"]
+        assert check["verdict"] == "undecided"
+        assert check["summary"].startswith("Of 3 numbers, 2 could not be computed (lost; broken).")
+        assert [case["value"] for case in check["cases"]] == [0.0, None, None]
+        assert check["cases"][1]["details"] == {"x": None}
+    cases = pd.read_parquet(tmp_path / "cases.parquet")
+    json.loads(cases["details"][1], parse_constant=pytest.fail)
+
+
+def test_updates_that_are_zero_leave_a_claim_undecided(pair, tmp_path):
+    assert main(["C5", "--pair", pair[0], pair[0], "--out", str(tmp_path / "out")]) == 0
+    (check,) = json.loads((tmp_path / "out" / "checks.json").read_text())["checks"]
+    assert (check["verdict"], check["cases"]) == ("undecided", [])
+
+
+def test_a_folder_whose_name_is_no_text_takes_the_results(tmp_path):
+    assert main(["C6", "--out", str(tmp_path / "out\udcff\n")]) == 0
+    (made,) = tmp_path.iterdir()
+    assert len(pd.read_parquet((made / "cases.parquet").open("rb")))
+
+
+def test_the_results_say_the_command_that_makes_them_again(tmp_path):
+    words = ["C6", "--out", str(tmp_path / "a b")]
+    assert main(words) == 0
+    made = json.loads((tmp_path / "a b" / "checks.json").read_text())["provenance"]
+    assert shlex.split(made["command"]) == ["python", "-m", "paper_checks", *words]
+    assert "This command makes them again" in (tmp_path / "a b" / "report.html").read_text()
 
 
 def test_identifiers_come_in_any_case_and_order():
