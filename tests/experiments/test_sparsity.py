@@ -76,7 +76,7 @@ def test_an_arm_without_rewards_is_not_called_rewarded_and_judges_nothing():
     layers, pooled = sparsity.measure([layer("layers.0.q.weight", 20)])
     table = pd.DataFrame([{"arm": "shuffled", **pooled}])
     text = sparsity.verdict(table)
-    assert text.startswith("1 % of the entries changed where rewards were shuffled:")
+    assert text.startswith("1.0 % of the entries changed where rewards were shuffled:")
     assert sparsity.judge(table, layers.assign(arm="shuffled")).empty
 
 
