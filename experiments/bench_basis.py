@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 
 from cosa_theory import CosaBasis
+from cosa_theory.ground.checks import whole
 from cosa_theory.ground.program import program
 from cosa_theory.projections import stream
 from experiments.command import chosen_config, command_parser
@@ -37,6 +38,9 @@ class Config:
     dtype: str = "float32"
     rounds: int = 7
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        whole("rounds", self.rounds)
 
 
 def products(L: np.ndarray, R: np.ndarray, dW: np.ndarray) -> list[np.ndarray]:

@@ -22,6 +22,7 @@ import numpy as np
 import pandas as pd
 
 from cosa_theory import CosaBasis
+from cosa_theory.ground.checks import whole
 from cosa_theory.ground.program import program
 from cosa_theory.isometry import (
     core_isometry,
@@ -53,6 +54,9 @@ class Config:
     a: int = 1024
     b: int = 256
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        whole("rounds", self.rounds)
 
 
 def plain_loop(A: np.ndarray, s: int, seconds: float, seed: int) -> tuple[float, int]:

@@ -214,10 +214,10 @@ def run(config: Config, parts: Sequence[str] = PARTS) -> dict[str, pd.DataFrame]
     with _threads(config.threads):
         for dtype in config.dtypes:
             for case in config.cases if "layers" in parts else ():
-                _tell(f"layer {case[0]} × {case[1]}, {case[2]} tokens, {dtype}")
+                note(f"layer {case[0]} × {case[1]}, {case[2]} tokens, {dtype}")
                 tables["layers"].append(layer_table(case, dtype, config))
             if "model" in parts:
-                _tell(f"model, {config.model_tokens} tokens, {dtype}")
+                note(f"model, {config.model_tokens} tokens, {dtype}")
                 found = model_table(
                     config.model_core,
                     config.rank,
@@ -229,16 +229,12 @@ def run(config: Config, parts: Sequence[str] = PARTS) -> dict[str, pd.DataFrame]
                 found.insert(0, "dtype", dtype)
                 tables["model"].append(found)
         for readers in config.readers if "readers" in parts else ():
-            _tell(f"{len(readers[1])} layers of one input of {readers[0]}, {readers[2]} tokens")
+            note(f"{len(readers[1])} layers of one input of {readers[0]}, {readers[2]} tokens")
             tables["readers"].append(readers_table(readers, config))
         if "drawing" in parts:
-            _tell("drawing the projections of Llama-3.1-8B")
+            note("drawing the projections of Llama-3.1-8B")
             tables["drawing"].append(drawing(config.core, config.drawing_threads))
     return {part: pd.concat(found, ignore_index=True) for part, found in tables.items()}
-
-
-def _tell(line: str) -> None:
-    note(line)
 
 
 def verdict(tables: dict[str, pd.DataFrame]) -> str:

@@ -28,6 +28,7 @@ import numpy as np
 import pandas as pd
 
 from cosa_theory import CosaBasis
+from cosa_theory.ground.errors import InputError
 from cosa_theory.ground.program import note, program
 from cosa_theory.projections import stream
 from cosa_theory.recovery import RecoveryProblem, recover
@@ -192,8 +193,13 @@ def run(
     pandas.DataFrame
         One row per problem and solver: case, solver, ours, seconds (median over the rounds), error
         (relative, to the solution that counts), settings, status, and the settings of `Problem`.
+
+    Raises
+    ------
+    InputError
+        If none of the solvers suits any of the problems.
     """
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name, case in cases.items():
         wanted = [one for one in solvers(case) if names is None or one in names]
         found: dict[str, list[dict[str, Any]]] = {one: [] for one in wanted}
@@ -203,17 +209,17 @@ def run(
                     continue
                 arguments = ["--measure", json.dumps(asdict(case)), one]
                 found[one].append(_apart(arguments, limit))
-                _tell(f"{name}: {one}: {found[one][-1]}")
+                note(f"{name}: {one}: {found[one][-1]}")
         for one, records in found.items():
             times = [record["seconds"] for record in records if "seconds" in record]
             seconds = float(np.median(times)) if times else None
             row = {**records[-1], "seconds": seconds, "ours": one in _OPTIONS}
             rows.append({"case": name, "solver": one, **asdict(case), **row})
-    return pd.DataFrame(rows)
-
-
-def _tell(line: str) -> None:
-    note(line)
+    if not rows:
+        listed = ", ".join(names or ())
+        raise InputError(f"none of the solvers {listed} suits {', '.join(cases)}: name others")
+    measured = ("error", "settings")  # of which a solver that reached nothing has none
+    return pd.DataFrame([dict.fromkeys(measured) | row for row in rows])
 
 
 def verdict(table: pd.DataFrame) -> str:

@@ -25,6 +25,7 @@ import scipy.linalg
 import torch
 
 from cosa_theory.deltas import LayerDelta, open_pair
+from cosa_theory.ground.checks import whole
 from cosa_theory.ground.program import program
 from cosa_theory.projections import stream
 from cosa_theory.spectrum import resolution, singular_values
@@ -47,6 +48,9 @@ class Config:
     pair: Path | None = None
     reference_every: int = 12
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        whole("rounds", self.rounds)
 
 
 def low_rank_plus_noise(size: int, seed: int) -> Array:

@@ -21,6 +21,7 @@ from pathlib import Path
 import pandas as pd
 from safetensors.numpy import save_file
 
+from cosa_theory.ground.checks import whole
 from cosa_theory.ground.program import program
 from cosa_theory.projections import stream
 
@@ -36,6 +37,9 @@ class Config:
 
     rounds: int = 3
     against: str | None = None
+
+    def __post_init__(self) -> None:
+        whole("rounds", self.rounds)
 
 
 def small_pair(folder: Path) -> tuple[Path, Path]:

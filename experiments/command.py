@@ -318,9 +318,11 @@ def sweep_command(
 
     def body() -> None:
         config = read_config(presets[chosen.preset], chosen.config, seed=chosen.seed)
-        inputs = [getattr(config, field, None) for field in ("base", "tuned", "file")]
+        inputs = [getattr(config, field, None) for field in ("base", "tuned", "file", "pair")]
         check_table(chosen.out, name, inputs=inputs)
         table = run(config, **sweep_settings(chosen))
+        if table.empty:
+            raise InputError("the settings name nothing to compute: an array among them is empty")
         if (table["status"] == "done").any():
             text = verdict(table, config)
         else:

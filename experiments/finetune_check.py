@@ -287,7 +287,7 @@ def run(
     measure = partial(compute, folder=out, checkpoint=config.checkpoint)
     grid = run_cells(measure, grid_cells(config), **settings) if config.tune else read_rates()
     table = run_cells(measure, test_cells(config, grid), **settings)
-    if "value" not in table:
+    if not ((table["status"] == "done") & (table["method"] != "start")).any():
         raise InputError(f"no training was finished within {timeout:g} s: raise --timeout")
     start = table[table["method"] == "start"].set_index("model")["value"]
     columns = list(table.columns)

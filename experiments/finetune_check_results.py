@@ -70,7 +70,8 @@ def best_rates(grid: pd.DataFrame) -> pd.DataFrame:
         better one may lie outside).
     """
     rows = []
-    scored = grid.dropna(subset="value")  # trainings given up have none
+    # Trainings given up have no value, and where all were there is no such column.
+    scored = grid.dropna(subset="value") if "value" in grid else grid[:0]
     for (model, method), part in scored.groupby(["model", "method"], sort=False):
         ordered = part.sort_values("learning_rate")
         values = ordered["value"] * ordered["metric"].map(_sign)

@@ -67,12 +67,12 @@ def run(config: Config, out: str | Path = DEFAULT_OUT) -> dict[str, Any]:
     return found
 
 
-@program
 def check(out: Path) -> None:
     """Find out before a run whether its file can be written: `InputError` says why not."""
     check_folder(out.parent, f"{PART} {out.name}", (out.name,))
 
 
+@program
 def main(arguments: list[str] | None = None) -> int:
     """Run the experiment from the command line; the result is the exit code."""
     parser = command_parser(

@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from cosa_theory.deltas import open_pair
-from cosa_theory.ground.checks import choice
+from cosa_theory.ground.checks import choice, refuse
 from cosa_theory.ground.printable import printable
 from cosa_theory.ground.program import program
 from cosa_theory.ground.sweep import run_cells
@@ -104,7 +104,10 @@ class Config:
         for name in self.pairs:
             choice("pairs", name, tuple(PAIRS))
         chosen = list(self.pairs) or [name for name, pair in PAIRS.items() if pair.ready()]
-        return [name for name in chosen if PAIRS[name].domain is not None]
+        with_texts = [name for name in chosen if PAIRS[name].domain is not None]
+        if not with_texts:
+            raise refuse("pairs", self.pairs, "at least one whose model reads texts")
+        return with_texts
 
 
 def cells_of(config: Config) -> list[Cell]:

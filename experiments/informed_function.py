@@ -16,6 +16,7 @@ from typing import Any
 
 import pandas as pd
 
+from cosa_theory.ground.checks import choice, refuse
 from cosa_theory.ground.printable import printable
 from cosa_theory.ground.program import program
 from cosa_theory.page.text import render_view
@@ -46,6 +47,12 @@ class Config:
 
     pairs: tuple[str, ...] = ("sre_encoder", "encoder_r8_100", "encoder_r8_1000")
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in self.pairs:
+            choice("pairs", name, tuple(one for one in PAIRS if "encoder" in one))
+        if not self.pairs:
+            raise refuse("pairs", self.pairs, "at least one name")
 
 
 def run(config: Config, cells: Path) -> pd.DataFrame:

@@ -211,7 +211,8 @@ def compared(runs: pd.DataFrame) -> pd.DataFrame:
                 ends = {"difference": value, "low": low, "high": high}
                 row = {"method": method, "against": against, "seeds": len(gaps)}
                 rows.append(row | ends | {"outcome": outcome})
-    return pd.DataFrame(rows)
+    columns = ["method", "against", "seeds", "difference", "low", "high", "outcome"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def judge_training(comparison: pd.DataFrame) -> pd.DataFrame:

@@ -33,6 +33,7 @@ from transformers import get_linear_schedule_with_warmup
 
 from cosa_theory.assets import asset_folder
 from cosa_theory.deltas.language_models import quiet_transformers
+from cosa_theory.ground.checks import whole
 from cosa_theory.ground.printable import printable
 from cosa_theory.ground.program import program
 from cosa_theory.ground.sweep import run_cells
@@ -135,6 +136,10 @@ class Config:
     methods: tuple[str, ...] = ()
     seeds: int = 5
     steps: int = 50
+
+    def __post_init__(self) -> None:
+        whole("seeds", self.seeds)
+        whole("steps", self.steps)
 
 
 Adapt = Callable[[nn.Module, Sizes, Run], nn.Module]
@@ -390,7 +395,8 @@ def verdict(comparison: pd.DataFrame) -> str:
             if len(names):
                 labels = ", ".join(METHODS[name].label for name in names)
                 parts.append(f"{outcome} than {words}: {labels}".replace("ed than", "ed against"))
-    return f"By held-out loss after training, paired on seeds: {'; '.join(parts)}."
+    found = "; ".join(parts) or "nothing to compare, which takes LoRA or uninformed projections"
+    return f"By held-out loss after training, paired on seeds: {found}."
 
 
 if __name__ == "__main__":

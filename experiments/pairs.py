@@ -21,6 +21,7 @@ import pandas as pd
 from cosa_theory.assets import asset_folder
 from cosa_theory.deltas import open_pair
 from cosa_theory.ground.checks import choice
+from cosa_theory.ground.errors import InputError
 from cosa_theory.ground.printable import printable
 from cosa_theory.ground.program import program
 from cosa_theory.page.text import render_view
@@ -208,12 +209,16 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
 
     def body() -> None:
+        if chosen.get is None and chosen.texts is not None:
+            raise InputError("--texts is of one pair: name it by --get")
         if chosen.get is None:
             view = View.of("Pairs of models before and after fine-tuning", _COLUMNS, table())
             print(render_view(view))
             print(f"{MISSING}: still to be made, by --get NAME; the longest take hours")
             return
         pair = PAIRS[choice("--get", chosen.get, tuple(PAIRS))]
+        if chosen.texts is not None and pair.domain is None:
+            raise InputError(f"{pair.name} reads no texts: leave --texts out")
         for path in pair.paths():
             print(printable(str(path)))
         if chosen.texts is not None and pair.domain is not None:

@@ -28,6 +28,7 @@ from torch import Tensor
 
 from cosa_theory.deltas import open_pair
 from cosa_theory.deltas.language_models import quiet_transformers
+from cosa_theory.ground.checks import real, whole
 from cosa_theory.ground.files import atomic_path
 from cosa_theory.ground.printable import printable
 from cosa_theory.ground.program import program
@@ -98,6 +99,12 @@ class Config:
     tokens: int = 16
     rate: float = 1e-6
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "problems", "samples", "tokens"):
+            whole(name, getattr(self, name))
+        real("rate", self.rate, above=0)
+        whole("seed", self.seed, least=0)
 
 
 @dataclass(frozen=True)
@@ -345,7 +352,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config=Config(),
     )
     add = parser.add_argument
-    add("--arms", nargs="*", choices=ARMS, default=ARMS, help="default: all")
+    add("--arms", nargs="+", choices=ARMS, default=ARMS, help="default: all")
     add("--reference", action="store_true", help="also write the tables of experiments/reference")
     chosen = parser.parse_args(arguments)
 
@@ -356,7 +363,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         run_program("")  # tells where programs cannot be run apart
         base = decoder_base(PAIRS / "base")
         rows, layers = [], []
-        for arm in chosen.arms:
+        for arm in (one for one in ARMS if one in chosen.arms):
             before, after, earned = train(config, arm, base, chosen.out / "runs" / arm)
             pair = open_pair(before, after, include=r"\.layers\.")
             each, pooled = measure(pair)
@@ -365,7 +372,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         table, every = pd.DataFrame(rows), pd.concat(layers, ignore_index=True)
         text = verdict(table)
         settings = dataclasses.asdict(config)
-        judged = judge(table, every) if "rewarded" in chosen.arms else pd.DataFrame()
+        judged = judge(table, every)
         tables = dict(zip(beside, (every, judged), strict=True))
         stored: dict[str, Any] = {"arguments": settings, "verdict": text, "seed": config.seed}
         write_table(table, chosen.out, NAME, beside=tables, **stored)

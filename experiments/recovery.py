@@ -9,6 +9,7 @@ centre; real updates are solved at several compressions, by least norm and by â„
 
 import hashlib
 import math
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -178,8 +179,7 @@ def truth_of(cell: Cell) -> tuple[NDArray[Any], NDArray[Any] | None]:
     """Return Î”W of a cell, of unit norm, and the weight W whose singular basis is asked for."""
     needed = "singular" in (cell.basis, cell.sparse_in)
     if cell.sweep == "real":
-        exact = f"^{cell.update.replace('.', '[.]')}$"
-        (layer,) = open_pair(cell.base, cell.tuned, include=[exact])
+        (layer,) = open_pair(cell.base, cell.tuned, include=f"^{re.escape(cell.update)}$")
         delta = layer.delta / np.abs(layer.delta).max()
         return delta / np.linalg.norm(delta), layer.base if needed else None
     key = (NAME, cell.draw)

@@ -145,7 +145,7 @@ def cells(config: Config) -> list[Cell]:
     swept: dict[Shape, tuple[int, ...]] = dict.fromkeys(config.shapes, (config.order,))
     both = config.orders + swept.get(config.shape, ())
     swept[config.shape] = tuple(sorted(set(both)))
-    return [
+    every = (
         _cell(config, structure, about, kind, scale, shape, orders, draw)
         for shape, orders in swept.items()
         for structure in STRUCTURES
@@ -153,7 +153,8 @@ def cells(config: Config) -> list[Cell]:
         for kind in config.kinds
         for scale in scales
         for draw in range(config.draws)
-    ]
+    )
+    return [cell for cell in every if cell.orders]
 
 
 def _cell(

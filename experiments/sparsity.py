@@ -4,7 +4,6 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from scipy.optimize import brentq
 
@@ -27,11 +26,14 @@ def least_core(density: float) -> float:
 
     The root of d ρ(d) = density with ρ the weak threshold of plain Gaussian measurements
     (docs/theory.md, 4.1), which Kronecker measurements need more than: a bound from below. One
-    where every entry changed takes as many measurements.
+    where every entry changed, or all but a few in a million, takes as many measurements.
     """
-    if density <= 0 or density >= 1:
-        return float(np.clip(density, 0, 1))
-    return float(brentq(lambda d: d * l1_weak_threshold(d) - density, 1e-12, 1 - 1e-12))
+    most = 1 - 1e-12  # the threshold nears one so steeply that closer densities have no root below
+    if density >= most * l1_weak_threshold(most):
+        return 1.0
+    if density <= 0:
+        return 0.0
+    return float(brentq(lambda d: d * l1_weak_threshold(d) - density, 1e-12, most))
 
 
 def measure(pair: Pair) -> tuple[pd.DataFrame, dict[str, Any]]:
@@ -95,8 +97,12 @@ def _layer(layer: Any) -> dict[str, Any]:
 def judge(table: pd.DataFrame, layers: pd.DataFrame) -> pd.DataFrame:
     """Return what was expected (`STATED`), what was measured, and whether it "holds" or "fails".
 
-    Both tables have the column `arm`; the expectations are of "rewarded", beside its nulls.
+    Both tables have the column `arm`; the expectations are of "rewarded", beside its nulls, and
+    without that arm there are none.
     """
+    columns = ["prediction", "value", "outcome"]
+    if "rewarded" not in set(table["arm"]):
+        return pd.DataFrame(columns=columns)
     stated = tomllib.loads(STATED.read_text(encoding="utf-8"))
     density = table.set_index("arm")["density"]
     own, bounds = density["rewarded"], stated["density"]
@@ -115,17 +121,24 @@ def judge(table: pd.DataFrame, layers: pd.DataFrame) -> pd.DataFrame:
     rows.append((told, share, share >= core["share"]))
     smaller = float((of_arm["coded_bits"] < of_arm["core_bits"]).mean())
     rows.append(("places and values take fewer bits, in every matrix", smaller, smaller == 1))
-    judged = pd.DataFrame(rows, columns=["prediction", "value", "outcome"])
+    judged = pd.DataFrame(rows, columns=columns)
     return judged.assign(outcome=judged["outcome"].map({True: "holds", False: "fails"}))
 
 
+_LEARNT = {
+    "rewarded": "programs that pass were rewarded",
+    "shuffled": "rewards were shuffled",
+    "supervised": "every answer was learnt alike",
+}
+
+
 def verdict(table: pd.DataFrame) -> str:
-    """Say in words how sparse the rewarded update is, and what that is worth."""
+    """Say in words how sparse the update of the first arm is, and what that is worth."""
     first = table.iloc[0]
     others = ", ".join(f"{percent(row['density'])} {row['arm']}" for _, row in table[1:].iterrows())
     text = (
-        f"{percent(first['density'])} of the entries changed where programs that pass were "
-        f"rewarded{f' ({others})' if others else ''}"
+        f"{percent(first['density'])} of the entries changed where {_LEARNT[first['arm']]}"
+        f"{f' ({others})' if others else ''}"
     )
     enough = [d for d in CORES if first[f"decodable_{d:g}"] == first["matrices"]]
     text += (

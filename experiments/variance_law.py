@@ -9,6 +9,7 @@ coordinates (which ensembles with a heavy or a light tail notice), or is a real 
 
 import hashlib
 import math
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 
 from cosa_theory.deltas import open_pair
 from cosa_theory.ground.checks import choice, refuse, whole
+from cosa_theory.ground.checks import pair as sized
 from cosa_theory.ground.sweep import run_cells
 from cosa_theory.isometry.jl_curves import kronecker_variance
 from cosa_theory.projections import KINDS, make_projection
@@ -77,6 +79,7 @@ class Config:
     def __post_init__(self) -> None:
         for name in ("draws", "real_draws"):
             whole(name, getattr(self, name), least=2)  # for a variance
+        sized("core", self.core)
         for m, n, a, b in self.shapes:
             if not (1 <= a <= m and 1 <= b <= n):
                 raise refuse("shape", (m, n, a, b), "(m, n, a, b) with 1 ≤ a ≤ m, 1 ≤ b ≤ n")
@@ -109,7 +112,7 @@ class Cell:
     draws, seed : int
         Number of draws, and the seed of everything.
     pair, digest : str
-        Folder of the checkpoints and SHA-256 of the tuned one; empty for synthetic matrices.
+        Folder of the checkpoints and SHA-256 of both; empty for synthetic matrices.
     """
 
     source: str
@@ -142,7 +145,8 @@ def _real_cells(config: Config) -> list[Cell]:
     pair = Path(config.pair)
     if not all((pair / f"{side}.safetensors").is_file() for side in ("base", "tuned")):
         finetune_delta.run(finetune_delta.Config(seed=config.seed), pair)
-    digest = hashlib.sha256((pair / "tuned.safetensors").read_bytes()).hexdigest()
+    files = (pair / f"{side}.safetensors" for side in ("base", "tuned"))
+    digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
     a, b = config.core
     return [
         Cell(
@@ -173,8 +177,7 @@ def _open(pair: str, names: tuple[str, ...]) -> Any:
 def matrix_of(cell: Cell) -> NDArray[Any]:
     """Return the matrix X of a cell."""
     if cell.source == REAL:
-        exact = f"^{cell.name.replace('.', '[.]')}$"
-        (layer,) = _open(cell.pair, (exact,))
+        (layer,) = _open(cell.pair, (f"^{re.escape(cell.name)}$",))
         return layer.delta
     size = min(cell.m, cell.n)
     sigma = 1.0 / np.arange(1.0, size + 1) ** DECAYS[cell.name]

@@ -3,8 +3,10 @@
 import sys
 
 import numpy as np
+import pytest
 
-from experiments import bench_basis
+from cosa_theory.ground.errors import InputError
+from experiments import bench_basis, bench_isometry, bench_spectrum, bench_startup
 
 
 def test_the_unavoidable_products_are_the_three_of_the_closed_form():
@@ -33,3 +35,9 @@ def test_the_command_leads_with_its_verdict(monkeypatch, capsys):
     first = capsys.readouterr().out.splitlines()[0]
     assert first.startswith("The best core takes")
     assert first.endswith("times as long as the products it cannot avoid.")
+
+
+@pytest.mark.parametrize("bench", [bench_basis, bench_isometry, bench_spectrum, bench_startup])
+def test_a_benchmark_of_no_rounds_is_refused(bench):
+    with pytest.raises(InputError, match="rounds is 0"):
+        bench.Config(rounds=0)

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from cosa_theory.ground.errors import InputError
 from experiments import bench_recovery, rivals
 from experiments.bench_recovery import ACCURACY, Problem, measure, posed, solvers
 from experiments.rivals import RIVALS, Attempt, fastest
@@ -124,3 +125,15 @@ def test_no_rounds_and_no_time_are_refused(capsys):
         with pytest.raises(SystemExit):
             bench_recovery.main(bad)
         assert "--rounds must be at least 1, and --limit a positive" in capsys.readouterr().err
+
+
+def test_solvers_that_suit_none_of_the_problems_are_named():
+    with pytest.raises(InputError, match="none of the solvers omp suits noisy"):
+        bench_recovery.run({"noisy": NOISY}, ["omp"])
+
+
+def test_where_no_solver_reaches_the_accuracy_the_table_has_its_columns_all_the_same(monkeypatch):
+    monkeypatch.setattr(bench_recovery, "_apart", lambda *_: {"status": "failed: why"})
+    table = bench_recovery.run({"easy": EASY}, ["omp"], rounds=1)
+    assert table[["seconds", "error", "settings"]].isna().all(axis=None)
+    assert bench_recovery.verdict(table) == "easy: no ratios."

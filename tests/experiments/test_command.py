@@ -109,6 +109,16 @@ def test_where_no_cell_was_finished_the_verdict_says_so(tmp_path, capsys):
     assert capsys.readouterr().out.startswith("No cell was finished within 2 s: raise --timeout.")
 
 
+def test_settings_that_name_nothing_to_compute_are_refused(tmp_path, capsys):
+    def run(config, **settings):
+        return run_cells(compute, [], name="cells", version=1, progress=False, **settings)
+
+    presets = {"quick": Settings()}
+    assert sweep_command("cells", "Draws.", presets, run, no_verdict, ["--out", str(tmp_path)]) == 2
+    assert "nothing to compute" in capsys.readouterr().err
+    assert not (tmp_path / "cells.json").exists()
+
+
 def no_verdict(table, config):
     raise KeyError("share")
 

@@ -269,6 +269,16 @@ def test_a_bad_setting_is_named_with_its_value(changes, words):
         Config(**changes)
 
 
+def test_where_only_the_untrained_model_was_scored_in_time_the_limit_is_named(
+    monkeypatch, tmp_path
+):
+    table = pd.DataFrame({"model": "encoder", "method": ["start", "lora"], "value": [0.1, np.nan]})
+    table["status"] = ["done", "timed out"]
+    monkeypatch.setattr(finetune_check, "run_cells", lambda *_, **__: table)
+    with pytest.raises(InputError, match=r"no training was finished within 20 s: raise --timeout"):
+        run(PRESETS["short"], tmp_path, timeout=20.0)
+
+
 def test_a_method_without_a_stored_rate_is_refused_before_anything_is_trained(
     tmp_path, monkeypatch
 ):

@@ -101,6 +101,11 @@ def test_the_verdict_names_the_best_first_with_its_seeds():
     )
 
 
+def test_a_grid_whose_trainings_were_all_given_up_has_no_best_rate():
+    grid = pd.DataFrame({"model": ["encoder"], "method": ["lora"], "status": ["timed out"]})
+    assert best_rates(grid).empty
+
+
 def test_the_best_rate_is_that_of_the_best_value_and_an_end_of_the_grid_is_told():
     grid = pd.DataFrame(
         [

@@ -8,9 +8,10 @@ import torch
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
+from cosa_theory.ground.errors import InputError
 from experiments import finetune_delta
 from experiments.finetune_delta import Config
-from experiments.first_gradient import main, run
+from experiments.first_gradient import check, main, run
 
 TINY = Config(steps=1, batch=2, max_tokens=8, test_texts=2, warm_up=0.0, threads=1)
 
@@ -62,3 +63,12 @@ def test_the_command_names_a_bad_configuration(tmp_path, capsys):
     wrong.write_text("speed = 3\n")
     assert main(["--config", str(wrong), "--out", str(tmp_path / "g.safetensors")]) == 2
     assert "no field 'speed'" in capsys.readouterr().err
+
+
+def test_a_file_of_somebody_else_is_refused_before_anything_is_computed(tmp_path, monkeypatch):
+    monkeypatch.setattr(finetune_delta.Task, "load", lambda config: pytest.fail("computed"))
+    mine = tmp_path / "gradient.safetensors"
+    mine.write_text("mine")
+    for attempt in (check, lambda out: run(TINY, out)):
+        with pytest.raises(InputError, match=r"gradient\.safetensors is in the way"):
+            attempt(mine)

@@ -4,8 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from cosa_theory.ground.errors import InputError
 from cosa_theory.projections import SecondMoments
-from experiments import informed
+from experiments import informed, informed_function, informed_training
 from experiments.informed import Cell, Config, cells_of, pooled
 from experiments.informed_predictions import (
     compared,
@@ -29,6 +30,32 @@ def test_every_pair_with_texts_is_measured_on_three_sources_and_once_beside_base
         assert (of_gradients.calibration, of_gradients.beside) == ("other", False)
     card = [cell.texts for cell in cells if cell.source == "sre_card"]
     assert card == [8, 25]  # as many as there are
+
+
+@pytest.mark.parametrize(
+    ("refused", "named"),
+    [
+        (lambda: Config(("chgnet",)).chosen(), "chgnet"),
+        (lambda: informed_function.Config(("nosuch",)), "nosuch"),
+        (lambda: informed_function.Config(("chgnet",)), "chgnet"),
+        (lambda: informed_function.Config(()), "at least one name"),
+    ],
+)
+def test_pairs_that_cannot_be_measured_are_named(refused, named):
+    with pytest.raises(InputError, match=named):
+        refused()
+
+
+def test_a_method_that_nothing_stands_beside_is_compared_with_nothing():
+    runs = pd.DataFrame({"method": "lora", "part": "test", "seed": [0, 1], "loss": [0.1, 0.2]})
+    assert judge_training(compared(runs)).empty
+    assert "nothing to compare" in informed_training.verdict(compared(runs))
+
+
+@pytest.mark.parametrize("name", ["seeds", "steps"])
+def test_a_training_has_seeds_and_steps(name):
+    with pytest.raises(InputError, match=f"{name} is 0"):
+        informed_training.Config(**{name: 0})
 
 
 def test_a_cell_measures_the_layers_that_have_moments_and_pools_them(tmp_path, monkeypatch):

@@ -75,6 +75,13 @@ def test_texts_keep_their_line_breaks_in_a_file_of_json_lines(tmp_path, monkeypa
     assert set(texts) <= {one.prompt + one.body for one in functions}
 
 
+@pytest.mark.parametrize(("pair", "named"), [(["--get", "chgnet"], "chgnet"), ([], "--get")])
+def test_texts_that_no_pair_gives_are_refused(pair, named, tmp_path, capsys):
+    assert main([*pair, "--texts", str(tmp_path / "texts.txt")]) == 2
+    assert named in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_unknown_pair_is_named(capsys):
     assert main(["--get", "nowhere"]) == 2
     assert "nowhere" in capsys.readouterr().err

@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
+from cosa_theory.ground.errors import InputError
 from experiments import policy_gradient
 from experiments.policy_gradient import Config, Task, read_tasks, train, weights_of_answers
 from tests.deltas.language_models import save_model
@@ -111,3 +112,12 @@ def test_what_is_rewarded_becomes_likelier_and_what_is_shuffled_does_not_as_much
     *_, shuffled = train(longer, "shuffled", base, tmp_path / "shuffled")
     assert sum(earned[-4:]) > sum(earned[:4]) + 1
     assert sum(earned[-4:]) > sum(shuffled[-4:]) + 1
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"steps": 0}, {"problems": 0}, {"rate": float("nan")}, {"seed": -1}]
+)
+def test_a_setting_out_of_range_is_named(wrong):
+    (name,) = wrong
+    with pytest.raises(InputError, match=f"{name} is"):
+        Config(**wrong)

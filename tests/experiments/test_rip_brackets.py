@@ -52,6 +52,11 @@ def test_every_structure_side_ensemble_and_scale_is_there(table):
     assert set(sizes) == {(30, 6), (6, 30), (64, 9), (9, 64)}
 
 
+def test_a_matrix_of_fewer_columns_than_every_order_has_no_row():
+    listed = cells(Config(shape=(2, 2, 1, 1), orders=(2,), shapes=(), kinds=("haar",)))
+    assert {one.about for one in listed} == {"wide"}
+
+
 def test_a_bracket_contains_the_constant_of_the_matrix_it_names(table):
     for row in table.to_dict(orient="records"):
         names = Cell.__dataclass_fields__

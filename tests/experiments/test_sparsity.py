@@ -25,6 +25,11 @@ def test_nothing_takes_no_core_and_everything_as_many_numbers():
     assert sparsity.least_core(1.0) == 1
 
 
+@pytest.mark.parametrize("kept", [1, 10, 10_000])
+def test_where_all_but_a_few_of_a_million_entries_changed_the_core_is_nearly_as_large(kept):
+    assert 0.9999 < sparsity.least_core(1 - kept / 1e6) <= 1
+
+
 def layer(name, changed, shape=(40, 50)):
     delta = np.zeros(shape)
     delta.flat[:changed] = 1e-3  # whole rows, one after another
@@ -65,6 +70,14 @@ def outcomes(coded=0.2, core=0.04, **densities):
 def test_each_expectation_can_fail_and_holds_where_it_was_right(wrong):
     assert outcomes() == ["holds"] * 5
     assert outcomes(**wrong).count("fails") == 1
+
+
+def test_an_arm_without_rewards_is_not_called_rewarded_and_judges_nothing():
+    layers, pooled = sparsity.measure([layer("layers.0.q.weight", 20)])
+    table = pd.DataFrame([{"arm": "shuffled", **pooled}])
+    text = sparsity.verdict(table)
+    assert text.startswith("1.0 % of the entries changed where rewards were shuffled:")
+    assert sparsity.judge(table, layers.assign(arm="shuffled")).empty
 
 
 def test_a_dense_update_is_told_as_one_that_no_core_is_enough_for():

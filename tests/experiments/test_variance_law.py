@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from cosa_theory.laws.kronecker import kronecker_inflation, matrix_moments
 from cosa_theory.studies.jl.figures import VARIANCE_FIGURE
@@ -69,6 +69,34 @@ def test_spectra_go_from_rank_one_to_flat_in_both_bases():
     assert found["rank one", False].entry_fourth < 0.5
 
 
+def test_a_layer_is_found_whatever_signs_its_name_has(tmp_path):
+    names = ("a(1)+b.weight", "a1b.weight")
+    for side, value in (("base", 0.0), ("tuned", 1.0)):
+        content = {name: np.full((4, 3), value) for name in names}
+        save_file(content, tmp_path / f"{side}.safetensors")
+    listed = cells(Config(shapes=(), layers=("a",), real_kinds=("gaussian",), pair=str(tmp_path)))
+    assert {cell.name for cell in listed} == set(names)
+    assert all(matrix_of(cell).shape == (4, 3) for cell in listed)
+
+
+def test_another_base_is_another_cell(pair, tmp_path):
+    settings = {"shapes": (), "layers": ("layer.b",), "real_kinds": ("gaussian",)}
+    before = cells(Config(pair=str(pair), **settings))[0].digest
+    for side in ("base", "tuned"):
+        content = load_file(pair / f"{side}.safetensors")
+        if side == "base":
+            content["encoder.layer.b.weight"] += 1.0
+        save_file(content, tmp_path / f"{side}.safetensors")
+    assert cells(Config(pair=str(tmp_path), **settings))[0].digest != before
+
+
+def test_results_do_not_go_into_the_folder_of_the_pair(pair, tmp_path, capsys):
+    config = tmp_path / "pair.toml"
+    config.write_text(f"pair = '{pair}'\n")
+    assert main(["--config", str(config), "--out", str(pair)]) == 2
+    assert "where the results are to be written" in capsys.readouterr().err
+
+
 def test_the_law_is_the_closed_form_and_lies_in_the_intervals(table):
     gaussian = table[table["kind"] == "gaussian"]
     a, b = gaussian["a"].to_numpy(), gaussian["b"].to_numpy()
@@ -117,6 +145,7 @@ def test_the_command_stores_table_and_verdict(tmp_path, capsys):
     [
         ({"draws": 1}, "draws is 1"),
         ({"shapes": ((4, 4, 5, 2),)}, "shape is (4, 4, 5, 2)"),
+        ({"core": (0, 3)}, "core is (0, 3)"),
         ({"real_kinds": ("round",)}, "kinds is 'round'"),
     ],
 )
