@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from transformers import TrainerCallback
 
 from experiments.finetune.checkpoints import SlimTrainer
 from experiments.finetune.config import Config
+from experiments.finetune.methods import in_head
 from experiments.finetune.scoring import score
 from experiments.finetune.tasks import Task
 from experiments.finetune.watching import Watch
@@ -19,14 +20,15 @@ from experiments.finetune.watching import Watch
 __all__ = ["Progress", "TaskTrainer", "optimiser_of", "peak_memory"]
 
 
-def optimiser_of(model: nn.Module, head: str | None, config: Config) -> torch.optim.Optimizer:
+def optimiser_of(
+    model: nn.Module, head: Sequence[str], config: Config
+) -> torch.optim.Optimizer:
     """Return AdamW over what is trained, or LoRA-FA's optimiser, with a rate of the head's own."""
     inside: list[nn.Parameter] = []
     outside: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            of_head = head is not None and f".{head}." in f".{name}"
-            (inside if of_head else outside).append(parameter)
+            (inside if in_head(name, head) else outside).append(parameter)
     rate, decay = config.learning_rate, config.weight_decay
     groups = [{"params": outside, "lr": rate}, {"params": inside, "lr": config.head_rate}]
     betas = (0.9, config.beta2)
