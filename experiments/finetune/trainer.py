@@ -3,9 +3,10 @@
 import os
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
+from peft import PeftModel
 from peft.optimizers import create_lorafa_optimizer
 from torch import Tensor, nn
 from transformers import TrainerCallback
@@ -20,9 +21,7 @@ from experiments.finetune.watching import Watch
 __all__ = ["Progress", "TaskTrainer", "optimiser_of", "peak_memory"]
 
 
-def optimiser_of(
-    model: nn.Module, head: Sequence[str], config: Config
-) -> torch.optim.Optimizer:
+def optimiser_of(model: nn.Module, head: Sequence[str], config: Config) -> torch.optim.Optimizer:
     """Return AdamW over what is trained, or LoRA-FA's optimiser, with a rate of the head's own."""
     inside: list[nn.Parameter] = []
     outside: list[nn.Parameter] = []
@@ -33,8 +32,9 @@ def optimiser_of(
     groups = [{"params": outside, "lr": rate}, {"params": inside, "lr": config.head_rate}]
     betas = (0.9, config.beta2)
     if config.method == "lora_fa":
+        adapter = cast(PeftModel, model).peft_config["default"]
         made = create_lorafa_optimizer(
-            model, r=config.rank, lora_alpha=config.rank, lr=rate, weight_decay=decay
+            model, r=adapter.r, lora_alpha=adapter.lora_alpha, lr=rate, weight_decay=decay
         )
         made.param_groups[0]["betas"] = betas
         return _with_own_head(made, inside, config.head_rate)
