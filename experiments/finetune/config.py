@@ -19,10 +19,11 @@ from experiments.command import read_toml, with_fields
 from experiments.finetune.budgets import METHODS, SHAPES
 from experiments.finetune.templates import TEMPLATES
 
-__all__ = ["HARNESS", "Config", "read", "to_toml"]
+__all__ = ["FILES", "HARNESS", "Config", "read", "to_toml"]
 
 DTYPES = ("float32", "bfloat16")
 GRADES = ("gsm8k", "math", "humaneval", "mbpp")
+FILES = "files"
 HARNESS = "lm_eval:"
 SCHEDULES = ("linear", "cosine", "constant")
 
