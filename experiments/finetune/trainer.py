@@ -30,7 +30,7 @@ def optimiser_of(model: nn.Module, head: Sequence[str], config: Config) -> torch
             (inside if in_head(name, head) else outside).append(parameter)
     rate, decay = config.learning_rate, config.weight_decay
     groups = [{"params": outside, "lr": rate}, {"params": inside, "lr": config.head_rate}]
-    betas = (0.9, config.beta2)
+    betas = (0.9, float(config.beta2))  # a file may say 0
     if config.method == "lora_fa":
         adapter = cast(PeftModel, model).peft_config["default"]
         made = create_lorafa_optimizer(

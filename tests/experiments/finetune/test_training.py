@@ -101,6 +101,13 @@ def test_the_optimiser_of_lora_fa_has_the_factor_of_the_update(size, tmp_path):
     assert group["scaling_factor"] == 3.0, "which earlier versions of PEFT divide by"
 
 
+@pytest.mark.parametrize("method", ["lora", "lora_fa"])
+def test_a_second_moment_without_memory_may_be_written_without_a_point(method, tmp_path):
+    config = Config(method=method, rank=2, beta2=0)
+    model = prepared(load(tmp_path, 12, 6).model(), config)
+    assert optimiser_of(model, (), config).param_groups[0]["betas"] == (0.9, 0.0)
+
+
 def test_a_loss_that_is_no_number_is_kept_as_such(tmp_path):
     config = Config(rank=4, steps=3, batch=4, learning_rate=1e30, warm_up=0, clip=0, threads=1)
     with isolated(0, 1):
