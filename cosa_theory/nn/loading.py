@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from cosa_theory.deltas.cosa_adapters import CosaFolder, read_cosa_folder
 from cosa_theory.deltas.matching import first_few
+from cosa_theory.ground.checks import whole as whole_number
 from cosa_theory.ground.errors import InputError
 from cosa_theory.ground.progress import progress_bar
 from cosa_theory.nn.folder import layer_specs, read_cores, whole_problems
@@ -68,6 +69,7 @@ def load_cosa(
     adapter = read_cosa_folder(folder)
     dropout = adapter.settings.get("dropout") or 0.0
     check_options(dropout, order, core_dtype)
+    whole_number("threads", threads)
     places, state = named_places(model), named_tensors(model)
     adapter = adapter.named_as(places)
     whole = _whole_in(adapter, model, state)

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from cosa_theory.deltas.matching import first_few
+from cosa_theory.ground.checks import whole as whole_number
 from cosa_theory.ground.errors import InputError
 from cosa_theory.ground.program import note
 from cosa_theory.ground.progress import progress_bar
@@ -165,6 +166,7 @@ def add_cosa(
         projection_dtype,
     )
     check_options(dropout, order, core_dtype, init_weights)
+    whole_number("threads", threads)
     whole = modules_by_ending(model, modules_to_save)
     linears = linear_layers(
         model, target_modules, exclude_modules=exclude_modules, modules_to_save=whole

@@ -76,7 +76,7 @@ def draw_projections(
     """
     wanted = list(dict.fromkeys(specs))
     drawn: dict[ProjectionSpec, FrozenProjection] = {}
-    with one_thread(), ThreadPoolExecutor(max(1, threads)) as pool:
+    with one_thread(), ThreadPoolExecutor(threads) as pool:
         made = pool.map(lambda spec: frozen_projection(spec, dtype=dtype), wanted)
         for spec, projection in zip(wanted, made, strict=True):
             drawn[spec] = projection

@@ -8,6 +8,8 @@ devices, `accelerate launch -m experiments.finetune FILE` takes the same argumen
 """
 
 import dataclasses
+import hashlib
+import json
 import os
 import shutil
 import sys
@@ -21,15 +23,22 @@ from cosa_theory.ground.files import atomic_path
 from cosa_theory.ground.printable import printable
 from cosa_theory.ground.program import program
 from cosa_theory.ground.progress import progress_bar
-from cosa_theory.ground.reading import read_json
+from cosa_theory.ground.reading import file_bytes, read_json
 from cosa_theory.page.text import render_view
 from experiments.command import command_parser, run_command
-from experiments.finetune.config import Config, read, to_toml
-from experiments.finetune.record import RECORD, read_runs, record_of, runs_view, write_record
+from experiments.finetune.config import FILES, Config, read, to_toml
+from experiments.finetune.record import (
+    RECORD,
+    divergence,
+    read_runs,
+    record_of,
+    runs_view,
+    write_record,
+)
 
 __all__ = ["main", "run"]
 
-SETTINGS = "config.toml"
+SETTINGS, DIGESTS = "config.toml", "data.json"
 OUT = Path("results/finetune")
 
 
@@ -41,8 +50,9 @@ def run(config: Config, out: Path, *, plan_only: bool = False) -> dict[str, Any]
     config : Config
         The training.
     out : path
-        Its folder: config.toml, checkpoints while it runs, then run.json with `adapter` or, of a
-        full fine-tuning, `model`, and with `merge` the merged model as `merged`. The unpacked
+        Its folder: config.toml, data.json with digests of one's own files, checkpoints while it
+        runs, then run.json with `adapter` or, of a full fine-tuning, `model`, and with `merge` the
+        merged model as `merged`; of one that diverged neither this nor grades. The unpacked
         embedded model lies beside it.
     plan_only : bool
         Say what it would take, and do no more.
@@ -55,8 +65,8 @@ def run(config: Config, out: Path, *, plan_only: bool = False) -> dict[str, Any]
     Raises
     ------
     InputError
-        If the folder is of a training with other settings, there is too little memory, or as
-        `experiments.finetune.tasks.load_task`.
+        If the folder is of a training with other settings or files, there is too little memory, or
+        as `experiments.finetune.tasks.load_task`.
     """
     if not plan_only:
         refuse_other_settings(out, config)
@@ -75,6 +85,7 @@ def run(config: Config, out: Path, *, plan_only: bool = False) -> dict[str, Any]
     if plan_only and (config.steps or config.rows):  # the data says no more
         print(plan.text(total_steps(config, config.rows, devices), measured_speed(config.dtype)))
         return None
+    digests = _digests(config)
     task = load_task(config, out.parent / "base")
     steps = total_steps(config, len(task.train), devices)
     if _first_process():
@@ -84,8 +95,9 @@ def run(config: Config, out: Path, *, plan_only: bool = False) -> dict[str, Any]
     refuse_lacking_service(config)
     asked = questions(config)
     if _first_process():
-        with atomic_path(out / SETTINGS) as temporary:
-            temporary.write_text(to_toml(config), encoding="utf-8")
+        for name, text in {SETTINGS: to_toml(config), DIGESTS: json.dumps(digests)}.items():
+            with atomic_path(out / name) as temporary:
+                temporary.write_text(text, encoding="utf-8")
     return _trained(config, task, asked, out)
 
 
@@ -94,7 +106,7 @@ def _first_process() -> bool:
 
 
 def refuse_other_settings(out: Path, config: Config) -> None:
-    """Raise InputError for the first setting that differs from those of the folder's training.
+    """Raise InputError for what differs from the folder's training: a setting, or a file of data.
 
     One that has neither ended nor left a checkpoint counts for nothing: its settings may be mended.
     """
@@ -112,6 +124,21 @@ def refuse_other_settings(out: Path, config: Config) -> None:
                 "asked for: take that, or another folder with --out",
                 argument=field.name,
             )
+    known = read_json(out / DIGESTS) if (out / DIGESTS).is_file() else {}
+    for file, digest in _digests(config).items():
+        if known.get(file, digest) != digest:
+            raise InputError(
+                f"{out} holds a training on {file}, which was edited since: train on it as it is "
+                "to another folder with --out, or take back the edits"
+            )
+
+
+def _digests(config: Config) -> dict[str, str]:
+    """Return the SHA-256 of each file of one's own data; one that is gone is not compared."""
+    files = (config.train, config.validation, config.test) if config.data == FILES else ()
+    return {
+        file: hashlib.sha256(file_bytes(file)).hexdigest() for file in files if Path(file).is_file()
+    }
 
 
 def _trained(config: Config, task: Any, asked: dict[str, Any], out: Path) -> dict[str, Any]:
@@ -132,11 +159,12 @@ def _trained(config: Config, task: Any, asked: dict[str, Any], out: Path) -> dic
         kept = out / ("model" if config.method == "full" else "adapter")
         file_size = store(fitted, kept)
         grades: dict[str, float] = {}
-        for name, its in asked.items():
+        diverged = divergence(fitted.history, found.measures["loss"])
+        for name, its in {} if diverged else asked.items():
             grades |= grade(name, its, fitted.model, task.base, config)
         adapter = getattr(fitted.model, "peft_config", {}).get("default")
         total = sum(part.numel() for part in fitted.model.parameters())
-        if config.merge and adapter is not None and _first_process():
+        if config.merge and adapter is not None and not diverged and _first_process():
             store_merged(fitted, out / "merged")
     record = record_of(
         config,
@@ -218,6 +246,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 f"{record['train_info']['num_trainable_params']:,} trained parameters"
             )
             print(f"what was measured is in {printable(str(out / RECORD))}")
+            diverged = divergence(record["history"], scores["measures"]["loss"])
+            if diverged:
+                raise RuntimeError(
+                    f"the training diverged, {diverged}: lower learning_rate, which is "
+                    f"{config.learning_rate:g}, and train to another folder with --out"
+                )
             print(printable(_opening(record, out)))
 
     return run_command(body)

@@ -19,10 +19,11 @@ from experiments.command import read_toml, with_fields
 from experiments.finetune.budgets import METHODS, SHAPES
 from experiments.finetune.templates import TEMPLATES
 
-__all__ = ["HARNESS", "Config", "read", "to_toml"]
+__all__ = ["FILES", "HARNESS", "Config", "read", "to_toml"]
 
 DTYPES = ("float32", "bfloat16")
 GRADES = ("gsm8k", "math", "humaneval", "mbpp")
+FILES = "files"
 HARNESS = "lm_eval:"
 SCHEDULES = ("linear", "cosine", "constant")
 
@@ -189,6 +190,7 @@ class Config:
         for name in _FROM_ZERO:
             whole(name, getattr(self, name), least=0)
         whole("draw", self.draw, least=-1)
+        whole("seed", self.seed, least=0, most=2**32 - 1)  # as numpy's global generator takes it
         for name in ("alpha", "learning_rate", "head_rate", "epochs"):
             real(name, getattr(self, name), above=0)
         for name in ("warm_up", "weight_decay", "clip"):
@@ -235,7 +237,7 @@ _FROM_ONE = (
     *("batch", "accumulation", "checkpoint"),
 )
 _FROM_ZERO = (
-    *("rows", "items", "budget", "final_rank", "blocks", "steps", "seed", "threads"),
+    *("rows", "items", "budget", "final_rank", "blocks", "steps", "threads"),
     *("evaluate", "patience", "watch"),
 )
 

@@ -11,7 +11,7 @@ from cosa_theory.assets import Text, read_newsgroups, read_reuters
 from cosa_theory.ground.checks import choice
 from cosa_theory.ground.errors import InputError, quoted
 from cosa_theory.projections import stream
-from experiments.finetune.config import Config
+from experiments.finetune.config import FILES, Config
 from experiments.finetune.function_bodies import FunctionText, read_functions, split_modules
 from experiments.finetune.rows import (
     HUB,
@@ -27,7 +27,6 @@ __all__ = ["DATA", "Parts", "load_parts", "read_labelled"]
 # Shares of the modules, and how many training texts at most, that are kept back.
 VALIDATION_SHARE, TEST_SHARE = 0.15, 0.25
 VALIDATION_ITEMS = 600
-FILES = "files"
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,7 @@ def prepared(
     model: nn.Module,
     config: Config,
     *,
-    head: str | None = None,
+    head: Sequence[str] = (),
     steps: int = 1,
     batches: Iterable[Mapping[str, Any]] = (),
 ) -> nn.Module:
@@ -120,8 +120,8 @@ def prepared(
     config : Config
         The method, its size and where it is put. Full fine-tuning trains all weights of the last
         `blocks` blocks, and with 0 all weights of the model.
-    head : str, optional
-        Name of a module that is trained as a whole besides.
+    head : sequence of str
+        Names of modules that are trained as a whole besides.
     steps : int
         Of the training; AdaLoRA spreads its pruning over them.
     batches : iterable of mapping
@@ -148,7 +148,7 @@ def prepared(
     size = size_for(config, layers)
     made = _peft_config(config, size, steps)
     made.target_modules = list(layers)
-    made.modules_to_save = [head] if head else None
+    made.modules_to_save = list(head) or None
     adapted = adapter_put(model, made, config.method, batches)
     if config.method == "lora_fa":
         for name, parameter in adapted.named_parameters():
@@ -244,9 +244,9 @@ def _peft_config(config: Config, size: Size, steps: int) -> PeftConfig:
     return peft.LoraConfig(**lora)
 
 
-def in_head(name: str, head: str | None) -> bool:
-    """Return whether a parameter belongs to the new head."""
-    return head is not None and f".{head}." in f".{name}"
+def in_head(name: str, head: Sequence[str]) -> bool:
+    """Return whether a parameter belongs to the new head, given by its modules."""
+    return any(f".{one}." in f".{name}" for one in head)
 
 
 @dataclass(frozen=True)
@@ -271,7 +271,7 @@ class Counts:
         return self.adapter + self.head
 
 
-def counts(model: nn.Module, head: str | None) -> Counts:
+def counts(model: nn.Module, head: Sequence[str]) -> Counts:
     """Count what a prepared model trains and keeps frozen beside its weights."""
     sizes = {True: 0, False: 0}
     for name, parameter in model.named_parameters():

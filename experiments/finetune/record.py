@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import platform
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
@@ -18,7 +19,7 @@ from cosa_theory.ground.reading import read_json
 from cosa_theory.page.views import Column, View, count, number
 from experiments.finetune.config import Config
 
-__all__ = ["RECORD", "read_runs", "record_of", "runs_view", "write_record"]
+__all__ = ["RECORD", "divergence", "read_runs", "record_of", "runs_view", "write_record"]
 
 RECORD = "run.json"
 
@@ -71,6 +72,7 @@ def record_of(
     memory = [row["memory"] for row in steps] or [0]
     settings = dataclasses.asdict(config)
     origin = provenance(settings, seed=config.seed)
+    diverged = divergence(history, scores["measures"]["loss"])
     rate = sum(row["tokens"] for row in steps) / max(sum(row["seconds"] for row in steps), 1e-9)
     return {
         "run_info": {
@@ -80,7 +82,7 @@ def record_of(
             "peft_branch": None,
             "train_config": settings,
             "peft_config": adapter,
-            "error_msg": "",
+            "error_msg": diverged,
         },
         "train_info": {
             "accelerator_memory_reserved_avg": int(np.mean(memory)),
@@ -93,7 +95,7 @@ def record_of(
             "num_total_params": parameters["total"],
             "seconds_per_step": seconds["step"],
             "tokens_per_second": rate,
-            "status": "success",
+            "status": "failed" if diverged else "success",
             "metrics": _metrics(config, history, scores),
         },
         "meta_info": {
@@ -114,6 +116,16 @@ def record_of(
         "history": history,
         "provenance": origin,
     }
+
+
+def divergence(history: list[dict[str, Any]], tested: float) -> str:
+    """Say where the loss of a training became no finite number; "" where it stayed one."""
+    last = 0
+    for row in history:
+        last = row["step"]
+        if "loss" in row and not math.isfinite(row["loss"]):
+            return f"the loss is {row['loss']} at step {last:,}"
+    return "" if math.isfinite(tested) else f"the test loss is {tested} after step {last:,}"
 
 
 _SYSTEM = ("system", "release", "version", "machine", "processor")
@@ -170,9 +182,10 @@ def read_runs(folder: Path) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        run (its folder), model, data, method, seed, learning_rate, trained (without the head),
-        metric, value, low, high, seconds_per_step, tokens_per_second, memory (the most bytes),
-        file_size; then all settings, and measures and grades of the test part under their names.
+        run (its folder), model, data, method, seed, learning_rate, ended ("done" or "diverged"),
+        trained (without the head), metric, value, low, high, seconds_per_step, tokens_per_second,
+        memory (the most bytes), file_size; then all settings, and measures and grades of the test
+        part under their names.
 
     Raises
     ------
@@ -185,11 +198,13 @@ def read_runs(folder: Path) -> pd.DataFrame:
         try:
             info, train, scores = (record[name] for name in ("run_info", "train_info", "scores"))
             settings = info["train_config"]
+            diverged = divergence(record["history"], scores["measures"]["loss"])
             head = ("model", "data", "method", "seed", "learning_rate")
             rows.append(
                 {
                     "run": str(path.parent.relative_to(folder)),
                     **{name: settings[name] for name in head},
+                    "ended": "diverged" if diverged else "done",
                     "trained": train["num_trainable_params"] - train["num_head_params"],
                     **{name: scores[name] for name in ("metric", "value", "low", "high")},
                     **{name: train[name] for name in ("seconds_per_step", "tokens_per_second")},
@@ -212,6 +227,7 @@ _TWICE = ("metric",)
 _COLUMNS = (
     Column("run", "run", text=True),
     Column("method", "method", text=True),
+    Column("ended", "ended", "diverged: the loss became no finite number", text=True),
     Column("trained", "trained", "parameters, a new head aside", count),
     Column("metric", "metric", text=True),
     Column("value", "value", "of the test part", number),

@@ -74,8 +74,8 @@ class Task(ABC):
         What the outputs are.
     template : str
         How prompts are put, see `experiments.finetune.templates`.
-    head : str, optional
-        Name of a new module that every method trains as a whole.
+    head : tuple of str
+        Names of new modules that every method trains as a whole.
     """
 
     base: str
@@ -87,7 +87,7 @@ class Task(ABC):
     dtype: str = "float32"
     learns: str = "answers"
     template: str = ""
-    head: str | None = None
+    head: tuple[str, ...] = ()
 
     @abstractmethod
     def model(self) -> nn.Module:
@@ -147,12 +147,12 @@ class TextTask(Task):
             dtype=config.dtype,
             classes=len(classes) if numbers is None else 1,
             learns=parts.learns,
-            head="head" if config.model == "minilm" else head,
+            head=("head",) if config.model == "minilm" else head,
         )
 
     def model(self) -> nn.Module:
         """Return the model with a new head."""
-        if self.head == "head":
+        if self.head == ("head",):
             encoder = _loaded(self, transformers.AutoModel, add_pooling_layer=False)
             return LabelledClassifier(encoder, encoder.config.hidden_size, self.classes)
         kind = "regression" if self.learns == "numbers" else "single_label_classification"
@@ -256,10 +256,11 @@ def _pad_of(tokenizer: Any) -> int:
     return tokenizer.eos_token_id if pad is None else pad
 
 
-def _form(base: str) -> tuple[str, int | None]:
-    """Return the name of a classifier's new head, and how many tokens its positions are for.
+def _form(base: str) -> tuple[tuple[str, ...], int | None]:
+    """Return the modules of a classifier's new head, and how many tokens its positions are for.
 
-    The second is None where positions are no table. No weights are loaded.
+    The head is all that the model has around its base: DistilBERT's classifier stands on a layer
+    that is as new. The second is None where positions are no table. No weights are loaded.
     """
 
     def formed(name: str) -> Any:
@@ -270,7 +271,7 @@ def _form(base: str) -> tuple[str, int | None]:
     with quiet_transformers():
         model = _from(base, formed)
     body = model.base_model_prefix
-    *_, head = (
+    head = tuple(
         name for name, part in model.named_children() if name != body and list(part.parameters())
     )
     tables = [

@@ -2,16 +2,18 @@
 
 import os
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import torch
+from peft import PeftModel
 from peft.optimizers import create_lorafa_optimizer
 from torch import Tensor, nn
 from transformers import TrainerCallback
 
 from experiments.finetune.checkpoints import SlimTrainer
 from experiments.finetune.config import Config
+from experiments.finetune.methods import in_head
 from experiments.finetune.scoring import score
 from experiments.finetune.tasks import Task
 from experiments.finetune.watching import Watch
@@ -19,20 +21,20 @@ from experiments.finetune.watching import Watch
 __all__ = ["Progress", "TaskTrainer", "optimiser_of", "peak_memory"]
 
 
-def optimiser_of(model: nn.Module, head: str | None, config: Config) -> torch.optim.Optimizer:
+def optimiser_of(model: nn.Module, head: Sequence[str], config: Config) -> torch.optim.Optimizer:
     """Return AdamW over what is trained, or LoRA-FA's optimiser, with a rate of the head's own."""
     inside: list[nn.Parameter] = []
     outside: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            of_head = head is not None and f".{head}." in f".{name}"
-            (inside if of_head else outside).append(parameter)
+            (inside if in_head(name, head) else outside).append(parameter)
     rate, decay = config.learning_rate, config.weight_decay
     groups = [{"params": outside, "lr": rate}, {"params": inside, "lr": config.head_rate}]
-    betas = (0.9, config.beta2)
+    betas = (0.9, float(config.beta2))  # a file may say 0
     if config.method == "lora_fa":
+        adapter = cast(PeftModel, model).peft_config["default"]
         made = create_lorafa_optimizer(
-            model, r=config.rank, lora_alpha=config.rank, lr=rate, weight_decay=decay
+            model, r=adapter.r, lora_alpha=adapter.lora_alpha, lr=rate, weight_decay=decay
         )
         made.param_groups[0]["betas"] = betas
         return _with_own_head(made, inside, config.head_rate)

@@ -1,6 +1,7 @@
 """How the update of some layers grows while they are trained: its size and its ranks."""
 
 import copy
+import math
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ __all__ = ["Watch", "adapted_layers", "effective_weight"]
 
 
 _WRAPPER = "base_model.model."  # PEFT's
+_MEASURES = {"norm": "frobenius", **{name: name for name in ("stable_rank", "rank_90", "rank_99")}}
 
 
 class Watch:
@@ -49,21 +51,18 @@ class Watch:
     def measures(self) -> dict[str, float]:
         """Return of each layer ‖ΔW‖, its stable rank and its ranks for 90 and 99 % of the energy.
 
-        The keys are `update_NAME_norm`, ..., with the layer's name.
+        The keys are `update_NAME_norm`, ..., with the layer's name; NaN where ΔW is not finite.
         """
         found = {}
         for name, delta in self.updates().items():
             # What is left of two weights in single precision.
             start = self._start[name]
             rounding = torch.finfo(torch.float32).eps * float(start.square().mean().sqrt())
-            summary = summarize(delta.numpy(), rounding_rms=rounding)
-            for kind, value in {
-                "norm": summary.frobenius,
-                "stable_rank": summary.stable_rank,
-                "rank_90": summary.rank_90,
-                "rank_99": summary.rank_99,
-            }.items():
-                found[f"update_{name.removeprefix(_WRAPPER)}_{kind}"] = float(value or 0.0)
+            diverged = not delta.isfinite().all()
+            summary = None if diverged else summarize(delta.numpy(), rounding_rms=rounding)
+            for kind, measure in _MEASURES.items():
+                value = math.nan if summary is None else getattr(summary, measure) or 0.0
+                found[f"update_{name.removeprefix(_WRAPPER)}_{kind}"] = float(value)
         return found
 
 

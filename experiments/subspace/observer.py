@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
@@ -19,8 +20,8 @@ class Observer(TrainerCallback):
 
     Parameters
     ----------
-    head : str, optional
-        Name of the head.
+    head : sequence of str
+        Names of the head's modules.
 
     Attributes
     ----------
@@ -28,7 +29,7 @@ class Observer(TrainerCallback):
         Processor time of a step, over those of this process; NaN before the end.
     """
 
-    def __init__(self, head: str | None) -> None:
+    def __init__(self, head: Sequence[str]) -> None:
         self.seconds = math.nan
         self._head, self._norm = head, math.nan
         self._began = (0, 0.0)

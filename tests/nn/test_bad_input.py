@@ -70,6 +70,8 @@ def refusal(folder, model=None):
         ({"order": "fast"}, "order is 'fast': "),
         ({"core_dtype": torch.int8}, "core_dtype is torch.int8: "),
         ({"core_dtype": "float32"}, "core_dtype is 'float32': "),
+        ({"threads": "x"}, "threads is 'x': it must be a whole number of at least 1"),
+        ({"threads": 0}, "threads is 0: "),
         ({"shape_pattern": {"q": (3,)}}, r"shape_pattern of 'q' is \(3,\): it must be two"),
         ({"alpha_pattern": {"q": None}}, "alpha_pattern of 'q' is None: "),
         ({"alpha_pattern": {"(": 1.0}}, r"alpha_pattern is '\(': it must be a regular"),
@@ -88,6 +90,11 @@ def test_a_bad_setting_leaves_the_model_as_it_was(settings, message):
     assert len(caught.value.problems) == 1
     assert "\n" not in str(caught.value)
     assert_unchanged(model, before)
+
+
+def test_a_bad_number_of_threads_is_told_before_a_folder_is_loaded(folder):
+    with pytest.raises(InputError, match="threads is None: it must be a whole number"):
+        load_cosa(Net(), folder, threads=None)
 
 
 def test_several_bad_settings_are_all_named():

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from cosa_theory.deltas.wrapped_names import unwrapped_name
-from cosa_theory.ground.checks import choice
+from cosa_theory.ground.checks import choice, refuse
 from cosa_theory.ground.errors import InputError
 from cosa_theory.nn.adaptable import tie_problems, warn_unmergeable
 from cosa_theory.nn.pairs import Placement
@@ -101,6 +101,7 @@ class CosaModel(BaseTuner):
         ValueError
             If the adapter cannot be put into this model, which is then left as it was.
         """
+        _refuse_name(adapter_name)
         config = self.peft_config[adapter_name]
         targets = target_layers(model, config, state_dict)
         present = {
@@ -260,9 +261,11 @@ class CosaModel(BaseTuner):
         Raises
         ------
         InputError
-            If the adapters do not share their projections, or cannot be added for another reason.
+            If the adapters do not share their projections, or cannot be added for another reason,
+            or no adapter can have the name.
         """
         choice("combination_type", combination_type, ("linear",))
+        _refuse_name(adapter_name)
         config = combined_config(self.model, self.peft_config, adapters, weights, adapter_name)
         prepared = combined_injections(self.model, adapters)
         self.peft_config[adapter_name] = config
@@ -300,6 +303,16 @@ class CosaModel(BaseTuner):
     @classmethod
     def _remove_adapter_name_from_key(cls, key: str, adapter_name: str) -> str:
         return unwrapped_name(super()._remove_adapter_name_from_key(key, adapter_name))
+
+
+def _refuse_name(adapter_name: str) -> None:
+    """Raise InputError for a name that torch cannot give a module, and so PEFT no adapter."""
+    if not adapter_name or "." in adapter_name or hasattr(nn.ModuleDict(), adapter_name):
+        raise refuse(
+            "adapter_name",
+            adapter_name,
+            "a name without a dot, and none that torch's modules use themselves, such as keys",
+        )
 
 
 def _follow_orientation(config: CosaConfig, targets: Mapping[str, nn.Module]) -> None:

@@ -43,7 +43,7 @@ def test_a_whole_budget_is_kept_and_the_count_is_that_of_the_model(method):
     model, config = task.model(), Config(method=method, budget=5000)
     planned = size_for(config, linear_layers(model, 0)).trained
     made = prepared(model, config, steps=10, batches=moment_batches(task, config))
-    assert counts(made, None).adapter == planned
+    assert counts(made, ()).adapter == planned
     # Block sizes divide the sides, and bases of RandLoRA are whole: those are coarse.
     assert (0.5 if method in ("c3a", "randlora") else 0.8) * 5000 <= planned <= 5000
 
@@ -82,7 +82,7 @@ def test_a_core_beside_the_identity_is_as_large_as_it_is_planned():
     layers = linear_layers(model, 0)
     planned = size_for(config, layers)
     assert planned.by_layer == {name: (m, 2) for name, (m, _) in layers.items()}
-    assert counts(prepared(model, config), None).adapter == planned.trained
+    assert counts(prepared(model, config), ()).adapter == planned.trained
 
 
 def test_the_last_ranks_of_adalora_are_compared_with_those_that_a_budget_gives():
@@ -120,10 +120,10 @@ def test_only_the_last_blocks_and_the_head_are_trained(method):
         def forward(self, x):
             return self.top(x)
 
-    model = prepared(WithHead(), config_of(method, rank=2, blocks=1), head="top")
+    model = prepared(WithHead(), config_of(method, rank=2, blocks=1), head=["top"])
     names = [name for name, part in model.named_parameters() if part.requires_grad]
     assert all(".layers.1." in name or ".top." in f".{name}" for name in names)
-    size = counts(model, "top")
+    size = counts(model, ["top"])
     assert size.head == 18
     blocks = sum(p.numel() for n, p in model.named_parameters() if ".layers.1." in n)
     if method == "full":
@@ -134,7 +134,7 @@ def test_only_the_last_blocks_and_the_head_are_trained(method):
         )
         assert 0.8 * budget <= size.adapter <= budget
     with pytest.raises(ValueError, match="blocks is 3: the model has 2"):
-        prepared(WithHead(), config_of(method, rank=2, blocks=3), head="top")
+        prepared(WithHead(), config_of(method, rank=2, blocks=3), head=["top"])
 
 
 def test_full_fine_tuning_of_all_blocks_trains_everything():
@@ -154,7 +154,7 @@ def test_informed_cores_are_made_from_batches_within_the_budget(settings):
     made = prepared(model, config, batches=[batch])
     planned = size_for(config, linear_layers(load(Path("."), 12, 6).model(), 0)).trained
     assert (
-        counts(made, None).adapter
+        counts(made, ()).adapter
         == planned
         <= 4 * sum(m + n for m, n in linear_layers(task.model(), 0).values())
     )

@@ -49,7 +49,7 @@ def labelled(folder, **settings):
     return config, TextTask.load(config, Parts("labels", items, items, items))
 
 
-@pytest.mark.parametrize("kind", ["roberta", "xlm-roberta", "llama"])
+@pytest.mark.parametrize("kind", ["roberta", "xlm-roberta", "llama", "distilbert", "deberta-v2"])
 def test_the_new_head_of_every_architecture_is_trained(kind, tmp_path):
     config, task = labelled(model_folder(tmp_path, kind))
     model = task.model()

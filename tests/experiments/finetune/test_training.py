@@ -9,6 +9,8 @@ from torch import nn
 
 from experiments.finetune.checkpoints import last_checkpoint
 from experiments.finetune.config import Config
+from experiments.finetune.methods import prepared
+from experiments.finetune.trainer import optimiser_of
 from experiments.finetune.training import fit, isolated, kept_bytes, train
 from tests.experiments.finetune_tiny import load
 
@@ -87,6 +89,23 @@ def test_methods_with_a_state_of_their_own_go_on_to_the_same_numbers(method, tmp
     if method == "lora_fa":
         names = [name for name, value in parameters.items() if value.requires_grad]
         assert all(".lora_B." in name for name in names)
+
+
+@pytest.mark.parametrize("size", [{"rank": 4}, {"budget": 5000}])
+def test_the_optimiser_of_lora_fa_has_the_factor_of_the_update(size, tmp_path):
+    config = Config(method="lora_fa", alpha=3.0, **size)
+    model = prepared(load(tmp_path, 12, 6).model(), config)
+    (group,) = optimiser_of(model, (), config).param_groups
+    factors = dict(zip(group["names"], group["scaling_factors"], strict=True))
+    assert {one for name, one in factors.items() if ".lora_" in name} == {3.0}
+    assert group["scaling_factor"] == 3.0, "which earlier versions of PEFT divide by"
+
+
+@pytest.mark.parametrize("method", ["lora", "lora_fa"])
+def test_a_second_moment_without_memory_may_be_written_without_a_point(method, tmp_path):
+    config = Config(method=method, rank=2, beta2=0)
+    model = prepared(load(tmp_path, 12, 6).model(), config)
+    assert optimiser_of(model, (), config).param_groups[0]["betas"] == (0.9, 0.0)
 
 
 def test_a_loss_that_is_no_number_is_kept_as_such(tmp_path):

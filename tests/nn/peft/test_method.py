@@ -10,6 +10,7 @@ from peft.utils.quantization_utils import QuantizationBackend
 from torch import nn
 
 from cosa_theory import CosaBasis
+from cosa_theory.ground.errors import InputError
 from cosa_theory.nn.peft import CosaConfig, CosaLayer, Linear
 from cosa_theory.projections import KINDS
 from tests.nn.peft.models import adapted, bert, gpt2, llama, mlp, same_state, state_of, t5, tokens
@@ -146,6 +147,23 @@ def test_a_further_adapter_is_neither_active_nor_trainable():
     model.set_adapter("other")
     trainable = [name for name, one in model.named_parameters() if one.requires_grad]
     assert trainable == [f"base_model.model.{name}.cosa_Y.other" for name in BOTH]
+
+
+@pytest.mark.parametrize("name", ["a.b", "", "keys", "training"])
+@pytest.mark.filterwarnings("ignore:Adapter name")
+def test_a_name_that_no_adapter_can_have_is_told_and_leaves_the_others(name):
+    with pytest.raises(InputError, match=f"adapter_name is '{name}': it must be a name without a "):
+        get_peft_model(mlp(), config(), adapter_name=name)
+    model = adapted(config())
+    before = model(X)
+    for add in (
+        lambda: model.add_adapter(name, config()),
+        lambda: model.add_weighted_adapter(["default"], [1.0], name),
+    ):
+        with pytest.raises(InputError, match=f"adapter_name is '{name}': "):
+            add()
+    assert list(model.peft_config) == ["default"]
+    assert torch.equal(model(X), before)
 
 
 def test_an_equal_draw_is_kept_in_memory_once():
