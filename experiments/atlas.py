@@ -203,7 +203,8 @@ def _with_committed(measured: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFr
         if path.is_file():
             others = pd.read_csv(path)
             others = others[~others["update"].isin(table["update"])]
-            table = pd.concat([others, table], ignore_index=True)
+            if len(others):  # an empty table has no types
+                table = pd.concat([others, table], ignore_index=True)
         tables[name] = table.sort_values(
             "update", key=lambda names: names.map(order), kind="stable"
         )

@@ -38,6 +38,7 @@ _UPDATES = {
     "decoder_functions_100": "SmolLM2, functions, 100",
 }
 _MOST_OF_A_KIND = 4
+_LEAST = 1e-4  # share whose digits fit a cell
 _COLOURS = (SKY, BLUE, VERMILION)  # of budgets, from the smallest
 
 
@@ -87,7 +88,7 @@ def _shares(axes: Axes, pooled: pd.DataFrame, updates: list[str]) -> None:
         axes.text(
             column + 0.5,
             row + 0.5,
-            f"{100 * share:.2g}",
+            f"{100 * share:.2g}" if share > _LEAST else "0",
             ha="center",
             va="center",
             fontsize=5,

@@ -181,7 +181,7 @@ def describe(cases: Sequence[Case]) -> str:
                 f"{spread((case.value for case in those), percent)}"
             )
     text = "; ".join(sentences)
-    return f"{text[0].upper()}{text[1:]}. Training runs are not part of this."
+    return f"{text[0].upper()}{text[1:]}. Trainings are judged by the committed study alone."
 
 
 CHECK = Check(CLAIM, measure, describe, needs_pair=False)

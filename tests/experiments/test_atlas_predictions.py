@@ -120,7 +120,10 @@ def test_what_is_expected_of_function_can_hold_fail_and_stay_undecided(changed, 
 
 
 def test_what_is_committed_of_expectations_follows_from_the_committed_tables():
-    tables = {name: pd.read_csv(REFERENCE / f"{name}.csv") for name in ("atlas", "atlas_leads")}
-    judged = judge(*(tables[name] for name in ("atlas_leads", "atlas")))
+    tables = {
+        name: pd.read_csv(REFERENCE / f"{name}.csv")
+        for name in ("atlas", "atlas_leads", "atlas_function")
+    }
+    judged = judge(*(tables[name] for name in ("atlas_leads", "atlas", "atlas_function")))
     committed = pd.read_csv(REFERENCE / "atlas_judged.csv", dtype=str)
     pd.testing.assert_frame_equal(judged, committed)

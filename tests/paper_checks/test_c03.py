@@ -28,7 +28,7 @@ def test_typical_cores_keep_their_norm_and_the_worst_do_not():
     found = by_group(cases)
     assert found[c03.EVERY].outcome == "fails"
     assert found[c03.ISOTROPIC].outcome == found[c03.RANK_ONE].outcome == "holds"
-    assert "Training runs are not part of this" in c03.describe(cases)
+    assert "Trainings are judged by the committed study alone" in c03.describe(cases)
 
 
 def test_a_core_far_smaller_than_the_layer_flips_it():
