@@ -193,7 +193,7 @@ def test_without_what_was_made_the_model_refuses_and_stays_as_it_was():
     changed = copy.deepcopy(prepared)
     changed.seed, changed.b = 5, 3
     for asked in (config(), changed):
-        with pytest.raises(InputError, match=r"'activation'.*: R of .* prepare_cosa\(model"):
+        with pytest.raises(InputError, match=r"'activation'.*R of .* prepare_cosa\(model"):
             get_peft_model(base, asked)
         assert not layers(base)
     assert layers(get_peft_model(base, copy.deepcopy(prepared)))
