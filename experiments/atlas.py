@@ -112,7 +112,8 @@ def measure(
     entries = sum(int(np.prod(layer.shape)) for layer in getattr(pair, "layers", pair))
     gradients = _slopes() if name.startswith("encoder_r8_1") else None
     if function:
-        settings["function"] = partial(_function, name)
+        beside = None if cells is None else cells.with_name(f"{cells.name}_function")
+        settings["function"] = partial(_function, name, cells=beside)
     with progress_bar(f"matrices of {name}", notes=True) as advance:
         return atlas_pair(
             pair,
@@ -125,7 +126,7 @@ def measure(
         )
 
 
-def _function(name: str, approximations: Sequence[Any]) -> pd.DataFrame:
+def _function(name: str, approximations: Sequence[Any], cells: Path | None) -> pd.DataFrame:
     from cosa_theory.studies.function.pair import function_pair
 
     with progress_bar(f"families in the model of {name}", notes=True) as advance:
@@ -133,6 +134,7 @@ def _function(name: str, approximations: Sequence[Any]) -> pd.DataFrame:
             *PAIRS[name].paths(),
             general=PAIRS[name].texts(_TEXTS),  # one set of texts
             approximations=approximations,
+            cells=cells,
             progress=advance,
             include=_INSIDE.get(name.split("_")[0]),
         ).function

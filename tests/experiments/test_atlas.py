@@ -1,6 +1,7 @@
 """The atlas of real updates: leads, crossings, and what was expected, on updates made to order."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -123,3 +124,16 @@ def test_function_is_refused_for_what_has_no_texts_before_any_work(tmp_path, cap
     assert atlas.main(given) == 2
     assert "chgnet has no texts" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_function_goes_on_from_cells_of_its_own(tmp_path, monkeypatch):
+    asked = {}
+
+    def function_pair(*paths, **settings):
+        asked.update(settings)
+        return SimpleNamespace(function=pd.DataFrame())
+
+    monkeypatch.setattr("cosa_theory.studies.function.pair.function_pair", function_pair)
+    monkeypatch.setattr(atlas, "atlas_pair", lambda pair, function, **settings: function([]))
+    atlas.measure("sre_encoder", tmp_path / "sre_encoder", function=True)
+    assert asked["cells"] == tmp_path / "sre_encoder_function"
