@@ -2,8 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterable
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ from cosa_theory.spectrum.families.base import FAMILIES, Captured, Draws, Family
 from cosa_theory.spectrum.families.joint import JOINT
 from cosa_theory.studies.known_layers import Known
 
-__all__ = ["AtlasSettings", "Charted", "allotted", "chart_layer", "identity", "noise_share"]
+__all__ = ["AtlasSettings", "Charted", "Noise", "allotted", "chart_layer", "identity"]
 
 # Raised when the content of a stored cell changes meaning, so that older ones are computed anew.
 _CELL_FORMAT = 2
@@ -99,12 +98,12 @@ def chart_layer(charted: Charted, settings: AtlasSettings) -> dict[str, Any]:
     """
     layer = charted.layer
     update = _update_of(charted)
-    draws = Draws(settings.draws, settings.seed, (layer.name,))
+    draws, noise = Draws(settings.draws, settings.seed, (layer.name,)), Noise(settings.seed)
     rows = []
     for name in settings.families:
         family = None if name in JOINT else FAMILIES[name].of(update)
         if family is not None:
-            rows += _measured(family, update, charted, draws)
+            rows += _measured(family, update, charted, draws, noise)
     m, n = layer.shape
     return {
         "name": layer.name,
@@ -116,7 +115,7 @@ def chart_layer(charted: Charted, settings: AtlasSettings) -> dict[str, Any]:
 
 
 def _measured(
-    family: Family, update: Update, charted: Charted, draws: Draws
+    family: Family, update: Update, charted: Charted, draws: Draws, noise: "Noise"
 ) -> list[dict[str, Any]]:
     m, n = update.shape
     sides = (n, m) if family.sided and update.transposed else (m, n)
@@ -139,7 +138,7 @@ def _measured(
                 "ci_low": captured.low,
                 "ci_high": captured.high,
                 "law": size.parameters / (m * n) if law else None,
-                "noise": noise_share(family.name, *sides, size, draws.seed),
+                "noise": noise.share(family.name, *sides, size),
                 "bits": cost.bits if cost else None,
                 "frozen": cost.frozen if cost else None,
                 "multiply_adds": cost.multiply_adds if cost else None,
@@ -148,20 +147,50 @@ def _measured(
     return rows
 
 
-@cache
-def noise_share(name: str, m: int, n: int, size: Size, seed: int) -> float | None:
-    """Return what a family captures of independent noise of this shape; None where it takes more.
+@dataclass(frozen=True)
+class Noise:
+    """What families capture of independent noise in the place of ΔW and W.
 
-    W is noise too; families that know something of inputs have no such null.
+    Shares are kept for all layers of a shape; the noise itself goes with this object, since for a
+    large layer it takes as much memory as the layer.
+
+    Parameters
+    ----------
+    seed : int
+        Of the noise.
     """
-    if not size.parameters:
-        return None
-    delta, base = (
-        stream(seed, "noise", role, m, n).standard_normal((m, n)) for role in ("delta", "base")
-    )
-    noise = Update(delta, base, singular_values(delta))
-    family = FAMILIES[name].of(noise)
-    if family is None:
-        return None
-    (captured,) = family.capture(noise, [size], Draws(2, seed, ("noise",)))
-    return captured.mean if np.isfinite(captured.mean) else None
+
+    seed: int
+    _drawn: dict[tuple[int, int], Update] = field(default_factory=dict, repr=False)
+
+    def share(self, name: str, m: int, n: int, size: Size) -> float | None:
+        """Return the share of one size of a family; None where it takes more than ΔW and W.
+
+        Families that know something of inputs have no such null.
+        """
+        if not size.parameters:
+            return None
+        key = (name, m, n, size, self.seed)
+        if key not in _SHARES:
+            _SHARES[key] = self._measured(name, m, n, size)
+        return _SHARES[key]
+
+    def _measured(self, name: str, m: int, n: int, size: Size) -> float | None:
+        noise = self._of(m, n)
+        family = FAMILIES[name].of(noise)
+        if family is None:
+            return None
+        (captured,) = family.capture(noise, [size], Draws(2, self.seed, ("noise",)))
+        return captured.mean if np.isfinite(captured.mean) else None
+
+    def _of(self, m: int, n: int) -> Update:
+        if (m, n) not in self._drawn:
+            delta, base = (
+                stream(self.seed, "noise", role, m, n).standard_normal((m, n)).astype(np.float32)
+                for role in ("delta", "base")
+            )
+            self._drawn[m, n] = Update(delta, base, singular_values(delta))
+        return self._drawn[m, n]
+
+
+_SHARES: dict[tuple[str, int, int, Size, int], float | None] = {}

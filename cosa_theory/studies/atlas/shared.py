@@ -11,7 +11,7 @@ from cosa_theory import __version__
 from cosa_theory.deltas import DeltaPair
 from cosa_theory.spectrum.families.base import FAMILIES, VALUE_BITS, Fit, Update
 from cosa_theory.spectrum.families.joint import JOINT, Together
-from cosa_theory.studies.atlas.layer import noise_share
+from cosa_theory.studies.atlas.layer import Noise
 from cosa_theory.studies.layers import Pair
 
 __all__ = ["Charting", "Group"]
@@ -86,7 +86,7 @@ class Charting:
         rows: dict[str, Row] = {}
         for place, (layer, update) in enumerate(zip(part, layers, strict=True)):
             alone = family.size(*update.shape, max(1, part[layer]))
-            noise = noise_share(group.family, *update.shape, alone, self.seed)
+            noise = Noise(self.seed).share(group.family, *update.shape, alone)
             row = _row(group.family, found, place, len(part), update)
             rows[layer] = row | {"budget": group.budget, "noise": noise}
             if isinstance(found, Together):

@@ -6,10 +6,11 @@ import pytest
 from cosa_theory.deltas import LayerDelta
 from cosa_theory.ground.errors import InputError
 from cosa_theory.page.views import percent
+from cosa_theory.projections import stream
 from cosa_theory.spectrum.families.base import FAMILIES
 from cosa_theory.studies.atlas.explorer import explorer
 from cosa_theory.studies.atlas.figures import FIGURES
-from cosa_theory.studies.atlas.layer import allotted
+from cosa_theory.studies.atlas.layer import Noise, allotted
 from cosa_theory.studies.atlas.pair import atlas_pair
 from cosa_theory.studies.atlas.verdict import trained
 from cosa_theory.studies.atlas.views import PRESENTATION
@@ -93,6 +94,25 @@ def test_the_verdict_names_the_best_its_null_and_how_far_a_core_is_behind(atlas)
     assert f"law {percent(core['law'])}" in atlas.verdict
     whole = atlas_pair(layers(), budgets=(3000,), families=FEW[3:5], draws=2)
     assert whole.verdict.startswith("2 families hold the whole update at 3,000")
+
+
+def test_noise_is_drawn_once_for_all_families_and_sizes_and_not_again_where_shares_are_known(
+    monkeypatch,
+):
+    drawn = []
+
+    def counted(*key):
+        drawn.append(key)
+        return stream(*key)
+
+    monkeypatch.setattr("cosa_theory.studies.atlas.layer.stream", counted)
+    names = ("truncated_svd", "mask", "ia3")
+    sizes = {name: [FAMILIES[name].size(31, 17, P) for P in (48, 100)] for name in names}
+    for _ in range(2):  # as two layers of one shape do
+        noise = Noise(5)
+        shares = [noise.share(name, 31, 17, one) for name in names for one in sizes[name]]
+        assert all(0 < share < 1 for share in shares)
+    assert len(drawn) == 2  # of ΔW and of W
 
 
 def test_noise_has_no_more_than_its_own_share(atlas):
