@@ -104,8 +104,8 @@ def welch_bound(rows: Any, columns: Any) -> Any:
 def spark_bounds(A: Any) -> SparkBounds:
     """Bound the spark of A, the least number of linearly dependent columns.
 
-    Every vector with at most spark/2 nonzero entries (strictly fewer) is the only one as sparse
-    that gives its measurements, and no method recovers all vectors with more.
+    Every vector with fewer than spark/2 nonzero entries is the only one as sparse that gives its
+    measurements; with as many or more there are two such vectors, and no method recovers both.
 
     Parameters
     ----------

@@ -83,9 +83,9 @@ def input_moments(dW: ArrayLike, C: ArrayLike | None = None) -> InputMoments:
 
 
 def gram_growth(moments: GramMoments, d: Numbers) -> Any:
-    """Return κ with E[(AᵀA)²] = κ I, for a projection A of vectors of length d.
+    """Return η with E[(AᵀA)²] = η I, for a projection A of vectors of length d.
 
-    κ = pair + (d + 1) cross + excess: 1 + (d + 1)/k for k Gaussian rows, d/k for Haar ones. See
+    η = pair + (d + 1) cross + excess: 1 + (d + 1)/k for k Gaussian rows, d/k for Haar ones. See
     docs/theory.md, 6.3.
     """
     (d,) = sizes(d=d)
@@ -97,11 +97,11 @@ def decoder_error(
 ) -> Any:
     """Return E‖(q AᵀA ΔW BᵀB − ΔW) x‖² / E‖ΔW x‖² of q times the adjoint.
 
-    With κ = `gram_growth` of A and (p, c, e) the moments of B it is q² g − 2q + 1, where
+    With η = `gram_growth` of A and (p, c, e) the moments of B it is q² g − 2q + 1, where
 
-        g = κ (p + c + c·spread + e·aligned).
+        g = η (p + c + c·spread + e·aligned).
 
-    For C = I this is the error in energy: κ_A κ_B − 1 at q = 1. Least squares on rotation-invariant
+    For C = I this is the error in energy: η_A η_B − 1 at q = 1. Least squares on rotation-invariant
     ranges is the Haar adjoint at q = ab/(mn), whose energy error is 1 − ab/(mn).
 
     Parameters

@@ -63,7 +63,7 @@ def informed_share(
     average over updates with E[ΔWᵀΔW] ∝ C.
 
     With `left_shares` t, of the columns of ΔW in the range of a fixed L, it is t(a) s(b): exact on
-    average over updates with covariance C ⊗ D on both sides; for one ΔW the share is between
+    average over updates with covariance D ⊗ C on both sides; for one ΔW the share is between
     t + s − 1 and min(t, s).
 
     Parameters

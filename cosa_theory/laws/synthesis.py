@@ -303,8 +303,8 @@ def gradient_step_squared_cosine(
 
     The step on a core at zero moves W along L Lᵀ G Rᵀ R, not along the projection of G. Its
     squared cosine with G is about ab/((m+a+1)(n+b+1)) for Gaussian factors (the quotient of
-    E⟨step, G⟩² and E‖step‖², which concentrates) and ab/(mn) in the mean for Haar factors, for
-    which the step is a multiple of the projection.
+    (E⟨step, G⟩)² and E‖step‖² ‖G‖², which concentrates) and ab/(mn) in the mean for Haar factors,
+    for which the step is a multiple of the projection.
 
     Parameters
     ----------

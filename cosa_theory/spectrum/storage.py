@@ -14,8 +14,8 @@ from cosa_theory.spectrum.singular_values import row_blocks
 
 __all__ = ["StoredShares", "bf16_sparsity"]
 
-# Numbers of bfloat16 have eight significant binary digits, and are multiples of 2^-133 below
-# 2^255 · 2^-127.
+# Numbers of bfloat16 have eight significant binary digits, are multiples of 2^-133, and end below
+# 2^128.
 _DIGITS, _LEAST, _LARGEST = 8, -133, 255 * 2.0**120
 _SMALLEST_NORMAL = 2.0**-126
 _BISECTIONS = 60

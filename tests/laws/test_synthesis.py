@@ -215,7 +215,7 @@ def test_an_oblivious_span_captures_its_share_of_dimensions_under_random_rotatio
     assert abs(z_of_mean(sample, dimension / (m * n))) < Z
 
 
-# 1.5 and 1.6: crossover and the factor-two bound.
+# 1.5 and 1.7: crossover and the factor-two bound.
 
 
 @pytest.mark.parametrize(("decay", "winner"), [(1.0, "core"), (0.97, "core"), (0.6, "low rank")])
@@ -248,7 +248,7 @@ def test_no_spectrum_gives_the_core_more_than_the_bound(m, n, r, seed):
     assert (bound == 2) == (m == n)
 
 
-# 1.7: shape.
+# 1.8: shape.
 
 
 def test_a_square_gaussian_factor_is_ill_conditioned_and_an_orthonormal_one_is_not():
@@ -259,7 +259,7 @@ def test_a_square_gaussian_factor_is_ill_conditioned_and_an_orthonormal_one_is_n
     assert high / low == pytest.approx(1, abs=1e-12)
 
 
-# 1.8: noise.
+# 1.9: noise.
 
 
 def test_noise_in_the_update_reaches_core_and_update_as_the_laws_say():
@@ -300,7 +300,7 @@ def test_the_error_of_the_core_is_infinite_on_average_near_a_square_factor():
         laws.best_core_noise([100, 5], 100, [50, 4], 3, 1.0)
 
 
-# 1.9: order of products.
+# 1.10: order of products.
 
 
 def test_the_quoted_costs_of_a_step_are_reproduced():

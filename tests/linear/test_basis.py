@@ -128,6 +128,13 @@ def test_no_update_has_rank_above_the_wall(shape, seed):
     assert np.linalg.matrix_rank(update) <= basis.rank_wall
 
 
+@pytest.mark.parametrize(("a", "b"), [(3, 7), (9, 4), (5, 5), (20, 6), (8, 16)])
+def test_a_random_core_reaches_the_wall(a, b):
+    basis = CosaBasis.sample(20, 16, a, b)
+    update = basis.synthesize(gaussian(a, b))
+    assert np.linalg.matrix_rank(update) == basis.rank_wall == min(a, b)
+
+
 def test_an_ill_conditioned_factor_is_solved_without_squaring_its_condition():
     condition = 1e9
     L, R = conditioned(60, 12, condition), conditioned(40, 7, 10.0, seed=5).T

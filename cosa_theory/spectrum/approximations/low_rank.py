@@ -62,7 +62,7 @@ def _nystroem_sizes(m: int, n: int, rank: int) -> tuple[int, int]:
 
 
 def _nystroem(given: Given) -> Matrix:
-    """Return (ΔW Ω)(Ψ ΔW Ω)⁺(Ψ ΔW), from one pass over ΔW.
+    """Return (ΔW Ω)(Θ ΔW Ω)⁺(Θ ΔW), from one pass over ΔW.
 
     Generalised Nyström: Y. Nakatsukasa, arXiv 2009.11392 (2020). It is exact where ΔW has a rank
     of at most the columns of Ω.
@@ -70,8 +70,8 @@ def _nystroem(given: Given) -> Matrix:
     m, n = given.shape
     first, second = _nystroem_sizes(m, n, given.rank)
     omega = _gaussian(given, first, n, "right sketch")
-    psi = _gaussian(given, second, m, "left sketch")
-    columns, rows = rounded(given.delta @ omega.T), rounded(psi @ given.delta)
+    theta = _gaussian(given, second, m, "left sketch")
+    columns, rows = rounded(given.delta @ omega.T), rounded(theta @ given.delta)
     basis, triangle = np.linalg.qr(rows @ omega.T)
     return (columns @ np.linalg.pinv(triangle)) @ (basis.T @ rows)
 
