@@ -261,15 +261,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "Measure what every family of updates can express of all updates at hand.",
         out=Path("results") / NAME,
         example="--pairs sre_encoder encoder_r8_gradient",
+        reference=True,
     )
     parser.add_argument("--pairs", nargs="*", default=(), help="default: all that are at hand")
     parser.add_argument(
         "--function", action="store_true", help="also put every fit into the model, with texts"
-    )
-    parser.add_argument(
-        "--reference",
-        action="store_true",
-        help="also write the tables of experiments/reference, beside their other updates",
     )
     chosen = parser.parse_args(arguments)
 

@@ -296,7 +296,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--limit", type=float, default=LIMIT, help="seconds for one solver on one problem")
     add("--rounds", type=int, default=3, help="repetitions, in turn")
     add("--layer", action="store_true", help="one layer of 4096 × 4096 on all threads instead")
-    add("--size", type=int, nargs=4, default=[4096, 4096, 1024, 1024], metavar=("M", "N", "A", "B"))
+    add("--size", type=int, nargs=4, metavar=("M", "N", "A", "B"), help="of the layer and its core")
     add("--out", type=Path, help="folder for the table")
     add("--measure", nargs=2, metavar=("CASE", "SOLVER"), help=argparse.SUPPRESS)
     chosen = parser.parse_args(arguments)
@@ -306,8 +306,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     if chosen.rounds < 1 or not chosen.limit > 0:
         parser.error("--rounds must be at least 1, and --limit a positive number of seconds")
+    if chosen.size and not chosen.layer:
+        parser.error("--size is that of --layer: add --layer, or leave --size out")
     if chosen.layer:
-        print(json.dumps(layer(*chosen.size), indent=1))
+        print(json.dumps(layer(*(chosen.size or ())), indent=1))
         return 0
     if chosen.out is not None:
         check_table(chosen.out, NAME)

@@ -62,6 +62,7 @@ def command_parser(
     config: Any = None,
     fields: Iterable[str] | None = None,
     example: str = "",
+    reference: bool = False,
 ) -> argparse.ArgumentParser:
     """Return the parser of a command.
 
@@ -80,6 +81,8 @@ def command_parser(
         Only these.
     example : str
         Arguments, shown at the end of the help.
+    reference : bool
+        Whether it has an option --reference.
     """
     parser = argparse.ArgumentParser(
         prog=f"python -m {module}",
@@ -99,6 +102,9 @@ def command_parser(
                 default=value,
                 help="default: %(default)s",
             )
+    if reference:
+        told = "also write what experiments/reference holds of it"
+        parser.add_argument("--reference", action="store_true", help=told)
     return parser
 
 

@@ -94,7 +94,7 @@ def run(config: Config, out: Path) -> tuple[Path, Path]:
     task = TASKS[name](out.parent / "base", config.tokens, config.items)
     tuned, summary = out / "tuned", out / "summary.json"
     identity = cell_name(described)
-    if _made_by(summary) == identity:
+    if _made_by(summary) == identity and tuned.is_dir():
         return Path(task.base), tuned
     names = ("learning_rate", "seed", "steps", "batch", "threads")
     settings = {field: getattr(config, field) for field in names}

@@ -236,11 +236,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config=Config(),
         fields=("seed",),
         example="--pairs sre_encoder encoder_r8_100",
+        reference=True,
     )
     parser.add_argument("--pairs", nargs="*", default=(), help="default: all that are at hand")
-    parser.add_argument(
-        "--reference", action="store_true", help="also write the tables of experiments/reference"
-    )
     chosen = parser.parse_args(arguments)
 
     def body() -> None:

@@ -122,9 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config=Config(),
         fields=("pairs", "seed"),
         example="--pairs sre_encoder",
-    )
-    parser.add_argument(
-        "--reference", action="store_true", help="also write the tables of experiments/reference"
+        reference=True,
     )
     chosen = parser.parse_args(arguments)
 

@@ -359,11 +359,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config=Config(),
         fields=("seeds", "steps"),
         example="--methods haar_one_sided texts lora",
+        reference=True,
     )
     parser.add_argument("--methods", nargs="*", default=(), choices=list(METHODS), metavar="NAME")
-    parser.add_argument(
-        "--reference", action="store_true", help="also write the tables of experiments/reference"
-    )
     chosen = parser.parse_args(arguments)
 
     def body() -> None:

@@ -18,6 +18,7 @@ import pandas as pd
 import torch
 from safetensors.torch import save_file
 
+from cosa_theory.ground.checks import MOST_SIZE, real, whole
 from cosa_theory.ground.program import program
 from cosa_theory.ground.progress import progress_bar
 from cosa_theory.ground.swap import swapped
@@ -42,6 +43,13 @@ class Config:
     low_rank_sd: float = 4e-4
     noise_sd: float = 1e-4
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("blocks", "hidden", "feed_forward", "key_value", "rank"):
+            whole(name, getattr(self, name), most=MOST_SIZE)
+        for name in ("weight_sd", "low_rank_sd", "noise_sd"):
+            real(name, getattr(self, name), least=0, most=1e30)  # entries in bfloat16's range
+        whole("seed", self.seed, least=0)
 
     def shapes(self) -> dict[str, tuple[int, int]]:
         """Return the seven matrices of a block, out × in features."""

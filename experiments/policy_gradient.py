@@ -350,10 +350,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "Train SmolLM2 by policy gradients in bfloat16, and see how sparse its update is.",
         out=Path("results") / NAME,
         config=Config(),
+        reference=True,
     )
     add = parser.add_argument
     add("--arms", nargs="+", choices=ARMS, default=ARMS, help="default: all")
-    add("--reference", action="store_true", help="also write the tables of experiments/reference")
     chosen = parser.parse_args(arguments)
 
     def body() -> None:

@@ -20,19 +20,28 @@ from cosa_theory.studies import presentation
 __all__ = ["check_figure", "draw", "draw_table", "parser", "store_figure"]
 
 
-def parser(name: str, drawing: Drawing, example: str) -> argparse.ArgumentParser:
-    """Return the argument parser of the figure `name`; `example` is a folder of results."""
+def parser(called: str, drawing: Drawing, example: str) -> argparse.ArgumentParser:
+    """Return the argument parser of a figure.
+
+    `called` is its module, with the figure's name where the module has several; `example` is a
+    folder of results.
+    """
     command = argparse.ArgumentParser(
-        prog=f"python -m figures.{name}",
+        prog=f"python -m figures.{called}",
         description=f"{drawing.title}. {drawing.caption}",
-        epilog=f"example: python -m figures.{name} {example} --out results/figures",
+        epilog=f"example: python -m figures.{called} {example} --out results/figures",
     )
     command.add_argument("results", type=Path, metavar="RESULTS", help="folder of stored results")
     command.add_argument("--out", type=Path, required=True, metavar="DIR", help="where to write")
     return command
 
 
-def draw(name: str, arguments: Sequence[str] | None = None, command: str = "spectrum") -> int:
+def draw(
+    name: str,
+    arguments: Sequence[str] | None = None,
+    command: str = "spectrum",
+    called: str | None = None,
+) -> int:
     """Draw a figure from the stored results of a `cosa-theory` command.
 
     Parameters
@@ -43,6 +52,8 @@ def draw(name: str, arguments: Sequence[str] | None = None, command: str = "spec
         Instead of those of the process.
     command : str
         Whose results are read.
+    called : str, optional
+        As for `parser`, where this is not `name`.
 
     Returns
     -------
@@ -52,7 +63,12 @@ def draw(name: str, arguments: Sequence[str] | None = None, command: str = "spec
     drawing = presentation(command).drawings()[name]
     example = f"results/{'report' if command == 'spectrum' else command}"
     return _run(
-        name, drawing, lambda folder: read_document(folder, command).tables, arguments, example
+        name,
+        drawing,
+        lambda folder: read_document(folder, command).tables,
+        arguments,
+        example,
+        called or name,
     )
 
 
@@ -79,7 +95,7 @@ def draw_table(
         known = {one: read_table(other) for one, other in others.items() if other.is_file()}
         return {table: read_table(path), **known}
 
-    return _run(name, drawing, tables, arguments, example=f"results/{name}")
+    return _run(name, drawing, tables, arguments, f"results/{name}", name)
 
 
 @program
@@ -89,8 +105,9 @@ def _run(
     read: Callable[[Path], Mapping[str, pd.DataFrame]],
     arguments: Sequence[str] | None,
     example: str,
+    called: str,
 ) -> int:
-    chosen = parser(name, drawing, example).parse_args(arguments)
+    chosen = parser(called, drawing, example).parse_args(arguments)
     check_figure(chosen.out, name)
     with reading(chosen.results):
         tables = read(chosen.results)

@@ -95,6 +95,8 @@ def _open_path(path: Path, allow_pickle: bool) -> Checkpoint:
         return FileCheckpoint(path, _merge_shards(first, shards), config)
     if first.suffix == ".gguf":
         raise InputError(f"{path}: GGUF files are quantised: dequantise to safetensors first.")
+    if first.suffix in (".npy", ".npz"):
+        raise InputError(f"{path}: arrays of numpy: store them as safetensors first.")
     if first.suffix in _PICKLE_SUFFIXES or is_pickle(first):
         return _open_pickles(path, files, config, allow_pickle)
     return FileCheckpoint(path, read_header(first), config)

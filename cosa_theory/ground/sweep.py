@@ -24,6 +24,7 @@ from joblib.externals.loky.process_executor import BrokenProcessPool
 
 from cosa_theory.ground.cells import cell_name, read_cell, write_cell
 from cosa_theory.ground.checks import real, refuse, whole
+from cosa_theory.ground.errors import InputError, quoted
 from cosa_theory.ground.files import remove_leftovers
 from cosa_theory.ground.program import note
 from cosa_theory.ground.progress import progress_bar
@@ -110,9 +111,9 @@ def run_cells(
     Raises
     ------
     ValueError
-        Cells that are not different frozen dataclasses of plain values, or settings out of range.
+        Cells that are not frozen dataclasses of plain values.
     InputError
-        A cluster that cannot be used.
+        Equal cells, settings out of range, or a cluster that cannot be used.
     RuntimeError
         If cells failed: all are named, with what they raised. The others are computed first, and
         kept; so are those finished before an interruption (KeyboardInterrupt) or the sudden end
@@ -169,7 +170,10 @@ def _plan(cells: Sequence[Any], name: str, code: int, folder: Path) -> list[_Job
         except (TypeError, ValueError) as error:
             raise ValueError(f"{cell!r} has a field that is not a plain value: {error}") from error
         if key in jobs:
-            raise ValueError(f"cells {jobs[key].position} and {position} are both {cell!r}")
+            raise InputError(
+                f"cells {jobs[key].position} and {position} are both {quoted(cell)}: name each "
+                "value of the settings once"
+            )
         jobs[key] = _Job(position, cell, identity, folder / f"{key}.json")
     return list(jobs.values())
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from cosa_theory.ground.checks import choice, whole
+from cosa_theory.ground.checks import choice, real_matrix, whole
 from cosa_theory.ground.errors import InputError
 from cosa_theory.projections import stream
 
@@ -81,12 +81,14 @@ def sample_rows(
     Raises
     ------
     InputError
-        If `count` is not positive, or no matrix has a non-zero row (of that length).
+        If `count` is not positive, one is no matrix of real numbers, or none has a non-zero row
+        (of that length).
     """
     count = whole("count", count)
     available: Counter[int] = Counter()
     kept: dict[int, list[tuple[int, NDArray[np.floating]]]] = {}
-    for number, matrix in enumerate(matrices):
+    for number, given in enumerate(matrices):
+        matrix = real_matrix(f"matrices[{number}]", given)
         if width is not None and matrix.shape[1] != width:
             continue
         places = np.flatnonzero(np.any(matrix != 0, axis=1))

@@ -289,7 +289,8 @@ class KroneckerOperator(LinearOperator):
     With row-major vectors ``KroneckerOperator(A, B) @ X.ravel()`` equals
     ``numpy.kron(A, B) @ X.ravel()`` and ``(A @ X @ B.T).ravel()``; with vec stacking columns,
     vec(A X Bᵀ) = (B ⊗ A) vec(X) [1]_. A product costs the cheaper of A(X Bᵀ) and (A X)Bᵀ, and no
-    array larger than X, the result and one in between.
+    array larger than X, the result and one in between. Nothing is rescaled: where that one
+    leaves the range of its type, so does the result.
 
     References
     ----------

@@ -255,9 +255,10 @@ def _check(
     if (out / ADAPTER_CONFIG).is_file():
         kind = read_json(out / ADAPTER_CONFIG).get("peft_type")
         if kind != "LORA":
-            found.add(f"{out}: holds a {kind} adapter, which is not replaced: name another folder.")
-    elif out.exists() and not out.is_dir():
-        found.add(f"{out}: a file is in the way: name a folder.")
+            found.add(
+                f"{out}: holds a {kind} adapter, which is not replaced: name another folder "
+                "(--out)."
+            )
     refused = refused_by_peft(adapter.settings, adapter.layers)
     if refused:
         found.add(

@@ -44,8 +44,12 @@ def _checked(
 
 
 def entry_variance(k: int, d: int, scale: str) -> Fraction:
-    """Return the variance of an entry: 1/k at scale "analysis", 1/d at "synthesis"."""
-    return Fraction(1, k if choice("scale", scale, ("analysis", "synthesis")) == "analysis" else d)
+    """Return the variance of an entry: 1/k at scale "analysis", 1/d at "synthesis".
+
+    `InputError` if the scale is another, or that size no whole number of at least 1.
+    """
+    analysis = choice("scale", scale, ("analysis", "synthesis")) == "analysis"
+    return Fraction(1, whole("k", k) if analysis else whole("d", d))
 
 
 def make_projection(

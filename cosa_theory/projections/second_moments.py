@@ -10,7 +10,7 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
-from cosa_theory.ground.checks import whole
+from cosa_theory.ground.checks import refuse, whole
 from cosa_theory.ground.errors import InputError
 
 __all__ = ["SecondMoments"]
@@ -46,8 +46,8 @@ class SecondMoments:
     Raises
     ------
     InputError
-        If C is not square, not symmetric (beyond rounding), not finite or zero, or neither form of
-        it is given.
+        If C is not square, not symmetric (beyond rounding), not finite or zero, neither form of it
+        is given, or a part is no array of real numbers or does not fit the others.
     """
 
     matrix: Matrix | None = None
@@ -60,6 +60,9 @@ class SecondMoments:
 
     def __post_init__(self) -> None:
         of = f" of {self.where}" if self.where else ""
+        for name in ("matrix", "vectors", "values", "mean"):
+            if (part := getattr(self, name)) is not None:
+                object.__setattr__(self, name, _reals(f"{name} of the moments{of}", part))
         parts = [one for one in (self.matrix, self.vectors, self.values) if one is not None]
         if self.matrix is None and (self.vectors is None or self.values is None):
             raise InputError(f"the moments{of} are missing: give matrix, or vectors and values")
@@ -68,6 +71,22 @@ class SecondMoments:
         ):
             shape = self.matrix.shape
             raise InputError(f"the moments{of} have shape {shape}: they must be a square matrix")
+        shapes = {
+            name: one.shape for name, one in vars(self).items() if isinstance(one, np.ndarray)
+        }
+        if self.matrix is None and not (
+            len(shapes["vectors"]) == 2
+            and shapes["values"] == shapes["vectors"][1:]
+            and shapes["vectors"][1] <= shapes["vectors"][0]
+        ):
+            raise InputError(
+                f"the moments{of} have vectors of shape {shapes['vectors']} and values of shape "
+                f"{shapes['values']}: they must be (n, r) and (r,), with r at most n"
+            )
+        if self.mean is not None and shapes["mean"] != (self.n,):
+            raise InputError(
+                f"the moments{of} have a mean of shape {shapes['mean']}: it must be ({self.n},)"
+            )
         if not all(np.isfinite(one).all() for one in parts):
             raise InputError(
                 f"the moments{of} hold NaN or infinite entries: its activations overflow; gather "
@@ -232,6 +251,17 @@ class SecondMoments:
         gains = np.maximum(values / self.total, 0) ** power
         found: NDArray[np.float64] = ((G @ vectors) * gains) @ vectors.T
         return found
+
+
+def _reals(name: str, value: Any) -> Matrix:
+    """Return an array of real numbers in its own type."""
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError):  # rows of several lengths, a tensor of another device
+        array = np.asarray(None)
+    if array.dtype.kind not in "fiub":
+        raise refuse(name, value, "an array of real numbers")
+    return array
 
 
 def _unequal(C: Matrix) -> tuple[int, int] | None:

@@ -6,13 +6,13 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace
+from array_api_compat import array_namespace, is_array_api_obj
 from array_api_compat import device as device_of
 from numpy.typing import NDArray
 from scipy.linalg import hadamard
 from scipy.sparse.linalg import LinearOperator
 
-from cosa_theory.ground.checks import whole
+from cosa_theory.ground.checks import refuse, whole
 from cosa_theory.ground.errors import InputError
 from cosa_theory.projections.ensembles import Ensemble, Moments, Streams, register
 from cosa_theory.projections.streams import fill_signs, raw_words
@@ -147,7 +147,7 @@ class SRHT(_Structured):
         Raises
         ------
         InputError
-            If `X` has not d rows.
+            If `X` is no array of numbers, or has not d rows.
         """
         xp, X, vector = self._prepare(X, self.shape[1])
         flips = xp.asarray(self.signs[:, None], dtype=X.dtype, device=device_of(X))
@@ -178,6 +178,8 @@ class SRHT(_Structured):
     @staticmethod
     def _prepare(X: Any, rows: int) -> tuple[Any, Any, bool]:
         """Return the namespace, X as floating (..., rows, c), and whether X was a vector."""
+        if not is_array_api_obj(X) or getattr(X.dtype, "kind", "f") not in "fiubc":
+            raise refuse("X", X, "an array of numbers")
         xp = array_namespace(X)
         vector = X.ndim == 1
         X = _floating(X[:, None] if vector else X, xp)

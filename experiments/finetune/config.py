@@ -191,8 +191,9 @@ class Config:
             whole(name, getattr(self, name), least=0)
         whole("draw", self.draw, least=-1)
         whole("seed", self.seed, least=0, most=2**32 - 1)  # as numpy's global generator takes it
-        for name in ("alpha", "learning_rate", "head_rate", "epochs"):
+        for name in ("alpha", "learning_rate", "head_rate"):
             real(name, getattr(self, name), above=0)
+        real("epochs", self.epochs, above=0, most=1e6)  # so that their steps are a whole number
         for name in ("warm_up", "weight_decay", "clip"):
             real(name, getattr(self, name), least=0)
         for name in ("dropout", "beta2"):

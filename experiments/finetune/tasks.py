@@ -186,10 +186,16 @@ class AnswerTask(Task):
         Raises
         ------
         InputError
-            If that leaves nothing of a part.
+            If that leaves nothing of a part, or the model is an encoder.
         """
         base = str(decoder_base(folder)) if config.model == "smollm2" else config.model
         tokenizer = _tokenizer(base)
+        if _sees_ahead(base):
+            raise InputError(
+                f"model is {config.model!r}, an encoder whose tokens see those that follow: it "
+                "learns labels or numbers, no answers; name a language model that continues texts",
+                argument="model",
+            )
 
         def encode(texts: list[str]) -> list[list[int]]:
             return tokenizer(texts, add_special_tokens=False).input_ids if texts else []
@@ -281,6 +287,21 @@ def _form(base: str) -> tuple[tuple[str, ...], int | None]:
         if isinstance(module, nn.Embedding) and name.endswith("position_embeddings")
     ]
     return head, min(tables, default=None)
+
+
+def _sees_ahead(base: str) -> bool:
+    """Return whether a model is an encoder, which transformers may take for a language model.
+
+    Those of masked tokens are, unless their class or settings make decoders of them.
+    """
+    settings = _from(base, transformers.AutoConfig.from_pretrained)
+    if type(settings) not in transformers.MODEL_FOR_MASKED_LM_MAPPING:
+        return False
+    if type(settings) not in transformers.MODEL_FOR_CAUSAL_LM_MAPPING:
+        return True
+    with quiet_transformers(), torch.device("meta"):
+        made = transformers.AutoModelForCausalLM.from_config(settings).config
+    return not (getattr(made, "is_decoder", False) or getattr(made, "causal", False))
 
 
 def _loaded(task: Task, loader: Any, **settings: Any) -> Any:

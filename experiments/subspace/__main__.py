@@ -75,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
         "Train and compare random and informed subspaces at equal trainable parameters.",
         out=Path("results") / NAME,
         example="--tasks r8 --arms lora cosa_gaussian --hours 6",
+        reference=True,
     )
     add = parser.add_argument
     add("--config", type=Path, default=STATED, metavar="TOML", help="what is studied")
@@ -85,11 +86,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--predictors", action="store_true", help="measure arms at their start instead")
     add("--power", action="store_true", help="show the pilots and the seeds that follow, and end")
     add("--quick", action="store_true", help="train one cell of each model, in minutes, and end")
-    add(
-        "--reference",
-        action="store_true",
-        help="also write the tables, and the finished trainings, of experiments/reference",
-    )
     return parser
 
 

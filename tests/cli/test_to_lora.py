@@ -109,7 +109,8 @@ def test_tensors_besides_the_factors_are_noted(tmp_path, monkeypatch, capsys):
     ("arguments", "says"),
     [
         (["nowhere", "--out", "lora"], "nowhere: no such folder"),
-        (["adapter", "--out", "adapter"], "adapter: holds a COSA adapter, which is not replaced"),
+        (["adapter", "--out", "adapter"], "which is not replaced: name another folder (--out)"),
+        (["adapter", "--out", "file"], "file: a file is in the way: name a folder (--out)"),
         (["adapter", "--out", "lora", "--energy", "2"], "energy is 2.0: it must be"),
         (["adapter", "--out", "lora", "--rank", "0"], "Invalid value for '--rank'"),
         (["adapter/adapter_config.json", "--out", "lora"], "config.json: a file, not a folder"),
@@ -121,6 +122,7 @@ def test_tensors_besides_the_factors_are_noted(tmp_path, monkeypatch, capsys):
 def test_errors_are_one_plain_line_and_exit_code_2(adapter, arguments, says, capsys, tmp_path):
     released_adapter(tmp_path / "released", drop=["lora_R"])
     cosa_adapter(tmp_path / "pickled")
+    (tmp_path / "file").write_text("")
     weights = tmp_path / "pickled" / "adapter_model.safetensors"
     weights.rename(weights.with_suffix(".bin"))
     assert main(["to-lora", *arguments]) == 2

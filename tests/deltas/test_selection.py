@@ -143,6 +143,13 @@ def test_a_gguf_file_is_refused_as_quantised(tmp_path):
         open_pair(tmp_path / "model.gguf", weights())
 
 
+@pytest.mark.parametrize("name", ["model.npz", "model.npy"])
+def test_files_of_numpy_are_called_so_and_no_pickles(name, tmp_path):
+    (np.savez if name.endswith("z") else np.save)(tmp_path / name, np.eye(2))
+    with pytest.raises(InputError, match=f"{name}: arrays of numpy: store them as safetensors"):
+        open_pair(tmp_path / name, weights())
+
+
 # Tensors that are not matrices
 
 

@@ -127,6 +127,12 @@ def test_no_rounds_and_no_time_are_refused(capsys):
         assert "--rounds must be at least 1, and --limit a positive" in capsys.readouterr().err
 
 
+def test_a_size_without_a_layer_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        bench_recovery.main(["--size", "96", "128", "40", "32"])
+    assert "--size is that of --layer" in capsys.readouterr().err
+
+
 def test_solvers_that_suit_none_of_the_problems_are_named():
     with pytest.raises(InputError, match="none of the solvers omp suits noisy"):
         bench_recovery.run({"noisy": NOISY}, ["omp"])

@@ -1,5 +1,6 @@
 """A full fine-tuning: the whole model is kept, without its head, and equal settings train once."""
 
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -38,6 +39,12 @@ def test_equal_settings_train_once_and_others_anew(tiny, tmp_path, monkeypatch):
     run(TINY, tmp_path / "pair")
     with pytest.raises(TypeError):
         run(Config(**{**vars(TINY), "seed": 1}), tmp_path / "pair")
+
+
+def test_a_model_that_is_gone_is_trained_again_though_its_summary_is_there(tiny, tmp_path):
+    _, tuned = run(TINY, tmp_path / "pair")
+    shutil.rmtree(tuned)
+    assert (run(TINY, tmp_path / "pair")[1] / "model.safetensors").is_file()
 
 
 def test_a_classifier_is_kept_without_its_head(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 
 from cosa_theory.page.document import Document, write_document
 from cosa_theory.studies.spectrum.figures import FIGURES
-from figures import layer
+from figures import audit, layer
 from figures.atlas import DRAWING as ATLAS
 from figures.command import draw, draw_table
 from figures.subspace import DRAWING as SUBSPACE
@@ -42,6 +42,16 @@ def test_every_figure_has_a_module_with_an_example_in_its_help(name, monkeypatch
     assert ended.value.code == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert f"example: python -m figures.{name} " in shown
+
+
+@pytest.mark.parametrize("words", [["decay", "--help"], ["decay"]])
+def test_a_figure_of_a_module_of_several_is_told_by_the_words_that_call_it(words, capsys):
+    with pytest.raises(SystemExit):
+        audit.main(words)
+    told = capsys.readouterr()
+    said = told.out or told.err
+    assert said.startswith("usage: python -m figures.audit decay [-h] --out DIR RESULTS")
+    assert "figures.decay" not in said
 
 
 def test_one_layer_is_drawn_under_its_name(stored, tmp_path):

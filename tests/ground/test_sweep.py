@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 from cosa_theory.ground.cells import cell_name
+from cosa_theory.ground.errors import InputError
 from cosa_theory.ground.stoppable import call_within, stop_idle
 from cosa_theory.ground.sweep import run_cells
 from tests.ground.cells import Cell, cells, compute, sweep
@@ -312,12 +313,16 @@ def test_cells_must_be_different_frozen_dataclasses_of_plain_values(tmp_path):
     for todo, words in (
         ([Melted()], "must be a frozen dataclass"),
         ([{"number": 1}], "must be a frozen dataclass"),
-        ([Cell(1), Cell(2), Cell(1)], "cells 0 and 2 are both"),
         ([Cell(object())], "not a plain value"),
         ([Cell(float("nan"))], "not a plain value"),
     ):
         with pytest.raises(ValueError, match=words):
             run(todo, tmp_path)
+
+
+def test_a_setting_that_is_named_twice_is_refused_in_a_sentence(tmp_path):
+    with pytest.raises(InputError, match=r"cells 0 and 2 are both Cell\(.*1.*: name each value"):
+        run([Cell(1), Cell(2), Cell(1)], tmp_path)
 
 
 @pytest.mark.parametrize(("name", "value"), [("jobs", 0), ("timeout", 0.0), ("timeout", -1.0)])

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from cosa_theory.ground.errors import InputError
 from cosa_theory.isometry.vectors import SYNTHETIC, sample_rows, synthetic_vectors
 from cosa_theory.laws.norms import fourth_power
 
@@ -53,6 +54,9 @@ def test_what_cannot_be_sampled_is_named():
         sample_rows([np.zeros((2, 2))], 4)
     with pytest.raises(ValueError, match="count is 0"):
         sample_rows([np.ones((2, 2))], 0)
+    for matrices in ([np.ones(2)], np.ones((2, 2)), [["a"]]):
+        with pytest.raises(InputError, match=r"^matrices\[0\] has "):
+            sample_rows(matrices, 4)
     with pytest.raises(ValueError, match="name is 'round'"):
         synthetic_vectors("round", 1, 1)
     with pytest.raises(ValueError, match=r"(count|d) is .*: it must be"):

@@ -26,6 +26,15 @@ def matrix(kind, k, d, **options):
     return make_projection(kind, k, d, **options) @ np.eye(d)
 
 
+@pytest.mark.parametrize(
+    ("k", "d", "scale", "name"),
+    [(0, 3, "analysis", "k"), (2.5, 3, "analysis", "k"), (3, 0, "synthesis", "d")],
+)
+def test_the_variance_of_entries_of_no_size_is_refused(k, d, scale, name):
+    with pytest.raises(InputError, match=f"^{name} is .*: it must be a whole number"):
+        drawing.entry_variance(k, d, scale)
+
+
 def norm_variance(kind, k, d, x, density=None):
     """Var‖Ax‖² at analysis scale for a unit vector x.
 

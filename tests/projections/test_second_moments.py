@@ -128,6 +128,26 @@ def test_what_is_no_second_moments_is_refused_by_the_name_of_its_layer(parts, me
         SecondMoments(**parts, where="layer 3")
 
 
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"matrix": [[1.0], [1.0, 2.0]]}, "^matrix of the moments of layer 3 is .*real numbers"),
+        ({"matrix": np.eye(2).astype(str)}, "^matrix of the moments of layer 3 is .*real numbers"),
+        ({"matrix": np.eye(3), "mean": np.ones(2)}, r"layer 3 have a mean of shape \(2,\)"),
+        ({"vectors": np.eye(3)[:, :2], "values": np.ones(3)}, r"\(3, 2\) and values of shape \(3,"),
+        ({"vectors": np.ones(3), "values": np.ones(3)}, r"vectors of shape \(3,\)"),
+        ({"vectors": np.ones((2, 3)), "values": np.ones(3)}, "r at most n"),
+    ],
+)
+def test_parts_that_are_no_arrays_or_do_not_fit_each_other_are_refused(parts, message):
+    with pytest.raises(InputError, match=message):
+        SecondMoments(**parts, where="layer 3")
+
+
+def test_lists_are_taken_as_arrays():
+    np.testing.assert_array_equal(SecondMoments([[2.0, 0.0], [0.0, 1.0]]).leading(1)[0], [2.0])
+
+
 def test_moments_are_symmetric_up_to_the_rounding_of_their_sums():
     C = moments_of(rows(), np.float32).matrix
     C[2, 5] *= 1 + 1e-4

@@ -133,6 +133,14 @@ def test_an_array_of_another_length_is_refused(X):
         A.apply(X)
 
 
+@pytest.mark.parametrize("X", [[1.0] * 12, np.array(["a"] * 12), None])
+def test_what_is_no_array_of_numbers_is_refused(X):
+    A = make_projection("srht", 12, 12)
+    for apply in (A.apply, A.apply_transpose):
+        with pytest.raises(InputError, match=r"^X is .*: it must be an array of numbers"):
+            apply(X)
+
+
 def test_the_padded_length_is_the_next_power_of_two_of_any_whole_number():
     assert [padded_length(d) for d in (1, np.int64(5), np.uint8(8), np.int32(9))] == [1, 8, 8, 16]
     for d in (0, -3, 2.5):

@@ -42,6 +42,7 @@ def test_a_file_stands_over_its_parent_a_section_over_both_and_a_setting_over_al
         ('grades = ["gsm9k"]', [], "grades is 'gsm9k': it must be one of gsm8k"),
         ("final_rank = 9", [], "final_rank is 9: it must be at most the rank, 8"),
         ("learning_rate = nan", [], "learning_rate is nan: it must be a finite number"),
+        ("epochs = 1e300", [], r"epochs is 1e\+300: it must be .*at most 1e\+06"),
         ("seed = 4294967296", [], "seed is 4294967296: it must be a whole number from 0 to 4,294"),
         ("", ["rank"], "--set is 'rank': it must be a field and its value"),
         ('left = "identity"', [], "shape is 'memory': it must be whole where left is"),

@@ -12,7 +12,7 @@ from experiments.finetune.config import Config
 from experiments.finetune.data import Parts
 from experiments.finetune.methods import counts, prepared
 from experiments.finetune.rows import Item
-from experiments.finetune.tasks import TextTask, answer_examples
+from experiments.finetune.tasks import AnswerTask, TextTask, answer_examples
 from tests.experiments.finetune.shrunk import model_folder, words
 
 
@@ -77,6 +77,18 @@ def test_more_tokens_than_a_model_has_positions_for_are_refused(tmp_path):
     task = labelled(folder, tokens=65)[1]
     ids = torch.full((1, 65), 3)
     assert task.model()(input_ids=ids).logits.isfinite().all()
+
+
+@pytest.mark.parametrize("kind", ["roberta", "xlm-roberta", "distilbert", "llama", "qwen2"])
+def test_an_encoder_is_refused_where_answers_are_learnt(kind, tmp_path):
+    config = Config(model=str(model_folder(tmp_path, kind)), data="functions")
+    item = Item((words(0, 4),), words(1, 2), "m")
+    parts = Parts("answers", [item], [item], [item])
+    if kind in ("llama", "qwen2"):
+        assert AnswerTask.load(config, parts, tmp_path).train
+        return
+    with pytest.raises(InputError, match=r"model is .*an encoder .* name a language model"):
+        AnswerTask.load(config, parts, tmp_path)
 
 
 @pytest.mark.parametrize("damaged", ["model.safetensors", "tokenizer.json", "config.json"])
