@@ -46,3 +46,11 @@ def test_figures_are_drawn_from_the_tables_of_a_layer_and_of_a_matrix():
     assert FIGURES["brackets"].drawable(single)
     assert not FIGURES["cores"].drawable(single)
     assert verdict(single).startswith("A is proven to have δ_s < 1 on vectors with up to 2")
+
+
+def test_what_is_guaranteed_of_cores_is_not_told_of_updates():
+    # A core that is larger than its update makes the dictionary the wide one of the two.
+    text = verdict(layer_isometry((4, 4), (6, 6), [2]))
+    assert "All cores with at most 1 nonzero entry are guaranteed" in text
+    assert "no method recovers all cores with more than" in text
+    assert "ll updates with at most" not in text
