@@ -55,7 +55,7 @@ _OF = (
 )
 _NEEDED = (
     *_OF,
-    Column("k", "rows k", "least k (steps of 9 %, below d) that meets the distortion", count),
+    Column("k", "rows k", "least k (steps of 9 %, up to d) that meets the distortion", count),
     Column(
         None,
         "95 % distortion",
