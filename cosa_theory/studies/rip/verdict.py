@@ -19,8 +19,6 @@ def small(value: Any) -> str:
     """Return a number; what is only rounding (an exact isometry) as 0."""
     if value is None or pd.isna(value):
         return MISSING
-    if math.isinf(value):
-        return "∞"
     return number(0.0 if abs(float(value)) < _ROUNDING else value)
 
 
