@@ -102,12 +102,20 @@ def test_what_theory_expects_depends_on_the_nonzeros(found):
     assert "up to at most about 50 (packed in one column 4, in one row any number)." in between
     beyond = recover_verdict(changed(found, nonzeros=51, **limits))
     assert "nonzero entries are more than the about 50 up to which ℓ1 can be expected" in beyond
+    few = recover_verdict(changed(found, nonzeros=1, **limits | {"limit_random": 0.6}))
+    assert "nonzero entries are more than the about 0 up to which ℓ1 can be expected" in few
     below = recover_verdict(changed(found, nonzeros=6, **limits))
     assert "No two updates with at most 6 nonzero entries share a core" in below
     for doubt in ({"noise_level": 0.1}, {"residual": 0.01}):
         assert "share a core" not in recover_verdict(changed(found, nonzeros=6, **limits, **doubt))
     tall = dict.fromkeys(limits, math.inf)
     assert "share" not in recover_verdict(changed(found, **tall))
+
+
+def test_a_zero_update_is_blamed_on_λ_only_where_it_is_the_best(found):
+    lost = recover_verdict(changed(found, nonzeros=0, status="stalled"))
+    assert "λ" not in lost
+    assert "With so large a λ no other update is as good" in recover_verdict(tables("fista", lam=9))
 
 
 def test_a_dense_answer_is_told_the_share_it_can_expect():
