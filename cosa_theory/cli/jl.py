@@ -30,6 +30,12 @@ if TYPE_CHECKING:
 
 __all__ = ["jl"]
 
+_OF_PAIRS = (
+    *("include", "exclude", "on_shape", "on_nonfinite"),
+    *("flatten", "allow_pickle", "partial"),
+)
+_NOTHING: tuple[Any, ...] = (None, [], False, "error")  # the defaults of these options
+
 
 @app.command(
     short_help="Johnson-Lindenstrauss: dimensions that points need, distortion by ensemble.",
@@ -164,8 +170,12 @@ def _check(given: dict[str, Any]) -> None:
         found.add(f"{' and '.join(sources)} exclude each other: choose where vectors come from")
     if core is not None and given["pair"] is None:
         found.add("--core needs --pair BASE TUNED: the law is tested on their updates")
-    if given["pair"] is None and (given["include"] or given["exclude"]):
-        found.add("--include and --exclude need --pair BASE TUNED: they choose its matrices")
+    if given["k"] is not None and not sources:
+        found.add("--k needs --dim, --vectors or --pair: without vectors nothing is projected")
+    named = [f"--{name.replace('_', '-')}" for name in _OF_PAIRS if given[name] not in _NOTHING]
+    if given["pair"] is None and named:
+        needs = f"{' and '.join(named)} {'needs' if len(named) == 1 else 'need'}"
+        found.add(f"{needs} --pair BASE TUNED: only its matrices are chosen and read so")
     with found:
         if core is not None:
             pair("core", core)

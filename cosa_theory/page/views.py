@@ -121,7 +121,9 @@ def _digits(value: float) -> str:
     """
     if value == 0:
         return "0"
-    if 99.95 <= abs(value) < 1e12 or math.isinf(value):
+    if math.isinf(value):
+        return "∞" if value > 0 else "-∞"
+    if 99.95 <= abs(value) < 1e12:
         return f"{value:,.0f}"
     if not 1e-3 <= abs(value) < 1e12:
         mantissa, exponent = f"{value:.1e}".split("e")
@@ -131,6 +133,8 @@ def _digits(value: float) -> str:
 
 def _percentage(value: float) -> str:
     value *= 100
+    if math.isinf(value):
+        return f"{_digits(value)} %"
     if abs(value) >= 99.95 or value == 0:
         return f"{value:,.0f} %"
     return f"{value:.1f} %" if abs(value) >= 1 else f"{value:.2g} %"

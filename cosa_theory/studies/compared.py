@@ -67,26 +67,36 @@ def compared(documents: Mapping[str, Document]) -> tuple[Document, Presentation]
 def beside(views: Mapping[str, Sequence[View]]) -> list[View]:
     """Return the views of several results joined, one for each that all of them have.
 
-    Results with equally many views are joined in their order, others by the titles of views.
+    Results whose views are of the same tables are joined in their order, others by the titles of
+    views: a title may name what was asked for, but tables of other columns are others.
     """
     if len({len(one) for one in views.values()}) == 1:
-        joined = [
-            dict(zip(views, group, strict=True)) for group in zip(*views.values(), strict=True)
-        ]
-    else:
-        titled = {name: {one.title: one for one in listed} for name, listed in views.items()}
-        shared = [
-            title
-            for title in next(iter(titled.values()))
-            if all(title in one for one in titled.values())
-        ]
-        joined = [{name: one[title] for name, one in titled.items()} for title in shared]
-    return [_joined(group) for group in joined]
+        groups = zip(*views.values(), strict=True)
+        ordered = [dict(zip(views, group, strict=True)) for group in groups]
+        if all(map(_alike, ordered)):
+            return [_joined(group) for group in ordered]
+    titled = {name: {one.title: one for one in listed} for name, listed in views.items()}
+    shared = set.intersection(*map(set, titled.values()))
+    return [
+        _joined({name: one[title] for name, one in titled.items()})
+        for title in next(iter(titled.values()))
+        if title in shared
+    ]
+
+
+def _alike(views: Mapping[str, View]) -> bool:
+    """Tell whether views of several results are of one table: by their titles, or their columns."""
+    titles = {view.title for view in views.values()}
+    columns = {tuple(column.header for column in view.columns) for view in views.values()}
+    return len(titles) == 1 or len(columns) == 1
 
 
 def _joined(views: Mapping[str, View]) -> View:
     """Return one view with the rows of all, and a group of columns for each."""
     first = next(iter(views.values()))
+    titles = {name: view.title for name, view in views.items() if view.title}
+    several = "; ".join(f"{name}: {title}" for name, title in titles.items())
+    title = several if len(set(titles.values())) > 1 else next(iter(titles.values()), "")
     names = min(map(_names, views.values()))
     rows = {name: _by_key(view, names) for name, view in views.items()}
     keys = list(dict.fromkeys(key for found in rows.values() for key in found))
@@ -106,7 +116,7 @@ def _joined(views: Mapping[str, View]) -> View:
         *(c for view in views.values() for c in view.columns[names:]),
     ]
     return View(
-        first.title,
+        title,
         tuple(columns),
         tuple(cells),
         tuple(values),

@@ -1,6 +1,7 @@
 """What is known of the layers of a pair beforehand: second moments, by the names of its updates."""
 
 import os
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -58,7 +59,8 @@ class KnownLayers:
     """The moments of a file beside the matrices of a pair.
 
     A matrix is matched to the moments under its own name, or under the only one that is its name
-    without leading parts, or with more of them ("encoder.…" and "bert.encoder.…").
+    without leading parts, or with more of them ("encoder.…" and "bert.encoder.…"), unless those
+    are another's too.
 
     Parameters
     ----------
@@ -95,7 +97,12 @@ class KnownLayers:
         self._sides = [moments.inputs, *([moments.gradients] if gradients else [])]
         names = list(names)
         found = {name: self._held(name) for name in names}
-        self._names = {name: one for name, one in found.items() if one is not None}
+        taken = Counter(found.values())
+        self._names = {
+            name: one
+            for name, one in found.items()
+            if one is not None and (one == name or taken[one] == 1)
+        }
         missing = [name for name in names if name not in self._names]
         if not self._names:
             held = first_few(list(self._sides[-1]), 3) or "no layer"

@@ -162,6 +162,18 @@ def test_equal_models_are_an_error(pair, capsys):
     assert line.startswith("error: --pair: the matrices that were read do not differ")
 
 
+def test_updates_with_rows_of_another_length_are_left_out_by_name(pair, tmp_path, capsys):
+    files = []
+    for number, file in enumerate(pair):
+        wide = np.full((2, 20), float(number), "float32")
+        save_file({**load_file(file), "wide.weight": wide}, tmp_path / f"{number}.safetensors")
+        files.append(str(tmp_path / f"{number}.safetensors"))
+    found = document(capsys, "--pair", *files, "--eps", "0.7", *QUICK)
+    assert {row["d"] for row in found["ensembles"]} == {16}
+    told = "1 update is of rows that are not 16 long and left out: wide.weight."
+    assert told in found["notices"]
+
+
 def test_a_matrix_with_nan_is_named_and_can_be_skipped(pair, tmp_path, capsys):
     tensors = load_file(pair[1])
     name = sorted(tensors)[0]
@@ -176,7 +188,10 @@ def test_a_matrix_with_nan_is_named_and_can_be_skipped(pair, tmp_path, capsys):
 
 
 def test_options_that_would_do_nothing_are_refused(capsys):
-    assert "need --pair" in errors(capsys, "--dim", "9", "--include", "q_proj")[0]
+    assert "--include needs --pair" in errors(capsys, "--dim", "9", "--include", "q_proj")[0]
+    several = ("--on-shape", "skip", "--flatten")
+    assert "--on-shape and --flatten need --pair" in errors(capsys, "--dim", "9", *several)[0]
+    assert "--k needs --dim" in errors(capsys, "--points", "9", "--k", "3")[0]
     assert "--kind needs --core" in errors(capsys, "--dim", "9", "--kind", "haar")[0]
 
 

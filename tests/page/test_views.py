@@ -36,7 +36,7 @@ def test_large_shares_are_grouped_like_other_numbers():
     [
         *((None, "–"), (float("nan"), "–"), (pd.NA, "–"), (0, "0"), (1.0, "1.00"), (12.34, "12.3")),
         *((1234.5, "1,234"), (0.0123, "0.0123"), (1.5e-7, "1.5e-7"), (99.96, "100")),
-        *((2.7e76, "2.7e76"), (-math.inf, "-inf"), (999_999_999_999, "999,999,999,999")),
+        *((2.7e76, "2.7e76"), (-math.inf, "-∞"), (999_999_999_999, "999,999,999,999")),
     ],
 )
 def test_numbers_have_three_digits_and_missing_ones_a_dash(value, shown):
@@ -44,7 +44,11 @@ def test_numbers_have_three_digits_and_missing_ones_a_dash(value, shown):
 
 
 @pytest.mark.parametrize(
-    ("share", "shown"), [(1.0, "100 %"), (0.0634, "6.3 %"), (0.000634, "0.063 %"), (0, "0 %")]
+    ("share", "shown"),
+    [
+        *((1.0, "100 %"), (0.0634, "6.3 %"), (0.000634, "0.063 %"), (0, "0 %")),
+        (math.inf, "∞ %"),
+    ],
 )
 def test_shares_are_percentages(share, shown):
     assert percent(share) == shown

@@ -36,6 +36,20 @@ def test_equal_names_in_one_result_stay_two_rows():
     assert joined.rows == (("x", "1.00", "3.00"), ("x", "2.00", "–"))
 
 
+def test_tables_of_other_columns_are_not_joined_though_they_are_as_many():
+    shape = View.of("Shapes", (COLUMNS[0], Column("m", "m")), [{"layer": "x", "m": 3}])
+    joined = beside({"A": [view(x=1.0), shape], "B": [shape, view(x=2.0)]})
+    assert [one.title for one in joined] == ["Every layer", "Shapes"]
+    assert joined[0].rows == (("x", "1.00", "2.00"),)
+
+
+def test_a_title_that_names_what_was_asked_for_is_told_of_each_result():
+    half, tenth = (dataclasses.replace(view(x=1.0), title=f"Within {one}") for one in ("½", "⅒"))
+    (joined,) = beside({"A": [half], "B": [tenth]})
+    assert joined.title == "A: Within ½; B: Within ⅒"
+    assert beside({"A": [half], "B": [half]})[0].title == "Within ½"
+
+
 def test_surveys_side_by_side_have_all_their_layers_and_each_verdict():
     documents = {"one": toy_document(blocks=1), "two": toy_document(blocks=2)}
     document, shown = compared(documents)

@@ -92,3 +92,14 @@ def test_a_name_that_fits_several_moments_fits_none():
     held = Moments({"a.query.weight": moments(16), "b.query.weight": moments(16)})
     with pytest.raises(InputError, match=r"none is a matrix of the pair.*query\.weight"):
         KnownLayers(held, ["query.weight"])
+
+
+def test_moments_that_fit_several_matrices_fit_the_one_of_their_name_or_none():
+    held = Moments({"block.weight": moments(16), "query.weight": moments(16)})
+    found = KnownLayers(held, ["encoder.block.weight", "decoder.block.weight", "query.weight"])
+    assert found.named("encoder.block.weight", (20, 16)) is None
+    assert found.named("query.weight", (20, 16)).inputs is held.inputs["query.weight"]
+    assert "encoder.block.weight, decoder.block.weight" in found.notices[0]
+    found = KnownLayers(held, ["query.weight", "other.query.weight"])
+    assert found.named("query.weight", (20, 16)) is not None
+    assert found.named("other.query.weight", (20, 16)) is None

@@ -85,7 +85,9 @@ def file_rows(spec: str, count: int, seed: int) -> Sets:
 
 
 def update_rows(pair: "DeltaPair", count: int, seed: int) -> tuple[Sets, tuple[str, ...]]:
-    """Return nonzero rows of the updates of two models, and a notice where updates are zero.
+    """Return nonzero rows of the updates of two models, all of the length that most of them have.
+
+    Beside them are notices of the updates that are left out: zero ones, and those of other rows.
 
     Raises
     ------
@@ -95,17 +97,28 @@ def update_rows(pair: "DeltaPair", count: int, seed: int) -> tuple[Sets, tuple[s
     text = "pair: the matrices that were read do not differ: there is no update"
     nothing = InputError(text, argument="pair")
     zero: list[str] = []
+    widths: dict[str, int] = {}
 
     def updates() -> Iterator[NDArray[Any]]:
         for layer in pair:
             delta = layer.delta
-            if not delta.any():
+            if delta.any():
+                widths[layer.name] = delta.shape[1]
+            else:
                 zero.append(layer.name)
             yield delta
 
-    found = {"rows of ΔW": _sample(updates(), count, seed, nothing)}
-    are = "1 update is" if len(zero) == 1 else f"{len(zero)} updates are"
-    return found, ((f"{are} zero and left out: {first_few(zero, 3)}.",) if zero else ())
+    rows = _sample(updates(), count, seed, nothing)
+    d = rows.shape[1]
+    others = [name for name, width in widths.items() if width != d]
+    why = {"zero": zero, f"of rows that are not {d} long": others}
+    notices = tuple(
+        f"{'1 update is' if len(names) == 1 else f'{len(names)} updates are'} {what} and left "
+        f"out: {first_few(names, 3)}."
+        for what, names in why.items()
+        if names
+    )
+    return {"rows of ΔW": rows}, notices
 
 
 def _sample(matrices: Iterable[Any], count: int, seed: int, nothing: InputError) -> NDArray[Any]:

@@ -20,12 +20,11 @@ from cosa_theory.page.style import (
     log_axis,
 )
 from cosa_theory.projections import printed_name
-from cosa_theory.studies.jl.in_words import failures_in_words, variances_in_words
+from cosa_theory.studies.jl.in_words import failures_in_words, variances_in_words, varying
 
 __all__ = ["CURVES_FIGURE", "FIGURES", "VARIANCE_FIGURE"]
 
 _COLUMNS = 3
-_ROUNDING = 1e-6
 _LAW: dict[str, Any] = {"color": BLACK, "ls": (0, (6, 2)), "lw": 0.8}
 
 
@@ -136,7 +135,7 @@ def _curves_figure(curves: pd.DataFrame) -> Figure:
 
 
 def _variance_figure(table: pd.DataFrame) -> Figure:
-    table = _varying(table)
+    table = varying(table)
     with house_style():
         figure = Figure(figsize=(PAGE_WIDTH, 3.7), layout="constrained")
         left, right = figure.subplots(1, 2)
@@ -148,17 +147,12 @@ def _variance_figure(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def _varying(table: pd.DataFrame) -> pd.DataFrame:
-    """Leave out maps that keep a matrix exactly: what is left is rounding, not for a log axis."""
-    return table[table["law"] > _ROUNDING * table["unstructured"]]
-
-
 def _holds(tables: Mapping[str, pd.DataFrame], name: str) -> bool:
     return name in tables and len(tables[name]) > 0
 
 
 def _varies(tables: Mapping[str, pd.DataFrame], name: str) -> bool:
-    return _holds(tables, name) and len(_varying(tables[name])) > 0
+    return _holds(tables, name) and len(varying(tables[name])) > 0
 
 
 _FAILURES = Drawing(
@@ -179,7 +173,7 @@ _KRONECKER = Drawing(
     "rows, against the participation ratio over a + b + 1; dashed, 1 + (a + b + 1)/PR, the law for "
     "Gaussian factors.",
     lambda tables: _varies(tables, "kronecker"),
-    lambda tables: variances_in_words(_varying(tables["kronecker"])),
+    lambda tables: variances_in_words(varying(tables["kronecker"])),
 )
 
 CURVES_FIGURE = Drawing(
@@ -201,7 +195,7 @@ VARIANCE_FIGURE = Drawing(
     "factors, 1 + (a + b + 1)/PR. Points off that line belong to matrices aligned with the "
     "coordinates, which the other ensembles notice. Laws of zero are left out.",
     lambda tables: _varies(tables, "variance_law"),
-    lambda tables: variances_in_words(_varying(tables["variance_law"])),
+    lambda tables: variances_in_words(varying(tables["variance_law"])),
 )
 
 FIGURES = {"failures": _FAILURES, "kronecker": _KRONECKER}

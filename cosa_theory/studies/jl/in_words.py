@@ -6,7 +6,14 @@ import pandas as pd
 from cosa_theory.page.views import number, percent
 from cosa_theory.projections import printed_name
 
-__all__ = ["failures_in_words", "variances_in_words"]
+__all__ = ["failures_in_words", "variances_in_words", "varying"]
+
+_ROUNDING = 1e-6  # of the variance of an unstructured map
+
+
+def varying(table: pd.DataFrame) -> pd.DataFrame:
+    """Leave out maps that keep a matrix exactly, whose law is 0: what is measured is rounding."""
+    return table[table["law"] > _ROUNDING * table["unstructured"]]
 
 
 def failures_in_words(curves: pd.DataFrame) -> str:

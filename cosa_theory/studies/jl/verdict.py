@@ -10,6 +10,7 @@ from cosa_theory.ground.printable import shortened
 from cosa_theory.page.views import count, memory, number
 from cosa_theory.projections import printed_name
 from cosa_theory.studies.jl.comparison import cheapest
+from cosa_theory.studies.jl.in_words import varying
 from cosa_theory.studies.jl.views import duration, tolerance
 
 __all__ = ["verdict"]
@@ -84,13 +85,23 @@ def _of_kronecker(table: pd.DataFrame) -> str:
     ratio = table["law"] / table["unstructured"]
     low, high = number(ratio.min()), number(ratio.max())
     spread = low if low == high else f"{number(ratio.median())} (median; range {low}–{high})"
-    held = int(((table["ci_low"] <= table["law"]) & (table["law"] <= table["ci_high"])).sum())
     return (
         f"The Kronecker map with {core} has {spread} times the variance of an unstructured one "
         f"with {rows}; the participation ratio exceeds {least} in {flat} of {len(table)} "
-        f"{'matrix' if len(table) == 1 else 'matrices'}. The law lies in {held} of {len(table)} "
-        f"measured 95 % interval{'' if len(table) == 1 else 's'}."
+        f"{'matrix' if len(table) == 1 else 'matrices'}. {_of_law(table)}"
     )
+
+
+def _of_law(table: pd.DataFrame) -> str:
+    """Say in how many matrices the law is borne out, and which have no variance to measure."""
+    rows = varying(table)
+    held = int(((rows["ci_low"] <= rows["law"]) & (rows["law"] <= rows["ci_high"])).sum())
+    exact = len(table) - len(rows)
+    kept = f"By the law the map keeps the norm of {exact} of {len(table)} exactly." if exact else ""
+    if rows.empty:
+        return kept
+    text = f"The law lies in {held} of {len(rows)} measured 95 % interval"
+    return f"{text}{'' if len(rows) == 1 else 's'}. {kept}".rstrip()
 
 
 def verdict(tables: Mapping[str, pd.DataFrame]) -> str:

@@ -1,6 +1,5 @@
 """How the document of `cosa-theory jl` is shown: rows needed, distortions, the Kronecker law."""
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -41,8 +40,7 @@ def _interval(name: str) -> Callable[[Row], str]:
         if pd.isna(row[name]):
             return MISSING
         low, high = (
-            "∞" if math.isinf(end) else _share(end).removesuffix(" %")
-            for end in (row[f"{name}_low"], row[f"{name}_high"])
+            _share(end).removesuffix(" %") for end in (row[f"{name}_low"], row[f"{name}_high"])
         )
         return f"{_share(row[name])} [{low}, {high}]"
 
@@ -55,7 +53,7 @@ _OF = (
 )
 _NEEDED = (
     *_OF,
-    Column("k", "rows k", "least k (steps of 9 %, below d) that meets the distortion", count),
+    Column("k", "rows k", "least k (steps of 9 %, up to d) that meets the distortion", count),
     Column(
         None,
         "95 % distortion",

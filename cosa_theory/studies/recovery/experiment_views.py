@@ -40,6 +40,7 @@ def _lines_view(document: Document) -> View:
     table = document.tables["phase_lines"]
     columns = (
         Column("kind", "ensemble", "", lambda kind: f"CoSA, {printed_name(kind)}", text=True),
+        Column("core", "core", "a × b", text=True),
         Column("d", "d", "undersampling ab/(mn)", number),
         Column("weak", "weak threshold", "asymptotic ρ of Gaussian measurements", number),
         *(
@@ -48,9 +49,10 @@ def _lines_view(document: Document) -> View:
         ),
     )
     rows = []
-    for (d, kind), part in table.groupby(["d", "kind"], sort=False):
+    for (a, b, kind), part in table.groupby(["a", "b", "kind"], sort=False):
         of_line = dict(iter(part.groupby(["structure", "packing"], sort=False)))
-        row = {"kind": str(kind), "d": d, "weak": part["weak_threshold"].iloc[0]}
+        row = {"kind": str(kind), "core": f"{a} × {b}", "d": part["d"].iloc[0]}
+        row["weak"] = part["weak_threshold"].iloc[0]
         rows.append(row | {line[:2]: of_line.get(line[:2]) for line in _LINES})
     first = table.iloc[0]
     title = (

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from cosa_theory.page.views import number, percent
+from cosa_theory.page.views import count, number, percent
 from cosa_theory.recovery import METHODS
 
 __all__ = [
@@ -26,7 +26,7 @@ def convergence_in_words(tables: Tables) -> str:
     """Say from where to where objective and certificate went, and in how many iterations."""
     history, result = tables["history"], tables["result"].iloc[0]
     first, last = history.iloc[0], history.iloc[-1]
-    parts = [f"From iteration {first['iteration']:,} to {last['iteration']:,}"]
+    parts = [f"From iteration {count(first['iteration'])} to {count(last['iteration'])}"]
     if "objective" in history:
         parts.append(f"the objective goes from {first['objective']:.4g} to {last['objective']:.4g}")
     if "certificate" in history:
@@ -41,20 +41,26 @@ def estimate_in_words(tables: Tables) -> str:
     """Say how large and how concentrated the estimate is, beside the truth where it is known."""
     parts = []
     for of, sigma in tables["spectrum"].groupby("of", sort=False):
-        energy = (sigma["sigma"].astype(float) ** 2).sort_values(ascending=False).cumsum()
         sizes = tables["magnitudes"]
-        sizes = sizes[sizes["of"] == of]
-        held = (sizes["magnitude"].astype(float) ** 2).sort_values(ascending=False).cumsum()
-        if energy.iloc[-1] > 0 and len(held) and held.iloc[-1] > 0:
-            values, entries = (
-                int((part < 0.9 * part.iloc[-1]).sum()) + 1 for part in (energy, held)
-            )
+        sizes = sizes[sizes["of"] == of].sort_values("rank")
+        # Of the sorted coefficients some ranks alone are kept: each stands for those before it.
+        energy = sizes["rank"].diff().fillna(1) * sizes["magnitude"].astype(float) ** 2
+        if sigma["sigma"].max() > 0 and energy.sum() > 0:
+            values = _most(sigma["index"], sigma["sigma"].astype(float) ** 2)
+            entries = _most(sizes["rank"], energy)
             parts.append(
                 f"the {of} has a largest singular value of {number(sigma['sigma'].max())}; 90 % of "
-                f"its energy is in {values} singular values and {entries:,} coefficients"
+                f"its energy is in {count(values)} singular values and {count(entries)} "
+                "coefficients"
             )
     text = "; ".join(parts)
     return f"{text[:1].upper()}{text[1:]}." if text else "Every coefficient is zero."
+
+
+def _most(ranks: pd.Series, energy: pd.Series) -> int:
+    """Return the rank up to which 90 % of the energy lies, from the largest part on."""
+    held = energy.cumsum()
+    return int(ranks[held >= 0.9 * held.iloc[-1]].iloc[0])
 
 
 def recovery_in_words(tables: Tables) -> str:

@@ -201,9 +201,9 @@ def phase_figure(table: pd.DataFrame, lines: pd.DataFrame) -> Figure:
 
 def _at_most_shared_core(lines: pd.DataFrame) -> pd.DataFrame:
     """Return the lines at the core with most ensembles, of equals the one with d nearest 1/4."""
-    counts = lines.groupby("d")["kind"].nunique()
-    d = min(counts.index, key=lambda d: (-counts[d], abs(d - 0.25)))
-    return lines[lines["d"] == d]
+    cores = lines.groupby(["a", "b"]).agg(kinds=("kind", "nunique"), d=("d", "first"))
+    a, b = min(cores.index, key=lambda core: (-cores["kinds"][core], abs(cores["d"][core] - 0.25)))
+    return lines[(lines["a"] == a) & (lines["b"] == b)]
 
 
 def _draw_maps(figure: SubFigure, table: pd.DataFrame, lines: pd.DataFrame, kind: str) -> None:

@@ -9,7 +9,7 @@ import pandas as pd
 from cosa_theory.page.views import count, number, percent
 from cosa_theory.recovery import METHODS
 
-__all__ = ["recover_verdict", "unit_of"]
+__all__ = ["places", "recover_verdict", "unit_of"]
 
 _UNITS = {
     "coordinate": "entries",
@@ -114,18 +114,19 @@ def _expected(row: Mapping[Any, Any]) -> str:
     if not row["sparse"]:
         return ""
     if s == 0:
-        return "With so large a λ no other update is as good: take a smaller one."
+        best = "With so large a λ no other update is as good: take a smaller one."
+        return best if row["status"] in _DONE else ""
     if s > random:
         return (
-            f"So many nonzero {unit_of(row)} are more than the about {count(random)} up to which "
+            f"So many nonzero {unit_of(row)} are more than the about {places(random)} up to which "
             "ℓ1 can be expected to succeed: do not take it for the update that was measured, and "
             "make sure that basis, projections and noise level are the right ones."
         )
     if s > every:
         return (
             f"Beyond {count(every)} nonzero {unit_of(row)} some updates share their core; ℓ1 finds "
-            f"most that are spread at random, up to at most about {count(random)} (packed in one "
-            f"column {_places(row['limit_column'])}, in one row {_places(row['limit_row'])})."
+            f"most that are spread at random, up to at most about {places(random)} (packed in one "
+            f"column {places(row['limit_column'])}, in one row {places(row['limit_row'])})."
         )
     if row["noise_level"] == 0 and row["residual"] <= _EXACT:
         return (
@@ -135,8 +136,9 @@ def _expected(row: Mapping[Any, Any]) -> str:
     return ""
 
 
-def _places(limit: float) -> str:
-    return "any number" if math.isinf(limit) else count(limit)
+def places(limit: float) -> str:
+    """Return the whole number of nonzeros up to a limit, which need not be whole."""
+    return "any number" if math.isinf(limit) else count(math.floor(limit))
 
 
 def _scored(scores: pd.DataFrame) -> str:

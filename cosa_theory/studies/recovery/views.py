@@ -7,9 +7,9 @@ import pandas as pd
 
 from cosa_theory.page.document import Document
 from cosa_theory.page.presentation import Drawing, Presentation
-from cosa_theory.page.views import MISSING, Column, View, count, number, percent
+from cosa_theory.page.views import Column, View, count, number, percent
 from cosa_theory.recovery import STATUSES
-from cosa_theory.studies.recovery.verdict import unit_of
+from cosa_theory.studies.recovery.verdict import places, unit_of
 
 __all__ = ["ESTIMATE", "PRESENTATION"]
 
@@ -71,8 +71,8 @@ _LIMIT_COLUMNS = (
     Column(
         "upto",
         "nonzeros up to",
-        "in the basis in which ΔW is sparse; fractions rounded",
-        lambda value: MISSING if math.isinf(value) else count(value),
+        "in the basis in which ΔW is sparse",
+        places,
     ),
     Column("why", "why", text=True),
 )

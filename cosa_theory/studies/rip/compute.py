@@ -60,12 +60,12 @@ def layer_isometry(
     shape, core : (int, int)
         Sizes of the update (m × n) and of the core (a × b).
     sparsity : sequence of int, optional
-        The orders s of δ_s; by default 2, 4, 8 and 16, as far as there are so many columns.
+        The orders s of δ_s; by default 2, 4, 8 and 16, as far as each operator has so many columns.
     kinds : sequence of str
         Ensembles, from `cosa_theory.projections.KINDS`. The exact constants over all cores are
         listed for every ensemble, whichever are named here.
     about : sequence of str
-        "dictionary", "sensing" or both.
+        "dictionary", "sensing" or both, one at least.
     scale : {"synthesis", "analysis"}, optional
         By default the one at which norms are kept on average: synthesis for Ψ, analysis for Φ.
     seed : int
@@ -88,11 +88,12 @@ def layer_isometry(
     Raises
     ------
     InputError
-        For sizes that an ensemble does not have, or an order outside its range.
+        For sizes that an ensemble does not have, an unknown name, or an order outside its range.
     """
     (m, n), (a, b) = pair("shape", shape), pair("core", core)
     kinds = list(dict.fromkeys(choice("kind", kind, KINDS) for kind in kinds))
-    orders = _orders(sparsity, a * b if "dictionary" in about else m * n)
+    columns = {"dictionary": a * b, "sensing": m * n}
+    orders = _orders(sparsity, min(columns[choice("about", name, columns)] for name in about))
     cores = [
         kind
         for kind in KINDS

@@ -3,8 +3,8 @@
 import pandas as pd
 
 from cosa_theory.page.style import ensemble_style
-from cosa_theory.page.views import number
 from cosa_theory.studies.rip.operators import OPERATORS
+from cosa_theory.studies.rip.verdict import small
 
 __all__ = ["brackets_in_words", "cores_in_words", "orders_in_words"]
 
@@ -25,7 +25,7 @@ def orders_in_words(table: pd.DataFrame) -> str:
 
 
 def _bracket(row: pd.Series) -> str:
-    return f"δ_{row['s']} from {number(row['lower'])} to {number(row['upper'])}"
+    return f"δ_{row['s']} from {small(row['lower'])} to {small(row['upper'])}"
 
 
 def cores_in_words(table: pd.DataFrame) -> str:
@@ -33,8 +33,8 @@ def cores_in_words(table: pd.DataFrame) -> str:
     parts = []
     for scale, rows in table.groupby("scale", sort=False):
         told = ", ".join(
-            f"{ensemble_style(str(row['kind'])).label} {number(row['least'])} to "
-            f"{number(row['greatest'])}"
+            f"{ensemble_style(str(row['kind'])).label} {small(row['least'])} to "
+            f"{small(row['greatest'])}"
             for row in rows.to_dict("records")
         )
         parts.append(f"at {scale} scale {told}")
@@ -42,7 +42,7 @@ def cores_in_words(table: pd.DataFrame) -> str:
 
 
 def brackets_in_words(table: pd.DataFrame) -> str:
-    """Say how many brackets are exact, and below one, for plain and Kronecker matrices.
+    """Say how many brackets are exact, and how many below one, for plain and Kronecker matrices.
 
     Of a table of `experiments.rip_brackets`, what is finished and has columns of unit norm.
     """
@@ -50,10 +50,10 @@ def brackets_in_words(table: pd.DataFrame) -> str:
     parts = []
     for (about, structure), own in rows.groupby(["about", "structure"], sort=False):
         exact = int((own["upper"] - own["lower"] <= 0.01 * own["upper"]).sum())
-        orders = own.loc[own["upper"] < 1, "s"]
-        proven = "at no order" if orders.empty else f"up to order {orders.max()}"
+        proven = own[own["upper"] < 1]
+        of_them = f"{len(proven)} of them, up to order {proven['s'].max()}"
         parts.append(
             f"{about} {structure}: {exact} of {len(own)} are exact to a hundredth, and δ_s is "
-            f"proven to be below 1 {proven}"
+            f"proven to be below 1 in {of_them if len(proven) else 'none'}"
         )
     return f"Brackets for columns of unit norm. {'; '.join(parts)}."

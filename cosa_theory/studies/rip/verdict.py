@@ -19,8 +19,6 @@ def small(value: Any) -> str:
     """Return a number; what is only rounding (an exact isometry) as 0."""
     if value is None or pd.isna(value):
         return MISSING
-    if math.isinf(value):
-        return "∞"
     return number(0.0 if abs(float(value)) < _ROUNDING else value)
 
 
@@ -96,10 +94,13 @@ def verdict(tables: Mapping[str, pd.DataFrame]) -> str:
         sentences.append(_of_orders(rows))
         if about == "dictionary":
             sentences.append(_of_cores(tables["cores"], str(rows["scale"].iloc[0])))
-        elif "guarantees" in tables:
-            subject, columns = OPERATORS[str(about)].subject, tables["columns"]
-            spark = _of_spark(columns[columns["about"] == about], subject)
-            sentences.append(_of_recovery(tables["guarantees"], subject) + spark)
+        columns, guarantees = (
+            table[table["about"] == about]
+            for table in (tables["columns"], tables.get("guarantees", tables["columns"].iloc[:0]))
+        )
+        if len(guarantees):  # it is wide
+            subject = OPERATORS[str(about)].subject
+            sentences.append(_of_recovery(guarantees, subject) + _of_spark(columns, subject))
     text = " ".join(f"{sentence[0].upper()}{sentence[1:]}." for sentence in sentences)
     if not kinds:
         return text

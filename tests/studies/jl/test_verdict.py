@@ -29,3 +29,12 @@ def test_cores_of_several_sizes_are_not_told_as_one_that_no_matrix_has():
 )
 def test_one_size_of_core_is_told_with_its_rows(cores, expected):
     assert expected in verdict(kronecker(*cores))
+
+
+def test_a_map_that_keeps_a_matrix_exactly_is_not_counted_against_its_law():
+    table = kronecker((6, 4), (6, 4))["kronecker"].astype(float)
+    table.loc[0, ["law", "ci_low", "ci_high"]] = [0.0, 1e-32, 2e-32]  # measured: rounding alone
+    text = verdict({"kronecker": table})
+    assert "The law lies in 1 of 1 measured 95 % interval. By the law" in text
+    assert text.endswith("By the law the map keeps the norm of 1 of 2 exactly.")
+    assert "The law lies" not in verdict({"kronecker": table.iloc[:1]})

@@ -8,7 +8,9 @@ import pytest
 from matplotlib.figure import Figure
 
 from cosa_theory.laws.recovery import l1_weak_threshold, packed_l1_threshold
+from cosa_theory.page.document import Document
 from cosa_theory.page.views import number
+from cosa_theory.studies import presentation
 from cosa_theory.studies.recovery.phase_figures import (
     PHASE_FIGURE,
     phase_figure,
@@ -19,6 +21,7 @@ from cosa_theory.studies.recovery.phase_figures import (
 from experiments.phase_lines import crossings
 
 CORES = ((4, 5), (8, 10), (12, 15))
+NO_RECOVERY = pd.DataFrame({"sweep": [], "status": []})
 PACKINGS = ("random", "column", "row", "block")
 CENTRES = {"random": 0.3, "column": 0.05, "row": 0.04, "block": 0.12}
 
@@ -175,6 +178,18 @@ def test_the_figure_has_two_maps_the_packed_supports_and_every_ensemble(table, l
     labels = [text.get_text() for text in lower.legends[0].get_texts()]
     assert "Kronecker, one column" in labels
     assert "theory of the same colour" in labels
+
+
+def test_cores_with_as_many_numbers_are_told_and_drawn_apart(table, lines):
+    tall = crossings(table[table["a"] == 8].assign(a=16, b=5))
+    both = pd.concat([lines, tall], ignore_index=True)
+    document = Document("experiments", "", (), {"phase_lines": both, "recovery": NO_RECOVERY}, {})
+    view = presentation("experiments").views(document)[0]
+    cores = [row[:3] for row in view.rows]
+    assert ("CoSA, Gaussian", "8 × 10", "0.250") in cores
+    assert ("CoSA, Gaussian", "16 × 5", "0.250") in cores
+    right = phase_figure(table, both).subfigs[1].axes[1]
+    assert max(len(one.get_xdata()) for one in right.lines) == both["kind"].nunique()
 
 
 def test_the_half_way_points_are_told_beside_the_weak_threshold(lines):

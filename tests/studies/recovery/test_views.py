@@ -102,12 +102,20 @@ def test_what_theory_expects_depends_on_the_nonzeros(found):
     assert "up to at most about 50 (packed in one column 4, in one row any number)." in between
     beyond = recover_verdict(changed(found, nonzeros=51, **limits))
     assert "nonzero entries are more than the about 50 up to which ℓ1 can be expected" in beyond
+    few = recover_verdict(changed(found, nonzeros=1, **limits | {"limit_random": 0.6}))
+    assert "nonzero entries are more than the about 0 up to which ℓ1 can be expected" in few
     below = recover_verdict(changed(found, nonzeros=6, **limits))
     assert "No two updates with at most 6 nonzero entries share a core" in below
     for doubt in ({"noise_level": 0.1}, {"residual": 0.01}):
         assert "share a core" not in recover_verdict(changed(found, nonzeros=6, **limits, **doubt))
     tall = dict.fromkeys(limits, math.inf)
     assert "share" not in recover_verdict(changed(found, **tall))
+
+
+def test_a_zero_update_is_blamed_on_λ_only_where_it_is_the_best(found):
+    lost = recover_verdict(changed(found, nonzeros=0, status="stalled"))
+    assert "λ" not in lost
+    assert "With so large a λ no other update is as good" in recover_verdict(tables("fista", lam=9))
 
 
 def test_a_dense_answer_is_told_the_share_it_can_expect():
@@ -204,7 +212,7 @@ def test_figures_are_drawn_where_there_is_something_to_draw():
     assert len(CONVERGENCE_FIGURE.draw(found).axes) == 2
     last = found["history"].iloc[-1]
     told = CONVERGENCE_FIGURE.alternative(found)
-    assert f"to {last['iteration']:,}, the objective goes from" in told
+    assert told.startswith(f"From iteration 0 to {int(last['iteration']):,}, the objective goes")
     assert f"to {last['certificate']:.2g}, with a tolerance of" in told
     largest = found["spectrum"].query("of == 'truth'")["sigma"].max()
     assert f"the truth has a largest singular value of {number(largest)}; 90 % of" in (
@@ -218,3 +226,15 @@ def test_figures_are_drawn_where_there_is_something_to_draw():
     zero = found | {"magnitudes": found["magnitudes"].assign(magnitude=0.0)}
     assert not ESTIMATE_FIGURE.drawable(zero)
     assert ESTIMATE_FIGURE.alternative(zero) == "Every coefficient is zero."
+
+
+def test_the_coefficients_with_most_of_the_energy_are_counted_though_some_ranks_alone_are_kept():
+    update = np.random.default_rng(0).standard_normal((80, 90)) ** 3
+    basis = CosaBasis.sample(80, 90, 4, 5, seed=0)
+    problem = RecoveryProblem(basis.sensing(), basis.encode(update), truth=update)
+    found = recovery_tables(problem, recover(problem, "least_norm"), DESCRIBED)
+    held = np.cumsum(np.sort(update.ravel() ** 2)[::-1])
+    entries = int(np.searchsorted(held, 0.9 * held[-1])) + 1
+    told = ESTIMATE_FIGURE.alternative(found).split("the truth has")[1].split("; the error")[0]
+    assert len(found["magnitudes"].query("of == 'truth'")) < update.size
+    assert int(told.split()[-2].replace(",", "")) == pytest.approx(entries, rel=0.01)

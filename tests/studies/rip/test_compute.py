@@ -1,8 +1,10 @@
 """The isometry of a layer and of a matrix: brackets that hold, and figures that show them."""
 
 import numpy as np
+import pytest
 
 from cosa_theory import CosaBasis
+from cosa_theory.ground.errors import InputError
 from cosa_theory.isometry.rip import rip_exact
 from cosa_theory.studies.rip.compute import layer_isometry, matrix_isometry
 from cosa_theory.studies.rip.figures import FIGURES
@@ -46,3 +48,19 @@ def test_figures_are_drawn_from_the_tables_of_a_layer_and_of_a_matrix():
     assert FIGURES["brackets"].drawable(single)
     assert not FIGURES["cores"].drawable(single)
     assert verdict(single).startswith("A is proven to have δ_s < 1 on vectors with up to 2")
+
+
+def test_orders_are_those_that_both_operators_have_though_the_core_is_the_larger():
+    assert list(layer_isometry((1, 1), (2, 2))["brackets"]["s"]) == [1, 1]
+    with pytest.raises(InputError, match="sparsity is 2: it must be a whole number from 1 to 1"):
+        layer_isometry((1, 1), (2, 2), [2])
+    with pytest.raises(InputError, match="about is 'matrix': it must be one of dictionary"):
+        layer_isometry((2, 2), (1, 1), about=("matrix",))
+
+
+def test_what_is_guaranteed_of_cores_is_not_told_of_updates():
+    # A core that is larger than its update makes the dictionary the wide one of the two.
+    text = verdict(layer_isometry((4, 4), (6, 6), [2]))
+    assert "All cores with at most 1 nonzero entry are guaranteed" in text
+    assert "no method recovers all cores with more than" in text
+    assert "ll updates with at most" not in text

@@ -42,6 +42,20 @@ def test_brackets_are_told_by_how_many_are_exact_and_to_which_order_they_promise
     )
     told = BRACKETS_FIGURE.alternative({"rip_brackets": table})
     assert "tall plain: 1 of 2 are exact to a hundredth" in told
-    assert "below 1 up to order 8" in told
+    assert "proven to be below 1 in 2 of them, up to order 8" in told
     assert "tall kronecker: 0 of 1 are exact to a hundredth" in told
-    assert "below 1 at no order" in told
+    assert "proven to be below 1 in none." in told
+
+
+def test_an_order_at_which_some_shapes_alone_are_proven_is_not_told_of_all():
+    table = pd.DataFrame(
+        {"s": [8, 8, 8], "lower": [0.9, 1.2, 1.3], "upper": [0.95, 1.4, 1.5], "status": "done"}
+    ).assign(about="tall", structure="plain", scale="unit-norm")
+    told = BRACKETS_FIGURE.alternative({"rip_brackets": table})
+    assert "proven to be below 1 in 1 of them, up to order 8" in told
+    assert "0 of 3" in told
+
+
+def test_an_exact_isometry_is_told_as_zero_and_not_by_its_rounding():
+    table = pd.DataFrame({"about": "matrix", "s": [2], "lower": [2.2e-16], "upper": [4.4e-15]})
+    assert "δ_2 from 0 to 0." in FIGURES["brackets"].alternative({"brackets": table})
