@@ -60,7 +60,7 @@ def plan_verdict(tables: Mapping[str, pd.DataFrame]) -> str:
 
 
 def _expressed(cosa: Mapping[Any, Any]) -> str:
-    if cosa["energy"] > 1 - 1e-9:  # an average of ones, summed
+    if cosa["trainable"] == cosa["base_weights"]:
         return (
             "Its cores are as large as the layers and express every update, as full fine-tuning "
             "does: smaller ones are what CoSA is for."
