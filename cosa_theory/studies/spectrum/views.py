@@ -196,7 +196,7 @@ def family_view(tables: Tables) -> View:
         rows = pooled[pooled["rank_budget"] == rank]
         size = f"{rows['parameters'].max():,} trainable parameters"
         columns.append(Column(rank, f"rank {rank}", size))
-        law = rows["law"].dropna()
+        law = rows.loc[rows["family"].str.startswith("cosa_"), "law"].dropna()
         # Three digits, as many as the measured shares beside it are worth; of 100 no point is left.
         laws[rank] = MISSING if law.empty else f"{f'{100 * law.iloc[0]:#.3g}'.rstrip('.')} %"
     lines = []

@@ -6,6 +6,7 @@ import hashlib
 import re
 from html.parser import HTMLParser
 
+import pandas as pd
 import pytest
 from pandas.testing import assert_frame_equal
 
@@ -18,7 +19,7 @@ from cosa_theory.page.document import (
     write_tables,
 )
 from cosa_theory.page.text import render_view
-from cosa_theory.page.views import number
+from cosa_theory.page.views import MISSING, number
 from cosa_theory.studies.shown import document_page, document_text
 from cosa_theory.studies.spectrum.pair import Survey
 from cosa_theory.studies.spectrum.views import family_view, layer_view, module_view
@@ -152,6 +153,16 @@ def test_the_family_view_pools_every_family_at_every_common_budget():
     assert len(view.rows) == 9 + 1
     assert "±" in view.rows[2][1]
     assert view.rows[-1][0].startswith("law")
+
+
+def test_the_law_of_a_core_is_not_that_of_another_family():
+    tables = toy_tables(blocks=1)
+    families = tables["families"]
+    other = families[families["family"] == "cosa_haar"].assign(family="lora_fa", law=0.987)
+    both = pd.concat([other, families], ignore_index=True)
+    law = family_view(tables).rows[-1]
+    assert family_view(tables | {"families": both}).rows[-1] == law
+    assert family_view(tables | {"families": other}).rows[-1][1:] == (MISSING,) * (len(law) - 1)
 
 
 def test_without_families_the_rest_is_still_shown():
