@@ -149,8 +149,10 @@ def _advice(document: Document) -> str:
     """Recommend a·m = b·n where it saves memory in all, with its price in operations."""
     totals = {row["method"]: row for row in document.tables["totals"].to_dict("records")}
     asked, other = totals["cosa"], totals["cosa_balanced"]
+    share = other["trainable"] / asked["trainable"]
+    many = "as many" if share > 0.99 else f"{percent(share)} of the"
     takes = (
-        f"at as many trainable parameters training takes {memory(other['memory_bytes'])}, not "
+        f"at {many} trainable parameters training takes {memory(other['memory_bytes'])}, not "
         f"{memory(asked['memory_bytes'])}, and a step adds {percent(_added(other))}, not "
         f"{percent(_added(asked))}"
     )
