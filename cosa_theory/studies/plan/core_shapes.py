@@ -52,8 +52,9 @@ def budget_settings(
     numbers = total * rank if rank is not None else parameters
     if numbers is None:
         raise ValueError("give rank or parameters")
-    budgets = {name: numbers * (m + n) // total for name, (m, n) in model.sizes.items()}
-    if rank is None:
+    if rank is not None:
+        budgets = {name: rank * (m + n) for name, (m, n) in model.sizes.items()}
+    else:
         budgets = _within_layers(model.sizes, numbers)
     if min(budgets.values()) < 1:
         raise InputError(
