@@ -101,13 +101,11 @@ class Config:
 
     def chosen(self) -> list[str]:
         """Return the names of the pairs that are measured."""
+        with_texts = [name for name, pair in PAIRS.items() if pair.domain is not None]
         for name in self.pairs:
-            choice("pairs", name, tuple(PAIRS))
-        chosen = list(self.pairs) or [name for name, pair in PAIRS.items() if pair.ready()]
-        with_texts = [name for name in chosen if PAIRS[name].domain is not None]
-        if not with_texts:
-            raise refuse("pairs", self.pairs, "at least one whose model reads texts")
-        return with_texts
+            if choice("pairs", name, tuple(PAIRS)) not in with_texts:
+                raise refuse("pairs", name, "one whose model reads texts")
+        return list(self.pairs) or [name for name in with_texts if PAIRS[name].ready()]
 
 
 def cells_of(config: Config) -> list[Cell]:

@@ -91,8 +91,11 @@ def audit(
         ),
     ] = None,
     rank: Annotated[
-        int, typer.Option(min=1, metavar="R", help="Budget of the core, as a rank of LoRA.")
-    ] = 8,
+        int | None,
+        typer.Option(
+            min=1, metavar="R", help="Budget of the core, as a rank of LoRA. [default: 8]"
+        ),
+    ] = None,
     kind: Annotated[
         str, typer.Option(metavar="NAME", help="Ensemble of the projections L and R.")
     ] = "gaussian",
@@ -154,6 +157,10 @@ def audit(
     from cosa_theory.studies.audit.pair import audit_pair
 
     sizes = _core(core)
+    if sizes is not None and rank is not None:
+        raise InputError(
+            f"--core {core} and --rank {rank} both set the size of the core: give one of them"
+        )
     check_out(out, "audit", base, tuned, moments, gradients, model, data)
     pair = open_checked_pair(base, tuned, settings)
     first_step = _gradients(gradients, model, data, batch, max_tokens, seed)
@@ -162,7 +169,7 @@ def audit(
         pair,
         given=settings,
         core=sizes,
-        rank=rank,
+        rank=8 if rank is None else rank,
         gradients=first_step,
         kind=kind,
         scale=scale,

@@ -94,7 +94,9 @@ def moments(
         note(f"note: {notice}")
     table = moments_table(found)
     verdict = moments_verdict(table, told)
-    document = Document("moments", verdict, notices, {"layers": table}, provenance_of(settings))
+    document = Document(
+        "moments", verdict, notices, {"layers": table}, provenance_of(settings, seed)
+    )
 
     def show() -> str:
         layers = render_view(moments_view(table), terminal_width(), sys.stdout.encoding)

@@ -193,6 +193,7 @@ def test_matrices_without_a_gradient_are_noted(pair, paths, capsys):
     ("options", "said"),
     [
         (("--core", "1024"), "--core is '1024': give two sizes a,b as in --core 1024,256"),
+        (("--core", "8,4", "--rank", "2"), "--core 8,4 and --rank 2 both set the size"),
         (("--core", "8,x"), "--core is '8,x': give positive integers, as in --core 1024,256"),
         (("--kind", "sparse"), "--kind is 'sparse': it must be one of gaussian, "),
         (("--gradients", "no.safetensors"), "no.safetensors"),

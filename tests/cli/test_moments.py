@@ -46,6 +46,7 @@ def test_random_tokens_and_the_models_samples_need_no_text(folder, tmp_path, cap
     content = json.loads(capsys.readouterr().out)
     assert content["command"] == "moments"
     assert "5 texts of random tokens" in content["verdict"]
+    assert content["provenance"]["seed"] == 0
     rows = {(row["of"], row["layer"]): row for row in content["layers"]}
     shared = rows["inputs", "model.layers.0.self_attn.q_proj.weight"]
     assert (shared["layers"], shared["tokens"], shared["n"]) == (3, 45, 8)

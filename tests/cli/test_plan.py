@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cosa_theory.cli import main
-from cosa_theory.page.views import memory
+from cosa_theory.page.views import memory, percent
 
 FIELDS = {
     "model_type": "llama",
@@ -146,6 +146,20 @@ def test_shapes_are_recommended_only_where_they_save_memory(config, capsys, opti
     asked, other, _ = (row["memory_bytes"] for row in totals)
     assert (other < asked) == start.startswith("Recommended")
     assert f"training takes {memory(other)}, not {memory(asked)}, " in line
+
+
+def test_a_recommended_shape_that_trains_fewer_numbers_says_so(config, capsys):
+    main(["plan", config, "--a", "1", "--b", "7"])
+    printed = capsys.readouterr().out
+    asked, other = (
+        row["trainable"]
+        for row in document(capsys, config, "--a", "1", "--b", "7")["totals"]
+        if row["method"] != "lora"
+    )
+    assert other < 0.99 * asked
+    assert f"at {percent(other / asked)} of the trainable parameters training takes" in printed
+    main(["plan", config, *CORE])
+    assert "at as many trainable parameters training takes" in capsys.readouterr().out
 
 
 def test_cores_as_large_as_their_layers_are_called_so(config, capsys):

@@ -19,7 +19,7 @@ from tests.experiments.test_real_updates import pair_of
 
 
 def test_every_pair_with_texts_is_measured_on_three_sources_and_once_beside_baselines():
-    cells = cells_of(Config(("sre_encoder", "chgnet", "encoder_r52_100")))
+    cells = cells_of(Config(("sre_encoder", "encoder_r52_100")))
     assert {cell.pair for cell in cells} == {"sre_encoder", "encoder_r52_100"}
     for pair in ("sre_encoder", "encoder_r52_100"):
         own = [cell for cell in cells if cell.pair == pair]
@@ -36,6 +36,7 @@ def test_every_pair_with_texts_is_measured_on_three_sources_and_once_beside_base
     ("refused", "named"),
     [
         (lambda: Config(("chgnet",)).chosen(), "chgnet"),
+        (lambda: Config(("sre_encoder", "chgnet")).chosen(), "chgnet.*reads texts"),
         (lambda: informed_function.Config(("nosuch",)), "nosuch"),
         (lambda: informed_function.Config(("chgnet",)), "chgnet"),
         (lambda: informed_function.Config(()), "at least one name"),

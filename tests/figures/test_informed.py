@@ -15,7 +15,9 @@ def pooled(pair):
         for calibration in ("random", "other", "same")
         for (basis, shape), rank in itertools.product(kinds, (2, 8, 32))
     ]
-    table = pd.DataFrame(rows).assign(pair=pair, law=lambda one: one["rank"] / 256, svd=0.5)
+    table = pd.DataFrame(rows).assign(
+        pair=pair, matrices=36, law=lambda one: one["rank"] / 256, svd=0.5
+    )
     share = 4 * table["law"]
     return table.assign(share=share, share_low=0.8 * share, share_high=1.2 * share)
 
@@ -30,6 +32,20 @@ def test_every_pair_has_a_panel_with_its_law_low_rank_and_informed_curves():
     assert "budget of rank 8: low rank 50.0 %" in told
     assert "random tokens 12.5 %" in told
     assert "law 3.1 %" in told
+
+
+def test_law_and_low_rank_are_those_of_the_most_matrices():
+    table = pooled("sre_encoder")
+    few = table.assign(texts=8, matrices=3, svd=0.1, law=0.9)
+    none = table.assign(texts=4, matrices=0, svd=float("nan"), law=float("nan"))
+    tables = {"informed": pd.concat([none, few, table], ignore_index=True)}
+    assert "budget of rank 8: low rank 50.0 %" in INFORMED_FIGURE.alternative(tables)
+    drawn = {
+        line.get_label(): list(line.get_ydata())
+        for line in INFORMED_FIGURE.draw(tables).axes[0].lines
+    }
+    assert drawn["low rank (SVD)"] == [0.5] * 3
+    assert drawn["law ab/(mn)"] == [2 / 256, 8 / 256, 32 / 256]
 
 
 def test_the_figure_is_drawn_from_the_stored_table(tmp_path):

@@ -21,24 +21,35 @@ def outcomes_in_words(tables: Tables, subject: str = "update") -> str:
 
 
 def participation_in_words(tables: Tables) -> str:
-    """Say how large participation ratios are beside what is needed."""
+    """Say how large the ratios of updates, and of gradients, are beside what is needed."""
     rows = tables["assumptions"]
-    rows = rows[(rows["assumption"] == "flat_spectrum") & (rows["subject"] == "update")]
-    ratio = rows["value"].astype(float)
-    return (
-        f"Participation ratios of {len(rows)} updates: median {number(ratio.median())}, from "
-        f"{number(ratio.min())} to {number(ratio.max())}, where a median of "
-        f"{number(rows['threshold'].astype(float).median())} is needed; enough in "
-        f"{int((rows['outcome'] == 'holds').sum())}."
-    )
+    rows = rows[(rows["assumption"] == "flat_spectrum") & rows["value"].notna()]
+    parts = []
+    for subject in rows["subject"].unique():
+        own = rows[rows["subject"] == subject]
+        ratio, needed = own["value"].astype(float), own["threshold"].astype(float)
+        parts.append(
+            f"Participation ratios of {len(own)} {subject}{'' if len(own) == 1 else 's'}: median "
+            f"{number(ratio.median())}, from {number(ratio.min())} to {number(ratio.max())}, where "
+            f"a median of {number(needed.median())} is needed; enough in "
+            f"{int((own['outcome'] == 'holds').sum())}."
+        )
+    return " ".join(parts)
 
 
 def decay_in_words(tables: Tables) -> str:
-    """Say how many coefficients hold most of the energy in each basis."""
+    """Say how many coefficients hold most of the energy of each subject in each basis."""
     table = tables["sparsity"]
     names = {"coordinate": "entries", "dct": "cosine transform", "singular": "singular basis of W"}
-    shares = (table["effective"] / table["entries"]).groupby(table["basis"]).median()
-    parts = [
-        f"{percent(shares[one])} in the {name}" for one, name in names.items() if one in shares
-    ]
-    return f"Median share of the coefficients that hold 90 % of the energy: {', '.join(parts)}."
+    shares = (table["effective"] / table["entries"]).groupby([table["subject"], table["basis"]])
+    medians = shares.median()
+    told = []
+    for subject in table["subject"].unique():
+        of_subject = medians[subject]
+        parts = [
+            f"{percent(of_subject[one])} in the {name}"
+            for one, name in names.items()
+            if one in of_subject
+        ]
+        told.append(f"of {subject}s {', '.join(parts)}")
+    return f"Median share of the coefficients that hold 90 % of the energy: {'; '.join(told)}."

@@ -10,15 +10,18 @@ from cosa_theory.studies.layers import low_rank_notices
 __all__ = ["audit_notices"]
 
 
-def audit_notices(layers: pd.DataFrame) -> Iterator[str]:
-    """Yield plain sentences about what the outcomes alone do not tell, from the table of layers."""
+def audit_notices(layers: pd.DataFrame, rank: int) -> Iterator[str]:
+    """Yield plain sentences about what the outcomes alone do not tell, from the table of layers.
+
+    `rank` is the budget that was asked for.
+    """
     updates = layers[layers["subject"] == "update"]
-    yield from _about_the_core(updates)
+    yield from _about_the_core(updates, rank)
     for subject, rows in layers.groupby("subject", sort=False):
         yield from _about_the_numbers(str(subject), rows)
 
 
-def _about_the_core(layers: pd.DataFrame) -> Iterator[str]:
+def _about_the_core(layers: pd.DataFrame, rank: int) -> Iterator[str]:
     total = len(layers)
     names = layers["layer"]
     cut = layers[(layers["asked_a"] > layers["m"]) | (layers["asked_b"] > layers["n"])]
@@ -29,14 +32,14 @@ def _about_the_core(layers: pd.DataFrame) -> Iterator[str]:
             f"{_of(len(cut), total, 'matrix')}: what is measured there is the core cut to the "
             f"matrix, {one.a} × {one.b} for {one.layer}."
         )
-    smaller = layers.loc[layers["rank_budget"].notna(), ["layer", "rank_budget"]]
-    if smaller["rank_budget"].nunique() > 1:
-        rank = smaller["rank_budget"].max()
-        small = smaller.loc[smaller["rank_budget"] < rank, "layer"]
+    small = layers[(layers["rank_budget"] < rank).fillna(False)]
+    if len(small):
+        least, most = small["rank_budget"].min(), small["rank_budget"].max()
         yield (
             f"A core of the budget of rank {rank} would train more than half of "
-            f"{_of(len(small), total, 'matrix')}, which get the nearest smaller budget instead: "
-            f"{first_few(list(small), 3)}."
+            f"{_of(len(small), total, 'matrix')}, which get that of rank "
+            f"{least if least == most else f'{least} to {most}'} instead: "
+            f"{first_few(list(small['layer']), 3)}."
         )
     beyond = names[layers["participation_needed"] > layers[["m", "n"]].min(axis=1)]
     if len(beyond):

@@ -228,7 +228,7 @@ def audit_pair(
     )
     tables = named_tables(results, TABLES)
     notices = notices_of(pair) + (matched.notices if matched else ())
-    notices += tuple(audit_notices(tables["layers"]))
+    notices += tuple(audit_notices(tables["layers"], settings.rank))
     return Audit(**tables, notices=notices, coverage=coverage_of(pair))
 
 

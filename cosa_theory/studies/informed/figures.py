@@ -63,11 +63,15 @@ def _chosen(own: pd.DataFrame, basis: str, shape: str, calibration: str) -> pd.D
     return rows[rows["texts"] == rows["texts"].max()].sort_values("rank")
 
 
+def _of_all(own: pd.DataFrame) -> pd.DataFrame:
+    """Return a row for each budget with the law and the SVD of the most matrices."""
+    known = own[(own["basis"] == "top") & (own["shape"] == "one_sided")]
+    return known.sort_values(["rank", "matrices"], ascending=[True, False]).drop_duplicates("rank")
+
+
 def _plot(ax: Axes, own: pd.DataFrame) -> None:
     """Draw every curve of a pair with its intervals over matrices."""
-    reference = own[own["basis"] == "top"]
-    known = reference[reference["shape"] == "one_sided"].sort_values("rank")
-    law = known.drop_duplicates("rank")
+    law = _of_all(own)
     ax.plot(law["rank"], law["svd"], "o-", color=VERMILION, label="low rank (SVD)")
     for basis, shape, calibration, label, colour, line, marker in _CURVES:
         rows = _chosen(own, basis, shape, calibration)
@@ -117,7 +121,7 @@ def _in_words(tables: Tables) -> str:
         own = own[own["rank"] == rank]
         curves = [(_chosen(own, *curve[:3]), curve[3]) for curve in _CURVES]
         held = [f"{label} {percent(rows['share'].iloc[0])}" for rows, label in curves if len(rows)]
-        first = own.iloc[0]
+        first = _of_all(own).iloc[0]
         parts.append(
             f"{_TITLES[pair]}, budget of rank {rank}: low rank {percent(first['svd'])}, "
             f"{', '.join(held)}, law {percent(first['law'])}"

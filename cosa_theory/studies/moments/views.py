@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
 from cosa_theory.page.views import Column, View, count, percent
@@ -41,9 +42,12 @@ def moments_verdict(table: pd.DataFrame, texts: str) -> str:
     inputs = table[table["of"] == "inputs"]
     few = LEADING[-1]
     least = inputs.sort_values(f"top_{few}").iloc[0]
-    blind = (few / inputs["n"]).clip(upper=1).mean()
+    held, blind = (
+        np.average(shares, weights=inputs["layers"])  # a row is of all layers that read the same
+        for shares in (inputs[f"top_{few}"], (few / inputs["n"]).clip(upper=1))
+    )
     return (
-        f"{few} directions hold {percent(inputs[f'top_{few}'].mean())} of the energy of what a "
+        f"{few} directions hold {percent(held)} of the energy of what a "
         f"layer is fed, on average over {inputs['layers'].sum()} layers and {texts} (least "
         f"{percent(least[f'top_{few}'])}, in {least['layer']}); directions that know nothing hold "
         f"{percent(blind)}."

@@ -107,7 +107,8 @@ def make_plan(
         budgets[BALANCED] = economical
     ranks = equal_ranks(asked) if rank is None else dict.fromkeys(model.sizes, rank)
     budgets[LORA] = lora_budget(model, ranks, step)
-    notices += [*_about_ranks(ranks, model), *_about_scale(settings, asked)]
+    notices += [*_about_budget(parameters, asked), *_about_ranks(ranks, model)]
+    notices += _about_scale(settings, asked)
     notices += [*_about_whole_sides(settings, budgets), *_about_sparse(settings, asked)]
     return Plan(model, settings, balanced, budgets, tuple(notices))
 
@@ -166,6 +167,16 @@ def _about_clipping(settings: CosaSettings, model: ModelLayers) -> list[str]:
     ]
 
 
+def _about_budget(parameters: int | None, asked: Budget) -> list[str]:
+    """Say where whole rows and columns, or known directions, leave much of a budget over."""
+    if parameters is None or asked.trainable > 0.99 * parameters:
+        return []
+    return [
+        f"of the budget of {parameters:,} parameters {asked.trainable:,} are trained: what is left "
+        "makes no further row or column of a core, or none along which moments are known"
+    ]
+
+
 def _about_ranks(ranks: Mapping[str, int], model: ModelLayers) -> list[str]:
     above = [name for name, size in model.sizes.items() if ranks[name] > min(size)]
     if not above:
@@ -179,7 +190,8 @@ def _about_ranks(ranks: Mapping[str, int], model: ModelLayers) -> list[str]:
 def _about_scale(settings: CosaSettings, asked: Budget) -> list[str]:
     if settings.scale == "synthesis":
         return []
-    gains = [math.sqrt(1 / layer.energy) for layer in asked.layers]
+    # Not by their energy: that of informed projections is not ab/(mn).
+    gains = [math.sqrt(layer.m * layer.n / layer.trainable) for layer in asked.layers]
     return [
         f"at analysis scale the same core makes an update {min(gains):.3g} to {max(gains):.3g} "
         "times as large as at synthesis scale, √(mn/ab): divide alpha by it for the same update"

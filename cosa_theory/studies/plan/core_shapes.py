@@ -43,7 +43,8 @@ def budget_settings(
     `parameters` over the whole model (`cosa_theory.laws.informed_budget`).
 
     With `rank` every core has at most as many numbers as LoRA of this rank, r(m + n); with
-    `parameters` there are so many in the whole model at most, shared out as LoRA of one rank does.
+    `parameters` there are so many in the whole model at most, shared out as LoRA of one rank does;
+    what is more than all of a layer goes to the others.
     Raises InputError if the numbers do not reach for one in every layer, or `parameters` are more
     than the layers have weights.
     """
@@ -51,7 +52,10 @@ def budget_settings(
     numbers = total * rank if rank is not None else parameters
     if numbers is None:
         raise ValueError("give rank or parameters")
-    budgets = {name: numbers * (m + n) // total for name, (m, n) in model.sizes.items()}
+    if rank is not None:
+        budgets = {name: rank * (m + n) for name, (m, n) in model.sizes.items()}
+    else:
+        budgets = _within_layers(model.sizes, numbers)
     if min(budgets.values()) < 1:
         raise InputError(
             f"a budget of {numbers:,} parameters leaves some of the {len(budgets):,} layers none; "
@@ -67,6 +71,22 @@ def budget_settings(
     if known is not None and settings.kind == "activation" and rank is None:
         return _with_shapes(settings, _shared_out(model, numbers, known))
     return _shaped(settings, model, budgets, known)
+
+
+def _within_layers(sizes: Mapping[str, tuple[int, int]], numbers: int) -> dict[str, int]:
+    """Share numbers out as m + n; what is more than the mn of a layer goes to the others."""
+    found: dict[str, int] = {}
+    rest = dict(sizes)
+    while rest:
+        total = sum(m + n for m, n in rest.values())
+        shares = {name: numbers * (m + n) // total for name, (m, n) in rest.items()}
+        whole = {name: m * n for name, (m, n) in rest.items() if shares[name] >= m * n}
+        if not whole:
+            return found | shares
+        found |= whole
+        numbers -= sum(whole.values())
+        rest = {name: size for name, size in rest.items() if name not in whole}
+    return found
 
 
 def _shared_out(

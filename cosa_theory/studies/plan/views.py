@@ -60,7 +60,7 @@ def plan_verdict(tables: Mapping[str, pd.DataFrame]) -> str:
 
 
 def _expressed(cosa: Mapping[Any, Any]) -> str:
-    if cosa["energy"] > 1 - 1e-9:  # an average of ones, summed
+    if cosa["trainable"] == cosa["base_weights"]:
         return (
             "Its cores are as large as the layers and express every update, as full fine-tuning "
             "does: smaller ones are what CoSA is for."
@@ -149,8 +149,10 @@ def _advice(document: Document) -> str:
     """Recommend a·m = b·n where it saves memory in all, with its price in operations."""
     totals = {row["method"]: row for row in document.tables["totals"].to_dict("records")}
     asked, other = totals["cosa"], totals["cosa_balanced"]
+    share = other["trainable"] / asked["trainable"]
+    many = "as many" if share > 0.99 else f"{percent(share)} of the"
     takes = (
-        f"at as many trainable parameters training takes {memory(other['memory_bytes'])}, not "
+        f"at {many} trainable parameters training takes {memory(other['memory_bytes'])}, not "
         f"{memory(asked['memory_bytes'])}, and a step adds {percent(_added(other))}, not "
         f"{percent(_added(asked))}"
     )

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-__all__ = ["at_budget", "common_budgets", "middle_budget"]
+__all__ = ["at_budget", "common_budgets", "leading", "middle_budget", "named_budget"]
 
 
 def common_budgets(crossover: pd.DataFrame) -> list[int]:
@@ -34,3 +34,19 @@ def at_budget(table: pd.DataFrame, rank: int) -> pd.DataFrame:
     ordered = pairs.assign(distance=distance).sort_values(["distance", "rank_budget"])
     nearest = ordered.drop_duplicates("layer").drop(columns="distance")
     return table.merge(nearest, on=["layer", "rank_budget"])
+
+
+def _is_shared(chosen: pd.DataFrame, rank: int) -> bool:
+    return bool((chosen["rank_budget"] == rank).all())
+
+
+def named_budget(chosen: pd.DataFrame, rank: int) -> str:
+    """Return the name of a budget, given the rows of `at_budget` for it."""
+    return f"rank {rank}" + (
+        "" if _is_shared(chosen, rank) else ", or the nearest that a small matrix has"
+    )
+
+
+def leading(chosen: pd.DataFrame, rank: int) -> str:
+    """Return how many singular values these rows are about: "r" where that differs."""
+    return str(rank) if _is_shared(chosen, rank) else "r"

@@ -7,7 +7,7 @@ from cosa_theory.ground.printable import printable
 from cosa_theory.page.document import Tables
 from cosa_theory.page.style import family_style
 from cosa_theory.page.views import number, percent
-from cosa_theory.studies.spectrum.budgets import at_budget, middle_budget
+from cosa_theory.studies.spectrum.budgets import at_budget, leading, middle_budget, named_budget
 from cosa_theory.studies.spectrum.pooling import pool_families
 
 __all__ = ["captured_in_words", "cumulative_in_words", "heatmap_in_words", "spectra_in_words"]
@@ -22,7 +22,8 @@ def cumulative_in_words(tables: Tables) -> str:
     top = rows["top_share"].astype(float)
     noise = (rows["noise_ratio"] * rows["law"]).median()
     return (
-        f"In {len(rows)} layers, the {rank} largest singular values of ΔW hold "
+        f"At the budget of {named_budget(rows, rank)}: in {len(rows)} layers, the "
+        f"{leading(rows, rank)} largest singular values of ΔW hold "
         f"{percent(top.median())} of its energy (median; {percent(top.min())} to "
         f"{percent(top.max())}). A CoSA core of as many parameters captures "
         f"{percent(rows['law'].median())}, and noise of the same shapes has {percent(noise)} there."
@@ -32,7 +33,9 @@ def cumulative_in_words(tables: Tables) -> str:
 def captured_in_words(tables: Tables) -> str:
     """Say what each family captures of all layers at the middle budget."""
     rank = middle_budget(tables["crossover"])
-    pooled = pool_families(tables["families"], tables["layers"], [] if rank is None else [rank])
+    if rank is None:
+        return "No budget was compared."
+    pooled = pool_families(tables["families"], tables["layers"], [rank])
     ordered = pooled.sort_values("captured", ascending=False)
     shares = ", ".join(
         f"{family_style(row['family']).label} {percent(row['captured'])}"
@@ -43,7 +46,8 @@ def captured_in_words(tables: Tables) -> str:
     if len(ratio):
         low, high = number(ratio.min()), number(ratio.max())
         law = f" Measured shares are {low} to {high} times their law ab/(mn)."
-    return f"Share of the energy at the budget of rank {rank}: {shares or 'none pooled'}.{law}"
+    budget = named_budget(at_budget(tables["crossover"], rank), rank)
+    return f"Share of the energy at the budget of {budget}: {shares or 'none pooled'}.{law}"
 
 
 def _extremes(table: pd.DataFrame, column: str) -> str:
@@ -66,8 +70,8 @@ def heatmap_in_words(tables: Tables) -> str:
         return said
     above = int((rows["excess"] > 1).sum())
     return (
-        f"{said} Excess over noise at rank {rank}: {_extremes(rows, 'excess')}; above 1 in {above} "
-        f"of {len(rows)} layers."
+        f"{said} Excess over noise at {named_budget(rows, rank)}: {_extremes(rows, 'excess')}; "
+        f"above 1 in {above} of {len(rows)} layers."
     )
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from cosa_theory.studies.spectrum.budgets import at_budget, common_budgets
+from cosa_theory.studies.spectrum.budgets import at_budget, common_budgets, named_budget
 
 __all__ = ["LARGEST_MISFIT", "verdict"]
 
@@ -30,7 +30,7 @@ def verdict(crossover: pd.DataFrame, families: pd.DataFrame) -> str:
     rank = common[len(common) // 2]
     chosen = at_budget(live, rank)
     counts = _counts(chosen)
-    sentence = f"{_who_wins(counts)} at equal trainable parameters ({_budget(chosen, rank)})"
+    sentence = f"{_who_wins(counts)} at equal trainable parameters ({named_budget(chosen, rank)})"
     sentence += f": {_shares(chosen, families)}"
     found = {other: _counts(at_budget(live, other)) for other in common}
     wins = [f"{one['low rank']} at rank {other}" for other, one in found.items() if one != counts]
@@ -60,11 +60,6 @@ def _who_wins(counts: dict[str, int]) -> str:
     if low or cosa:
         return f"{'Low rank' if low else 'CoSA'} wins in {low or cosa} {of}{ties}"
     return f"Low rank and CoSA tie in {tie} {of}"
-
-
-def _budget(chosen: pd.DataFrame, rank: int) -> str:
-    others = (chosen["rank_budget"] != rank).sum()
-    return f"rank {rank}" + (", or the nearest that a small matrix has" if others else "")
 
 
 def _shares(chosen: pd.DataFrame, families: pd.DataFrame) -> str:

@@ -12,7 +12,13 @@ from cosa_theory.page.presentation import Bar, Drawing, Opening, Part, Presentat
 from cosa_theory.page.style import family_style
 from cosa_theory.page.views import MISSING, Column, View, count, median, number, percent, spread
 from cosa_theory.studies.spectrum.beside_base import BASE_TERMS, base_view
-from cosa_theory.studies.spectrum.budgets import at_budget, common_budgets, middle_budget
+from cosa_theory.studies.spectrum.budgets import (
+    at_budget,
+    common_budgets,
+    leading,
+    middle_budget,
+    named_budget,
+)
 from cosa_theory.studies.spectrum.pooling import pool_families
 from cosa_theory.studies.spectrum.verdict import LARGEST_MISFIT
 
@@ -60,8 +66,10 @@ def _interval(row: Mapping[Any, Any]) -> str:
     return f"{100 * row['captured']:.{decimals}f} ± {50 * width:.{decimals}f} %"
 
 
-def _at(rank: int | None) -> str:
-    return "" if rank is None else f", at the budget of rank {rank}"
+def _at(tables: Tables, rank: int | None) -> str:
+    if rank is None:
+        return ""
+    return f", at the budget of {named_budget(at_budget(tables['crossover'], rank), rank)}"
 
 
 def _measured_family(families: pd.DataFrame) -> str | None:
@@ -112,9 +120,9 @@ _NOISE = "the ratio of independent noise of this shape and rank"
 _EXCESS = "ratio over that of noise: below 1 flatter than noise"
 
 
-def _shares(rank: int, family: str | None) -> list[Column]:
-    top = f"share of ‖ΔW‖² in the {rank} largest singular values"
-    columns = [Column("top_share", f"top-{rank} share", top, percent)]
+def _shares(most: str, family: str | None) -> list[Column]:
+    top = f"share of ‖ΔW‖² in the {most} largest singular values"
+    columns = [Column("top_share", f"top-{most} share", top, percent)]
     if family is not None:
         label = f"share captured by {family_style(family).label}: mean over draws"
         columns.append(Column(None, "CoSA, measured", label, _interval))
@@ -131,8 +139,10 @@ def _shares(rank: int, family: str | None) -> list[Column]:
 def layer_view(tables: Tables) -> View:
     """Return one row per layer: its spectrum, and the comparison at the verdict's budget."""
     rank = middle_budget(tables["crossover"])
-    shares = [] if rank is None else _shares(rank, _measured_family(tables["families"]))
-    return View.of(f"Every layer{_at(rank)}", (*_LAYER, *shares), _merged(tables, rank))
+    rows = _merged(tables, rank)
+    family = _measured_family(tables["families"])
+    shares = [] if rank is None else _shares(leading(rows, rank), family)
+    return View.of(f"Every layer{_at(tables, rank)}", (*_LAYER, *shares), rows)
 
 
 def _one_size(group: pd.DataFrame) -> str:
@@ -161,12 +171,12 @@ _MODULE = (
 )
 
 
-def _module_shares(rank: int) -> tuple[Column, ...]:
-    top = f"of ‖ΔW‖² in the {rank} largest singular values, median (range)"
+def _module_shares(most: str) -> tuple[Column, ...]:
+    top = f"of ‖ΔW‖² in the {most} largest singular values, median (range)"
     ratio = "top share over law, median (range): above 1 low rank wins"
     law = "ab/(mn) at equal trainable parameters, median"
     return (
-        Column(None, f"top-{rank} share", top, spread("top_share", percent)),
+        Column(None, f"top-{most} share", top, spread("top_share", percent)),
         Column(None, "CoSA, law", law, median("law", percent)),
         Column(None, "ratio", ratio, spread("crossover_ratio", number)),
         Column.median("noise", f"{_NOISE}, median", "noise_ratio", number),
@@ -178,9 +188,10 @@ def _module_shares(rank: int) -> tuple[Column, ...]:
 def module_view(tables: Tables) -> View:
     """Return one row per module type, medians over its layers, at the verdict's budget."""
     rank = middle_budget(tables["crossover"])
-    groups = [group for _, group in _merged(tables, rank).groupby("module", sort=False)]
-    shares = () if rank is None else _module_shares(rank)
-    return View.of(f"By module type{_at(rank)}", (*_MODULE, *shares), groups)
+    rows = _merged(tables, rank)
+    groups = [group for _, group in rows.groupby("module", sort=False)]
+    shares = () if rank is None else _module_shares(leading(rows, rank))
+    return View.of(f"By module type{_at(tables, rank)}", (*_MODULE, *shares), groups)
 
 
 def family_view(tables: Tables) -> View:
@@ -196,7 +207,7 @@ def family_view(tables: Tables) -> View:
         rows = pooled[pooled["rank_budget"] == rank]
         size = f"{rows['parameters'].max():,} trainable parameters"
         columns.append(Column(rank, f"rank {rank}", size))
-        law = rows["law"].dropna()
+        law = rows.loc[rows["family"].str.startswith("cosa_"), "law"].dropna()
         # Three digits, as many as the measured shares beside it are worth; of 100 no point is left.
         laws[rank] = MISSING if law.empty else f"{f'{100 * law.iloc[0]:#.3g}'.rstrip('.')} %"
     lines = []
@@ -224,10 +235,12 @@ def _opening(document: Document) -> Opening:
         (median("stable_rank", number)(layers), "stable rank of ΔW, median"),
         _flatness_fact(layers),
     ]
+    budget = ""
     if rank is not None:
         chosen = at_budget(tables["crossover"], rank)
+        budget = named_budget(chosen, rank)
         facts += [
-            (median("crossover_ratio", number)(chosen), f"crossover ratio at rank {rank}, median"),
+            (median("crossover_ratio", number)(chosen), f"crossover ratio at {budget}, median"),
             (median("excess", number)(chosen), "its excess over noise of the same shape, median"),
         ]
     return Opening(
@@ -235,7 +248,7 @@ def _opening(document: Document) -> Opening:
         tuned=str(arguments.get("tuned", MISSING)),
         bars=() if rank is None else _bars(tables, rank),
         about_bars="Share of the energy ‖ΔW‖² of the update, all compared matrices together, "
-        f"that each can express with the trainable parameters of rank {rank}.",
+        f"that each can express with the trainable parameters of {budget}.",
         facts=tuple(facts),
     )
 

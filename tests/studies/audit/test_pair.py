@@ -211,6 +211,17 @@ def test_a_tiny_layer_gets_the_nearest_smaller_budget_and_its_whole_side_is_free
     assert "In 1 of 2 matrices a = m or b = n" in text
 
 
+def test_a_budget_that_no_matrix_has_is_named_as_it_was_asked_for():
+    audit = audit_pair([layer(dense()), layer(dense(40, 32), "b")], draws=4, rank=64)
+    assert audit.layers["rank_budget"].tolist() == [16, 8]
+    (text,) = (text for text in audit.notices if "budget" in text)
+    assert "rank 64 would train more than half of 2 of 2 matrices" in text
+    assert "get that of rank 8 to 16 instead" in text
+    same = audit_pair([layer(dense())], draws=4, rank=64)
+    assert any("get that of rank 16 instead" in text for text in same.notices)
+    assert not any("budget" in text for text in audit_pair([layer(dense())], draws=4).notices)
+
+
 def test_extreme_scales_of_an_update_change_nothing_that_has_no_unit():
     audits = [audit_pair([layer(1e-25 * dense())], **QUICK), audit_pair([layer(dense())], **QUICK)]
     small, usual = (audit.assumptions for audit in audits)

@@ -23,6 +23,7 @@ from cosa_theory.nn.sparse_form import SparseProjection
 from cosa_theory.projections import KINDS, SecondMoments
 from cosa_theory.studies.plan import compute
 from cosa_theory.studies.plan.compute import make_plan
+from cosa_theory.studies.plan.core_shapes import budget_settings
 from cosa_theory.studies.plan.costs import (
     DTYPES,
     OPTIMIZERS,
@@ -384,6 +385,16 @@ def test_a_budget_is_spent_and_not_exceeded(parameters):
     assert 0.93 * parameters < plan.budgets["cosa"].trainable <= parameters
 
 
+@pytest.mark.parametrize("spared", [5_000, 500, 0])
+def test_what_a_layer_cannot_take_of_a_budget_goes_to_the_others(spared):
+    sizes = {**dict.fromkeys(("small", "one"), (8, 4)), "tall": (64, 4), "large": (96, 64)}
+    model = ModelLayers("Four", sizes, dict(zip(sizes, sizes, strict=True)))
+    budget = sum(m * n for m, n in sizes.values()) - spared
+    settings = budget_settings(CosaSettings(), model, parameters=budget)
+    trained = cosa_budget(model, settings, STEP).trainable
+    assert 0.98 * budget < trained <= budget
+
+
 def test_a_budget_too_small_for_every_layer_says_how_much_is_needed():
     with pytest.raises(InputError, match="some of the 14 layers none; give at least") as caught:
         make_plan(FIELDS, CosaSettings(), TrainingStep(), parameters=10)
@@ -490,6 +501,42 @@ def test_an_informed_plan_takes_the_shapes_that_the_moments_say(two):
         assert layer.shape == informed_shape(layer.m, layer.n, 320, rows, columns)
         expected = informed_share(layer.shape[0], layer.m, layer.shape[1], rows, columns)
         assert layer.energy == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_an_informed_core_is_told_the_gain_of_its_scale_by_its_size(two, known):
+    settings = CosaSettings(12, 8, kind="activation", scale="analysis")
+    plan = make_plan("two", settings, STEP, moments=known_of(two) if known else None)
+    assert any("4 to 4 times as large" in notice for notice in plan.notices)
+
+
+def few_directions(sizes, count):
+    """Moments of few inputs."""
+    return Moments(
+        {
+            f"{name}.weight": SecondMoments(
+                np.diag(np.arange(n) < count).astype(np.float32), count=count
+            )
+            for name, (_, n) in sizes.items()
+        }
+    )
+
+
+def test_a_core_that_holds_all_inputs_is_not_called_as_large_as_its_layer(two):
+    plan = make_plan(
+        "two", CosaSettings(48, 3, kind="activation"), STEP, moments=few_directions(two, 3)
+    )
+    verdict = plan_verdict(plan_tables(plan))
+    assert "expected to capture 100 % of an update's energy" in verdict
+    assert "as large as the layers" not in verdict
+
+
+def test_a_budget_that_known_directions_do_not_spend_is_told(two):
+    settings, known = CosaSettings(kind="activation"), few_directions(two, 3)
+    plan = make_plan("two", settings, STEP, parameters=1000, moments=known)
+    assert any("of the budget of 1,000 parameters 240 are trained" in one for one in plan.notices)
+    plan = make_plan("two", settings, STEP, parameters=240, moments=known)
+    assert not any("of the budget" in one for one in plan.notices)
 
 
 @pytest.mark.parametrize(

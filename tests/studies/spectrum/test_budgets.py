@@ -1,6 +1,12 @@
 import pandas as pd
 
-from cosa_theory.studies.spectrum.budgets import at_budget, common_budgets, middle_budget
+from cosa_theory.studies.spectrum.budgets import (
+    at_budget,
+    common_budgets,
+    leading,
+    middle_budget,
+    named_budget,
+)
 
 
 def crossover(**ranks_of):
@@ -30,3 +36,12 @@ def test_a_layer_without_the_budget_enters_with_its_nearest_and_ties_go_to_the_s
     table = crossover(big=(4, 8, 16), small=(1, 2), between=(6, 10))
     chosen = at_budget(table, 8).set_index("layer")["rank_budget"]
     assert chosen.to_dict() == {"big": 8, "small": 2, "between": 6}
+
+
+def test_a_budget_that_some_layer_does_not_have_is_named_so():
+    large = crossover(big=(4, 8, 16), other=(4, 8, 16))
+    chosen = at_budget(large, 8)
+    assert (named_budget(chosen, 8), leading(chosen, 8)) == ("rank 8", "8")
+    chosen = at_budget(pd.concat([large, crossover(small=(1, 2))]), 8)
+    assert named_budget(chosen, 8) == "rank 8, or the nearest that a small matrix has"
+    assert leading(chosen, 8) == "r"

@@ -6,6 +6,7 @@ import hashlib
 import re
 from html.parser import HTMLParser
 
+import pandas as pd
 import pytest
 from pandas.testing import assert_frame_equal
 
@@ -18,8 +19,13 @@ from cosa_theory.page.document import (
     write_tables,
 )
 from cosa_theory.page.text import render_view
-from cosa_theory.page.views import number
+from cosa_theory.page.views import MISSING, number
 from cosa_theory.studies.shown import document_page, document_text
+from cosa_theory.studies.spectrum.in_words import (
+    captured_in_words,
+    cumulative_in_words,
+    heatmap_in_words,
+)
 from cosa_theory.studies.spectrum.pair import Survey
 from cosa_theory.studies.spectrum.views import family_view, layer_view, module_view
 from tests.studies.spectrum.survey_page import (
@@ -152,6 +158,33 @@ def test_the_family_view_pools_every_family_at_every_common_budget():
     assert len(view.rows) == 9 + 1
     assert "±" in view.rows[2][1]
     assert view.rows[-1][0].startswith("law")
+
+
+def test_a_share_of_another_rank_does_not_stand_under_the_common_one():
+    tables = toy_tables(blocks=1)
+    crossover = tables["crossover"]
+    of_first = crossover["layer"] == crossover["layer"].iloc[0]
+    ranks = crossover["rank_budget"].where(~of_first, crossover["rank_budget"] + 10)
+    small = tables | {"crossover": crossover.assign(rank_budget=ranks)}
+    for view in (layer_view, module_view):
+        assert "top-2 share" in [column.header for column in view(tables).columns]
+        assert "top-r share" in [column.header for column in view(small).columns]
+        assert view(tables).title.endswith("budget of rank 2")
+        assert view(small).title.endswith("rank 2, or the nearest that a small matrix has")
+    assert "the r largest singular values" in cumulative_in_words(small)
+    for words in (cumulative_in_words, captured_in_words, heatmap_in_words):
+        assert "rank 2, or the nearest" in words(small)
+        assert "or the nearest" not in words(tables)
+
+
+def test_the_law_of_a_core_is_not_that_of_another_family():
+    tables = toy_tables(blocks=1)
+    families = tables["families"]
+    other = families[families["family"] == "cosa_haar"].assign(family="lora_fa", law=0.987)
+    both = pd.concat([other, families], ignore_index=True)
+    law = family_view(tables).rows[-1]
+    assert family_view(tables | {"families": both}).rows[-1] == law
+    assert family_view(tables | {"families": other}).rows[-1][1:] == (MISSING,) * (len(law) - 1)
 
 
 def test_without_families_the_rest_is_still_shown():
