@@ -291,7 +291,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the comparison, or the part of it that the options name."""
     parser = command_parser(f"experiments.{NAME}", __doc__)
     add = parser.add_argument
-    add("--cases", nargs="+", choices=list(PROBLEMS), default=list(PROBLEMS), metavar="CASE")
+    add("--cases", nargs="+", choices=list(PROBLEMS), metavar="CASE")
     add("--solvers", nargs="+", choices=[*_OPTIONS, *RIVALS], metavar="SOLVER")
     add("--limit", type=float, default=LIMIT, help="seconds for one solver on one problem")
     add("--rounds", type=int, default=3, help="repetitions, in turn")
@@ -308,19 +308,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("--rounds must be at least 1, and --limit a positive number of seconds")
     if chosen.size and not chosen.layer:
         parser.error("--size is that of --layer: add --layer, or leave --size out")
+    of_cases = [name for name in ("cases", "solvers", "out") if getattr(chosen, name)]
+    if chosen.layer and of_cases:
+        parser.error(f"--layer solves one problem, and takes no --{of_cases[0]}: leave it out")
     if chosen.layer:
         print(json.dumps(layer(*(chosen.size or ())), indent=1))
         return 0
     if chosen.out is not None:
         check_table(chosen.out, NAME)
-    cases = {name: PROBLEMS[name] for name in chosen.cases}
+    cases = {name: PROBLEMS[name] for name in chosen.cases or PROBLEMS}
     table = run(cases, chosen.solvers, limit=chosen.limit, rounds=chosen.rounds)
     text = verdict(table)
     print(text)
     shown = ["case", "solver", "seconds", "error", "settings", "status"]
     print(table[shown].to_string(index=False, float_format="{:.3g}".format, na_rep=""))
     if chosen.out is not None:
-        settings = {"cases": chosen.cases, "rounds": chosen.rounds, "accuracy": ACCURACY}
+        settings = {"cases": list(cases), "rounds": chosen.rounds, "accuracy": ACCURACY}
         write_table(table, chosen.out, NAME, arguments=settings, verdict=text)
     return 0
 

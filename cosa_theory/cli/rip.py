@@ -79,7 +79,12 @@ def rip(
     semidefinite bound is solved too. The first line printed is the verdict.
     """
     settings = dict(locals())
-    _check(matrix, shape, core, [name for name in ("kind", "scale", "about") if settings[name]])
+    _check(
+        matrix,
+        shape,
+        core,
+        [name for name in ("kind", "scale", "about") if settings[name] is not None],
+    )
     orders = None if sparsity is None else whole_numbers("--sparsity", sparsity, "2,4,8,16")
     check_out(out, "rip", matrix)
     from cosa_theory.ground.progress import progress_bar
@@ -87,7 +92,8 @@ def rip(
     from cosa_theory.projections import KINDS
     from cosa_theory.studies.rip import compute
 
-    kinds = KINDS if kind == "all" else [one.strip() for one in (kind or "gaussian").split(",")]
+    listed = "gaussian" if kind is None else kind
+    kinds = KINDS if listed == "all" else [one.strip() for one in listed.split(",")]
     operators = ("dictionary", "sensing") if about in (None, "both") else (str(about),)
     with interruptible(), progress_bar("steps" if matrix is None else "orders") as advance:
         if shape is not None and core is not None:

@@ -317,8 +317,8 @@ class CosaBasis:
         """Return the least and greatest singular value of the dictionary Y ↦ L Y R.
 
         They are the products of those of L and R, so ‖L Y R‖ lies between min·‖Y‖ and max·‖Y‖ for
-        every core Y, and both ends are reached. The least is 0 if a > m or b > n. Computed in
-        float64. See docs/theory.md, 2.1.
+        every core Y, and both ends are reached. The least is 0 if a > m or b > n, or if a factor is
+        singular to rounding. Computed in float64. See docs/theory.md, 2.1.
 
         Raises
         ------

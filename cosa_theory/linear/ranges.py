@@ -65,8 +65,7 @@ class OrthogonalRange:
         # Two steps, because the singular values of the small triangle are those of M.
         Q, triangle = np.linalg.qr(factor.dense(dtype))
         U, values, Vt = _robust_svd(triangle.astype(np.float64))
-        floor = max(factor.shape) * np.finfo(dtype).eps * values[0]
-        self.rank = int(np.count_nonzero(values > floor))
+        self.rank = int(np.count_nonzero(values > _rounding(factor, dtype, values[0])))
         if self.rank == 0:
             text = f"every entry of {factor.name} is zero: it expresses no update"
             raise InputError(text, argument=factor.name)
@@ -92,6 +91,11 @@ class OrthogonalRange:
     def correlate(self, products: np.ndarray) -> np.ndarray:
         """Turn Uᵀ X into the coordinates of Mᵀ X in those eigenvectors."""
         return self._values[:, None] * products
+
+
+def _rounding(factor: Factor, dtype: np.dtype, largest: float) -> float:
+    """Return the singular value up to which one can't be told from zero."""
+    return max(factor.shape) * float(np.finfo(dtype).eps) * float(largest)
 
 
 def _robust_svd(triangle: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -138,7 +142,10 @@ def column_range(factor: Factor, dtype: np.dtype) -> Range:
 
 
 def extreme_singular_values(factor: Factor) -> tuple[float, float]:
-    """Return the least and greatest singular value of M (d × k) as a map of k-vectors."""
+    """Return the least and greatest singular value of M (d × k) as a map of k-vectors.
+
+    A least one that rounding alone could have made is 0: M is singular as far as can be told.
+    """
     dtype = np.dtype(np.float64)
     injective = factor.shape[1] <= factor.shape[0]
     gram = _safe_gram(factor if injective else factor.T, dtype)
@@ -149,4 +156,6 @@ def extreme_singular_values(factor: Factor) -> tuple[float, float]:
         if values[0] > _UNRESOLVED * values[-1]:
             return math.sqrt(values[0]), math.sqrt(values[-1])
     direct = svdvals(factor.dense(dtype), check_finite=False)
-    return (float(direct[-1]) if injective else 0.0), float(direct[0])
+    largest, least = float(direct[0]), float(direct[-1])
+    told = injective and least > _rounding(factor, dtype, largest)
+    return (least if told else 0.0), largest

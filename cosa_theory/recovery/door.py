@@ -185,7 +185,8 @@ def _check_sparsity(system: System, sparsity: Any, used: bool) -> None:
     if sparsity > limit:
         warnings.warn(
             f"sparsity is {sparsity}: {system.name} tells apart all updates with at most {limit} "
-            "nonzero entries, half of its spark; beyond, some share their measurements",
+            f"nonzero {'entry' if limit == 1 else 'entries'}, half of its spark; beyond, some "
+            "share their measurements",
             SparsityWarning,
             stacklevel=4,
         )

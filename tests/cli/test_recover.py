@@ -369,6 +369,7 @@ BAD = {
         [*SHAPE, "--kind", "gauss"],
         "--kind is 'gauss': it must be one of gaussian, rademacher",
     ),
+    "empty kind": ([*SHAPE, "--kind", ""], "--kind is '': it must be one of gaussian"),
     "method": (
         [*SHAPE, "--method", "lasso"],
         "--method is 'lasso': it must be one of least_norm, ",

@@ -143,6 +143,7 @@ BAD = {
         [*LAYER, "--kind", "gauss"],
         "--kind is 'gauss': it must be one of gaussian, rademacher",
     ),
+    "empty kind": ([*LAYER, "--kind", ""], "--kind is '': it must be one of gaussian"),
     "sparsity": ([*LAYER, "--sparsity", "2,x"], "--sparsity is '2,x': give positive integers"),
     "order": (
         [*LAYER, "--sparsity", "400"],

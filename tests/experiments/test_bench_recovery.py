@@ -133,6 +133,12 @@ def test_a_size_without_a_layer_is_refused(capsys):
     assert "--size is that of --layer" in capsys.readouterr().err
 
 
+def test_what_a_single_layer_does_not_take_is_refused_beside_it(capsys):
+    with pytest.raises(SystemExit):
+        bench_recovery.main(["--layer", "--cases", "large"])
+    assert "--layer solves one problem, and takes no --cases" in capsys.readouterr().err
+
+
 def test_solvers_that_suit_none_of_the_problems_are_named():
     with pytest.raises(InputError, match="none of the solvers omp suits noisy"):
         bench_recovery.run({"noisy": NOISY}, ["omp"])

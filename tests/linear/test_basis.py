@@ -427,6 +427,12 @@ def test_a_core_larger_than_the_layer_has_least_singular_value_zero(a, b):
     assert basis.singular_value_range() == (0.0, pytest.approx(largest, rel=1e-12))
 
 
+def test_a_singular_factor_has_least_singular_value_zero_and_no_rounding_above_it():
+    L = np.where(gaussian(M, 6) > 0, 1.0, -1.0)
+    L[:, 5] = L[:, 0]
+    assert CosaBasis(L, gaussian(5, N, seed=1)).singular_value_range()[0] == 0.0
+
+
 @given(st.integers(0, 2**32))
 def test_every_core_is_stretched_within_the_range_and_both_ends_are_reached(seed):
     basis = sample("gaussian")

@@ -119,6 +119,8 @@ def test_a_sparsity_above_the_spark_wall_warns_with_the_number(stubbed):
     plain = RecoveryProblem(np.eye(5, 9), np.ones(5))
     with pytest.warns(SparsityWarning, match="the matrix Φ .* at most 2 nonzero"):
         recover(plain, "least_norm", sparsity=3)
+    with pytest.warns(SparsityWarning, match="at most 1 nonzero entry, half"):
+        recover(RecoveryProblem(np.eye(2, 9), np.ones(2)), "least_norm", sparsity=2)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         recover(problem(), "stub", sparsity=5)

@@ -116,7 +116,8 @@ def _check_source(settings: Mapping[str, Any]) -> None:
                 must = "left out with --projections: projections are drawn, or read from a file"
                 raise refuse(one, value, must)
     with problems:
-        choice("kind", kind or KINDS[0], KINDS)
+        if kind is not None:
+            choice("kind", kind, KINDS)
     problems.report()
 
 

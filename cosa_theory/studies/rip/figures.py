@@ -71,13 +71,20 @@ def _plot_orders(ax: Axes, table: pd.DataFrame, top: float) -> None:
 
 
 def _plot_core_range(ax: Axes, table: pd.DataFrame) -> None:
-    """Draw the range of ‖L Y R‖²/‖Y‖² over all cores for every ensemble, and its limits."""
+    """Draw the range of ‖L Y R‖²/‖Y‖² over all cores for every ensemble, and its limits.
+
+    A range that begins at 0, which a logarithm can't show, goes to the left edge as an arrow.
+    """
     kinds = list(table["kind"])
+    drawn = table[["least", "bai_yin_least"]].to_numpy(float)
+    edge = drawn[drawn > 0].min(initial=0.1) / 3.0
     for place, row in enumerate(table.to_dict("records")):
         style = _style(str(row["kind"]))
-        ends = np.maximum([row["least"], row["greatest"]], 1e-6)
+        ends = np.maximum([row["least"], row["greatest"]], edge)
         ax.plot(ends, [place, place], color=style.colour, lw=2.0)
-        ax.plot(ends, [place, place], style.marker, color=style.colour, ms=4.5)
+        for end, value in zip(ends, (row["least"], row["greatest"]), strict=True):
+            marker, size = (style.marker, 4.5) if value > 0 else (r"$\leftarrow$", 9.0)
+            ax.plot([end], [place], marker=marker, color=style.colour, ms=size)
         limits = [row["bai_yin_least"], row["bai_yin_greatest"]]
         ax.plot(
             limits, [place, place], "|", color=BLACK, ms=9, mew=1.0,
@@ -138,7 +145,8 @@ FIGURES = {
         "How far the dictionary stretches a core",
         "From the core whose norm shrinks most to the one whose norm grows most: exact, from the "
         "singular values of the factors. An isometry would be one point at 1. Orthonormal factors "
-        "are one at synthesis scale; at analysis scale every value is mn/(ab) times as large.",
+        "are one at synthesis scale; at analysis scale every value is mn/(ab) times as large. An "
+        "arrow at the left end means 0: some core gives no update.",
         _drawable("cores"),
         lambda tables: cores_in_words(tables["cores"]),
     ),

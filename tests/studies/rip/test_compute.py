@@ -50,6 +50,13 @@ def test_figures_are_drawn_from_the_tables_of_a_layer_and_of_a_matrix():
     assert verdict(single).startswith("A is proven to have δ_s < 1 on vectors with up to 2")
 
 
+def test_a_range_that_begins_at_zero_is_an_arrow_at_the_left_edge():
+    cores = layer_isometry((12, 10), (6, 5), [1])  # very sparse factors are singular there
+    first = FIGURES["cores"].draw(cores).axes[0]
+    (arrow,) = (line for line in first.lines if line.get_marker() == r"$\leftarrow$")
+    assert arrow.get_xdata()[0] == min(np.min(line.get_xdata()) for line in first.lines)
+
+
 def test_orders_are_those_that_both_operators_have_though_the_core_is_the_larger():
     assert list(layer_isometry((1, 1), (2, 2))["brackets"]["s"]) == [1, 1]
     with pytest.raises(InputError, match="sparsity is 2: it must be a whole number from 1 to 1"):
