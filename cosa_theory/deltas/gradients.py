@@ -136,7 +136,7 @@ def match_gradients(source: Any, shapes: Mapping[str, tuple[int, int]]) -> Gradi
 
 def _open(source: Any) -> Checkpoint:
     if isinstance(source, (str, os.PathLike)):
-        return open_checkpoint(locate(source, "gradients"), "gradients")
+        return open_checkpoint(locate(source, "gradients"), "gradients", allow_pickle=None)
     if not isinstance(source, Mapping):
         source = {one.name: one.delta for one in source}
     checkpoint = open_checkpoint(source, "gradients")

@@ -22,12 +22,13 @@ _INDEX = {"weight_map": Field(table_of(text))}
 _HUB_PICKLES = ("*.bin", "*.bin.index.json")
 
 
-def open_checkpoint(source: Any, role: str, allow_pickle: bool = False) -> Checkpoint:
+def open_checkpoint(source: Any, role: str, allow_pickle: bool | None = False) -> Checkpoint:
     """Open a path (see `locate` for hub ids), a module or a mapping of tensors by its headers.
 
     A folder has `model.safetensors`, an index and its shards, or a single file of another name.
     `role` is what messages call a source without a path; pickles, if allowed, are read by torch's
-    weights-only loader. An InputError names every problem of the source's files.
+    weights-only loader, and None says that none can be. An InputError names every problem of the
+    source's files.
     """
     if isinstance(source, Mapping):
         return MemoryCheckpoint(f"the {role} model in memory", source)
@@ -81,7 +82,7 @@ def from_hub(identifier: str, where: str, files: Sequence[str]) -> Path:
     return Path(found)
 
 
-def _open_path(path: Path, allow_pickle: bool) -> Checkpoint:
+def _open_path(path: Path, allow_pickle: bool | None) -> Checkpoint:
     described = (path if path.is_dir() else path.parent) / "config.json"
     config = decoded_floats(read_json(described)) if described.is_file() else {}
     files = _weight_files(path) if path.is_dir() else [path]
@@ -189,13 +190,14 @@ def _first(label: str, names: list[str]) -> str:
 
 
 def _open_pickles(
-    label: Path, files: list[Path], config: dict[str, Any], allow_pickle: bool
+    label: Path, files: list[Path], config: dict[str, Any], allow_pickle: bool | None
 ) -> Checkpoint:
     """Open pickled checkpoints with torch's weights-only loader, if the caller allows it."""
     if not allow_pickle:
+        allowing = ", or allow torch's weights-only loader with allow_pickle=True"
         raise InputError(
             f"{files[0]}: a pickle, which can run any code when it is loaded: convert it to "
-            "safetensors, or allow torch's weights-only loader with allow_pickle=True.",
+            f"safetensors{'' if allow_pickle is None else allowing}.",
             remedies=[("allow_pickle", True)],
         )
     import torch

@@ -224,3 +224,9 @@ def test_what_is_no_source_of_gradients_is_refused(source):
 def test_a_missing_file_is_named():
     with pytest.raises(InputError, match=r"nowhere/g\.safetensors"):
         match_gradients("nowhere/g.safetensors", SHAPES)
+
+
+def test_a_pickle_is_refused_without_a_remedy_that_gradients_do_not_take(tmp_path):
+    torch.save(gradients(), tmp_path / "g.bin")
+    with pytest.raises(InputError, match=r"a pickle, .* convert it to safetensors\.$"):
+        match_gradients(tmp_path / "g.bin", SHAPES)

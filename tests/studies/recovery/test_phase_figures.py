@@ -101,6 +101,16 @@ def test_a_map_colours_each_measured_point_and_draws_line_and_law(ax, table, lin
     np.testing.assert_allclose(law.get_ydata(), l1_weak_threshold(law.get_xdata()))
 
 
+def test_cores_that_share_a_d_are_drawn_as_their_mean(ax, table, lines):
+    chosen = {"structure": "plain", "kind": "gaussian", "packing": "random"}
+    cells = of(table, **chosen)
+    cells = cells[cells["d"] == cells["d"].max()]
+    twice = pd.concat([cells, cells.assign(share=0.0)])
+    mesh = plot_success_map(ax, twice, of(lines, **chosen))
+    half = cells.sort_values("rho")["share"].to_numpy() / 2
+    np.testing.assert_allclose(mesh.get_array().ravel(), half)
+
+
 def test_a_line_without_a_crossing_is_left_out_of_the_map(ax, table, lines):
     chosen = {"structure": "plain", "kind": "gaussian", "packing": "random"}
     line = of(lines, **chosen).copy()
