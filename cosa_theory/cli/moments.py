@@ -77,10 +77,10 @@ def moments(
     max_tokens = min(max_tokens, most_tokens(loaded.network) or max_tokens)
     if read is None:
         batches = random_batches(loaded.network, most_texts, max_tokens, seed)
-        told = f"{most_texts} texts of random tokens"
+        told, of_what = most_texts, " of random tokens"
     else:
         batches = [batch for _, batch in loaded.batches(read, max_tokens)]
-        told = f"{len(read)} texts"
+        told, of_what = len(read), ""
     sums = out.with_name(f"{out.name}.sums")
     kept = f"sums are kept in {sums} now and then, the same command resumes"
     with interruptible(kept), warnings.catch_warnings(record=True) as caught:
@@ -93,7 +93,7 @@ def moments(
     for notice in notices:
         note(f"note: {notice}")
     table = moments_table(found)
-    verdict = moments_verdict(table, told)
+    verdict = moments_verdict(table, f"{told} text{'' if told == 1 else 's'}{of_what}")
     document = Document(
         "moments", verdict, notices, {"layers": table}, provenance_of(settings, seed)
     )

@@ -55,9 +55,9 @@ def plot_success_map(ax: Axes, table: pd.DataFrame, lines: pd.DataFrame) -> Quad
     """Draw the share of successes over (d, ρ), the fitted 50 % line and the weak threshold.
 
     The table has columns d, rho, share: each measured ρ colours the ground halfway to its
-    neighbours, by the mean of the cores that have this d. The lines have d, rho50, rho50_low, rho50_high; one that is not crossed within the
-    measured ρ (NaN) is left out. Returns the mesh of the last d, for a colour bar; the colours go
-    from 0 to 1.
+    neighbours, by the mean of the cores that have this d. The lines have d, rho50, rho50_low,
+    rho50_high; one that is not crossed within the measured ρ (NaN) is left out. Returns the mesh of
+    the last d, for a colour bar; the colours go from 0 to 1.
     """
     depths = np.sort(table["d"].unique())
     sides = _edges(depths, np.array([0.0, 1.0]))
