@@ -4,16 +4,15 @@ from collections.abc import Callable
 from typing import Self
 
 import torch
-import torch.nn.functional as F
 from scipy.linalg import hadamard
 from torch import Tensor
 
-from cosa_theory.nn.frozen import FrozenProjection, ProjectionSpec, by_parts, sign_draw
+from cosa_theory.nn.frozen import FrozenProjection, Product, ProjectionSpec, part_size, sign_draw
 from cosa_theory.projections import padded_length
 
 __all__ = ["HadamardProjection", "hadamard_pays"]
 
-_CHUNK = 1 << 18  # numbers transformed at a time: they stay in the cache between the passes
+_Copy = Callable[[Tensor, Tensor], None]
 
 
 def _radices(padded: int) -> tuple[int, int]:
@@ -71,27 +70,11 @@ class HadamardProjection(FrozenProjection):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x Sᵀ, shape (..., k)."""
-        signs, rows, transform = self._placed("signs", x), self._numbers(x), self._transform(x)
-        padding = (0, self.padded - self.d)
-
-        def project(part: Tensor) -> Tensor:
-            signed = part * signs
-            padded = F.pad(signed, padding) if padding[1] else signed  # it copies even by nothing
-            return transform(padded).index_select(1, rows)
-
-        return by_parts(project, x, max(1, _CHUNK // self.padded))
+        return Product.apply(x, self._projected, self._spread)
 
     def adjoint(self, h: Tensor) -> Tensor:
         """Return h S, shape (..., d)."""
-        signs, rows, transform = self._placed("signs", h), self._numbers(h), self._transform(h)
-
-        def spread(part: Tensor) -> Tensor:
-            # `scatter_` keeps the row numbers for backward; `index_copy` would keep the vectors.
-            zeros = part.new_zeros(len(part), self.padded)
-            placed = zeros.scatter_(1, rows.expand(len(part), -1), part)
-            return transform(placed)[:, : self.d] * signs
-
-        return by_parts(spread, h, max(1, _CHUNK // self.padded))
+        return Product.apply(h, self._spread, self._projected)
 
     def matrix(self) -> Tensor:
         """Return S, shape (k, d), in float32."""
@@ -100,12 +83,44 @@ class HadamardProjection(FrozenProjection):
     def _numbers(self, like: Tensor) -> Tensor:
         return self.tensors["rows"].to(like.device, torch.long)
 
-    def _transform(self, like: Tensor) -> Callable[[Tensor], Tensor]:
-        """Return the map from rows x of length N, in the dtype and place of `like`, to H x."""
-        first, second = self._placed("first", like), self._placed("second", like)
+    def _projected(self, x: Tensor) -> Tensor:
+        signs, rows = self._placed("signs", x), self._numbers(x)
 
-        def transform(x: Tensor) -> Tensor:
-            inner = (x.reshape(-1, len(second)) @ second).reshape(-1, len(first), len(second))
-            return torch.bmm(first.expand(len(inner), -1, -1), inner).reshape(x.shape)
+        def enter(part: Tensor, padded: Tensor) -> None:
+            padded[:, : self.d].copy_(part).mul_(signs)
 
-        return transform
+        def leave(transformed: Tensor, into: Tensor) -> None:
+            torch.index_select(transformed, 1, rows, out=into)
+
+        return self._transformed(x, self.k, enter, leave)
+
+    def _spread(self, h: Tensor) -> Tensor:
+        signs, rows = self._placed("signs", h), self._numbers(h)
+
+        def enter(part: Tensor, padded: Tensor) -> None:
+            padded.scatter_(1, rows.expand(len(part), -1), part)
+
+        def leave(transformed: Tensor, into: Tensor) -> None:
+            torch.mul(transformed[:, : self.d], signs, out=into)
+
+        return self._transformed(h, self.d, enter, leave)
+
+    def _transformed(self, x: Tensor, width: int, enter: _Copy, leave: _Copy) -> Tensor:
+        """Return vectors of another width: entered into N zeros, transformed, and what is left.
+
+        The memory in between is that of one part, used again for the next.
+        """
+        first, second = self._placed("first", x), self._placed("second", x)
+        vectors = x.reshape(-1, x.shape[-1])
+        size = min(part_size(vectors, self.padded), max(1, len(vectors)))
+        made = x.new_empty(len(vectors), width)
+        padded = x.new_zeros(size, self.padded)  # where nothing enters it stays zero
+        rows, whole = (torch.empty_like(padded) for _ in range(2))
+        for part, into in zip(vectors.split(size), made.split(size), strict=True):
+            now = padded[: len(part)], rows[: len(part)], whole[: len(part)]
+            enter(part, now[0])
+            torch.mm(now[0].view(-1, len(second)), second, out=now[1].view(-1, len(second)))
+            matrices = [one.view(-1, len(first), len(second)) for one in now]
+            torch.bmm(first.expand(len(part), -1, -1), matrices[1], out=matrices[2])
+            leave(now[2], into)
+        return made.reshape(*x.shape[:-1], width)

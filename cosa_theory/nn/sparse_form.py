@@ -6,11 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cosa_theory.nn.frozen import FrozenProjection, Product, ProjectionSpec, sign_draw
+from cosa_theory.nn.frozen import FrozenProjection, Product, ProjectionSpec, part_size, sign_draw
 
 __all__ = ["SparseProjection"]
 
-_CHUNK = 512  # vectors gathered at a time
+_LEAST = 64  # vectors gathered at a time
 
 # Costs of a product, for one vector, in entries of a dense matrix (30 ps in float32 on one core of
 # a 2021 server): of a nonzero, and of a number of the vectors, which are transposed.
@@ -106,7 +106,8 @@ class SparseProjection(FrozenProjection):
         )
         weights, vectors = weights.to(x.dtype), x.reshape(-1, x.shape[-1])
         made = x.new_empty(len(vectors), len(offsets) - 1)
-        parts = zip(vectors.split(_CHUNK), made.split(_CHUNK), strict=True)
+        size = part_size(vectors, max(self.k, self.d), _LEAST)
+        parts = zip(vectors.split(size), made.split(size), strict=True)
         for part, into in parts if made.numel() else ():
             sums = F.embedding_bag(
                 places,
