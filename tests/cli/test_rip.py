@@ -109,6 +109,7 @@ def test_zero_columns_of_a_sparse_projection_are_told_and_have_no_coherence(caps
     assert document["columns"][0]["spark_upper"] == 1
     assert document["brackets"][0]["lower"] >= 1
     assert any("Φ (very sparse) has zero columns" in notice for notice in document["notices"])
+    assert "no method recovers all updates of even one nonzero entry" in document["verdict"]
     assert "note: Φ (very sparse) has zero columns" in printed.err
 
 

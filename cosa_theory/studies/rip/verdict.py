@@ -74,6 +74,8 @@ def _of_spark(columns: pd.DataFrame, subject: str) -> str:
     if math.isinf(upper):
         return ""
     limit = math.floor((upper - 1) / 2)
+    if limit == 0:
+        return f", and no method recovers all {subject} of even one nonzero entry"
     return f", and no method recovers all {subject} with more than {_entries(limit)}"
 
 
