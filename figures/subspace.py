@@ -63,8 +63,9 @@ def subspace(tables: Tables) -> Figure:
     with house_style():
         figure = Figure(figsize=(PAGE_WIDTH, sum(heights) + 0.4), layout="constrained")
         rows = figure.subfigures(1 + len(known), 1, height_ratios=heights, squeeze=False)[:, 0]
-        for task, ax in zip(tasks, rows[0].subplots(1, len(tasks), squeeze=False)[0], strict=True):
-            _forest(ax, comparisons[comparisons["task"] == task])
+        panels = rows[0].subplots(1, len(tasks), squeeze=False, sharex=True)[0]
+        for task, ax in zip(tasks, panels, strict=True):
+            _forest(ax, comparisons[comparisons["task"] == task], most)
             ax.set_title(_TASKS[task])
         for task, row in zip(known, rows[1:], strict=True):
             both = measured[measured["task"] == task].merge(arms, on=["task", "arm"])
@@ -78,8 +79,11 @@ def subspace(tables: Tables) -> Figure:
     return figure
 
 
-def _forest(ax: Axes, own: pd.DataFrame) -> None:
-    """Draw an interval for every comparison of a task, in the order of the table from above."""
+def _forest(ax: Axes, own: pd.DataFrame, places: int) -> None:
+    """Draw an interval for every comparison of a task, in the order of the table from above.
+
+    There are as many places in every panel, so that rows are as high in all.
+    """
     effect = read_study().smallest_effect
     ax.axvspan(-effect, effect, color=GREY, alpha=0.15, lw=0)
     ax.axvline(0, color=GREY, lw=0.8)
@@ -95,7 +99,7 @@ def _forest(ax: Axes, own: pd.DataFrame) -> None:
     ]
     ax.set_yticks([-place for place in range(len(own))], [label_text(one) for one in labels])
     ax.tick_params(axis="y", labelsize=6.5, length=0)
-    ax.set_ylim(-len(own) + 0.4, 0.6)
+    ax.set_ylim(-places + 0.4, 0.6)
     ax.set_xlabel("test loss, first − second, nats")
     ax.grid(visible=False, axis="y")
 
