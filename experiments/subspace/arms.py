@@ -59,7 +59,8 @@ ARMS: dict[str, Arm] = {
     "pissa": _peft("pissa", "PiSSA", "from W", (-12, -12)),
     "lora_xs": _peft("lora_xs", "LoRA-XS", "from W", (-10, -10), wide=True),
     "shira": _peft("shira", "random mask", "random", (-10, -10), wide=True),
-    "randlora": _peft("randlora", "RandLoRA", "random", (-8, -8), wide=True),
+    # The first guess was 10^-2: it and its neighbours diverge within ten steps.
+    "randlora": _peft("randlora", "RandLoRA", "random", (-14, -14), wide=True),
     "full": _peft("full", "full fine-tuning", "all", (-15, -16), wide=True),
 }
 """The arms by name, in the order in which they are trained."""
