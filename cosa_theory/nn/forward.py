@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cosa_theory.laws import product_flops
-from cosa_theory.nn.frozen import Product
+from cosa_theory.nn.frozen import product
 from cosa_theory.nn.projection import FrozenProjection, IdentityProjection
 from cosa_theory.nn.reading import Read, is_plain, is_untraced, shared_product
 
@@ -122,7 +122,7 @@ def with_updates(
 def _multiply(right: FrozenProjection, vectors: Tensor) -> Tensor:
     """Return R x; what may be shared so that its backward can be run for each layer by itself."""
     if right.shared and is_untraced():
-        return Product.apply(vectors, right.forward, right.adjoint)
+        return product(vectors, right.forward, right.adjoint)
     return right(vectors)
 
 

@@ -25,9 +25,9 @@ from cosa_theory.projections import (
 __all__ = [
     "SIGN_KINDS",
     "FrozenProjection",
-    "Product",
     "ProjectionSpec",
     "part_size",
+    "product",
     "sign_draw",
 ]
 
@@ -91,7 +91,7 @@ def sign_draw(spec: ProjectionSpec) -> tuple[Any, float, str]:
 class Product(torch.autograd.Function):
     """A linear map of vectors whose derivative is its transpose, with derivatives of every order.
 
-    `Product.apply(x, multiply, transposed)` is multiply(x). Backward keeps no tensor, and can
+    `product(x, multiply, transposed)` is multiply(x). Backward keeps no tensor, and can
     therefore be run again: the products of layers that share one are differentiated one by one.
     """
 
@@ -108,14 +108,30 @@ class Product(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         """Return the transposed product of the gradient."""
-        return Product.apply(gradient, *reversed(ctx.maps)), None, None
+        return product(gradient, *reversed(ctx.maps)), None, None
 
     @staticmethod
     def vmap(
         info: Any, where: tuple[int, None, None], x: Tensor, *maps: Multiply
     ) -> tuple[Tensor, int]:
         """Multiply all vectors of a batch: they lie along the last axis whatever is before it."""
-        return Product.apply(x.movedim(where[0], 0), *maps), 0
+        return product(x.movedim(where[0], 0), *maps), 0
+
+
+class _ForwardProduct(Product):
+    """The same with forward-mode derivatives, which torch.compile does not trace."""
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, *_: None) -> Tensor:
+        """Return the product of the tangent."""
+        return product(tangent, *ctx.maps)
+
+
+def product(x: Tensor, multiply: Multiply, transposed: Multiply) -> Tensor:
+    """Return multiply(x), differentiated by `transposed`: see `Product`."""
+    kind = Product if torch.compiler.is_compiling() else _ForwardProduct
+    made: Tensor = kind.apply(x, multiply, transposed)
+    return made
 
 
 class FrozenProjection(nn.Module):

@@ -7,7 +7,7 @@ import torch
 from scipy.linalg import hadamard
 from torch import Tensor
 
-from cosa_theory.nn.frozen import FrozenProjection, Product, ProjectionSpec, part_size, sign_draw
+from cosa_theory.nn.frozen import FrozenProjection, ProjectionSpec, part_size, product, sign_draw
 from cosa_theory.projections import padded_length
 
 __all__ = ["HadamardProjection", "hadamard_pays"]
@@ -70,11 +70,11 @@ class HadamardProjection(FrozenProjection):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x Sᵀ, shape (..., k)."""
-        return Product.apply(x, self._projected, self._spread)
+        return product(x, self._projected, self._spread)
 
     def adjoint(self, h: Tensor) -> Tensor:
         """Return h S, shape (..., d)."""
-        return Product.apply(h, self._spread, self._projected)
+        return product(h, self._spread, self._projected)
 
     def matrix(self) -> Tensor:
         """Return S, shape (k, d), in float32."""

@@ -6,11 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cosa_theory.nn.frozen import FrozenProjection, Product, ProjectionSpec, part_size, sign_draw
+from cosa_theory.nn.frozen import FrozenProjection, ProjectionSpec, part_size, product, sign_draw
 
 __all__ = ["SparseProjection"]
 
-_LEAST = 64  # vectors gathered at a time
+_LEAST = 64  # vectors gathered at a time, where there are as many
 
 # Costs of a product, for one vector, in entries of a dense matrix (30 ps in float32 on one core of
 # a 2021 server): of a nonzero, and of a number of the vectors, which are transposed.
@@ -64,13 +64,13 @@ class SparseProjection(FrozenProjection):
         """Return x Sᵀ, shape (..., k)."""
         if not self._gathers(x):
             return F.linear(x, self._formed(x.device, x.dtype))
-        return Product.apply(x, self._sums, self._transposed_sums)
+        return product(x, self._sums, self._transposed_sums)
 
     def adjoint(self, h: Tensor) -> Tensor:
         """Return h S, shape (..., d)."""
         if not self._gathers(h):
             return h @ self._formed(h.device, h.dtype)
-        return Product.apply(h, self._transposed_sums, self._sums)
+        return product(h, self._transposed_sums, self._sums)
 
     def matrix(self) -> Tensor:
         """Return S, shape (k, d), in float32."""

@@ -113,3 +113,11 @@ def test_it_can_be_compiled():
     for product, x in zip((made, compiled), xs, strict=True):
         product(x).square().sum().backward()
     assert torch.allclose(xs[0].grad, xs[1].grad, rtol=1e-12, atol=1e-8)
+
+
+def test_forward_mode_and_batched_derivatives_are_those_of_the_matrix():
+    made, x = form(), numbers(37)
+    S = made.matrix().double()
+    assert torch.allclose(torch.func.jacfwd(made)(x), S, rtol=0, atol=1e-12)
+    assert torch.allclose(torch.func.jacrev(made)(x), S, rtol=0, atol=1e-12)
+    assert torch.allclose(torch.func.jacfwd(made.adjoint)(numbers(13)), S.mT, rtol=0, atol=1e-12)

@@ -162,3 +162,9 @@ def test_it_can_be_compiled_and_runs_under_autocast():
     assert torch.allclose(xs[0].grad, xs[1].grad, rtol=0, atol=1e-3)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(made(x.bfloat16()), made(x.bfloat16()))
+
+
+def test_forward_mode_derivatives_are_those_of_the_matrix():
+    made = form("sjlt", gathers=True)
+    found = torch.func.jacfwd(made)(numbers(37))
+    assert torch.allclose(found, made.matrix().double(), rtol=0, atol=1e-12)
