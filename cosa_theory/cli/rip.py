@@ -79,12 +79,8 @@ def rip(
     semidefinite bound is solved too. The first line printed is the verdict.
     """
     settings = dict(locals())
-    _check(
-        matrix,
-        shape,
-        core,
-        [name for name in ("kind", "scale", "about") if settings[name] is not None],
-    )
+    of_layers = [name for name in ("kind", "scale", "about") if settings[name] is not None]
+    _check(matrix, shape, core, of_layers)
     orders = None if sparsity is None else whole_numbers("--sparsity", sparsity, "2,4,8,16")
     check_out(out, "rip", matrix)
     from cosa_theory.ground.progress import progress_bar
