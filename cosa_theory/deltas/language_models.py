@@ -1,13 +1,13 @@
 """Language models of transformers with their tokenizers, loaded without noise, refused plainly."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from cosa_theory.ground.errors import InputError, reason
 
-__all__ = ["load_language_model", "quiet_transformers"]
+__all__ = ["load_language_model", "quiet_transformers", "refuse_drawn"]
 
 
 def load_language_model(
@@ -26,7 +26,7 @@ def load_language_model(
     Raises
     ------
     InputError
-        Besides, if transformers is not installed, or cannot load both.
+        Besides, if transformers is not installed, cannot load both, or finds less than all weights.
     """
     name = os.fspath(source)
     try:
@@ -41,7 +41,8 @@ def load_language_model(
             config = transformers.AutoConfig.from_pretrained(name)
             loader = getattr(transformers, choose(getattr(config, "architectures", None) or []))
             tokenizer = transformers.AutoTokenizer.from_pretrained(name)
-            network = loader.from_pretrained(name, dtype=torch.float32).eval()
+            settings = {"dtype": torch.float32, "output_loading_info": True}
+            network, found = loader.from_pretrained(name, **settings)
     except InputError:
         raise
     except (OSError, ValueError, KeyError) as error:  # a missing file, or one that does not fit
@@ -50,6 +51,8 @@ def load_language_model(
             f"({reason(error)[:120]}): name a folder with both, or check the name on the hub and "
             "the network"
         ) from error
+    # Outputs here are the last hidden states, or logits: a pooler changes neither.
+    refuse_drawn(name, (key for key in found["missing_keys"] if "pooler." not in key))
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     embedded = network.get_input_embeddings().num_embeddings
@@ -58,7 +61,26 @@ def load_language_model(
             f"{name}: its tokenizer has {len(tokenizer)} tokens, its model embeds {embedded}: they "
             "do not belong together"
         )
-    return network, tokenizer
+    return network.eval(), tokenizer
+
+
+def refuse_drawn(model: str, missing: Iterable[str]) -> None:
+    """Raise InputError if a checkpoint lacks weights, which transformers would draw at random.
+
+    Parameters
+    ----------
+    model : str
+        Its folder or name.
+    missing : iterable of str
+        Names of the weights that it lacks.
+    """
+    names = sorted(missing)
+    if names:
+        more = f" and {len(names) - 1:,} more" if names[1:] else ""
+        raise InputError(
+            f"{model}: its files lack {names[0]}{more}, which transformers would draw at random: "
+            "save the whole model with save_pretrained"
+        )
 
 
 @contextmanager

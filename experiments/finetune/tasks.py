@@ -21,12 +21,13 @@ import transformers
 from torch import Tensor, nn
 
 from cosa_theory.assets import asset_folder
-from cosa_theory.deltas.language_models import quiet_transformers
+from cosa_theory.deltas.language_models import quiet_transformers, refuse_drawn
 from cosa_theory.ground.errors import InputError, reason
 from cosa_theory.projections import stream
 from experiments.finetune.config import Config
 from experiments.finetune.data import Parts, load_parts
 from experiments.finetune.embedded import LabelledClassifier, decoder_base, text_losses
+from experiments.finetune.methods import in_head
 from experiments.finetune.rows import Item
 from experiments.finetune.templates import answered, put
 
@@ -196,6 +197,7 @@ class AnswerTask(Task):
                 "learns labels or numbers, no answers; name a language model that continues texts",
                 argument="model",
             )
+        refuse_drawn(base, _outline(base, transformers.AutoModelForCausalLM)[1])
 
         def encode(texts: list[str]) -> list[list[int]]:
             return tokenizer(texts, add_special_tokens=False).input_ids if texts else []
@@ -265,28 +267,33 @@ def _pad_of(tokenizer: Any) -> int:
 def _form(base: str) -> tuple[tuple[str, ...], int | None]:
     """Return the modules of a classifier's new head, and how many tokens its positions are for.
 
-    The head is all that the model has around its base: DistilBERT's classifier stands on a layer
-    that is as new. The second is None where positions are no table. No weights are loaded.
+    The head is all that the model has around its base, DistilBERT's classifier stands on a layer
+    that is as new, and a pooler that the checkpoint lacks: BERT's has none if it was saved as a
+    model of masked tokens. The second is None where positions are no table.
     """
-
-    def formed(name: str) -> Any:
-        settings = transformers.AutoConfig.from_pretrained(name)
-        with torch.device("meta"):
-            return transformers.AutoModelForSequenceClassification.from_config(settings)
-
-    with quiet_transformers():
-        model = _from(base, formed)
+    model, missing = _outline(base, transformers.AutoModelForSequenceClassification)
     body = model.base_model_prefix
-    head = tuple(
+    head = [
         name for name, part in model.named_children() if name != body and list(part.parameters())
-    )
+    ]
+    if any(key.startswith(f"{body}.pooler.") for key in missing):
+        head.append(f"{body}.pooler")
+    refuse_drawn(base, (key for key in missing if not in_head(key, head)))
     tables = [
         # RoBERTa counts on from the padding token.
         module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
         for name, module in model.named_modules()
         if isinstance(module, nn.Embedding) and name.endswith("position_embeddings")
     ]
-    return head, min(tables, default=None)
+    return tuple(head), min(tables, default=None)
+
+
+def _outline(base: str, loader: Any) -> tuple[Any, list[str]]:
+    """Return a model without memory for its weights, and the names of those that it lacks."""
+    with quiet_transformers():
+        settings = {"device_map": "meta", "output_loading_info": True}
+        model, found = _from(base, loader.from_pretrained, **settings)
+    return model, list(found["missing_keys"])
 
 
 def _sees_ahead(base: str) -> bool:

@@ -1,8 +1,12 @@
 """What a model says on texts: embeddings and logits that do not depend on batches."""
 
+import json
+import shutil
+
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from cosa_theory.ground.errors import InputError
 from cosa_theory.nn import readout as module
@@ -98,10 +102,18 @@ def test_a_folder_without_a_model_is_named(tmp_path):
         load_text_model(tmp_path)
 
 
-def test_a_tokenizer_of_another_model_is_refused(folders, tmp_path):
-    import json
-    import shutil
+@pytest.mark.parametrize("kind", ["headless", "causal"])
+def test_weights_that_are_not_there_are_not_drawn(kind, folders, tmp_path):
+    folder = shutil.copytree(folders[kind], tmp_path / "model")
+    weights = load_file(folder / "model.safetensors")
+    lost = sorted(name for name in weights if "pooler" not in name)[-2:]
+    kept = {name: one for name, one in weights.items() if name not in lost}
+    save_file(kept, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(InputError, match=rf"model: its files lack {lost[0]} and 1 more, which"):
+        load_text_model(folder)
 
+
+def test_a_tokenizer_of_another_model_is_refused(folders, tmp_path):
     folder = shutil.copytree(folders["headless"], tmp_path / "model")
     path = folder / "tokenizer.json"
     content = json.loads(path.read_text())

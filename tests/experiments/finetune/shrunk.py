@@ -20,6 +20,7 @@ ARCHITECTURES = {
         {"num_key_value_heads": 2, "max_position_embeddings": 320, "vocab_size": 260},
     ),
     "roberta": ("RobertaForMaskedLM", {"max_position_embeddings": 66, "type_vocab_size": 1}),
+    "bert": ("BertForMaskedLM", {"max_position_embeddings": 64}),
     "distilbert": ("DistilBertForMaskedLM", {"hidden_dim": 48, "max_position_embeddings": 64}),
     "deberta-v2": ("DebertaV2ForMaskedLM", {"max_position_embeddings": 64}),
     "xlm-roberta": ("XLMRobertaForMaskedLM", {"max_position_embeddings": 66}),

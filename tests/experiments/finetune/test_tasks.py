@@ -6,6 +6,7 @@ import json
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 
 from cosa_theory.ground.errors import InputError
 from experiments.finetune.config import Config
@@ -56,6 +57,31 @@ def test_the_new_head_of_every_architecture_is_trained(kind, tmp_path):
     body = {name for name, _ in model.base_model.named_parameters(model.base_model_prefix)}
     new = sum(one.numel() for name, one in model.named_parameters() if name not in body)
     assert counts(prepared(model, config, head=task.head), task.head).head == new > 0
+
+
+def test_a_pooler_that_a_checkpoint_lacks_is_part_of_the_head(tmp_path):
+    config, task = labelled(model_folder(tmp_path, "bert"))
+    assert set(task.head) == {"classifier", "bert.pooler"}
+    model = prepared(task.model(), config, head=task.head)
+    trained = {name for name, one in model.named_parameters() if one.requires_grad}
+    assert any("bert.pooler" in name for name in trained)
+    whole = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    whole.save_pretrained(tmp_path)
+    assert labelled(tmp_path)[1].head == ("classifier",), "this one has a pooler"
+
+
+@pytest.mark.parametrize("kind", ["llama", "roberta"])
+def test_weights_that_a_checkpoint_lacks_are_not_drawn(kind, tmp_path):
+    file = model_folder(tmp_path, kind) / "model.safetensors"
+    weights = load_file(file)
+    lost = next(name for name in weights if ".1." in name)
+    save_file({name: one for name, one in weights.items() if name != lost}, file, {"format": "pt"})
+    with pytest.raises(InputError, match=rf"its files lack {lost}, which transformers would draw"):
+        labelled(tmp_path)
+    if kind == "llama":
+        items = [Item((words(1),), words(2), "a")]
+        with pytest.raises(InputError, match=rf"its files lack {lost}, which transformers would"):
+            AnswerTask.load(Config(model=str(tmp_path)), Parts("answers", items, items, items), "")
 
 
 def test_a_classifier_needs_no_token_for_padding(tmp_path):
