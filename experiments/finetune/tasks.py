@@ -21,13 +21,19 @@ import transformers
 from torch import Tensor, nn
 
 from cosa_theory.assets import asset_folder
-from cosa_theory.deltas.language_models import quiet_transformers, refuse_drawn
-from cosa_theory.ground.errors import InputError, reason
+from cosa_theory.ground.errors import InputError
 from cosa_theory.projections import stream
 from experiments.finetune.config import Config
 from experiments.finetune.data import Parts, load_parts
 from experiments.finetune.embedded import LabelledClassifier, decoder_base, text_losses
-from experiments.finetune.methods import in_head
+from experiments.finetune.pretrained import (
+    form_of,
+    loaded,
+    padding_of,
+    refuse_lacking,
+    sees_ahead,
+    tokenizer_of,
+)
 from experiments.finetune.rows import Item
 from experiments.finetune.templates import answered, put
 
@@ -113,8 +119,8 @@ class TextTask(Task):
     def load(cls, config: Config, parts: Parts) -> "TextTask":
         """Tokenise the parts."""
         base = str(asset_folder("encoder")) if config.model == "minilm" else config.model
-        tokenizer = _tokenizer(base)
-        head, positions = _form(base)
+        tokenizer = tokenizer_of(base)
+        head, positions = form_of(base)
         if positions is not None and config.tokens > positions:
             raise InputError(
                 f"tokens is {config.tokens:,}: model {config.model} has positions for "
@@ -140,7 +146,7 @@ class TextTask(Task):
         most = config.items or None
         return cls(
             base=base,
-            pad=_pad_of(tokenizer),
+            pad=padding_of(tokenizer),
             train=examples(parts.train),
             validation=examples(parts.validation[:most]),
             test=examples(parts.test[:most]),
@@ -154,11 +160,12 @@ class TextTask(Task):
     def model(self) -> nn.Module:
         """Return the model with a new head."""
         if self.head == ("head",):
-            encoder = _loaded(self, transformers.AutoModel, add_pooling_layer=False)
+            made = transformers.AutoModel
+            encoder = loaded(self.base, self.dtype, made, add_pooling_layer=False)
             return LabelledClassifier(encoder, encoder.config.hidden_size, self.classes)
         kind = "regression" if self.learns == "numbers" else "single_label_classification"
         made = transformers.AutoModelForSequenceClassification
-        model = _loaded(self, made, num_labels=self.classes, problem_type=kind)
+        model = loaded(self.base, self.dtype, made, num_labels=self.classes, problem_type=kind)
         model.config.pad_token_id = self.pad
         return model
 
@@ -190,14 +197,14 @@ class AnswerTask(Task):
             If that leaves nothing of a part, or the model is an encoder.
         """
         base = str(decoder_base(folder)) if config.model == "smollm2" else config.model
-        tokenizer = _tokenizer(base)
-        if _sees_ahead(base):
+        tokenizer = tokenizer_of(base)
+        if sees_ahead(base):
             raise InputError(
                 f"model is {config.model!r}, an encoder whose tokens see those that follow: it "
                 "learns labels or numbers, no answers; name a language model that continues texts",
                 argument="model",
             )
-        refuse_drawn(base, _outline(base, transformers.AutoModelForCausalLM)[1])
+        refuse_lacking(base, transformers.AutoModelForCausalLM)
 
         def encode(texts: list[str]) -> list[list[int]]:
             return tokenizer(texts, add_special_tokens=False).input_ids if texts else []
@@ -224,7 +231,7 @@ class AnswerTask(Task):
 
         return cls(
             base=base,
-            pad=_pad_of(tokenizer),
+            pad=padding_of(tokenizer),
             train=examples("train"),
             validation=examples("validation"),
             test=examples("test"),
@@ -234,7 +241,7 @@ class AnswerTask(Task):
 
     def model(self) -> nn.Module:
         """Return the language model."""
-        model = _loaded(self, transformers.AutoModelForCausalLM)
+        model = loaded(self.base, self.dtype, transformers.AutoModelForCausalLM)
         model.config.use_cache = False
         return model
 
@@ -252,80 +259,6 @@ class AnswerTask(Task):
         logits = model(**inputs).logits[:, :-1].float().mT
         nats = nn.functional.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="none")
         return {"loss": nats.sum(1).double(), "weight": (labels != IGNORED).sum(1).double()}
-
-
-def _tokenizer(base: str) -> Any:
-    return _from(base, transformers.AutoTokenizer.from_pretrained)
-
-
-def _pad_of(tokenizer: Any) -> int:
-    """Return what fills short items up: many decoders have no token of its own for that."""
-    pad: int | None = tokenizer.pad_token_id
-    return tokenizer.eos_token_id if pad is None else pad
-
-
-def _form(base: str) -> tuple[tuple[str, ...], int | None]:
-    """Return the modules of a classifier's new head, and how many tokens its positions are for.
-
-    The head is all that the model has around its base, DistilBERT's classifier stands on a layer
-    that is as new, and a pooler that the checkpoint lacks: BERT's has none if it was saved as a
-    model of masked tokens. The second is None where positions are no table.
-    """
-    model, missing = _outline(base, transformers.AutoModelForSequenceClassification)
-    body = model.base_model_prefix
-    head = [
-        name for name, part in model.named_children() if name != body and list(part.parameters())
-    ]
-    if any(key.startswith(f"{body}.pooler.") for key in missing):
-        head.append(f"{body}.pooler")
-    refuse_drawn(base, (key for key in missing if not in_head(key, head)))
-    tables = [
-        # RoBERTa counts on from the padding token.
-        module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Embedding) and name.endswith("position_embeddings")
-    ]
-    return tuple(head), min(tables, default=None)
-
-
-def _outline(base: str, loader: Any) -> tuple[Any, list[str]]:
-    """Return a model without memory for its weights, and the names of those that it lacks."""
-    with quiet_transformers():
-        settings = {"device_map": "meta", "output_loading_info": True}
-        model, found = _from(base, loader.from_pretrained, **settings)
-    return model, list(found["missing_keys"])
-
-
-def _sees_ahead(base: str) -> bool:
-    """Return whether a model is an encoder, which transformers may take for a language model.
-
-    Those of masked tokens are, unless their class or settings make decoders of them.
-    """
-    settings = _from(base, transformers.AutoConfig.from_pretrained)
-    if type(settings) not in transformers.MODEL_FOR_MASKED_LM_MAPPING:
-        return False
-    if type(settings) not in transformers.MODEL_FOR_CAUSAL_LM_MAPPING:
-        return True
-    with quiet_transformers(), torch.device("meta"):
-        made = transformers.AutoModelForCausalLM.from_config(settings).config
-    return not (getattr(made, "is_decoder", False) or getattr(made, "causal", False))
-
-
-def _loaded(task: Task, loader: Any, **settings: Any) -> Any:
-    with quiet_transformers():
-        dtype = getattr(torch, task.dtype)
-        return _from(task.base, loader.from_pretrained, dtype=dtype, **settings)
-
-
-def _from(base: str, load: Callable[..., Any], **settings: Any) -> Any:
-    try:
-        return load(base, **settings)
-    except Exception as error:  # absent, unknown, damaged: each library raises its own
-        raise InputError(
-            f"model {base}: transformers cannot load it or its tokenizer ({reason(error)[:100]}): "
-            "name a folder with both, or check the name on the hub and the network",
-            argument="model",
-        ) from error
 
 
 def answer_examples(
