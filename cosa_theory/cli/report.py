@@ -53,13 +53,31 @@ def _stored(results: Path) -> str:
     from cosa_theory.studies import commands
 
     with reading(results):
-        stored = [name for name in commands() if (results / f"{name}.json").is_file()]
+        bare = {file.stem for file in results.glob("*.json") if _bare(file)}
+        named = [name for name in commands() if (results / f"{name}.json").is_file()]
+    stored = [name for name in named if name not in bare]
+    if bare and not stored:
+        raise InputError(
+            f"{results} holds tables of the experiment {min(bare)}, which have no page: open them "
+            "with pandas, or draw them by python -m figures"
+        )
     if not stored:
         raise InputError(
             f"{results} holds no results: name the folder given to --out of a command or "
             f"experiment ({', '.join(commands())})"
         )
     return stored[0]
+
+
+def _bare(file: Path) -> bool:
+    """Return whether this is the summary of an experiment's tables, without a page."""
+    from cosa_theory.ground.reading import read_json
+
+    try:
+        content = read_json(file)
+    except InputError:  # which is told where it is read for its page
+        return False
+    return "verdict" in content and "tables" not in content
 
 
 def _render(results: Path) -> Path:

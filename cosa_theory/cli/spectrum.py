@@ -99,10 +99,12 @@ def spectrum(
     The first line printed is the verdict. The singular values are in spectra.parquet of --out.
     """
     settings = dict(locals())
+    from cosa_theory.ground.checks import torch_device
     from cosa_theory.studies.spectrum.pair import MATRICES, survey_pair
 
     budgets = None if ranks is None else whole_numbers("--ranks", ranks, "4,8,16")
     chosen = _families(families)
+    torch_device("device", device)
     check_out(out, "spectrum", base, tuned, moments)
     pair = open_checked_pair(base, tuned, settings)
     for notice in pair.report.notices:

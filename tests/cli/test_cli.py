@@ -13,6 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 import cosa_theory.studies.spectrum.pair
 from cosa_theory.cli import main
+from experiments.command import write_table
 
 QUICK = ("--families", "truncated_svd,cosa_gaussian", "--draws", "4")
 FIGURES = ("spectra", "cumulative_energy", "captured_energy", "heatmap")
@@ -188,6 +189,13 @@ def test_each_mistake_gives_one_plain_line_and_exit_code_2(pair, arguments, expe
     assert len(problems) == 1
     assert problems[0].startswith("error: ")
     assert expected in problems[0]
+
+
+def test_tables_of_an_experiment_are_not_taken_for_a_page(tmp_path, capsys):
+    table = pd.DataFrame({"share": [1.0]})
+    write_table(table, tmp_path, "atlas", arguments={}, verdict="A verdict.")
+    assert main(["report", str(tmp_path)]) == 2
+    assert "holds tables of the experiment atlas, which have no page: open" in errors(capsys)[0]
 
 
 def test_all_problems_of_the_input_are_listed_one_line_each(pair, tmp_path, capsys):
