@@ -24,6 +24,7 @@ from cosa_theory.ground.errors import InputError
 from cosa_theory.ground.progress import progress_bar
 from experiments.finetune.config import HARNESS, Config
 from experiments.finetune.harness import harness_grades, harness_task
+from experiments.finetune.pretrained import beginning_of
 from experiments.finetune.rows import GSM8K, MATH, Source, hub_split, refuse_lacking
 from experiments.finetune.sandbox import run_program
 from experiments.finetune.templates import put
@@ -104,7 +105,9 @@ def grade(
                 put(one.prompt, config.template or "alpaca", tokenizer) if one.put else one.prompt
                 for one in asked
             ]
-            answers = written(model, tokenizer, prompts, config.answer_tokens)
+            chat = config.template == "chat" and asked[0].put
+            begin = [] if chat else beginning_of(tokenizer)
+            answers = written(model, tokenizer, prompts, config.answer_tokens, begin)
             right += sum(one.right(answer) for one, answer in zip(asked, answers, strict=True))
             advance(start + len(asked), len(problems))
     interval = binomtest(right, len(problems)).proportion_ci(0.95, method="wilson")
@@ -113,13 +116,16 @@ def grade(
 
 
 @torch.no_grad()
-def written(model: Any, tokenizer: Any, prompts: Sequence[str], most: int) -> list[str]:
+def written(
+    model: Any, tokenizer: Any, prompts: Sequence[str], most: int, begin: Sequence[int] = ()
+) -> list[str]:
     """Return the likeliest continuation of each prompt, token by token, of at most `most`."""
     model.eval()
     device = next(model.parameters()).device
     end = tokenizer.eos_token_id
     pad = end if tokenizer.pad_token_id is None else tokenizer.pad_token_id
-    ids = tokenizer(list(prompts), add_special_tokens=False).input_ids
+    listed = tokenizer(list(prompts), add_special_tokens=False).input_ids
+    ids = [[*begin, *one] for one in listed]
     width = max(map(len, ids))
     rows = torch.tensor([[pad] * (width - len(one)) + one for one in ids], device=device)
     mask = torch.tensor([[0] * (width - len(one)) + [1] * len(one) for one in ids], device=device)

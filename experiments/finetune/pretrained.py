@@ -11,7 +11,15 @@ from cosa_theory.deltas.language_models import quiet_transformers, refuse_drawn
 from cosa_theory.ground.errors import InputError, reason
 from experiments.finetune.methods import in_head
 
-__all__ = ["form_of", "loaded", "padding_of", "refuse_lacking", "sees_ahead", "tokenizer_of"]
+__all__ = [
+    "beginning_of",
+    "form_of",
+    "loaded",
+    "padding_of",
+    "refuse_lacking",
+    "sees_ahead",
+    "tokenizer_of",
+]
 
 
 def tokenizer_of(base: str) -> Any:
@@ -23,6 +31,17 @@ def padding_of(tokenizer: Any) -> int:
     """Return what fills short items up: many decoders have no token of its own for that."""
     pad: int | None = tokenizer.pad_token_id
     return tokenizer.eos_token_id if pad is None else pad
+
+
+def beginning_of(tokenizer: Any) -> list[int]:
+    """Return the tokens that begin every text of a model, such as Llama's; most models have none.
+
+    A chat has them in its template.
+    """
+    bare = tokenizer("a", add_special_tokens=False).input_ids
+    whole: list[int] = tokenizer("a").input_ids
+    places = range(len(whole) - len(bare) + 1)
+    return whole[: next((place for place in places if whole[place:][: len(bare)] == bare), 0)]
 
 
 def form_of(base: str) -> tuple[tuple[str, ...], int | None]:

@@ -27,6 +27,7 @@ from experiments.finetune.config import Config
 from experiments.finetune.data import Parts, load_parts
 from experiments.finetune.embedded import LabelledClassifier, decoder_base, text_losses
 from experiments.finetune.pretrained import (
+    beginning_of,
     form_of,
     loaded,
     padding_of,
@@ -218,7 +219,8 @@ class AnswerTask(Task):
                     replace(one, inputs=(put(one.inputs[0], parts.template, tokenizer),))
                     for one in items
                 ]
-                found = answer_examples(asked, encode, tokenizer.eos_token_id, config.tokens)
+                begin, end = beginning_of(tokenizer), tokenizer.eos_token_id
+                found = answer_examples(asked, encode, end, config.tokens, begin)
             if not found:
                 raise InputError(
                     f"tokens is {config.tokens}: all {len(items):,} items of the {name} part are "
@@ -266,12 +268,13 @@ def answer_examples(
     encode: Callable[[list[str]], list[list[int]]],
     end: int,
     max_tokens: int,
+    begin: Sequence[int] = (),
 ) -> list[Example]:
     """Return the items of at most `max_tokens` tokens, with labels on answer and end alone.
 
     Left out are those that the tokenizer makes nothing of, too.
     """
-    prompts = encode([item.inputs[0] for item in items])
+    prompts = [[*begin, *prompt] for prompt in encode([item.inputs[0] for item in items])]
     answers = encode([str(item.output) for item in items])
     return [
         Example((*prompt, *answer, end), (*[IGNORED] * len(prompt), *answer, end), item.group)

@@ -4,7 +4,7 @@ import json
 
 import torch
 import transformers
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 SIZES = {
     "hidden_size": 32,
@@ -46,6 +46,16 @@ def model_folder(folder, kind):
     special = {"pad_token": "<pad>", "unk_token": "<unk>", "eos_token": "</s>"}
     transformers.PreTrainedTokenizerFast(tokenizer_object=words, **special).save_pretrained(folder)
     return folder
+
+
+def begin_texts(folder):
+    """Let the tokenizer of a model begin every text with </s>, as Llama's begins them."""
+    path = folder / "tokenizer.json"
+    tokenizer = Tokenizer.from_file(str(path))
+    tokenizer.post_processor = processors.TemplateProcessing(
+        "</s> $A", special_tokens=[("</s>", 2)]
+    )
+    tokenizer.save(str(path))
 
 
 def copy_of(copies, path, rows, subset=None):

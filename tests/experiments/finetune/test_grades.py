@@ -4,13 +4,14 @@ import gzip
 import json
 
 import pytest
+import torch
 import transformers
 
 from cosa_theory.assets import asset_folder
 from experiments.finetune import grades
 from experiments.finetune.config import Config
 from experiments.finetune.grades import GRADES, _cut, final_answer, grade, same_answer
-from tests.experiments.finetune.shrunk import copy_of, model_folder
+from tests.experiments.finetune.shrunk import begin_texts, copy_of, model_folder
 
 
 @pytest.mark.parametrize(
@@ -85,16 +86,23 @@ def test_the_true_solutions_of_human_eval_pass_and_a_wrong_one_does_not():
     assert not problems[0].right("    return None")
 
 
-def test_a_model_is_graded_by_what_it_writes(tmp_path, monkeypatch):
+@pytest.mark.parametrize("begins", [False, True])
+def test_a_model_is_graded_by_what_it_writes(begins, tmp_path, monkeypatch):
     base = model_folder(tmp_path / "model", "llama")
     model = transformers.AutoModelForCausalLM.from_pretrained(base)
+    with torch.no_grad():  # so that it listens to more than the last token
+        for parameter in model.model.layers.parameters():
+            parameter.mul_(20)
     tokenizer = transformers.AutoTokenizer.from_pretrained(base)
-    texts = ["w1 w2 w3", "w4"]
+    asked_of_it = ["w1 w2 w3", "w4"]
+    texts = [f"</s> {text}" if begins else text for text in asked_of_it]
+    if begins:
+        begin_texts(base)
     alone = [grades.written(model, tokenizer, [text], 5)[0] for text in texts]
     assert grades.written(model, tokenizer, texts, 5) == alone, "padding says nothing"
     asked = [
         grades.Problem(text, said.__eq__, put=False)
-        for text, said in zip(texts, alone, strict=True)
+        for text, said in zip(asked_of_it, alone, strict=True)
     ]
     asked.append(grades.Problem("w5", lambda _: False))
     monkeypatch.setitem(GRADES, "gsm8k", lambda config: asked)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from experiments.finetune.data import Parts
 from experiments.finetune.methods import counts, prepared
 from experiments.finetune.rows import Item
 from experiments.finetune.tasks import AnswerTask, TextTask, answer_examples
-from tests.experiments.finetune.shrunk import model_folder, words
+from tests.experiments.finetune.shrunk import begin_texts, model_folder, words
 
 
 def test_answers_are_labelled_with_their_end_alone_and_long_ones_are_left_out():
@@ -28,6 +29,22 @@ def test_answers_are_labelled_with_their_end_alone_and_long_ones_are_left_out():
     assert example.group == "m"
     assert len(answer_examples(texts, encode, 1, 7)) == 2
     assert answer_examples([Item(("ab",), "", "m")], encode, 1, 7) == [], "nothing to learn"
+
+
+@pytest.mark.parametrize("template", ["", "alpaca"])
+def test_a_text_begins_as_the_models_own_texts_do(template, tmp_path):
+    folder = model_folder(tmp_path, "llama")
+    items = [Item((words(1),), words(2), "a")]
+    parts = Parts("answers", items, items, items, template)
+    config = Config(model=str(folder))
+    (plain,) = AnswerTask.load(config, parts, tmp_path).train
+    begin_texts(folder)
+    (begun,) = AnswerTask.load(config, parts, tmp_path).train
+    assert begun.input_ids == (2, *plain.input_ids)
+    assert begun.labels == (-100, *plain.labels)
+    with pytest.raises(InputError, match="all 1 items of the train part are longer"):
+        tight = replace(config, tokens=len(plain.input_ids))
+        AnswerTask.load(tight, parts, tmp_path)
 
 
 def test_the_parts_of_the_texts_are_always_the_same(texts):
