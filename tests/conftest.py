@@ -1,12 +1,15 @@
 """Settings every test shares: one BLAS thread, no hub, no unexplained skips."""
 
 import os
+import tempfile
 
 # Before numpy and torch load: two BLAS threads on two busy cores can be far slower than one.
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[_name] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("MPLBACKEND", "Agg")
+_DATASETS = tempfile.TemporaryDirectory(prefix="datasets")  # nothing known from earlier runs
+os.environ["HF_DATASETS_CACHE"] = _DATASETS.name
 
 import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402

@@ -6,6 +6,7 @@ All become the same: inputs, an output, and three parts. What is held back never
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from cosa_theory.assets import Text, read_newsgroups, read_reuters
 from cosa_theory.ground.checks import choice
@@ -27,6 +28,7 @@ __all__ = ["DATA", "Parts", "load_parts", "read_labelled"]
 # Shares of the modules, and how many training texts at most, that are kept back.
 VALIDATION_SHARE, TEST_SHARE = 0.15, 0.25
 VALIDATION_ITEMS = 600
+HELD_OUT_GROUPS = 100
 
 
 @dataclass(frozen=True)
@@ -134,12 +136,12 @@ def _hub(config: Config) -> Parts:
     source = HUB.get(config.data) or _named(config)
     template = config.template or source.template
     rows = hub_split(source, "train", config.copies)
-    if source.held_out is None:  # no more than is needed: these have hundreds of thousands
-        size = min(VALIDATION_ITEMS, len(rows) // 5)
-        count = min(config.rows or len(rows), len(rows) - 2 * size)
-        rows = rows.select(range(count + 2 * size))
-        items = items_of(config.data, rows.column_names, rows, source)
-        learnt, validation, test = items[:count], items[count : count + size], items[count + size :]
+    if source.held_out is None:
+        # No more are read than are needed: these have hundreds of thousands.
+        learnt, validation, test = (
+            items_of(config.data, rows.column_names, rows.select(places), source)
+            for places in _apart(rows, source.group, config.rows)
+        )
         return Parts(source.learns, learnt, validation, test, template)
     held_out = hub_split(source, source.held_out, config.copies)
     train, test = (
@@ -147,6 +149,32 @@ def _hub(config: Config) -> Parts:
     )
     kept, validation = _held_back(train)
     return Parts(source.learns, kept, validation, _shuffled(test, "test"), template)
+
+
+def _apart(rows: Any, group: str, most: int) -> list[Sequence[int]]:
+    """Return which rows are learnt, the first so many, which validate and which test.
+
+    The held-out rows come after the others; or they are some of each of a few groups, of which no
+    row is learnt.
+    """
+    size = min(VALIDATION_ITEMS, len(rows) // 5)
+    if group not in rows.column_names:
+        count = min(most or len(rows), len(rows) - 2 * size)
+        ends = (0, count, count + size, count + 2 * size)
+        return [range(*ends[part : part + 2]) for part in range(3)]
+    members: dict[Any, list[int]] = {}
+    for place, name in enumerate(rows[group]):
+        members.setdefault(name, []).append(place)
+    groups = list(members.values())
+    order = stream(0, "finetune", "groups").permutation(len(groups))
+    count = min(HELD_OUT_GROUPS, len(groups) // 5)
+    drawn = [[groups[index] for index in order[first : first + count]] for first in (0, count)]
+    held_out = {place for part in drawn for places in part for place in places}
+    each = max(1, size // max(count, 1))
+    return [
+        [place for place in range(len(rows)) if place not in held_out][: most or None],
+        *([place for places in part for place in places[:each]] for part in drawn),
+    ]
 
 
 def _named(config: Config) -> Source:

@@ -1,6 +1,7 @@
 """Rows of data sets, from the hub or files, as items: some texts, and what is learnt of them."""
 
 import csv
+import hashlib
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -56,6 +57,8 @@ class Source:
         are learnt.
     keep : (str, tuple of str), optional
         A column, and what its values must begin with.
+    group : str
+        A column whose equal values make a group: such rows are never in two parts. It may lack.
     """
 
     path: str
@@ -66,6 +69,7 @@ class Source:
     held_out: str | None = None
     keep: tuple[str, tuple[str, ...]] | None = None
     template: str = ""
+    group: str = ""
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -108,6 +112,7 @@ HUB: dict[str, Source] = {
         "answers",
         keep=("type", ("GSM", "MATH")),
         template="alpaca",
+        group="original_question",  # each is rephrased some 26 times
     ),
     "python": Source(
         "m-a-p/CodeFeedback-Filtered-Instruction",
@@ -138,7 +143,7 @@ def hub_split(source: Source, split: str, copies: str = "") -> Any:
     shown = datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()
     try:
-        rows = datasets.load_dataset(where, source.subset, split=split)
+        rows = datasets.load_dataset(where, source.subset, split=split, cache_dir=_cache(where))
         if source.keep is not None:
             column, begins = source.keep
             refuse_lacking(where, rows.column_names, [column])
@@ -155,6 +160,21 @@ def hub_split(source: Source, split: str, copies: str = "") -> Any:
     finally:
         if not shown:
             datasets.enable_progress_bars()
+
+
+def _cache(where: str) -> str | None:
+    """Return where what is read of a folder is kept, by its files; None for a name on the hub.
+
+    By itself, `datasets` finds it again by the folder's name, whatever rows that has by now.
+    """
+    if not Path(where).is_dir():
+        return None
+    import datasets
+
+    files = sorted(path for path in Path(where).rglob("*") if path.is_file())
+    seen = [(str(one.resolve()), one.stat().st_size, one.stat().st_mtime_ns) for one in files]
+    digest = hashlib.sha256(repr(seen).encode()).hexdigest()[:16]
+    return str(Path(datasets.config.HF_DATASETS_CACHE) / "folders" / digest)
 
 
 def read_file(path: Path, source: Source) -> list[Item]:
@@ -246,7 +266,8 @@ def items_of(
                 ) from None
         else:
             output = str(output)
-        found.append(Item(tuple(texts), output, str(number)))
+        group = row.get(source.group, number) if source.group else number
+        found.append(Item(tuple(texts), output, str(group)))
     return found
 
 

@@ -1,6 +1,7 @@
 """Data by name: one's own files, copies of the hub's, and what is wrong with them in a sentence."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -9,7 +10,7 @@ from cosa_theory.ground.errors import InputError
 from experiments.finetune.config import Config
 from experiments.finetune.data import load_parts
 from experiments.finetune.tasks import load_task
-from tests.experiments.finetune.shrunk import copies_of_all
+from tests.experiments.finetune.shrunk import copies_of_all, copy_of, words
 
 ROWS = [{"text": f"text {n}", "label": "ab"[n % 2]} for n in range(20)]
 
@@ -68,6 +69,41 @@ def test_copies_of_the_hubs_are_read_as_the_hubs(tmp_path):
     assert len(code.train) + len(code.validation) + len(code.test) == 40, "without the other lang"
     with pytest.raises(InputError, match=r"cannot read the split 'train'.*copies"):
         load_parts(Config(data="cola", copies=copies))
+
+
+def test_a_copy_is_read_as_it_is_now_and_where_it_is(tmp_path):
+    def learnt(folder, first):
+        rows = [{"query": words(first + n), "answer": "a", "lang": "python"} for n in range(10)]
+        copy_of(folder, "m-a-p/CodeFeedback-Filtered-Instruction", {"train": rows})
+        return load_parts(Config(data="python", copies=str(folder))).train[0].inputs
+
+    assert learnt(tmp_path / "one", 1) == (words(1),)
+    assert learnt(tmp_path / "two", 2) == (words(2),)
+    shutil.rmtree(tmp_path / "two")
+    assert learnt(tmp_path / "two", 3) == (words(3),)
+
+
+def test_rephrasings_of_a_question_are_never_in_two_parts(tmp_path):
+    rows = [
+        {
+            "query": words(number),
+            "response": words(number + 1),
+            "type": "GSM_Rephrased",
+            "original_question": f"question {number % 40}",
+        }
+        for number in range(400)
+    ]
+    copy_of(tmp_path, "meta-math/MetaMathQA", {"train": rows})
+    for most, learnt in ((0, 24 * 10), (100, 100)):
+        parts = load_parts(Config(data="metamath", copies=str(tmp_path), rows=most))
+        assert (len(parts.train), len(parts.validation), len(parts.test)) == (learnt, 80, 80)
+        groups = [
+            {item.group for item in part} for part in (parts.train, parts.validation, parts.test)
+        ]
+        assert [len(one) for one in groups] == [24, 8, 8]
+        assert len(set.union(*groups)) == 40, "no question is in two parts"
+    first = next(row for row in rows if row["original_question"] == parts.train[0].group)
+    assert parts.train[0].inputs == (first["query"],)
 
 
 BAD = [
