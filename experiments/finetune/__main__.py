@@ -23,10 +23,10 @@ from cosa_theory.ground.files import atomic_path
 from cosa_theory.ground.printable import printable
 from cosa_theory.ground.program import program
 from cosa_theory.ground.progress import progress_bar
-from cosa_theory.ground.reading import file_bytes, read_json
+from cosa_theory.ground.reading import read_json
 from cosa_theory.page.text import render_view
 from experiments.command import command_parser, run_command
-from experiments.finetune.config import FILES, Config, read, to_toml
+from experiments.finetune.config import Config, read, to_toml
 from experiments.finetune.record import (
     RECORD,
     divergence,
@@ -50,7 +50,7 @@ def run(config: Config, out: Path, *, plan_only: bool = False) -> dict[str, Any]
     config : Config
         The training.
     out : path
-        Its folder: config.toml, data.json with digests of one's own files, checkpoints while it
+        Its folder: config.toml, data.json with digests of its files of data, checkpoints while it
         runs, then run.json with `adapter` or, of a full fine-tuning, `model`, and with `merge` the
         merged model as `merged`; of one that diverged neither this nor grades. The unpacked
         embedded model lies beside it.
@@ -134,11 +134,14 @@ def refuse_other_settings(out: Path, config: Config) -> None:
 
 
 def _digests(config: Config) -> dict[str, str]:
-    """Return the SHA-256 of each file of one's own data; one that is gone is not compared."""
-    files = (config.train, config.validation, config.test) if config.data == FILES else ()
-    return {
-        file: hashlib.sha256(file_bytes(file)).hexdigest() for file in files if Path(file).is_file()
-    }
+    """Return the SHA-256 of each file of data here; one that is gone is not compared."""
+    from experiments.finetune.data import data_files
+
+    found = {}
+    for name in filter(os.path.isfile, data_files(config)):
+        with open(name, "rb") as file:
+            found[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
 
 
 def _trained(config: Config, task: Any, asked: dict[str, Any], out: Path) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from experiments.finetune.rows import (
     read_file,
 )
 
-__all__ = ["DATA", "Parts", "load_parts", "read_labelled"]
+__all__ = ["DATA", "Parts", "data_files", "load_parts", "read_labelled"]
 
 # Shares of the modules, and how many training texts at most, that are kept back.
 VALIDATION_SHARE, TEST_SHARE = 0.15, 0.25
@@ -90,6 +90,14 @@ def load_parts(config: Config) -> Parts:
                     "which no training row has: leave it out, or add rows to train"
                 )
     return parts
+
+
+def data_files(config: Config) -> list[str]:
+    """Return the files of one's own that are learnt, or those of a copy of the hub's data."""
+    if config.data == FILES:
+        return [config.train, config.validation, config.test]
+    path = HUB[config.data].path if config.data in HUB else config.data.partition(":")[0]
+    return [str(file) for file in Path(config.copies, path).rglob("*")] if "/" in path else []
 
 
 def _functions(config: Config) -> Parts:

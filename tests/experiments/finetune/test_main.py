@@ -2,11 +2,12 @@
 
 import json
 import math
+import shutil
 
 import pytest
 
 from experiments.finetune.__main__ import main
-from tests.experiments.finetune.shrunk import model_folder, words
+from tests.experiments.finetune.shrunk import copy_of, model_folder, words
 
 ROWS = [{"text": words(n, 8), "label": "ab"[n % 2]} for n in range(20)]
 
@@ -50,6 +51,19 @@ def test_a_training_on_files_that_were_edited_since_is_refused(command, tmp_path
     assert captured.out == ""
     assert "train.jsonl, which was edited since: " in captured.err
     assert "--out" in captured.err
+
+
+def test_a_training_on_a_copy_that_was_edited_since_is_refused(command, tmp_path, capsys):
+    rows = [{"sentence": words(n), "label": n % 2} for n in range(20)]
+    copies = tmp_path / "copies"
+    given = {"data": "sst2", "copies": copies, "inputs": [], "output": ""}
+    copy_of(copies, "nyu-mll/glue", {"train": rows, "validation": rows}, "sst2")
+    assert command("one", **given) == command("one", **given) == 0
+    shutil.rmtree(copies)
+    copy_of(copies, "nyu-mll/glue", {"train": rows[1:], "validation": rows}, "sst2")
+    capsys.readouterr()
+    assert command("one", **given) == 2
+    assert "train.jsonl, which was edited since: " in capsys.readouterr().err
 
 
 def test_a_training_that_diverged_is_told_and_kept_and_the_table_goes_on(command, tmp_path, capsys):
