@@ -19,6 +19,7 @@ from cosa_theory.studies.plan.costs import Budget, TrainingStep, cosa_budget, lo
 from experiments.finetune.budgets import OWN_RANK, Size
 from experiments.finetune.config import Config
 from experiments.finetune.methods import chosen_layers, size_for
+from experiments.finetune.scoring import BATCH, MOST_LOGITS
 
 __all__ = ["TrainingPlan", "measured_speed", "plan_training"]
 
@@ -123,8 +124,10 @@ def plan_training(config: Config) -> TrainingPlan:
         flops += budget.flops
     memory["activations"] = item * tokens * _kept(model, fields, config.recompute)
     if str(fields.get("architectures")).find("ForCausalLM") >= 0:
-        # As the model gives them, in single precision, and their gradient.
-        memory["logits"] = tokens * int(fields.get("vocab_size", 0)) * (item + 2 * _FLOAT32)
+        # As the model gives them, in single precision, and their gradient; or where it is scored.
+        width = int(fields.get("vocab_size", 0))
+        scored = min(BATCH * config.tokens * width, MOST_LOGITS)
+        memory["logits"] = max(tokens * width, scored) * (item + 2 * _FLOAT32)
     flops *= tokens * config.accumulation
     adapted = 0 if full and not config.blocks else len(layers)
     return TrainingPlan(model.parameters, trained, adapted, memory, flops, _free())

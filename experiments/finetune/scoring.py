@@ -1,7 +1,7 @@
 """How a model does on held-out items: a mean with its interval, and the usual measures."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,11 +14,16 @@ from torch import nn
 from cosa_theory.projections import stream
 from experiments.finetune.tasks import Example, Task
 
-__all__ = ["Score", "measures_of", "score"]
+__all__ = ["BATCH", "MOST_LOGITS", "Score", "measures_of", "score"]
 
 Array = NDArray[np.float64]
 
-_BATCH = 16
+BATCH = 16
+"""Items that are scored at once."""
+
+MOST_LOGITS = 2**27
+"""Of a language model, formed at once: half a GB in single precision."""
+
 _RESAMPLES = 2000
 
 
@@ -73,8 +78,9 @@ def score(task: Task, model: nn.Module, examples: Sequence[Example], seed: int =
     # Sorted by length, the items of a batch need little padding.
     order = sorted(examples, key=lambda example: len(example.input_ids))
     found: dict[str, list[NDArray[Any]]] = {}
-    for start in range(0, len(order), _BATCH):
-        inputs = task.collate(order[start : start + _BATCH])
+    most = MOST_LOGITS // _width(task, model)
+    for batch in _batches(order, most):
+        inputs = task.collate(batch)
         moved = {name: tensor.to(device) for name, tensor in inputs.items()}
         for name, values in task.outcomes(model, moved).items():
             found.setdefault(name, []).append(values.cpu().numpy())
@@ -97,6 +103,22 @@ def score(task: Task, model: nn.Module, examples: Sequence[Example], seed: int =
         low, high = _bootstrap(item_sums, item_weights, seed)
     sums, weights = (np.round(x, 6).tolist() for x in (item_sums, item_weights))
     return Score(measures[task.metric], low, high, len(order), sums, weights, measures)
+
+
+def _width(task: Task, model: Any) -> int:
+    """Return how many outputs a token has: of a classifier one, as only texts have them."""
+    return model.config.get_text_config().vocab_size if task.learns == "answers" else 1
+
+
+def _batches(order: Sequence[Example], most: int) -> Iterator[Sequence[Example]]:
+    """Yield items in their order, so few at once that they have at most so many tokens, padded."""
+    start = 0
+    while start < len(order):
+        batch = order[start : start + BATCH]
+        while len(batch) > 1 and len(batch) * len(batch[-1].input_ids) > most:
+            batch = batch[:-1]
+        yield batch
+        start += len(batch)
 
 
 def _bootstrap(sums: NDArray[Any], weights: NDArray[Any], seed: int) -> tuple[float, float]:

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from experiments.finetune import scoring
 from experiments.finetune.scoring import _bootstrap, score
 from experiments.finetune.tasks import Example
 from tests.experiments.finetune_tiny import load
@@ -38,6 +39,25 @@ def test_padding_and_the_order_of_items_do_not_change_the_loss(tmp_path):
     apart = [score(task, model, [short]).value, score(task, model, task.test).value]
     assert together.value == pytest.approx((2 * apart[0] + 48 * apart[1]) / 50, abs=1e-5)
     assert score(task, model, [short, *task.test]).value == pytest.approx(together.value)
+
+
+def test_a_model_of_many_words_is_scored_a_few_items_at_once(tmp_path, monkeypatch):
+    task = load(tmp_path, 12, 6)
+    model = task.model()
+    whole = score(task, model, task.test)
+    seen = []
+    model.register_forward_hook(
+        lambda module, args, given, result: seen.append(given["input_ids"].numel()),
+        with_kwargs=True,
+    )
+    longest = max(len(example.input_ids) for example in task.test)
+    monkeypatch.setattr(scoring, "MOST_LOGITS", 20 * 2 * longest)  # of 20 words
+    few = score(task, model, task.test)
+    assert seen == [2 * longest] * 3
+    assert few.item_sums == pytest.approx(whole.item_sums, rel=1e-5)
+    monkeypatch.setattr(scoring, "MOST_LOGITS", 1)
+    assert score(task, model, task.test).value == pytest.approx(whole.value, rel=1e-5)
+    assert len(seen) == 3 + 6, "at least one at once"
 
 
 def test_the_interval_of_a_loss_resamples_groups_not_items():
