@@ -50,7 +50,7 @@ def run(config: Config, out: Path, *, plan_only: bool = False) -> dict[str, Any]
     config : Config
         The training.
     out : path
-        Its folder: config.toml, data.json with digests of its files of data, checkpoints while it
+        Its folder: config.toml, data.json with digests of its files here, checkpoints while it
         runs, then run.json with `adapter` or, of a full fine-tuning, `model`, and with `merge` the
         merged model as `merged`; of one that diverged neither this nor grades. The unpacked
         embedded model lies beside it.
@@ -134,14 +134,25 @@ def refuse_other_settings(out: Path, config: Config) -> None:
 
 
 def _digests(config: Config) -> dict[str, str]:
-    """Return the SHA-256 of each file of data here; one that is gone is not compared."""
+    """Return the SHA-256 of each file of data or of the model here; what is gone has none."""
     from experiments.finetune.data import data_files
 
-    found = {}
-    for name in filter(os.path.isfile, data_files(config)):
-        with open(name, "rb") as file:
-            found[name] = hashlib.file_digest(file, "sha256").hexdigest()
-    return found
+    weights = [str(file) for file in Path(config.model).glob("*.safetensors")]
+    return {
+        **{name: _digest(name) for name in filter(os.path.isfile, data_files(config))},
+        **{name: _digest(name, ends=2**20) for name in weights},  # they may be large
+    }
+
+
+def _digest(name: str, ends: int = 0) -> str:
+    """Return the SHA-256 of a file, or of its size and so many bytes at both ends."""
+    with open(name, "rb") as file:
+        if not ends:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+        size = os.fstat(file.fileno()).st_size
+        head = file.read(ends)
+        file.seek(max(0, size - ends))
+        return hashlib.sha256(b"%d " % size + head + file.read()).hexdigest()
 
 
 def _trained(config: Config, task: Any, asked: dict[str, Any], out: Path) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import math
 import shutil
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from experiments.finetune.__main__ import main
 from tests.experiments.finetune.shrunk import copy_of, model_folder, words
@@ -64,6 +65,16 @@ def test_a_training_on_a_copy_that_was_edited_since_is_refused(command, tmp_path
     capsys.readouterr()
     assert command("one", **given) == 2
     assert "train.jsonl, which was edited since: " in capsys.readouterr().err
+
+
+def test_a_training_from_a_model_that_was_written_anew_is_refused(command, tmp_path, capsys):
+    assert command("one") == 0
+    file = tmp_path / "model" / "model.safetensors"
+    weights = load_file(file)
+    save_file({name: -one for name, one in weights.items()}, file, {"format": "pt"})
+    capsys.readouterr()
+    assert command("one") == 2
+    assert "model.safetensors, which was edited since: " in capsys.readouterr().err
 
 
 def test_a_training_that_diverged_is_told_and_kept_and_the_table_goes_on(command, tmp_path, capsys):
