@@ -145,7 +145,7 @@ def _hub(config: Config) -> Parts:
     template = config.template or source.template
     rows = hub_split(source, "train", config.copies)
     if source.held_out is None:
-        # No more are read than are needed: these have hundreds of thousands.
+        # No more become items than are needed: these have hundreds of thousands of rows.
         learnt, validation, test = (
             items_of(config.data, rows.column_names, rows.select(places), source)
             for places in _apart(rows, source.group, config.rows)
