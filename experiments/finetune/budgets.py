@@ -99,8 +99,14 @@ def size_of(
     Raises
     ------
     InputError
-        If the budget is too small for the method.
+        If the budget is too small for the method, or the rank larger than any layer has.
     """
+    most = max(map(min, layers.values()))
+    if rank > most:
+        raise InputError(
+            f"rank is {rank:,}: the adapted layers have at most {most:,}: lower it",
+            argument="rank",
+        )
     if core:
         a, b = core
         cores = {name: (min(a, m), min(b, n)) for name, (m, n) in layers.items()}

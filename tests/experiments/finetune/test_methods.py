@@ -63,6 +63,14 @@ def test_a_rank_beyond_the_singular_vectors_that_it_starts_from_is_refused(metho
         size_of(method, layers, rank=17)
 
 
+@pytest.mark.parametrize("method", ["lora", "cosa", "shira"])
+def test_a_rank_that_no_layer_has_is_refused(method):
+    layers = {"a": (32, 32), "b": (48, 16)}
+    assert size_of(method, layers, rank=32).trained
+    with pytest.raises(InputError, match="rank is 33: the adapted layers have at most 32: lower"):
+        size_of(method, layers, rank=33)
+
+
 @pytest.mark.parametrize(
     ("targets", "words"), [(("q_prj",), "closest are q_proj"), (("xyz",), "end in")]
 )
