@@ -75,7 +75,7 @@ def _orthonormal_rows(rows: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _inverse_root(S: NDArray[np.float64]) -> NDArray[np.float64]:
     values, vectors = scipy.linalg.eigh((S + S.T) / 2)
-    least = np.finfo(np.float32).eps * values[-1]
+    least = np.finfo(np.float64).eps * values[-1]
     return (vectors / np.sqrt(np.maximum(values, least))) @ vectors.T
 
 

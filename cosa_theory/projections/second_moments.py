@@ -17,6 +17,8 @@ __all__ = ["SecondMoments"]
 
 _SYMMETRIC = 1e-3  # of the largest mean square: by how much sums of low precision may differ
 _ROWS = 256  # compared with their columns at a time
+_DEAD = 1e-6  # of the median mean square: coordinates below it are no larger for being scaled
+_DOUBLE = float(np.finfo(np.float64).eps)
 _FLOOR = 1e-3  # share of the mean eigenvalue that every direction is taken to have in a prior
 
 Matrix = NDArray[np.floating[Any]]
@@ -180,9 +182,30 @@ class SecondMoments:
     def independent(self, k: int) -> int:
         """Return how many of the k leading directions hold more than rounding, at most `count`."""
         values = self._decomposed(whole("k", k, 1, self.n))[0]
-        # Below some roundings of the largest an eigenvalue says nothing.
-        found = int(np.sum(values > 10 * np.finfo(values.dtype).eps * float(values[0])))
-        return found if self.count is None else min(found, self.count)
+        eps = 10 * self._eps
+        if self.matrix is None:  # the eigenvalues of products in double precision
+            found = np.sum(values > max(eps**2, 10 * self.n * _DOUBLE) * values[0])
+        elif (found := np.sum(values > eps * values[0])) < k:
+            found = max(found, np.sum(self._scaled_values(k) > eps * self.n**0.5))
+        return int(found) if self.count is None else min(int(found), self.count)
+
+    @property
+    def _eps(self) -> float:
+        of = self.values if self.matrix is None else self.matrix
+        assert of is not None
+        return float(np.finfo(np.result_type(of, np.float32)).eps)
+
+    def _scaled_values(self, k: int) -> NDArray[np.float64]:
+        """Return the k largest eigenvalues of C after each coordinate is brought to one size.
+
+        Sums err in entry (i, j) by roundings of √(Cᵢᵢ Cⱼⱼ), not of the largest eigenvalue: an
+        input that a language model makes a thousand times as large as others hides none of them.
+        """
+        assert self.matrix is not None
+        squares = np.diagonal(self.matrix).astype(np.float64)
+        least = _DEAD * float(np.median(squares[squares > 0]))
+        scales = np.sqrt(np.maximum(squares, least))
+        return _largest(self.matrix / scales / scales[:, None], k, eigvals_only=True)
 
     def _too_few(self, found: int, k: int) -> InputError:
         where = f" of {self.where}" if self.where else ""
@@ -203,9 +226,7 @@ class SecondMoments:
         if self._kept and len(self._kept[0]) >= k:
             values, vectors = self._kept
             return values[:k], vectors[:, :k]
-        values, vectors = scipy.linalg.eigh(
-            self.matrix, subset_by_index=[self.n - k, self.n - 1], check_finite=False
-        )
+        values, vectors = _largest(self.matrix.astype(np.float64), k)
         self._kept[:] = [values[::-1].copy(), vectors[:, ::-1].copy()]
         return self._kept[0], self._kept[1]
 
@@ -262,6 +283,11 @@ def _reals(name: str, value: Any) -> Matrix:
     if array.dtype.kind not in "fiub":
         raise refuse(name, value, "an array of real numbers")
     return array
+
+
+def _largest(C: NDArray[np.float64], k: int, **options: bool) -> Any:
+    n = len(C)
+    return scipy.linalg.eigh(C, subset_by_index=[n - k, n - 1], check_finite=False, **options)
 
 
 def _unequal(C: Matrix) -> tuple[int, int] | None:

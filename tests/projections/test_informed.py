@@ -83,6 +83,16 @@ def test_whitened_inputs_are_uncorrelated_and_of_one_size_and_the_span_is_the_sa
     assert energies[0] == pytest.approx(energies[1], rel=1e-9)
 
 
+def test_inputs_are_whitened_beside_one_that_is_far_larger_than_the_others():
+    x = rows()
+    x[::20, 4] += 1e5
+    A = drawn(whiten=True, moments=moments_of(x))
+    covariance = A @ (x.T @ x / len(x)) @ A.T
+    np.testing.assert_allclose(
+        covariance, covariance[0, 0] * np.eye(K), atol=1e-4 * covariance[0, 0]
+    )
+
+
 def test_with_a_left_factor_that_knows_nothing_a_share_a_over_m_of_the_row_energy_is_captured():
     # E = (a/m) ‖ΔW P_S‖²/‖ΔW‖², see docs/theory.md, 7.1.
     m, a, draws = 12, 5, 200

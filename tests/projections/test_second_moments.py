@@ -109,6 +109,35 @@ def test_no_more_directions_than_vectors_are_found(count, n):
     assert SecondMoments(np.eye(n), count=2).independent(n) == 2
 
 
+def with_an_outlier(count, n, size, rank=None):
+    """Draw vectors of which every fiftieth has one entry of another size."""
+    generator = np.random.default_rng(3)
+    rank = rank or n
+    x = generator.standard_normal((count, rank)) @ generator.standard_normal((rank, n)) / rank**0.5
+    x[::50, 7] += size
+    return x
+
+
+@pytest.mark.parametrize("size", [1e3, 1e4, 1e5])
+def test_an_input_far_larger_than_the_others_hides_none_of_their_directions(size):
+    x = with_an_outlier(2000, 100, size)
+    C = moments_of(x, np.float32)
+    assert (C.independent(60), C.independent(100)) == (60, 100)
+    vectors = C.leading(60)[1]
+    exact = np.linalg.eigh(x.T @ x / len(x))[1][:, ::-1]
+    others = x - (x @ exact[:, :1]) @ exact[:, :1].T
+    held, best = (np.linalg.norm(others @ one[:, :60]) ** 2 for one in (vectors, exact))
+    assert held == pytest.approx(best, rel=1e-3)
+
+
+@pytest.mark.parametrize("size", [0.0, 1e3, 1e5])
+def test_an_input_far_larger_than_the_others_makes_up_no_direction(size):
+    x = with_an_outlier(2000, 100, size, rank=20)
+    for dtype in (np.float32, np.float64):
+        C = SecondMoments((x.T @ x / len(x)).astype(dtype))
+        assert C.independent(100) == 20 + (size > 0)
+
+
 @pytest.mark.parametrize(
     ("parts", "message"),
     [

@@ -93,8 +93,10 @@ def layer_moments(
 
     Notes
     -----
-    Products are of single precision, some hundred tokens at a time, their sum is of double: double
-    throughout would cost twice the time for digits that the inputs do not have.
+    Products of all of C are of single precision, some hundred tokens at a time, their sum is of
+    double: each entry Cᵢⱼ then has the digits of √(Cᵢᵢ Cⱼⱼ) that the inputs have, and double
+    throughout would cost twice the time. Sketches, whose every column holds the largest direction,
+    are of double precision.
     """
     if gradients is not None:
         choice("gradients", gradients, ("labels", "samples"))

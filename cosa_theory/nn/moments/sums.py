@@ -199,9 +199,12 @@ class SketchedSum(Sum):
 
     def _multiply(self, rows: torch.Tensor) -> None:
         self.test = self.test.to(rows.device)
-        product = rows.T @ (rows @ self.test.to(rows.dtype))
+        # Every column of the sketch holds the largest direction, and in single precision its
+        # roundings would hide those that are a ten-millionth of it.
+        rows = rows.double()
+        product = rows.T @ (rows @ self.test.double())
         self.total += product.cpu().numpy()
-        self._trace += float(torch.linalg.vector_norm(rows, dtype=torch.float64)) ** 2
+        self._trace += float(torch.linalg.vector_norm(rows)) ** 2
 
     def _products(self) -> dict[str, NDArray[np.float64]]:
         return {"total": self.total, "trace": self._trace}
@@ -217,8 +220,9 @@ class SketchedSum(Sum):
         sketch, trace = self.total / self.seen, self.trace() / self.seen
         inner = test.T @ sketch
         values, vectors = scipy.linalg.eigh((inner + inner.T) / 2, check_finite=False)
-        # Products of single precision leave the smallest of them some roundings from theirs.
-        root = vectors / np.sqrt(np.maximum(values, np.finfo(np.float32).eps * trace))
+        # Of fewer vectors than columns some are zero, but for rounding.
+        least = len(values) * np.finfo(np.float64).eps * float(values[-1])
+        root = vectors / np.sqrt(np.maximum(values, least))
         basis, singular, _ = scipy.linalg.svd(
             sketch @ root, full_matrices=False, check_finite=False
         )

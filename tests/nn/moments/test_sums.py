@@ -68,6 +68,20 @@ def test_a_sketch_of_few_directions_is_exact():
         found.leading(7)
 
 
+@pytest.mark.parametrize("size", [0.0, 1e3, 1e5])
+def test_a_sketch_finds_what_is_beside_an_input_far_larger_than_the_others(size):
+    rows, k = decaying(1.0), 60
+    rows[::50, 7] += size
+    exact = rows.T.astype(np.float64) @ rows / len(rows)
+    first = np.linalg.eigh(exact)[1][:, -1:]
+    others = rows - (rows @ first) @ first.T
+    found = summed(SketchedSum(300, ALL, k, 0, "layer"), rows).moments("layer").leading(k)[1]
+    best = np.linalg.eigvalsh(others.T @ others / len(rows))[::-1][: k - 1].sum()
+    assert np.linalg.norm(others @ found) ** 2 / len(rows) >= 0.93 * best
+    few = summed(SketchedSum(300, ALL, k, 0, "layer"), rows[:20].repeat(5, 0)).moments("layer")
+    assert few.independent(k) == 20
+
+
 def test_a_sketch_holds_columns_and_no_square():
     one = SketchedSum(5000, ALL, 16, 0, "layer")
     held = sum(array.nbytes for array in one.arrays().values()) + one.test.numpy().nbytes
