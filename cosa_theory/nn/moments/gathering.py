@@ -75,8 +75,8 @@ def layer_moments(
     Returns
     -------
     Moments
-        Layers that are fed the same tensor share one. Of many tokens of a batch evenly spaced ones
-        are taken, so that the pass costs little more than the model alone; `count` is how many.
+        Layers that are fed the same tensor share one. Of many tokens of a batch one in every so
+        many is taken, so that the pass costs little more than the model alone; `count` is how many.
 
     Raises
     ------

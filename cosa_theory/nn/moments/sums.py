@@ -13,6 +13,7 @@ from cosa_theory.projections import SecondMoments, stream
 __all__ = ["ExactSum", "SketchedSum", "Sum", "Thinning", "sketch_width"]
 
 _BLOCK = 1024  # tokens that are multiplied at once, so that sums are seldom touched
+_GOLDEN = (5**0.5 - 1) / 2
 _PANEL = 512  # columns of a symmetric product that are computed at once, from the diagonal down
 
 
@@ -32,8 +33,10 @@ class Thinning:
 class Sum(ABC):
     """Σ w x xᵀ of one layer's vectors x, Σ w x, and how many there are.
 
-    Of the tokens of a batch evenly spaced ones are taken, with weights w by which they stand for
-    all: what is summed is on average over all tokens, whatever share was taken.
+    Of the tokens of a batch one is taken of every so many, with weights w by which they stand for
+    all: what is summed is on average over all tokens, whatever share was taken. Which of them it is
+    changes along a sequence of the golden ratio: always the first, and the first tokens of a
+    language model, which may be far larger than all others, would stand for too many.
 
     Attributes
     ----------
@@ -60,13 +63,12 @@ class Sum(ABC):
         return int(self._numbers[1])
 
     def add(self, vectors: torch.Tensor, places: torch.Tensor | None) -> None:
-        """Add rows of a matrix: all, or those at some places, which are evenly thinned."""
+        """Add rows of a matrix: all, or those at some places, thinned."""
         rows = len(vectors) if places is None else len(places)
         if not rows:
             return
         taken = self._thinning.taken(self.seen, rows)
-        chosen = torch.linspace(0, rows - 1, taken, dtype=torch.float64, device=vectors.device)
-        chosen = chosen.round_().long()
+        chosen = self._spread(rows, taken).to(vectors.device)
         kept = vectors.detach()[chosen if places is None else places[chosen]]
         kept = kept if kept.dtype == torch.float64 else kept.float()
         if taken < rows:
@@ -79,6 +81,14 @@ class Sum(ABC):
         self._number += taken
         if self._number >= _BLOCK:
             self.sum_up()
+
+    def _spread(self, rows: int, taken: int) -> torch.Tensor:
+        """Return places of one row in each of so many equal parts, every row as often as others."""
+        numbers = torch.arange(taken, dtype=torch.float64)
+        if taken < rows:
+            numbers += ((self.count + numbers) * _GOLDEN).frac()
+            numbers *= rows / taken
+        return numbers.long().clamp_(max=rows - 1)
 
     def sum_up(self) -> None:
         """Multiply what waits, in the precision that it has, and add it to the sum in double."""

@@ -103,3 +103,14 @@ def test_thinned_tokens_stand_for_all():
     # Variance of a mean over 1575 tokens, the rest of which are weighted by 4: some 3 % each.
     assert np.abs(found.matrix - exact).max() <= 5 * 1.5 / 1575**0.5 * exact.max()
     assert found.trace == pytest.approx(np.trace(exact), rel=0.1)
+
+
+@pytest.mark.parametrize("rows", [24, 40, 271])
+@pytest.mark.parametrize("place", [0, 1, -1])
+def test_every_token_of_a_batch_is_taken_as_often_as_the_others(rows, place):
+    one, batches = ExactSum(2, Thinning(0, 0.1)), 300
+    batch = torch.ones(rows, 2)
+    batch[place, 1] = 0.0  # the second column counts all others
+    for _ in range(batches):
+        one.add(batch, None)
+    assert rows * batches - one.arrays()["total"][1, 1] == pytest.approx(batches, rel=0.1)
