@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from cosa_theory.assets import read_newsgroups, read_reuters
+from cosa_theory.ground.errors import InputError
 from cosa_theory.nn import layer_moments, random_batches
 from cosa_theory.nn.moments import Moments, model_fingerprint, read_moments, write_moments
+from cosa_theory.nn.moments.stored import check_moments
 from cosa_theory.nn.readout import TextModel, load_text_model
 from cosa_theory.projections import stream
 from experiments.finetune.data import TEST_SHARE, VALIDATION_SHARE
@@ -75,7 +77,7 @@ def calibrated_file(
     beside = f"_{gradients}" if gradients else ""
     name = f"{model_fingerprint(model.network)[:12]}_{source}_{count}_{tokens}{beside}"
     path = folder / f"{name}.safetensors"
-    if not path.is_file():
+    if not _current(path):
         folder.mkdir(parents=True, exist_ok=True)
         batches = list(batches_of(model, source, count, tokens))
         names = [name for name in model.weights() if not name.startswith(("pooler", "lm_head"))]
@@ -83,6 +85,15 @@ def calibrated_file(
         found = layer_moments(model.network, batches, names, **settings)
         write_moments(found, path)
     return path
+
+
+def _current(path: Path) -> bool:
+    """Whether there is a file of moments, of this version."""
+    try:
+        check_moments(path)
+    except (InputError, OSError):
+        return False
+    return True
 
 
 def batches_of(model: TextModel, source: str, count: int, tokens: int) -> Iterator[dict[str, Any]]:

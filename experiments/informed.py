@@ -43,7 +43,7 @@ from experiments.pairs import PAIRS
 
 __all__ = ["KINDS", "Cell", "Config", "cells_of", "pooled", "run"]
 
-NAME, VERSION = "informed", 1
+NAME, VERSION = "informed", 2
 MOMENTS = Path("results/calibration")
 RANKS = (2, 8, 32)
 TEXTS = (8, 32, 128, 1024)

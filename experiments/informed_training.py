@@ -60,7 +60,7 @@ from experiments.rates import best_quarter, grown
 
 __all__ = ["METHODS", "Config", "Run", "run", "train"]
 
-NAME, VERSION = "informed_training", 1
+NAME, VERSION = "informed_training", 2
 TUNING_SEED, TUNING_ITEMS = 100, 200
 MOMENTS = Path("results/calibration")
 HEAD_RATE, WARM_UP = 1e-2, 0.1

@@ -18,7 +18,8 @@ from cosa_theory.projections import SecondMoments
 
 __all__ = ["Moments", "check_moments", "check_target", "read_moments", "write_moments"]
 
-_FORMAT = "cosa_theory moments 3"
+_FORMAT = "cosa_theory moments 4"
+_OLDER = "cosa_theory moments "  # whose first and last tokens of every batch stand for too many
 _PARTS = ("matrix", "vectors", "values", "mean")
 _REMEDY = "make it with cosa-theory moments"
 
@@ -95,7 +96,10 @@ def check_target(path: str | os.PathLike[str], argument: str) -> None:
 def check_moments(path: str | os.PathLike[str]) -> dict[str, str]:
     """Return what a file of moments says of itself, from its header; `InputError` for another."""
     metadata = read_metadata(os.fspath(path))
-    if metadata.get("format") != _FORMAT:
+    found = metadata.get("format", "")
+    if found != _FORMAT and found.startswith(_OLDER):
+        raise InputError(f"{os.fspath(path)} holds moments of another version: {_REMEDY} anew")
+    if found != _FORMAT:
         raise InputError(f"{os.fspath(path)} holds no moments of layers' inputs: {_REMEDY}")
     return metadata
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save_file
 from torch import nn
 
 from cosa_theory.ground.errors import InputError
@@ -74,14 +75,19 @@ def test_a_fingerprint_is_of_values_and_names_and_not_of_the_type_they_are_loade
 
 
 def test_a_file_of_other_tensors_is_refused(tmp_path):
-    from safetensors.numpy import save_file
-
     path = tmp_path / "weights.safetensors"
     save_file({"query.weight": np.ones((2, 2))}, path)
     with pytest.raises(InputError, match=r"weights\.safetensors"):
         read_moments(path, "")
     layers = '{"inputs q": {"owner": "q", "count": 3, "trace": 1}}'
-    about = {"format": "cosa_theory moments 3", "layers": layers, "model": "", "texts": ""}
+    about = {"format": "cosa_theory moments 4", "layers": layers, "model": "", "texts": ""}
     save_file({"inputs.q.matrix": np.full((2, 2), np.nan, np.float32)}, path, about)
     with pytest.raises(InputError, match=r"weights\.safetensors: the moments of q hold NaN"):
         read_moments(path, "")
+
+
+def test_moments_of_another_version_are_refused(tmp_path):
+    path = tmp_path / "moments.safetensors"
+    save_file({"x": np.zeros(1)}, path, {"format": "cosa_theory moments 3", "layers": "{}"})
+    with pytest.raises(InputError, match=r"holds moments of another version: make it with .* anew"):
+        read_moments(path)
