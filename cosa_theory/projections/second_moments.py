@@ -227,7 +227,8 @@ class SecondMoments:
             values, vectors = self._kept
             return values[:k], vectors[:, :k]
         values, vectors = _largest(self.matrix.astype(np.float64), k)
-        self._kept[:] = [values[::-1].copy(), vectors[:, ::-1].copy()]
+        held = np.result_type(self.matrix, np.float32)
+        self._kept[:] = [values[::-1].copy(), vectors[:, ::-1].astype(held)]
         return self._kept[0], self._kept[1]
 
     @cached_property

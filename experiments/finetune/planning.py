@@ -13,8 +13,11 @@ import torch
 from cosa_theory.assets import asset_folder
 from cosa_theory.ground.errors import InputError
 from cosa_theory.ground.memory import available_memory
+from cosa_theory.nn.moments.gathering import MOST_BYTES
+from cosa_theory.nn.moments.sums import ExactSum
 from cosa_theory.nn.settings import CosaSettings
 from cosa_theory.nn.shapes import ModelLayers, model_layers, read_config
+from cosa_theory.projections import INFORMED
 from cosa_theory.studies.plan.costs import Budget, TrainingStep, cosa_budget, lora_budget
 from experiments.finetune.budgets import OWN_RANK, Size
 from experiments.finetune.config import Config
@@ -87,7 +90,8 @@ def plan_training(config: Config) -> TrainingPlan:
 
     The memory is an estimate: weights, what is trained with its gradients and Adam's moments,
     frozen projections, all that the linear layers of blocks read and write for backward (with
-    `recompute` the input of each block, and one block), and the logits of a language model.
+    `recompute` the input of each block, and one block), the logits of a language model, and what
+    the moments of an informed core take beyond that, before training.
 
     Raises
     ------
@@ -128,6 +132,8 @@ def plan_training(config: Config) -> TrainingPlan:
         width = int(fields.get("vocab_size", 0))
         scored = min(BATCH * config.tokens * width, MOST_LOGITS)
         memory["logits"] = max(tokens * width, scored) * (item + 2 * _FLOAT32)
+    before = _moments(config, model, layers) + memory["weights"] - sum(memory.values())
+    memory["moments beforehand"] = max(0, before)
     flops *= tokens * config.accumulation
     adapted = 0 if full and not config.blocks else len(layers)
     return TrainingPlan(model.parameters, trained, adapted, memory, flops, _free())
@@ -152,6 +158,16 @@ def _budget(config: Config, model: ModelLayers, size: Size) -> Budget:
         kind=config.kind, left=config.left or None, scale=config.scale, shape_pattern=shapes
     )
     return cosa_budget(model, settings, step)
+
+
+def _moments(config: Config, model: ModelLayers, layers: Mapping[str, tuple[int, int]]) -> int:
+    """Return what an informed core is made from before training, which lies in main memory."""
+    if config.method != "cosa" or config.kind not in INFORMED or torch.cuda.is_available():
+        return 0
+    widths = {model.inputs[name]: n for name, (_, n) in layers.items()}
+    if config.kind == "gradient" and config.left != "identity":
+        widths |= {f"gradients of {name}": m for name, (m, _) in layers.items()}
+    return min(MOST_BYTES, sum(map(ExactSum.bytes, widths.values())))
 
 
 def _kept(model: ModelLayers, fields: Mapping[str, Any], recompute: bool) -> int:

@@ -24,7 +24,10 @@ from cosa_theory.nn.moments.sums import Sum
 from cosa_theory.nn.targets import closest
 from cosa_theory.projections import SecondMoments, stream
 
-__all__ = ["layer_moments"]
+__all__ = ["MOST_BYTES", "layer_moments"]
+
+MOST_BYTES = 2**32
+"""What the sums of a pass may take."""
 
 
 def layer_moments(
@@ -34,7 +37,7 @@ def layer_moments(
     *,
     gradients: str | None = None,
     seed: int = 0,
-    most_bytes: int = 2**32,
+    most_bytes: int = MOST_BYTES,
     directions: int = 256,
     progress: bool = False,
     resume: str | os.PathLike[str] | None = None,

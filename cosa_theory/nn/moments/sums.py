@@ -161,8 +161,10 @@ class ExactSum(Sum):
     def moments(self, name: str) -> SecondMoments:
         """Return C, all of it, and the mean."""
         self.sum_up()
-        assert self.total is not None
-        lower = self.total.tril_().mul_(1 / self.seen).float()
+        total, self.total = self.total, None
+        assert total is not None
+        lower = total.tril_().mul_(1 / self.seen).float()
+        del total  # in double precision the most of the memory
         lower.diagonal().mul_(0.5)
         whole = lower.add_(lower.T.contiguous()).numpy()
         return SecondMoments(whole, mean=self.mean(), count=self.count, where=name)

@@ -90,3 +90,16 @@ def test_the_embedded_models_are_planned_as_they_are():
     lines = decoder.text(10, 1e12).splitlines()
     assert "134,515,008" in lines[0]
     assert lines[2].startswith("10 steps of ")
+
+
+def test_moments_that_take_more_than_the_training_after_them_are_counted():
+    def beforehand(kind, tokens):
+        settings = {"model": "smollm2", "data": "functions", "batch": 1, "tokens": tokens}
+        return plan_training(Config(kind=kind, **settings)).memory["moments beforehand"]
+
+    assert beforehand("gaussian", 4) == 0
+    # The sums of 30 blocks: three inputs of 576 and one of 1,536; and seven outputs.
+    inputs = 30 * 8 * (3 * 576**2 + 1536**2)
+    assert 0.5 * inputs <= beforehand("activation", 4) <= 1.3 * inputs
+    assert beforehand("gradient", 4) >= beforehand("activation", 4) + 1e9
+    assert beforehand("activation", 4096) == 0
