@@ -186,7 +186,9 @@ class SecondMoments:
         if self.matrix is None:  # the eigenvalues of products in double precision
             found = np.sum(values > max(eps**2, 10 * self.n * _DOUBLE) * values[0])
         elif (found := np.sum(values > eps * values[0])) < k:
-            found = max(found, np.sum(self._scaled_values(k) > eps * self.n**0.5))
+            # Of the entries' roundings, and of the decomposition of one with a trace of n.
+            rounding = eps * self.n**0.5 + 10 * self.n * _DOUBLE
+            found = max(found, np.sum(self._scaled_values(k) > rounding))
         return int(found) if self.count is None else min(int(found), self.count)
 
     @property
