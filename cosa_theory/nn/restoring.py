@@ -14,9 +14,9 @@ a layer:
 what differs                    eigenvectors  power 1   power 2
 ==============================  ============  ========  ========
 number of threads               0             0         0
-order of float32 operations     3.7e-5        4.2e-6    3.3e-6
-model in bfloat16               0.62          0.020     0.033
-batches of the same texts       1.4           0.75      0.92
+order of float32 operations     1.2e-5        6.0e-6    4.4e-6
+model in bfloat16               0.71          0.031     0.043
+batches of the same texts       1.4           0.82      1.0
 ==============================  ============  ========  ========
 
 (Operations differ in the two implementations of attention. Batches belong to the recipe, since
@@ -166,7 +166,7 @@ def restored_projections(
         raise InputError(
             f"R of {worst}, made again by running this model on random tokens, differs from that "
             f"of the training by {found[worst]:.2g} of its norm (at most {TOLERANCE}): take the "
-            "base model of the training in its type, or save the adapter there with "
-            "save_projections"
+            "base model of the training in its type, and the same version of cosa_theory, or save "
+            "the adapter there with save_projections"
         )
     return made
