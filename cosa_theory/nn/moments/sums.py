@@ -34,9 +34,10 @@ class Sum(ABC):
     """Σ w x xᵀ of one layer's vectors x, Σ w x, and how many there are.
 
     Of the tokens of a batch one is taken of every so many, with weights w by which they stand for
-    all: what is summed is on average over all tokens, whatever share was taken. Which of them it is
-    changes along a sequence of the golden ratio: always the first, and the first tokens of a
-    language model, which may be far larger than all others, would stand for too many.
+    all: what is summed is on average over all tokens, whatever share was taken. Which one it is
+    follows the golden ratio, so that each is taken as often: were it always the first of them, the
+    first token of a text, which in language models may be far larger than all others, would stand
+    for too many.
 
     Attributes
     ----------
