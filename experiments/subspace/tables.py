@@ -34,9 +34,14 @@ def tables_of(job: Job) -> dict[str, pd.DataFrame]:
     finished = job.finished(tests)
     found = dict.fromkeys(("arms", "compared", "steadiness"), pd.DataFrame())
     if len(finished):
-        # A task's trainings are compared where all arms that are finished have the same items.
-        found = {"arms": _arms(finished), "compared": compared(finished, study)}
-        found["steadiness"] = steadiness(finished, study.confidence)
+        # Arms are compared when all their seeds are there: no outcome is looked at before.
+        seeds = finished.groupby(["task", "arm"])["seed"].transform("nunique")
+        asked = finished["task"].map({task: job.seeds(task) for task in study.tasks})
+        ended = finished[seeds == asked]
+        found["arms"] = _arms(finished)
+        if len(ended):
+            found["compared"] = compared(ended, study)
+            found["steadiness"] = steadiness(ended, study.confidence)
     crossed = job.crossed()
     table = job.finished(crossed) if crossed else pd.DataFrame()
     whole = len(table) == len(crossed) > 0

@@ -1,6 +1,7 @@
 """Tables come from whatever is finished."""
 
 import dataclasses
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -42,11 +43,11 @@ def pretended(cell, runs):
 
 @pytest.fixture(scope="module")
 def job(tmp_path_factory):
-    """A finished job of two seeds and five arms."""
+    """A finished job of two and three seeds and five arms."""
     arms = tuple(EFFECTS)
     tasks = {
         "r8": Setting(steps=10, arms=arms),
-        "functions": Setting("smollm2", "functions", 4, seeds=2, arms=("lora", "full")),
+        "functions": Setting("smollm2", "functions", 4, seeds=3, arms=("lora", "full")),
     }
     crossed = {"task": "r8", "arm": "cosa_gaussian", "seeds": 2}
     study = dataclasses.replace(
@@ -75,7 +76,7 @@ def test_every_table_has_what_is_finished(job):
     assert all(len(table) for table in tables.values())
     arms = tables["arms"].set_index(["task", "arm"])
     assert len(arms) == len(EFFECTS) + 2
-    assert set(arms["seeds"]) == {2}
+    assert set(arms["seeds"]) == {2, 3}
     assert arms.loc[("r8", "full"), "loss"] == pytest.approx(0.7, abs=0.01)
     assert np.isnan(arms.loc[("functions", "full"), "accuracy"])
     assert set(arms["memory"]) == {6.0}
@@ -88,6 +89,18 @@ def test_every_table_has_what_is_finished(job):
     assert rates["chosen"].sum() == len(EFFECTS) + 2
     assert tables["pilot"]["seeds"].tolist() == [2]
     assert "r8: CoSA" in verdict(tables["compared"])
+
+
+def test_arms_are_compared_when_all_their_seeds_are_there_and_not_before(job, tmp_path):
+    folder = shutil.copytree(job.folder, tmp_path / "cells")
+    parts = ('"task": "functions", "arm": "full"', '"seed": 1, "draw": 1, "part": "test"')
+    for path in folder.glob("*.json"):
+        text = path.read_text()
+        if all(part in text for part in parts):
+            path.unlink()
+    tables = tables_of(dataclasses.replace(job, folder=folder, _chosen={}))
+    assert tables["arms"].set_index(["task", "arm"])["seeds"]["functions", "full"] == 2
+    assert set(tables["compared"]["task"]) == {"r8"}
 
 
 def test_nothing_finished_is_said_and_stored(tmp_path, capsys, monkeypatch):
