@@ -4,7 +4,7 @@ Example: `python -m figures.subspace results/subspace --out results/figures`
 """
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -31,7 +31,7 @@ __all__ = ["DRAWING"]
 _TASKS = {
     "r8": "encoder, Reuters R8",
     "newsgroups": "encoder, 20 Newsgroups",
-    "functions": "SmolLM2-135M, functions",
+    "functions": "SmolLM2, functions",
 }
 _OUTCOMES = {"better": (GREEN, "^"), "worse": (VERMILION, "v"), "undecided": (GREY, "o")}
 _MEASURES = {
@@ -58,15 +58,19 @@ def subspace(tables: Tables) -> Figure:
     )
     tasks = [one for one in _TASKS if one in set(comparisons["task"])]
     known = [one for one in tasks if len(arms) and len(measured) and one in set(measured["task"])]
-    most = max((comparisons["task"] == task).sum() for task in tasks)
-    heights = [0.19 * most + 0.5, *([1.55] * len(known))]
+    pairs = comparisons[["arm", "against"]].drop_duplicates().apply(tuple, axis=1).tolist()
+    heights = [0.19 * len(pairs) + 0.5, *([1.55] * len(known))]
     with house_style():
         figure = Figure(figsize=(PAGE_WIDTH, sum(heights) + 0.4), layout="constrained")
         rows = figure.subfigures(1 + len(known), 1, height_ratios=heights, squeeze=False)[:, 0]
-        panels = rows[0].subplots(1, len(tasks), squeeze=False, sharex=True)[0]
+        panels = rows[0].subplots(1, len(tasks), squeeze=False, sharex=True, sharey=True)[0]
         for task, ax in zip(tasks, panels, strict=True):
-            _forest(ax, comparisons[comparisons["task"] == task], most)
+            _forest(ax, comparisons[comparisons["task"] == task], pairs)
             ax.set_title(_TASKS[task])
+        panels[0].set_yticks(
+            [-place for place in range(len(pairs))],
+            [label_text(f"{ARMS[arm].label} − {ARMS[other].label}") for arm, other in pairs],
+        )
         for task, row in zip(known, rows[1:], strict=True):
             both = measured[measured["task"] == task].merge(arms, on=["task", "arm"])
             _scatter(row.subplots(1, len(_MEASURES), sharey=True), both[both["arm"] != "full"])
@@ -79,28 +83,21 @@ def subspace(tables: Tables) -> Figure:
     return figure
 
 
-def _forest(ax: Axes, own: pd.DataFrame, places: int) -> None:
-    """Draw an interval for every comparison of a task, in the order of the table from above.
-
-    There are as many places in every panel, so that rows are as high in all.
-    """
+def _forest(ax: Axes, own: pd.DataFrame, pairs: Sequence[tuple[str, str]]) -> None:
+    """Draw an interval for every comparison of a task, each pair in the same row of all panels."""
     effect = read_study().smallest_effect
     ax.axvspan(-effect, effect, color=GREY, alpha=0.15, lw=0)
     ax.axvline(0, color=GREY, lw=0.8)
-    for place, (_, one) in enumerate(own.iterrows()):
+    for _, one in own.iterrows():
+        place = pairs.index((one["arm"], one["against"]))
         colour, marker = _OUTCOMES[one["outcome"]]
         error = [[one["difference"] - one["low"]], [one["high"] - one["difference"]]]
         ax.errorbar(
             one["difference"], -place, xerr=error, color=colour, marker=marker, elinewidth=1
         )
-    labels = [
-        f"{ARMS[arm].label} − {ARMS[other].label}"
-        for arm, other in zip(own["arm"], own["against"], strict=True)
-    ]
-    ax.set_yticks([-place for place in range(len(own))], [label_text(one) for one in labels])
     ax.tick_params(axis="y", labelsize=6.5, length=0)
-    ax.set_ylim(-places + 0.4, 0.6)
-    ax.set_xlabel("test loss, first − second, nats")
+    ax.set_ylim(-len(pairs) + 0.4, 0.6)
+    ax.set_xlabel("first − second, nats")
     ax.grid(visible=False, axis="y")
 
 
@@ -131,7 +128,7 @@ def _in_words(tables: Tables) -> str:
 DRAWING = Drawing(
     draw=subspace,
     title="What a fixed random subspace costs",
-    caption="Above: mean difference of the held-out loss of two arms of equal trainable "
+    caption="Above: mean difference of the held-out loss, in nats, of two arms of equal trainable "
     "parameters, paired on seeds, with 95 % intervals over seeds and items; negative is better for "
     "the first. Triangles: decided; circles: undecided. Grey: the smallest effect of interest. "
     "Below: the mean test loss of each arm against what was measured before it was trained.",
