@@ -121,7 +121,7 @@ def jl(
     _check(settings)
     from cosa_theory.ground.progress import progress_bar
     from cosa_theory.studies.jl import compute
-    from cosa_theory.studies.layers import coverage_of
+    from cosa_theory.studies.layers import coverage_of, cut_core_notices
 
     check_out(out, "jl", vectors, *(pair or ()))
     tables: dict[str, pd.DataFrame] = {}
@@ -148,6 +148,8 @@ def jl(
                 tables["kronecker"] = compute.kronecker_table(
                     opened, core, kind=kind or "gaussian", **shared, progress=advance
                 )
+            asked = dict(zip(("asked_a", "asked_b"), core, strict=True))
+            notices = (*notices, *cut_core_notices(tables["kronecker"].assign(**asked)))
     found = compute.jl_document(tables, notices, provenance_of(settings, seed))
     if opened is not None:
         found = replace(found, verdict=coverage_of(opened) + found.verdict)

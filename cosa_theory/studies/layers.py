@@ -26,6 +26,7 @@ __all__ = [
     "NAME_COLUMNS",
     "Pair",
     "coverage_of",
+    "cut_core_notices",
     "delta_spectrum",
     "low_rank_notices",
     "named_tables",
@@ -132,6 +133,18 @@ def low_rank_notices(layers: pd.DataFrame, noun: str) -> Iterator[str]:
             f"Of {len(layers)} {noun}{'' if len(layers) == 1 else 's'} {many} of rank {span}, "
             "flatness not defined: the other singular values are zero or rounding "
             f"({', '.join(names[:3])}{', …' if len(names) > 3 else ''})."
+        )
+
+
+def cut_core_notices(layers: pd.DataFrame) -> Iterator[str]:
+    """Say to which matrices a core was cut: from layer, m, n, asked_a, asked_b, a and b."""
+    cut = layers[(layers["asked_a"] > layers["m"]) | (layers["asked_b"] > layers["n"])]
+    if len(cut):
+        one = cut.iloc[0]
+        yield (
+            f"A core of {one.asked_a} × {one.asked_b} does not fit {len(cut)} of {len(layers)} "
+            f"matri{'x' if len(layers) == 1 else 'ces'}: what is measured there is the core cut "
+            f"to the matrix, {one.a} × {one.b} for {one.layer}."
         )
 
 

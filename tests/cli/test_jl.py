@@ -239,6 +239,13 @@ def test_the_same_command_gives_the_same_numbers(made, pair, capsys):
     assert [row["variance"] for row in found["kronecker"]] == list(stored["variance"])
 
 
+def test_a_core_that_is_cut_to_the_matrices_is_said(made, pair, capsys):
+    notices = json.loads((made / "jl.json").read_text())["notices"]
+    assert not any("does not fit" in text for text in notices)
+    main(["jl", "--pair", *map(str, pair), "--core", "9999", "4", "--eps", "0.6", *QUICK])
+    assert "note: A core of 9999 × 4 does not fit" in capsys.readouterr().err
+
+
 def test_an_interruption_is_one_plain_line(capsys, monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt

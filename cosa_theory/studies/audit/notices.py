@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pandas as pd
 
 from cosa_theory.deltas.matching import first_few
-from cosa_theory.studies.layers import low_rank_notices
+from cosa_theory.studies.layers import cut_core_notices, low_rank_notices
 
 __all__ = ["audit_notices"]
 
@@ -24,14 +24,7 @@ def audit_notices(layers: pd.DataFrame, rank: int) -> Iterator[str]:
 def _about_the_core(layers: pd.DataFrame, rank: int) -> Iterator[str]:
     total = len(layers)
     names = layers["layer"]
-    cut = layers[(layers["asked_a"] > layers["m"]) | (layers["asked_b"] > layers["n"])]
-    if len(cut):
-        one = cut.iloc[0]
-        yield (
-            f"A core of {one.asked_a} × {one.asked_b} does not fit "
-            f"{_of(len(cut), total, 'matrix')}: what is measured there is the core cut to the "
-            f"matrix, {one.a} × {one.b} for {one.layer}."
-        )
+    yield from cut_core_notices(layers)
     small = layers[(layers["rank_budget"] < rank).fillna(False)]
     if len(small):
         least, most = small["rank_budget"].min(), small["rank_budget"].max()
