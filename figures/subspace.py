@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from cosa_theory.page.presentation import Drawing
 from cosa_theory.page.style import (
@@ -98,6 +99,7 @@ def _forest(ax: Axes, own: pd.DataFrame, pairs: Sequence[tuple[str, str]]) -> No
     ax.tick_params(axis="y", labelsize=6.5, length=0)
     ax.set_ylim(-len(pairs) + 0.4, 0.6)
     ax.set_xlabel("first − second, nats")
+    ax.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 4, 10]))  # so that none touch
     ax.grid(visible=False, axis="y")
 
 
