@@ -148,8 +148,8 @@ def jl(
                 tables["kronecker"] = compute.kronecker_table(
                     opened, core, kind=kind or "gaussian", **shared, progress=advance
                 )
-            asked = dict(zip(("asked_a", "asked_b"), core, strict=True))
-            notices = (*notices, *cut_core_notices(tables["kronecker"].assign(**asked)))
+            asked = tables["kronecker"].assign(asked_a=core[0], asked_b=core[1])
+            notices = (*notices, *cut_core_notices(asked))
     found = compute.jl_document(tables, notices, provenance_of(settings, seed))
     if opened is not None:
         found = replace(found, verdict=coverage_of(opened) + found.verdict)
